@@ -1,0 +1,1 @@
+"""What goes in: sources of labelled images, their health, the split, decoding."""

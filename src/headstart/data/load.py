@@ -1,0 +1,199 @@
+"""Decode → the one pinned resize → uint8 RGB, on threads, ahead of the network."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import warnings
+from collections import deque
+from collections.abc import Callable, Container, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from headstart.errors import UnreadableImageError
+from headstart.types import ImageSpec, Table
+
+# Named, so that a decoder that starts a program (EPS) or has a poor record is never reached.
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+THUMB = 16  # side of the grey thumbnail that near-duplicates are compared by
+AHEAD = 12  # chunks decoded ahead of the network; with CHUNK it bounds the memory whatever the number of images
+CHUNK = 8
+
+_RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+_TURN = {  # EXIF orientation -> what undoes it
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Pillow warns from 89 megapixels and refuses from 179. A large photo is no news to the user; a refused one is.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+Raw = bytes | NDArray[np.generic]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One image on its way to the network. ``pixels`` is None where it was not needed or could not be had."""
+
+    index: int
+    key: bytes  # 16 bytes that stand for the content
+    pixels: NDArray[np.uint8] | None  # (size, size, 3)
+    thumb: NDArray[np.uint8] | None  # (THUMB, THUMB), grey
+    error: UnreadableImageError | None = None
+
+
+def content_key(raw: Raw) -> bytes:
+    """16 bytes that stand for an image's content, wherever it lies and whatever it is called."""
+    digest = hashlib.blake2b(digest_size=16)
+    if isinstance(raw, bytes):
+        digest.update(raw)
+    else:
+        digest.update(f"{raw.dtype.str}{raw.shape}".encode())
+        digest.update(np.ascontiguousarray(raw).data)
+    return digest.digest()
+
+
+def open_image(raw: Raw) -> Image.Image:
+    """Open without decoding the pixels yet.
+
+    Raises:
+        UnreadableImageError: empty, of no known format, or so large that decoding it is not safe.
+    """
+    if not isinstance(raw, bytes):
+        return _from_array(raw)
+    if not raw:
+        raise UnreadableImageError("empty", "0 bytes")
+    try:
+        return Image.open(io.BytesIO(raw), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise UnreadableImageError("bomb", "over 178 megapixels; shrink it if it is a real photo") from error
+    except Image.UnidentifiedImageError as error:
+        raise UnreadableImageError("unreadable", f"not a JPEG, PNG, WebP, BMP, GIF or TIFF file (begins {raw[:8]!r})") from error
+    except Exception as error:  # a damaged header can raise nearly anything
+        raise _unreadable(error) from error
+
+
+def decode(raw: Raw, spec: ImageSpec) -> NDArray[np.uint8]:
+    """The centred square of an image at the size of ``spec``: uint8 RGB, shape (size, size, 3).
+
+    Raises:
+        UnreadableImageError: with the reason in ``kind``.
+    """
+    return np.asarray(_square(raw, spec))
+
+
+def decode_with_thumb(raw: Raw, spec: ImageSpec) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """As `decode`, and the grey thumbnail (THUMB, THUMB) of the same square."""
+    square = _square(raw, spec)
+    return np.asarray(square), np.asarray(square.convert("L").resize((THUMB, THUMB), Image.Resampling.BOX))
+
+
+def stream(table: Table, spec: ImageSpec, known: Container[bytes] = (), threads: int | None = None) -> Iterator[Decoded]:
+    """Decode a table in order, on threads; an image whose key is ``known`` is read but not decoded.
+
+    At most ``AHEAD * CHUNK`` decoded images are held, however many the table has. A bad image is an item with an ``error``.
+    """
+
+    def one(index: int) -> Decoded:
+        try:
+            raw = table.read(index)
+            key = content_key(raw)
+            if key in known:
+                return Decoded(index, key, None, None)
+            return Decoded(index, key, *decode_with_thumb(raw, spec))
+        except UnreadableImageError as error:
+            return Decoded(index, b"", None, None, error)
+        except OSError as error:
+            reason = UnreadableImageError("missing" if isinstance(error, FileNotFoundError) else "unreadable", str(error))
+            return Decoded(index, b"", None, None, reason)
+
+    return _ahead(one, range(len(table)), threads)
+
+
+def _ahead(work: Callable[[int], T], indices: Sequence[int], threads: int | None) -> Iterator[T]:
+    """Results of ``work`` in order, a bounded number of chunks ahead of whoever takes them."""
+    chunks = (indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK))
+    pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="decode")
+    waiting: deque[Future[list[T]]] = deque()
+    try:
+        for chunk in chunks:
+            waiting.append(pool.submit(lambda chunk=chunk: [work(index) for index in chunk]))
+            if len(waiting) >= AHEAD:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+    finally:  # also when the taker stops early: nothing keeps decoding in the background
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _square(raw: Raw, spec: ImageSpec) -> Image.Image:
+    image = open_image(raw)
+    try:
+        width, height = image.size
+        need = spec.size / spec.crop / min(width, height)
+        if need < 1:  # JPEG decodes at 1/2, 1/4 or 1/8 for a fraction of the time; never below what is needed
+            image.draft(None, (round(width * need), round(height * need)))
+        turn = _TURN.get(image.getexif().get(0x0112, 1)) if image.format else None
+        image.load()
+        image = _rgb(image)
+        square = image.resize((spec.size, spec.size), _RESAMPLE[spec.resample], box=_centre(image.size, spec.crop))
+        return square.transpose(turn) if turn is not None else square  # a centred square turns into itself
+    except UnreadableImageError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything, from struct.error to IndexError
+        raise _unreadable(error) from error
+
+
+def _centre(size: tuple[int, int], crop: float) -> tuple[float, float, float, float]:
+    side = min(size) * crop
+    left, top = (size[0] - side) / 2, (size[1] - side) / 2
+    return left, top, left + side, top + side
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Any mode to 8-bit RGB: deep grey is scaled, transparency is laid on white."""
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith(("I", "F")):
+        return _from_array(np.asarray(image)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_array(pixels: NDArray[Any]) -> Image.Image:
+    """HW or HWC, 1 to 4 channels: uint8, 16-bit (or wider) integers, or floats in [0, 1]."""
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (2, 3, 4)) or 0 in pixels.shape:
+        raise UnreadableImageError("unreadable", f"expected height × width [× channels], received shape {pixels.shape}")
+    if pixels.dtype == np.bool_:
+        pixels = pixels.astype(np.uint8) * 255
+    elif pixels.dtype.kind == "f":
+        if not np.isfinite(pixels).all():
+            raise UnreadableImageError("unreadable", "pixels that are not finite")
+        low, high = (0.0, 1.0) if pixels.min() >= 0 and pixels.max() <= 1 else (float(pixels.min()), float(pixels.max()))
+        pixels = ((pixels - low) * (255 / (high - low)) + 0.5).astype(np.uint8)
+    elif pixels.dtype != np.uint8:
+        pixels = (pixels >> 8 if pixels.max() > 255 else pixels).clip(0, 255).astype(np.uint8)
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _unreadable(error: Exception) -> UnreadableImageError:
+    text = str(error) or type(error).__name__
+    cut = any(word in text.lower() for word in ("truncated", "eof", "unexpected end", "broken data stream", "not enough"))
+    return UnreadableImageError("truncated" if cut else "unreadable", text)
