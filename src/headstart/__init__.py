@@ -1,1 +1,69 @@
-"""Headstart: a folder of labelled photos becomes an image classifier you can trust."""
+"""Headstart: a folder of labelled photos becomes an image classifier you can trust, in seconds, on an ordinary machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from headstart.bundle import load
+    from headstart.classifier import Classifier, pretrained
+    from headstart.data.check import check
+    from headstart.data.sources import open_source
+    from headstart.errors import CheckError, DataError, HeadstartError, MissingExtraError, UsageError
+    from headstart.fitting import fit
+    from headstart.types import Accuracy, Evaluation, ImageSpec, Prediction, Problem, Sample, Table
+
+_HOME = {  # public name -> the module that has it; imported when first asked for
+    "Accuracy": "types",
+    "CheckError": "errors",
+    "Classifier": "classifier",
+    "DataError": "errors",
+    "Evaluation": "types",
+    "HeadstartError": "errors",
+    "ImageSpec": "types",
+    "MissingExtraError": "errors",
+    "Prediction": "types",
+    "Problem": "types",
+    "Sample": "types",
+    "Table": "types",
+    "UsageError": "errors",
+    "check": "data.check",
+    "fit": "fitting",
+    "load": "bundle",
+    "open_source": "data.sources",
+    "pretrained": "classifier",
+}
+__all__ = [
+    "Accuracy",
+    "CheckError",
+    "Classifier",
+    "DataError",
+    "Evaluation",
+    "HeadstartError",
+    "ImageSpec",
+    "MissingExtraError",
+    "Prediction",
+    "Problem",
+    "Sample",
+    "Table",
+    "UsageError",
+    "check",
+    "fit",
+    "load",
+    "open_source",
+    "pretrained",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'headstart' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(f"headstart.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

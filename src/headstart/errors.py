@@ -34,7 +34,9 @@ class MissingExtraError(UsageError):
     """An optional dependency is not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {package}, which is not installed. Install it with: pip install 'headstart[{extra}]'")
+        super().__init__(
+            f"{purpose} needs {package}, which is not installed. Install it with: pip install 'headstart[{extra}]'"
+        )
 
 
 class UnreadableImageError(DataError):

@@ -21,6 +21,8 @@ PROBLEMS = {
     "bomb": "more pixels than can be decoded safely",
     "missing": "named in a table, but not there",
     "wrong name": "the ending of the name does not fit the content",
+    "no label": "nothing gives the image a class",
+    "left out": "not looked at",
 }
 
 
@@ -95,6 +97,28 @@ class Accuracy:
         centre = (p + z2n / 2) / (1 + z2n)
         half = z / (1 + z2n) * math.sqrt(p * (1 - p) / images + z2n / (4 * images))
         return cls(p, max(0.0, centre - half), min(1.0, centre + half), images)
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """How often images of one class were taken for another."""
+
+    truth: str
+    label: str
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How a classifier did on images that it had not seen."""
+
+    accuracy: Accuracy
+    macro_f1: float  # mean over the classes that have images
+    nll: float  # mean negative log-likelihood, nats
+    calibration_error: float  # expected, over 15 bins of equal counts (Naeini et al. 2015)
+    unknown: float  # share called unknown
+    confusions: tuple[Confusion, ...]  # most frequent first
+    per_class: dict[str, Accuracy]
 
 
 @dataclass(frozen=True, slots=True)

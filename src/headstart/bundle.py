@@ -1,0 +1,210 @@
+"""A classifier as a folder: written beside and renamed, checked on opening, nothing in it ever executed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart import __version__
+from headstart.backbones.blueprint import Blueprint
+from headstart.backbones.weights import match, read_weights, sha256_of
+from headstart.card import model_card
+from headstart.classifier import Classifier, Golden
+from headstart.data.sources import PathLike
+from headstart.engines.base import Network
+from headstart.errors import CheckError, UsageError
+from headstart.learn.unknown import Unknown
+from headstart.types import ImageSpec
+
+FORMAT = 1
+CONFIG, MODEL, GOLDEN, CARD = "config.json", "model.safetensors", "golden.safetensors", "README.md"
+TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}  # of golden logits, relative to the largest
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def save(classifier: Classifier, path: PathLike) -> Path:
+    """Write a bundle. Until it is whole nothing is at ``path``, or what was there before.
+
+    Raises:
+        UsageError: ``path`` is something other than a bundle, or cannot be written.
+    """
+    target = Path(os.path.abspath(path))
+    if problem := why_not_writable(target):
+        raise UsageError(problem)
+    beside: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", dir=target.parent))
+        _write(classifier, beside)
+        beside.chmod(0o755)
+        if target.exists():
+            old = beside.with_name(f"{beside.name}.old")
+            target.rename(old)
+            beside.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            beside.rename(target)
+    except OSError as error:
+        raise UsageError(f"The model cannot be written to '{target}': {error.strerror or error}.") from error
+    finally:
+        if beside is not None:
+            shutil.rmtree(beside, ignore_errors=True)
+    return target
+
+
+def why_not_writable(path: PathLike) -> str | None:
+    """A sentence if a bundle cannot be put at ``path``, before any work is done for it."""
+    target = Path(os.path.abspath(path))
+    if target.is_dir() and any(target.iterdir()) and not is_bundle(target):
+        return f"'{target}' is a folder with other things in it, and none of them is overwritten. Choose another place: --out MODEL"
+    if target.exists() and not target.is_dir():
+        return f"'{target}' is a file. A model is a folder; choose another place: --out MODEL"
+    above = next(folder for folder in (target, *target.parents) if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        return f"'{above}' cannot be written to. Choose another place: --out MODEL"
+    return None
+
+
+def is_bundle(path: PathLike) -> bool:
+    """Whether a folder is a bundle by the look of it."""
+    return (Path(path) / CONFIG).is_file() and (Path(path) / MODEL).is_file()
+
+
+def load(path: PathLike, *, engine: str = "fast", precision: str = "auto") -> Classifier:
+    """Open a bundle, and refuse it unless its golden images get the answers that they got when it was saved.
+
+    Raises:
+        UsageError: there is no bundle at ``path``, or it is from a newer version.
+        CheckError: a file of it is missing or was altered, or the golden images get other answers.
+    """
+    folder = Path(path)
+    if not (folder / CONFIG).is_file():
+        raise UsageError(f"'{folder}' is not a model: expected a folder with {CONFIG}. Make one with: headstart fit PHOTOS --out MODEL")
+    config = _read_config(folder)
+    for name in (MODEL, GOLDEN):
+        if not (folder / name).is_file():
+            raise CheckError(f"'{folder}' is incomplete: {name} is missing. Copy the whole folder again.")
+        if sha256_of(folder / name) != config["files"][name]:
+            raise CheckError(f"'{folder / name}' was altered: its SHA-256 is not the recorded one. Copy the whole folder again.")
+    try:
+        classifier = _assemble(config, read_weights(folder / MODEL), read_weights(folder / GOLDEN), engine, precision)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise CheckError(f"'{folder}' does not hold together: {type(error).__name__}: {error}.") from error
+    preflight(classifier, str(folder))
+    return classifier
+
+
+def preflight(classifier: Classifier, name: str) -> float:
+    """Replay the golden images; returns the greatest difference of a logit, relative to the largest.
+
+    bf16 that strays too far is replaced by fp32, and fp32 that does is refused.
+
+    Raises:
+        CheckError: the answers are not those that were recorded.
+    """
+    if classifier.golden is None:
+        return 0.0
+    difference = _difference(classifier.network, classifier.golden)
+    if difference > TOLERANCE[classifier.network.precision] and classifier.network.precision != "fp32":
+        classifier.use_precision("fp32")
+        difference = _difference(classifier.network, classifier.golden)
+    if not difference <= TOLERANCE[classifier.network.precision]:
+        raise CheckError(
+            f"'{name}' gives other answers here than where it was saved: its golden images differ by {difference:.2g} of the "
+            f"largest logit, {TOLERANCE['fp32']} is allowed. The model or the engine is damaged; it is not used."
+        )
+    return difference
+
+
+def _difference(network: Network, golden: Golden) -> float:
+    logits = network.forward(golden.images)
+    return float(np.abs(logits - golden.logits).max() / max(float(np.abs(golden.logits).max()), 1e-12))
+
+
+def _write(classifier: Classifier, folder: Path) -> None:
+    from safetensors.numpy import save as to_bytes
+
+    unknown, golden = classifier.unknown, classifier.golden
+    arrays: Arrays = {f"network.{name}": array for name, array in classifier.weights.items()}
+    if unknown is not None:
+        arrays |= {f"unknown.{name}": getattr(unknown, name) for name in ("centre", "kept", "rows", "sure", "near")}
+    if golden is None:
+        raise UsageError("This classifier was not fitted on photos, so there is nothing to hold a saved copy against.")
+    (folder / MODEL).write_bytes(to_bytes({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+    (folder / GOLDEN).write_bytes(to_bytes({"images": golden.images, "logits": golden.logits.astype(np.float32)}))
+    names = dict(enumerate(classifier.classes_))
+    config = {
+        "format": FORMAT,
+        "headstart": __version__,
+        "id2label": {str(k): name for k, name in names.items()},
+        "label2id": {name: k for k, name in names.items()},
+        "image": asdict(classifier.spec),
+        "precision": classifier.network.precision,
+        "blueprint": classifier.blueprint.to_json(),
+        "unknown": None if unknown is None else {"threshold": unknown.threshold, "photos": list(classifier.neighbours)},
+        "fit": classifier.record,
+        "files": {name: sha256_of(folder / name) for name in (MODEL, GOLDEN)},
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / CARD).write_text(model_card(classifier), encoding="utf-8")
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        version, files = config["format"], config["files"]
+        if not isinstance(version, int):
+            raise TypeError("'format' is not a number")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckError(f"'{folder / CONFIG}' is damaged: {type(error).__name__}: {error}.") from error
+    if version > FORMAT:
+        raise UsageError(
+            f"'{folder}' is of format {version}, this Headstart {__version__} reads up to {FORMAT}. "
+            "Install a newer one: pip install --upgrade headstart"
+        )
+    if not isinstance(files, dict) or set(files) != {MODEL, GOLDEN}:
+        raise CheckError(f"'{folder / CONFIG}' names other files than {MODEL} and {GOLDEN}; only those two are ever read.")
+    for name in (MODEL, GOLDEN):
+        with suppress(OSError):
+            if (folder / name).is_symlink() or (folder / name).resolve().parent != folder.resolve():
+                raise CheckError(f"'{folder / name}' leads out of the model's folder; it is not read.")
+    return dict(config)
+
+
+def _assemble(config: dict[str, Any], model: Arrays, golden: Arrays, engine: str, precision: str) -> Classifier:
+    classes = tuple(str(config["id2label"][str(k)]) for k in range(len(config["id2label"])))
+    blueprint = Blueprint.from_json(config["blueprint"])
+    image = config["image"] | {key: tuple(config["image"][key]) for key in ("mean", "std")}
+    spec = ImageSpec(**image)
+    network = {name.removeprefix("network."): array for name, array in model.items() if name.startswith("network.")}
+    kept = config["unknown"]
+    unknown = None if kept is None else Unknown(
+        centre=model["unknown.centre"],
+        kept=model["unknown.kept"].astype(np.float16),
+        rows=model["unknown.rows"],
+        sure=model["unknown.sure"],
+        near=model["unknown.near"],
+        threshold=float(kept["threshold"]),
+    )
+    return Classifier(
+        blueprint,
+        match(network, blueprint.weight_shapes(), MODEL),
+        spec,
+        classes,
+        unknown,
+        tuple(kept["photos"]) if kept is not None else (),
+        dict(config["fit"]),
+        Golden(golden["images"], golden["logits"]),
+        engine,
+        config["precision"] if precision == "auto" else precision,
+    )

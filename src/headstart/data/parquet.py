@@ -1,0 +1,229 @@
+"""Parquet as the Hugging Face Hub stores image sets: an image column with the files' bytes, a label column."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+from headstart.data.load import AHEAD, CHUNK
+from headstart.data.tables import (
+    IMAGE_COLUMN,
+    IMAGE_COLUMNS,
+    LABEL_COLUMNS,
+    NO_LABEL,
+    SPLIT_NAMES,
+    pick_column,
+    printable,
+    settle_splits,
+    split_of,
+)
+from headstart.errors import DataError, MissingExtraError, UnreadableImageError
+from headstart.types import Problem, Sample, Table
+
+_BATCH_BYTES = 8 << 20  # decoded at once
+_KEEP_BYTES = 64 << 20  # kept of what was decoded, and at least:
+_KEEP_ROWS = (AHEAD + 2) * CHUNK  # what the decoding threads may be apart
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """One row group: Parquet's unit of storage, of any size."""
+
+    file: str
+    number: int
+    start: int  # its first row, counted over all files
+    batch: int  # rows decoded at once
+
+
+def parquet_table(
+    root: str, files: Sequence[str], *, image_column: str = IMAGE_COLUMN, label_column: str | None = None
+) -> Table:
+    """The rows of Parquet files; a file called train…, validation… or test… gives its rows that split.
+
+    Images are ``struct{bytes, path}`` or binary; labels are strings or integers, with class names where the schema's
+    ``huggingface`` metadata has them. Optional columns: ``split`` and ``group``. Rows are read as they are needed, in
+    memory that does not grow with the files.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+        DataError: not Parquet, or a column is missing or of another type.
+    """
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet as pq
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("pyarrow", "data", "Reading Parquet files") from error
+
+    samples: list[Sample] = []
+    problems: list[Problem] = []
+    rows: list[int] = []
+    groups: list[_Group] = []
+    columns: dict[str, str] = {}
+    start = 0
+    for path in files:
+        try:
+            with pq.ParquetFile(path) as file:
+                columns[path] = _image_column(file.schema_arrow, image_column, path)
+                for number in range(file.metadata.num_row_groups):
+                    meta = file.metadata.row_group(number)
+                    average = meta.total_byte_size // max(meta.num_rows, 1) + 1
+                    batch = min(max(_BATCH_BYTES // average, CHUNK), 1024)
+                    groups.append(_Group(path, number, start, batch))
+                    start += meta.num_rows
+                first = start - file.metadata.num_rows
+                for row, item in enumerate(_described(file, path, label_column)):
+                    if isinstance(item, Sample):
+                        samples.append(item)
+                        rows.append(first + row)
+                    else:
+                        problems.append(item)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path!r} cannot be read as Parquet: {error}") from error
+
+    images = _Images(groups, columns)
+    return Table(root, settle_splits(samples), lambda index: images.read(rows[index]), tuple(problems))
+
+
+def _image_column(schema: Any, wanted: str, path: str) -> str:
+    holds = {field.name: _holds_images(field.type) for field in schema}
+    usable = [name for name, usable in holds.items() if usable]
+    if wanted == IMAGE_COLUMN and wanted not in usable and len(usable) == 1:
+        return str(usable[0])
+    where = f"{os.path.basename(path)!r}"
+    name = pick_column(list(holds), wanted if wanted in holds else None, (wanted, *IMAGE_COLUMNS), where, "image")
+    if not holds[name]:
+        raise DataError(
+            f"{where}: the column {name!r} should hold images, as binary or struct{{bytes, path}}; it is of type "
+            f"{schema.field(name).type}."
+        )
+    return name
+
+
+def _holds_images(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        at = kind.get_field_index("bytes")
+        return at >= 0 and _holds_images(kind.field(at).type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _described(file: Any, path: str, label_column: str | None) -> Iterator[Sample | Problem]:
+    """Each row of one file without its image: a sample, or why it is none."""
+    schema = file.schema_arrow
+    where = os.path.basename(path)
+    column = pick_column(schema.names, label_column, LABEL_COLUMNS, repr(where), "label")
+    names = _class_names(schema, column)
+    extra = [name for name in ("split", "group") if name in schema.names and name != column]
+    values = {name: column_values.to_pylist() for name, column_values in _columns(file, [column, *extra])}
+    words = re.split(r"[^a-z]+", os.path.splitext(where)[0].lower())
+    of_file = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), "")
+    for row, value in enumerate(values[column]):
+        name = f"{printable(where)}#{row}"
+        label = _label(value, names, f"{where!r}, row {row}")
+        if label is None:
+            yield Problem(name, NO_LABEL, f"the column {column!r} holds {value!r}")
+            continue
+        split = split_of(str(values["split"][row] or ""), f"{where!r}, row {row}") if "split" in extra else of_file
+        group = values["group"][row] if "group" in extra else None
+        yield Sample(name, label, split, "" if group is None else str(group))
+
+
+def _columns(file: Any, names: list[str]) -> Iterator[tuple[str, Any]]:
+    table = file.read(columns=names)
+    return ((name, table.column(name)) for name in names)
+
+
+def _label(value: object, names: Sequence[str], where: str) -> str | None:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, int) and names:
+        return names[value] if 0 <= value < len(names) else None  # the Hub writes -1 where labels are kept back
+    if isinstance(value, (int, str)):
+        return str(value).strip()
+    raise DataError(f"{where}: expected a label that is text or a whole number, received {type(value).__name__}.")
+
+
+def _class_names(schema: Any, column: str) -> list[str]:
+    """What `datasets` writes into the schema: {"info": {"features": {column: {"names": [...]}}}}."""
+    try:
+        names = json.loads(schema.metadata[b"huggingface"])["info"]["features"][column]["names"]
+    except (TypeError, KeyError, ValueError):  # none, or not in this form: integers stay integers
+        return []
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+class _Images:
+    """The image column of all files, decoded a batch at a time and kept for a while.
+
+    A row group can only be decoded from its beginning, so reading in order is fast and going back is not. One lock:
+    threads that ask for neighbouring rows find them in the same batch.
+    """
+
+    def __init__(self, groups: Sequence[_Group], columns: dict[str, str]) -> None:
+        self._groups = groups
+        self._columns = columns
+        self._starts = [group.start for group in groups]
+        self._lock = Lock()
+        self._kept: deque[tuple[int, Any]] = deque()  # first row and array of each batch
+        self._open = -1  # the group that is being decoded,
+        self._next = 0  # the row that its next batch begins with,
+        self._batches: Iterator[Any] = iter(())  # and these batches
+        self._broken: dict[int, str] = {}  # a damaged group is tried once, not once a row
+
+    def read(self, row: int) -> bytes:
+        with self._lock:
+            start, column = self._find(row) or self._decode(row)
+        value = column[row - start].as_py()
+        content = value["bytes"] if isinstance(value, dict) else value
+        if content is None:
+            raise UnreadableImageError("empty", "the table holds no bytes for this image")
+        return bytes(content)
+
+    def _find(self, row: int) -> tuple[int, Any] | None:
+        return next(
+            ((start, batch) for start, batch in reversed(self._kept) if start <= row < start + len(batch)), None
+        )
+
+    def _decode(self, row: int) -> tuple[int, Any]:
+        import pyarrow as pa
+
+        at = bisect_right(self._starts, row) - 1
+        if at in self._broken:
+            raise UnreadableImageError("unreadable", self._broken[at])
+        try:
+            if at != self._open or row < self._next:
+                self._start(at)
+            while True:
+                batch = next(self._batches).column(0)
+                self._kept.append((self._next, batch))
+                self._next += len(batch)
+                self._forget()
+                if row < self._next:
+                    return self._kept[-1]
+        except (pa.ArrowException, OSError, StopIteration) as error:
+            self._broken[at] = f"damaged Parquet file: {error}"
+            raise UnreadableImageError("unreadable", self._broken[at]) from error
+
+    def _start(self, at: int) -> None:
+        from pyarrow import parquet as pq
+
+        group = self._groups[at]
+        file = pq.ParquetFile(group.file, buffer_size=1 << 20, pre_buffer=False)  # else the whole group is held
+        column = self._columns[group.file]
+        self._batches = file.iter_batches(group.batch, row_groups=[group.number], columns=[column], use_threads=False)
+        self._open, self._next = at, group.start
+
+    def _forget(self) -> None:
+        size = sum(batch.nbytes for _, batch in self._kept)
+        rows = sum(len(batch) for _, batch in self._kept)
+        while size > _KEEP_BYTES and rows - len(self._kept[0][1]) >= _KEEP_ROWS:
+            _, oldest = self._kept.popleft()
+            size, rows = size - oldest.nbytes, rows - len(oldest)

@@ -1,0 +1,59 @@
+"""Which images are fitted on and which are held out: seeded, stratified, and whole groups on one side."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+FEWEST = 2  # images of a class that the fit needs; a class gives up none below that
+
+
+def hold_out(
+    labels: Sequence[int] | NDArray[np.int_],
+    keys: Sequence[bytes],
+    groups: Sequence[int] | NDArray[np.int_],
+    share: float,
+    seed: int,
+) -> NDArray[np.bool_]:
+    """Choose about ``share`` of every class to be held out, as a mask (N,).
+
+    The order comes from a hash of seed and content alone, so the same photos are split alike on every machine, whatever
+    they are called and however they are listed. All images of a group go together, also where it spans classes.
+    """
+    labels, groups = np.asarray(labels), np.asarray(groups)
+    ranks = [hashlib.blake2b(key, digest_size=8, salt=seed.to_bytes(8, "little")).digest() for key in keys]
+    members: dict[int, list[int]] = {}
+    for index in sorted(range(len(ranks)), key=ranks.__getitem__):  # a group stands where its first image does
+        members.setdefault(int(groups[index]), []).append(index)
+
+    sizes = np.bincount(labels)
+    room = np.maximum(np.minimum(np.round(sizes * share).astype(int), sizes - FEWEST), 0)
+    out = np.zeros(len(labels), bool)
+    for group in members.values():
+        need = np.bincount(labels[group], minlength=len(room))
+        if (need <= room).all():
+            out[group] = True
+            room -= need
+    return out
+
+
+def join(first: Sequence[int] | NDArray[np.int_], second: Sequence[int] | NDArray[np.int_]) -> NDArray[np.int_]:
+    """Groups such that two images are together when they are in ``first``, in ``second`` or through others in either.
+
+    Both are group numbers (N,); so is the result, numbered from 0.
+    """
+    first, second = np.unique(first, return_inverse=True)[1], np.unique(second, return_inverse=True)[1]
+    root = np.arange(first.max(initial=-1) + 1)  # union-find over the groups of ``first``
+
+    def find(group: int) -> int:
+        while root[group] != group:
+            root[group] = group = root[root[group]]
+        return group
+
+    seen: dict[int, int] = {}
+    for a, b in zip(first.tolist(), second.tolist(), strict=True):
+        root[find(a)] = find(seen.setdefault(b, a))
+    return np.unique([find(group) for group in first.tolist()], return_inverse=True)[1]

@@ -1,0 +1,63 @@
+"""Probabilities that mean what they say: one temperature for all classes (Guo et al. 2017), fitted where nothing was trained."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scores = NDArray[np.floating]
+STEPS = 30
+
+
+def log_softmax(logits: Scores) -> Scores:
+    """Logarithm of the probabilities, along the last axis."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    result: Scores = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
+
+
+def softmax(logits: Scores) -> Scores:
+    """Probabilities along the last axis, in float64 sums."""
+    result: Scores = np.exp(log_softmax(logits.astype(np.float64)))
+    return result
+
+
+def fit_sharpness(scores: Scores, labels: NDArray[np.int_], offset: Scores | float = 0.0, start: float = 1.0) -> tuple[float, float]:
+    """The factor s (one over the temperature) that minimises the negative log-likelihood of softmax(s · scores + offset).
+
+    The targets are smoothed by 1/(N + 1), so that s stays finite where the scores separate the classes (as Platt 1999
+    did for two classes). The loss is convex in s, so Newton's method in one dimension, kept inside a bracket, finds it.
+
+    Args:
+        scores: (N, K), of images that the scores were not fitted on.
+        labels: (N,), the right class of each.
+        offset: (K,) or (N, K), not scaled: logarithms of the prior.
+        start: where to begin; the result for a similar strength saves steps.
+
+    Returns:
+        s and the (unsmoothed) mean negative log-likelihood there.
+    """
+    count, classes = scores.shape
+    smooth = 1.0 / (count + 1)
+    rows = np.arange(count)
+    # Only differences between the classes of a row matter; taking the right one's away keeps the exponentials small.
+    relative = (scores - scores[rows, labels][:, None]).astype(np.float64, copy=False)
+    mean_target = smooth / max(classes - 1, 1) * relative.sum(axis=1).mean()
+    offset = np.broadcast_to(np.asarray(offset, np.float64), scores.shape)
+    low, high, s = 0.0, np.inf, start
+    for _ in range(STEPS):
+        p = np.exp(log_softmax(s * relative + offset))
+        expected = np.einsum("nk,nk->n", p, relative)
+        slope = float(expected.mean() - mean_target)
+        curvature = float((np.einsum("nk,nk,nk->n", p, relative, relative) - expected**2).mean())
+        low, high = (s, high) if slope < 0 else (low, s)
+        step = slope / curvature if curvature > 0 else np.inf
+        following = s - step
+        if not low < following < high:
+            following = s * 4 if np.isinf(high) else (low + high) / 2
+        if abs(following - s) <= 1e-4 * s:
+            s = following
+            break
+        s = min(following, s * 16)
+    loss = -log_softmax(s * relative + offset)[rows, labels].mean()
+    return float(s), float(loss)

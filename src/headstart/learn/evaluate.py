@@ -1,0 +1,49 @@
+"""Figures of merit of probabilities against the truth."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.learn.paths import Labels, Matrix
+from headstart.types import Accuracy, Confusion, Evaluation
+
+BINS = 15
+
+
+def evaluate(probabilities: Matrix, labels: Labels, classes: tuple[str, ...], unknown: NDArray[np.bool_]) -> Evaluation:
+    """Hold probabilities (N, K) against the right classes (N,); N is at least one."""
+    guesses = probabilities.argmax(axis=1)
+    right = guesses == labels
+    chosen = probabilities[np.arange(len(labels)), labels]
+    return Evaluation(
+        accuracy=Accuracy.of(int(right.sum()), len(labels)),
+        macro_f1=_macro_f1(guesses, labels, len(classes)),
+        nll=float(-np.log(np.maximum(chosen, np.finfo(np.float64).tiny)).mean()),
+        calibration_error=_calibration_error(probabilities.max(axis=1), right),
+        unknown=float(unknown.mean()),
+        confusions=_confusions(guesses, labels, classes),
+        per_class={
+            classes[k]: Accuracy.of(int(right[labels == k].sum()), int((labels == k).sum())) for k in np.unique(labels)
+        },
+    )
+
+
+def _macro_f1(guesses: Labels, labels: Labels, classes: int) -> float:
+    hits = np.bincount(labels[guesses == labels], minlength=classes)
+    both = np.bincount(labels, minlength=classes) + np.bincount(guesses, minlength=classes)
+    there = np.bincount(labels, minlength=classes) > 0
+    return float((2 * hits[there] / both[there]).mean())
+
+
+def _confusions(guesses: Labels, labels: Labels, classes: tuple[str, ...]) -> tuple[Confusion, ...]:
+    wrong = guesses != labels
+    pairs, counts = np.unique(np.stack([labels[wrong], guesses[wrong]]), axis=1, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return tuple(Confusion(classes[pairs[0, i]], classes[pairs[1, i]], int(counts[i])) for i in order)
+
+
+def _calibration_error(confidence: Matrix, right: NDArray[np.bool_]) -> float:
+    order = np.argsort(confidence, kind="stable")
+    bins = np.array_split(order, min(BINS, len(order)))
+    return float(sum(abs(confidence[rows].mean() - right[rows].mean()) * len(rows) for rows in bins) / len(order))

@@ -1,0 +1,137 @@
+"""Fit a head: choose the strength, calibrate the probabilities, all on predictions for rows that were left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.errors import DataError, UsageError, did_you_mean
+from headstart.learn.calibrate import fit_sharpness
+from headstart.learn.paths import BLOCK, Design, Labels, LdaPath, Matrix, Path, RidgePath, transform
+
+HEADS: dict[str, Callable[[Design, Labels, int], Path]] = {"lda": LdaPath, "ridge": RidgePath}
+PRIORS = ("flat", "empirical")
+STRENGTHS = np.geomspace(1e-3, 1e2, 16)  # of the mean eigenvalue of the scatter
+CHOICE = 16_000_000  # scores (strengths × rows × classes) at most that the choice is made on
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Head:
+    """A calibrated linear head: ``softmax(transform(features) @ weight.T + bias)`` are the probabilities."""
+
+    weight: NDArray[np.float32]  # (K, D)
+    bias: NDArray[np.float32]  # (K,)
+    sqrt: bool
+
+    def logits(self, features: Matrix) -> Matrix:
+        """Calibrated logits (N, K) of features (N, D)."""
+        return transform(features.astype(np.float32), self.sqrt) @ self.weight.T + self.bias
+
+
+@dataclass(frozen=True)
+class HeadFit:
+    """A fitted head, and what the fit learned on the way from rows that were left out."""
+
+    head: Head
+    kind: str
+    prior: str
+    strength: float  # relative to the mean eigenvalue of the scatter
+    temperature: float
+    path: tuple[tuple[float, float], ...]  # (strength, negative log-likelihood after calibration)
+    rows: Labels  # (R,) rows that the choice was made on
+    logits: Matrix  # (R, K) calibrated, each from a head that did not see its row
+
+
+def fit_head(
+    features: Matrix,
+    labels: Labels,
+    classes: int,
+    *,
+    rows: Labels | None = None,
+    sqrt: bool = False,
+    kind: str = "lda",
+    prior: str = "flat",
+    groups: Labels | None = None,
+    seed: int = 0,
+) -> HeadFit:
+    """Fit a head and choose its strength by the held-out negative log-likelihood.
+
+    Args:
+        features: (M, D); float64 for exact work.
+        labels: (N,) in 0 … classes − 1, two rows or more of each class.
+        rows: (N,) which rows of the features to fit on; all of them if None.
+        sqrt: whether the head sees the square root of the features, which must not be negative then.
+        kind: a key of `HEADS`.
+        prior: "flat" treats all classes alike; "empirical" expects them as often as in ``labels`` (a ridge always does).
+        groups: (N,) rows of a group are alike. Rows that share theirs say nothing about new images, so the choice is
+            made on the others; where most rows share, whole groups are held out instead of single rows.
+
+    Raises:
+        DataError: a class has fewer than two rows.
+        UsageError: an unknown kind or prior.
+    """
+    if kind not in HEADS:
+        raise UsageError(f"There is no head '{kind}'. {did_you_mean(kind, HEADS)}")
+    if prior not in PRIORS:
+        raise UsageError(f"There is no prior '{prior}'. {did_you_mean(prior, PRIORS)}")
+    counts = np.bincount(labels, minlength=classes)
+    if classes < 2 or counts.min() < 2:
+        raise DataError(f"A head needs two classes with two images each. Received: {classes} classes, the smallest {counts.min()}.")
+    offset = np.log(counts / len(labels)) if prior == "empirical" and kind == "lda" else np.zeros(classes)
+
+    x = Design(features, rows, sqrt=sqrt)
+    path = HEADS[kind](x, labels, classes)
+    chosen_on, scores = _held_out(path, kind, x, labels, classes, groups, seed)
+    fits: list[tuple[float, float]] = []
+    for at_strength in scores:
+        fits.append(fit_sharpness(at_strength, labels[chosen_on], offset, start=fits[-1][0] if fits else 1.0))
+    best = int(np.argmin([loss for _, loss in fits]))
+    strength, sharpness = float(STRENGTHS[best]), fits[best][0]
+
+    weight, bias = path.solve(strength)
+    head = Head((sharpness * weight).astype(np.float32), (sharpness * bias + offset).astype(np.float32), sqrt)
+    losses = tuple((float(s), loss) for s, (_, loss) in zip(STRENGTHS, fits, strict=True))
+    logits = scores[best] * x.dtype.type(sharpness) + offset.astype(x.dtype)
+    return HeadFit(head, kind, prior, strength, 1 / sharpness, losses, chosen_on, logits)
+
+
+def _held_out(
+    path: Path, kind: str, x: Design, labels: Labels, classes: int, groups: Labels | None, seed: int
+) -> tuple[Labels, Matrix]:
+    """Rows to choose on, and their scores (S, R, K) from heads that saw neither them nor their like."""
+    rng = np.random.default_rng(seed)
+    limit = max(CHOICE // (len(STRENGTHS) * classes), 100)
+    alone = np.ones(len(labels), bool) if groups is None else (np.bincount(groups)[groups] == 1)
+    if groups is not None and alone.sum() < len(labels) / 2:
+        return _grouped(kind, x, labels, classes, groups, limit, rng)
+    rows = np.flatnonzero(alone)
+    if len(rows) > limit:
+        rows = np.sort(rng.choice(rows, limit, replace=False))
+    parts = [path.left_out(rows[start : start + BLOCK], STRENGTHS) for start in range(0, len(rows), BLOCK)]
+    return rows, np.concatenate(parts, axis=1)
+
+
+def _grouped(
+    kind: str, x: Design, labels: Labels, classes: int, groups: Labels, limit: int, rng: np.random.Generator
+) -> tuple[Labels, Matrix]:
+    """Scores by folds of whole groups. A fold that would leave a class without two rows to learn from is left alone."""
+    names, member = np.unique(groups, return_inverse=True)
+    fold = rng.permutation(len(names))[member] % FOLDS
+    rows, scores = [], []
+    for k in range(FOLDS):
+        rest, out = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+        if not len(out) or np.bincount(labels[rest], minlength=classes).min() < 2:
+            continue
+        path = HEADS[kind](x.of(rest), labels[rest], classes)
+        out = out[: max(limit // FOLDS, 1)]
+        heads = [path.solve(float(strength)) for strength in STRENGTHS]
+        rows.append(out)
+        scores.append(np.stack([x[out] @ weight.T + bias for weight, bias in heads]))
+    if not rows:  # too few groups a class to hold any out
+        everything = np.arange(len(labels))[:limit]
+        return everything, HEADS[kind](x, labels, classes).left_out(everything, STRENGTHS)
+    return np.concatenate(rows), np.concatenate(scores, axis=1)

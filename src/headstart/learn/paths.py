@@ -1,0 +1,176 @@
+"""Linear heads in closed form: one factorisation gives every strength of regularisation and every leave-one-out score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones.blueprint import SQRT_EPSILON
+
+Matrix = NDArray[np.floating]
+Labels = NDArray[np.int_]
+BLOCK = 2048  # rows worked on at a time: bounds the memory beside the features themselves
+
+
+class Design:
+    """The matrix that a head is fitted on, made a block at a time from features that stay as small as they are stored.
+
+    ``design[rows]`` is float32 (float64 for float64 features), through the square root where ``sqrt``.
+    """
+
+    def __init__(self, features: Matrix, rows: Labels | None = None, *, sqrt: bool = False) -> None:
+        self._features, self._rows, self._sqrt = features, rows, sqrt
+        self.shape = (len(features) if rows is None else len(rows), features.shape[1])
+        self.dtype = np.dtype(np.float64 if features.dtype == np.float64 else np.float32)
+
+    def __getitem__(self, rows: Labels) -> Matrix:
+        block = self._features[rows if self._rows is None else self._rows[rows]]
+        return transform(block.astype(self.dtype), self._sqrt)
+
+    def of(self, rows: Labels) -> Design:
+        """A design of some of the rows."""
+        return Design(self._features, rows if self._rows is None else self._rows[rows], sqrt=self._sqrt)
+
+    def sum(self, labels: Labels, classes: int) -> Matrix:
+        """The sum of the rows of each class (classes, D), added up in float64."""
+        sums = np.zeros((classes, self.shape[1]))
+        for rows in blocks(self.shape[0]):
+            order = rows[np.argsort(labels[rows], kind="stable")]
+            starts = np.concatenate([[0], np.flatnonzero(np.diff(labels[order])) + 1])
+            sums[labels[order[starts]]] += np.add.reduceat(self[order], starts, axis=0)
+        return sums.astype(self.dtype)
+
+
+def transform(features: Matrix, sqrt: bool) -> Matrix:
+    """What the head sees of features: the square root tames the long tail of activations that are never negative."""
+    return np.sqrt(np.maximum(features, 0) + features.dtype.type(SQRT_EPSILON)) if sqrt else features
+
+
+class Path(Protocol):
+    """One kind of head, factorised once; strengths are multiples of ``scale``, the mean eigenvalue of its scatter."""
+
+    scale: float
+
+    def left_out(self, rows: Labels, strengths: Matrix) -> Matrix:
+        """Scores (S, rows, K): what a head that was fitted without the row, and with nothing else changed, says of it."""
+        ...
+
+    def solve(self, strength: float) -> tuple[Matrix, Matrix]:
+        """Weight (K, D) and bias (K,) for one strength; their scores differ from `left_out`'s by a constant of the row."""
+        ...
+
+
+class LdaPath:
+    """Shrunken linear discriminant analysis (Friedman 1989): −d²/2 to each class mean under A = (S_w + aI)⁻¹.
+
+    S_w is the within-class scatter. Leaving a row out shifts its class mean and takes a rank-one term from S_w, so its
+    distances follow from those of the full fit (Sherman–Morrison). With fewer rows than features only the span of the
+    rows has eigenvalues above zero; what the class means have outside of it is divided by a alone.
+
+    Args:
+        x: (N, D); every class needs two rows or more.
+        labels: (N,) in 0 … classes − 1.
+    """
+
+    def __init__(self, x: Design, labels: Labels, classes: int) -> None:
+        self._x, self._labels = x, labels
+        self._counts = np.bincount(labels, minlength=classes)
+        self._means = x.sum(labels, classes) / self._counts[:, None].astype(x.dtype)
+        self._values, self._basis = _eigen(x, lambda rows: x[rows] - self._means[labels[rows]])
+        self.scale = _scale(self._values, x.shape[1])
+        self._m = self._means @ self._basis
+        beside = self._means - self._m @ self._basis.T  # what the means have outside the span
+        self._beside = beside if len(self._values) < x.shape[1] else np.zeros_like(beside)
+        self._freedom = x.dtype.type(max(x.shape[0] - classes, 1))  # turns the scatter into a covariance
+
+    def left_out(self, rows: Labels, strengths: Matrix) -> Matrix:
+        x, labels, epsilon = self._x, self._labels[rows], np.finfo(self._x.dtype).eps
+        u = (x[rows] - self._means[labels]) @ self._basis
+        gamma = (self._counts / np.maximum(self._counts - 1, 1)).astype(x.dtype)[labels][:, None]
+        scores = np.empty((len(strengths), len(rows), len(self._counts)), x.dtype)
+        for place, strength in enumerate(strengths):
+            a = strength * self.scale
+            inverse = (1 / (self._values + a)).astype(x.dtype)
+            onto_means = u @ (self._m * inverse).T  # uᵀA m_k
+            own = ((u * u) @ inverse)[:, None]  # uᵀAu
+            towards = np.take_along_axis(onto_means, labels[:, None], 1) - onto_means  # uᵀA(m_c − m_k)
+            room = np.maximum(1 - gamma * own, epsilon)
+            distance = own + 2 * towards + self._between(inverse, a)[labels] + gamma * (own + towards) ** 2 / room
+            np.put_along_axis(distance, labels[:, None], gamma**2 * own / room, 1)
+            scores[place] = -0.5 * self._freedom * distance
+        return scores
+
+    def solve(self, strength: float) -> tuple[Matrix, Matrix]:
+        a = strength * self.scale
+        weight = (self._m / (self._values + a).astype(self._x.dtype)) @ self._basis.T + self._beside / self._x.dtype.type(a)
+        weight *= self._freedom
+        return weight, -0.5 * np.einsum("kd,kd->k", weight, self._means)
+
+    def _between(self, inverse: Matrix, a: float) -> Matrix:
+        """(m_c − m_k)ᵀA(m_c − m_k) for every two classes, (K, K)."""
+        return _squared_distances(self._m * np.sqrt(inverse)) + _squared_distances(self._beside) / self._x.dtype.type(a)
+
+
+class RidgePath:
+    """Ridge regression on one-hot targets with an unpenalised intercept; leave-one-out by the hat matrix (Allen 1974)."""
+
+    def __init__(self, x: Design, labels: Labels, classes: int) -> None:
+        self._x, self._labels = x, labels
+        counts = np.bincount(labels, minlength=classes)
+        sums = x.sum(labels, classes)
+        self._centre = sums.sum(axis=0) / x.dtype.type(len(labels))
+        self._base = (counts / len(labels)).astype(x.dtype)
+        self._values, self._basis = _eigen(x, lambda rows: x[rows] - self._centre)
+        self.scale = _scale(self._values, x.shape[1])
+        self._targets = (sums - counts[:, None].astype(x.dtype) * self._centre) @ self._basis  # (K, r): Yᵀ X V
+
+    def left_out(self, rows: Labels, strengths: Matrix) -> Matrix:
+        z = (self._x[rows] - self._centre) @ self._basis
+        truth = np.eye(len(self._base), dtype=self._x.dtype)[self._labels[rows]]
+        scores = np.empty((len(strengths), *truth.shape), self._x.dtype)
+        for place, strength in enumerate(strengths):
+            inverse = (1 / (self._values + strength * self.scale)).astype(self._x.dtype)
+            fitted = z @ (self._targets * inverse).T + self._base
+            leverage = (1 / len(self._labels) + (z * z) @ inverse)[:, None]
+            scores[place] = truth - (truth - fitted) / np.maximum(1 - leverage, np.finfo(self._x.dtype).eps)
+        return scores
+
+    def solve(self, strength: float) -> tuple[Matrix, Matrix]:
+        inverse = (1 / (self._values + strength * self.scale)).astype(self._x.dtype)
+        weight = (self._targets * inverse) @ self._basis.T
+        return weight, self._base - weight @ self._centre
+
+
+def blocks(count: int) -> Iterator[Labels]:
+    """Row numbers 0 … count − 1, `BLOCK` at a time."""
+    for start in range(0, count, BLOCK):
+        yield np.arange(start, min(start + BLOCK, count))
+
+
+def _eigen(x: Design, centred: Callable[[Labels], Matrix]) -> tuple[NDArray[np.float64], Matrix]:
+    """Eigenvalues (r,) and orthonormal eigenvectors (D, r) of the scatter of the centred rows; r = D, or fewer than N."""
+    count, width = x.shape
+    if count > width:
+        scatter = np.zeros((width, width))
+        for rows in blocks(count):
+            block = centred(rows)
+            scatter += block.T @ block
+        values, basis = np.linalg.eigh(scatter)
+        return np.maximum(values, 0), basis.astype(x.dtype)
+    u = centred(np.arange(count)).astype(np.float64)
+    values, rotation = np.linalg.eigh(u @ u.T)
+    kept = values > max(values[-1], 0) * 1e-10  # the centring took some directions; rounding leaves them near zero
+    return values[kept], (u.T @ (rotation[:, kept] / np.sqrt(values[kept]))).astype(x.dtype)
+
+
+def _scale(values: NDArray[np.float64], width: int) -> float:
+    return max(float(values.sum()) / width, 1e-12)
+
+
+def _squared_distances(points: Matrix) -> Matrix:
+    squares = np.einsum("kr,kr->k", points, points)
+    result: Matrix = np.maximum(squares[:, None] + squares - 2 * points @ points.T, 0)
+    return result

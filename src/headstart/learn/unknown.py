@@ -1,0 +1,86 @@
+"""Images unlike anything that was fitted on: how sure the head is, and how near the nearest training photos are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.learn.heads import HeadFit
+from headstart.learn.calibrate import softmax
+from headstart.learn.paths import Design, Labels, Matrix, blocks
+
+NEAREST = 5
+KEPT = 0.95  # share of known photos that are not called unknown
+PER_CLASS, IN_ALL = 200, 20_000  # training photos kept to compare with
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Ranks two values of an image among those of the training photos, each taken when that photo was left out.
+
+    Values: the largest probability, and the mean cosine to the `NEAREST` kept photos. The two ranks, as shares, are
+    multiplied; below ``threshold`` lie the least typical 5 % of the training photos themselves.
+    """
+
+    centre: NDArray[np.float32]  # (D,)
+    kept: NDArray[np.float16]  # (R, D) unit vectors from the centre
+    rows: Labels  # (R,) which rows of the fit those are
+    sure: NDArray[np.float32]  # sorted largest probabilities of training photos
+    near: NDArray[np.float32]  # sorted mean cosines of training photos
+    threshold: float
+
+    def score(self, x: Matrix, probabilities: Matrix) -> NDArray[np.float64]:
+        """(N,) sums of the logarithms of both ranks; smaller is stranger. ``x`` (N, D) as the head sees it."""
+        near = np.sort(self.similarities(x), axis=1)[:, -NEAREST:].mean(axis=1)
+        return _log_rank(self.sure, probabilities.max(axis=1)) + _log_rank(self.near, near)
+
+    def similarities(self, x: Matrix) -> NDArray[np.float32]:
+        """Cosines (N, R) to the kept training photos, from the centre of the training set."""
+        result: NDArray[np.float32] = _unit(x - self.centre) @ self.kept.astype(np.float32).T
+        return result
+
+
+def fit_unknown(x: Design, labels: Labels, groups: Labels, fit: HeadFit, seed: int = 0) -> Unknown:
+    """Learn what is typical from the training photos, each without itself and its group.
+
+    Args:
+        x: (N, D) as the head sees it.
+        groups: (N,) near-duplicates share a number, and do not count as each other's neighbours.
+        fit: its held-out logits give the largest probabilities.
+    """
+    rows = _choose(labels, np.random.default_rng(seed))
+    centre = x.sum(np.zeros_like(labels), 1)[0] / x.dtype.type(len(labels))
+    kept = _unit(x[rows] - centre).astype(np.float16)
+    draft = Unknown(centre, kept, rows, np.empty(0, np.float32), np.empty(0, np.float32), 0.0)
+    near = []
+    for block in blocks(len(fit.rows)):
+        cosines = draft.similarities(x[fit.rows[block]])
+        cosines[groups[fit.rows[block]][:, None] == groups[rows]] = -1
+        near.append(np.sort(cosines, axis=1)[:, -NEAREST:].mean(axis=1))
+    nearness = np.concatenate(near)
+    sureness = softmax(fit.logits).max(axis=1)
+    sure, closest = np.sort(sureness).astype(np.float32), np.sort(nearness).astype(np.float32)
+    known = _log_rank(sure, sureness) + _log_rank(closest, nearness)
+    return Unknown(centre, kept, rows, sure, closest, float(np.quantile(known, 1 - KEPT)))
+
+
+def _choose(labels: Labels, rng: np.random.Generator) -> Labels:
+    each = max(1, min(PER_CLASS, IN_ALL // (int(labels.max()) + 1)))
+    shuffled = rng.permutation(len(labels))
+    order = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(labels[order])) + 1])
+    place = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+    return np.sort(order[place < each])
+
+
+def _log_rank(known: NDArray[np.float32], values: Matrix) -> NDArray[np.float64]:
+    below = np.searchsorted(known, values.astype(np.float32), side="right")
+    result: NDArray[np.float64] = np.log((below + 1) / (len(known) + 1))
+    return result
+
+
+def _unit(x: Matrix) -> Matrix:
+    result: Matrix = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return result

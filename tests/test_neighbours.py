@@ -1,0 +1,233 @@
+"""Copies of one photo are found by features and thumbnails together, in any order and in sets of any shape."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from headstart.data.copies import Components
+from headstart.learn import neighbours
+from headstart.learn.neighbours import near_duplicates
+
+Sets = set[frozenset[int]]
+
+
+@pytest.fixture
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles and samples so small that a handful of photos crosses all of their borders."""
+    for name, value in {"_TILE": 7, "_PAIRS": 3, "_SAMPLE": 16, "_THUMB_AXES": 4, "_FEATURE_AXES": 4}.items():
+        monkeypatch.setattr(neighbours, name, value)
+
+
+def groups(group_of: NDArray[Any]) -> Sets:
+    found: defaultdict[int, set[int]] = defaultdict(set)
+    for index, group in enumerate(group_of):
+        found[int(group)].add(index)
+    return {frozenset(members) for members in found.values() if len(members) > 1}
+
+
+def scenes(count: int, seed: int) -> NDArray[np.float64]:
+    """Smooth random pictures (count, 64, 64) in [0, 255]: a few waves each, as much alike as photos are."""
+    r = np.random.default_rng(seed)
+    y, x = np.mgrid[0:64, 0:64] / 64
+    pictures = np.zeros((count, 64, 64))
+    for _ in range(6):
+        fx, fy = r.uniform(-3, 3, (2, count, 1, 1))
+        pictures += r.uniform(0.3, 1, (count, 1, 1)) * np.sin(2 * np.pi * (fx * x + fy * y + r.random((count, 1, 1))))
+    low, high = pictures.min(axis=(1, 2), keepdims=True), pictures.max(axis=(1, 2), keepdims=True)
+    scaled: NDArray[np.float64] = (pictures - low) / (high - low) * 255
+    return scaled
+
+
+def thumbs_of(pictures: NDArray[np.float64]) -> NDArray[np.uint8]:
+    return np.asarray(pictures.reshape(-1, 16, 4, 16, 4).mean(axis=(2, 4)) + 0.5).astype(np.uint8)
+
+
+def features_of(pictures: NDArray[np.float64], noise: float = 0.0, seed: int = 0) -> NDArray[np.float32]:
+    """A stand-in for a network: a fixed random layer and its mirror image, so that it knows what mirroring is."""
+    r = np.random.default_rng(99)
+    layer = r.normal(size=(256, 48))
+    small = (pictures.reshape(-1, 16, 4, 16, 4).mean(axis=(2, 4)) / 255 - 0.5).reshape(-1, 16, 16)
+    both = [view.reshape(-1, 256) @ layer for view in (small, small[:, :, ::-1])]
+    out = np.maximum(both[0], 0) + np.maximum(both[1], 0)
+    return np.asarray(out + noise * np.random.default_rng(seed).normal(size=out.shape), np.float32)
+
+
+def crop(pictures: NDArray[np.float64]) -> NDArray[np.float64]:
+    cut = [Image.fromarray(picture.astype(np.uint8)).crop((3, 3, 61, 61)).resize((64, 64)) for picture in pictures]
+    return np.stack([np.asarray(picture) for picture in cut]).astype(np.float64)
+
+
+CHANGES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "noisy": lambda x: np.clip(x + np.random.default_rng(5).normal(scale=6, size=x.shape), 0, 255),
+    "brightened": lambda x: np.minimum(x * 1.25, 255),
+    "mirrored": lambda x: x[:, :, ::-1],
+    "cropped": crop,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_copy_is_found_and_nothing_else(change: str) -> None:
+    pictures = scenes(80, seed=1)
+    all_of_them = np.concatenate([pictures, CHANGES[change](pictures[:20])])
+    found = groups(near_duplicates(features_of(all_of_them, 0.01), thumbs_of(all_of_them)))
+    copies = {frozenset({index, 80 + index}) for index in range(20)}
+    assert len(found & copies) >= 19
+    assert not found - copies
+
+
+def test_one_witness_is_not_enough() -> None:
+    pictures = scenes(60, seed=2)
+    features, thumbs = features_of(pictures), thumbs_of(pictures)
+    features[1], thumbs[3] = features[0], thumbs[2]  # alike to the network alone; alike on the thumbnail alone
+    assert not groups(near_duplicates(features, thumbs))
+    features[3] = features[2]
+    assert groups(near_duplicates(features, thumbs)) == {frozenset({2, 3})}
+
+
+def brute_force(features: NDArray[np.float32], thumbs: NDArray[np.uint8]) -> tuple[Sets, float]:
+    """The rule of the docstring, pair by pair in float64; and how near any pair is to being decided otherwise."""
+    count = len(features)
+    views = [thumbs, thumbs[:, :, ::-1], neighbours._inner(thumbs)]
+
+    def correlation(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+        return float(np.corrcoef(a.ravel().astype(float), b.ravel().astype(float))[0, 1])
+
+    unit = features.astype(float) / np.linalg.norm(features.astype(float), axis=1, keepdims=True)
+    seen = 1 - unit @ unit.T
+    whole = 1 - np.array([[correlation(a, b) for b in views[0]] for a in views[0]])
+    mirrored = 1 - np.array([[correlation(a, b) for b in views[1]] for a in views[0]])
+    cropped = 1 - np.array([[correlation(a, b) for b in views[2]] for a in views[0]])
+    thumb = np.minimum.reduce([whole, mirrored, cropped, cropped.T])
+    fifths: list[list[float]] = [[], []]
+    for row in range(count):
+        others = [k for k in range(count) if whole[row, k] >= 0.01 and mirrored[row, k] >= 0.01]
+        for values, distance in zip(fifths, (whole, seen), strict=True):
+            values.append(sorted(distance[row, others])[4] if len(others) > 4 else np.inf)
+    units = [min(max(float(np.median(v)), top / 20), top) for v, top in zip(fifths, (0.5, 0.4), strict=True)]
+
+    found = Components(count)
+    margin = 1.0
+    for i in range(count):
+        for j in range(i):
+            agree = thumb[i, j] / units[0] * seen[i, j] / units[1] / neighbours.AGREE
+            limits = np.array([agree, thumb[i, j] / neighbours.MAX_THUMB, seen[i, j] / neighbours.MAX_FEATURES])
+            margin = min(margin, float(np.abs(limits - 1).min()))
+            if (limits < 1).all():
+                found.join(np.array([i]), np.array([j]))
+    return groups(found.group_of), margin
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("seed", range(8))
+def test_the_search_equals_all_pairs(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "_SAMPLE", 512)  # the reference takes its units from all rows
+    r = np.random.default_rng(seed)
+    pictures = scenes(int(r.integers(2, 40)), seed)
+    parts = [pictures] + [CHANGES[name](pictures[r.random(len(pictures)) < 0.3]) for name in CHANGES]
+    pictures = np.concatenate([*parts, pictures[:3], parts[1][:2]])
+    features, thumbs = features_of(pictures, float(r.uniform(0, 1)), seed), thumbs_of(pictures)
+    expected, margin = brute_force(features, thumbs)
+    assert margin > 1e-5, "pick another seed: here rounding alone may decide"
+    assert groups(near_duplicates(features, thumbs)) == expected
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_the_order_of_the_photos_changes_no_group() -> None:
+    pictures = scenes(120, seed=4)
+    pictures = np.concatenate([pictures, crop(pictures[:10]), pictures[20:40, :, ::-1]])
+    features, thumbs = features_of(pictures, 0.3), thumbs_of(pictures)
+    first = groups(near_duplicates(features, thumbs))
+    assert len(first) > 20
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(len(pictures))
+        again = groups(near_duplicates(features[order], thumbs[order]))
+        assert {frozenset(int(order[i]) for i in group) for group in again} == first
+
+
+@given(count=st.integers(1, 30), pairs=st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=40))
+@settings(max_examples=150, deadline=None)
+def test_components_equal_a_search_through_the_graph(count: int, pairs: list[tuple[int, int]]) -> None:
+    pairs = [(i % count, j % count) for i, j in pairs]
+    components = Components(count)
+    for start in range(0, len(pairs), 7):
+        part = np.array(pairs[start : start + 7])
+        components.join(part[:, 0], part[:, 1])
+    for start in range(count):
+        reached, edge = {start}, {start}
+        while edge:
+            edge = {b for i, j in pairs for a, b in ((i, j), (j, i)) if a in edge} - reached
+            reached |= edge
+        assert components.group_of[start] == min(reached)
+
+
+def test_thousands_of_the_same_photo_stay_small_in_memory() -> None:
+    picture = scenes(1, seed=6)
+    features, thumbs = features_of(picture).repeat(4000, axis=0), thumbs_of(picture).repeat(4000, axis=0)
+    tracemalloc.start()
+    group_of = near_duplicates(features, thumbs)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (group_of == 0).all()
+    assert peak < 50e6  # 8 million pairs would be 128 MB as indices alone
+
+
+@pytest.mark.parametrize("count", range(7))
+def test_few_photos(count: int) -> None:
+    pictures = scenes(count, seed=7)
+    pictures[-1:] = pictures[:1]
+    group_of = near_duplicates(features_of(pictures), thumbs_of(pictures))
+    assert group_of.shape == (count,)
+    assert groups(group_of) == ({frozenset({0, count - 1})} if count > 1 else set())
+
+
+def test_what_shows_nothing_is_nobodys_copy() -> None:
+    pictures = scenes(20, seed=8)
+    pictures = np.concatenate([pictures, pictures[:4]])
+    features, thumbs = features_of(pictures), thumbs_of(pictures)
+    features[0], features[1] = 0, np.nan  # a dead network output
+    features[2] = np.inf
+    thumbs[3] = 128  # a blank picture ...
+    thumbs[23] = 130  # ... and another
+    assert not groups(near_duplicates(features, thumbs))
+    assert not groups(near_duplicates(np.zeros_like(features), thumbs))
+
+
+def test_thumbnails_of_other_photos_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(3, 16, 16\). Received: \(2, 16, 16\)"):
+        near_duplicates(np.ones((3, 4), np.float32), np.zeros((2, 16, 16), np.uint8))
+
+
+def test_real_copies_through_the_default_network(shared: Path) -> None:
+    from headstart.backbones.blueprint import FEATURES
+    from headstart.backbones.catalogue import DEFAULT, load_pretrained
+    from headstart.data.load import decode_with_thumb
+    from headstart.engines.base import get_engine
+
+    pretrained = load_pretrained(DEFAULT, pixels=160, head=False)
+    network = get_engine("fast", pretrained.blueprint, pretrained.weights, pretrained.spec)
+    files = sorted((shared / "data" / "oxford_pets").glob("*/*.jpg"))[::4]
+    photos = [np.asarray(Image.open(path).convert("RGB")) for path in files]
+    copied = 20
+    for photo in photos[:copied]:
+        height, width, _ = photo.shape
+        photos.append(np.asarray(Image.fromarray(photo).resize((width // 2, height // 2))))
+        photos.append(photo[height // 20 : height - height // 20, width // 20 : width - width // 20])
+        photos.append(np.minimum(photo * 1.25, 255).astype(np.uint8))
+        photos.append(photo[:, ::-1])
+    decoded = [decode_with_thumb(np.ascontiguousarray(photo), pretrained.spec) for photo in photos]
+    pixels, thumbs = (np.stack(part) for part in zip(*decoded, strict=True))
+    group_of = near_duplicates(network.forward(pixels, FEATURES), thumbs)
+    expected = np.concatenate([np.arange(len(files)), np.repeat(np.arange(copied), 4)])
+    assert (group_of == expected)[len(files) :].mean() >= 0.98
+    assert (group_of == expected)[: len(files)].all()
