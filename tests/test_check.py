@@ -19,7 +19,7 @@ from PIL import Image
 
 from headstart.data import copies
 from headstart.data.check import check
-from headstart.data.copies import Thumbs, near_copies, phash
+from headstart.data.copies import Thumbs, near_copies, phash, sample_of
 from headstart.data.load import FORMATS
 from headstart.errors import UnreadableImageError
 from headstart.types import Problem, Sample, Table
@@ -285,7 +285,7 @@ def planted(seed: int) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
     """Random hashes and thumbnails of two views, with copies of every degree among them."""
     r = np.random.default_rng(seed)
     count = int(r.integers(2, 70))
-    bits = r.random((count, 2, 64)) < 0.5
+    bits = (r.random(64) < 0.5) ^ (r.random((count, 2, 64)) < (0.5 if seed % 2 else 0.1))  # strangers, or all alike
     thumbs = r.integers(0, 256, (count, 2, 16, 16)).astype(float)
     for row in range(1, count):
         if r.random() < 0.5:
@@ -337,6 +337,23 @@ def test_the_search_equals_all_pairs(seed: int, monkeypatch: pytest.MonkeyPatch)
         assert group <= index
         found[int(group)].add(index)
     assert {frozenset(group) for group in found.values() if len(group) > 1} == all_pairs(hashes, thumbs)
+
+
+def test_sets_of_many_copies_of_each_photo() -> None:
+    r = np.random.default_rng(3)  # then the 5th neighbour is a copy too, and says nothing about other photos
+    bits, thumbs = r.random((30, 1, 64)) < 0.5, r.integers(0, 256, (30, 1, 16, 16)).astype(float)
+    copied = bits.repeat(8, axis=0) ^ (r.random((240, 1, 64)) < 0.03)
+    noisy = (thumbs.repeat(8, axis=0) + r.normal(scale=6, size=(240, 1, 16, 16))).clip(0, 255).astype(np.uint8)
+    hashes = np.packbits(copied, axis=2).view(np.uint64)[:, :, 0]
+    group_of = near_copies(hashes.repeat(2, axis=1), noisy.repeat(2, axis=1))
+    np.testing.assert_array_equal(group_of, np.arange(240) // 8 * 8)
+
+
+def test_a_sample_is_chosen_by_content() -> None:
+    thumbs = np.random.default_rng(4).integers(0, 256, (50, 16, 16)).astype(np.uint8)
+    order = np.random.default_rng(5).permutation(50)
+    np.testing.assert_array_equal(sample_of(thumbs, 9), order[sample_of(thumbs[order], 9)])
+    np.testing.assert_array_equal(sample_of(thumbs, 50), np.arange(50))
 
 
 def test_the_order_of_the_listing_changes_no_group(monkeypatch: pytest.MonkeyPatch) -> None:

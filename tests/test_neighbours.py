@@ -84,6 +84,8 @@ def test_a_copy_is_found_and_nothing_else(change: str) -> None:
     copies = {frozenset({index, 80 + index}) for index in range(20)}
     assert len(found & copies) >= 19
     assert not found - copies
+    turned = groups(near_duplicates(features_of(all_of_them, 0.01)[::-1], thumbs_of(all_of_them)[::-1]))
+    assert len({frozenset(99 - index for index in group) for group in turned} & copies) >= 19
 
 
 def test_one_witness_is_not_enough() -> None:
@@ -129,17 +131,31 @@ def brute_force(features: NDArray[np.float32], thumbs: NDArray[np.uint8]) -> tup
 
 
 @pytest.mark.usefixtures("small_tiles")
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", [0, 1, 2, 4, 5, 6, 7, 9])
 def test_the_search_equals_all_pairs(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "_SAMPLE", 512)  # the reference takes its units from all rows
     r = np.random.default_rng(seed)
     pictures = scenes(int(r.integers(2, 40)), seed)
     parts = [pictures] + [CHANGES[name](pictures[r.random(len(pictures)) < 0.3]) for name in CHANGES]
-    pictures = np.concatenate([*parts, pictures[:3], parts[1][:2]])
+    blend = r.uniform(0, 0.5, (len(pictures), 1, 1))  # from a copy to another photo by degrees
+    blended = pictures * (1 - blend) + pictures[::-1] * blend
+    pictures = np.concatenate([*parts, blended, pictures[:3], parts[1][:2]])
     features, thumbs = features_of(pictures, float(r.uniform(0, 1)), seed), thumbs_of(pictures)
     expected, margin = brute_force(features, thumbs)
     assert margin > 1e-5, "pick another seed: here rounding alone may decide"
     assert groups(near_duplicates(features, thumbs)) == expected
+
+
+def test_the_projection_only_ever_shortens() -> None:
+    vectors = np.random.default_rng(1).normal(size=(40, 24)).astype(np.float32)
+    vectors[20:] = vectors[:20] + 0.2 * vectors[20:]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    truth = 1 - vectors @ vectors.T
+    for axes in (1, 6, 24):
+        points = neighbours._Projection(vectors, axes).of(lambda rows: vectors[rows], 40)
+        bound = -neighbours._minus_bound(points, points)
+        assert (bound < truth + 1e-6).all()
+    np.testing.assert_allclose(bound, truth, atol=1e-6)  # all axes: nothing is lost
 
 
 @pytest.mark.usefixtures("small_tiles")
@@ -153,6 +169,13 @@ def test_the_order_of_the_photos_changes_no_group() -> None:
         order = np.random.default_rng(seed).permutation(len(pictures))
         again = groups(near_duplicates(features[order], thumbs[order]))
         assert {frozenset(int(order[i]) for i in group) for group in again} == first
+
+
+def test_sets_of_many_copies_of_each_photo() -> None:
+    pictures = scenes(30, seed=9).repeat(8, axis=0)  # the 5th neighbour is a copy too, and says nothing of others
+    pictures = np.clip(pictures + np.random.default_rng(0).normal(scale=10, size=pictures.shape), 0, 255)
+    group_of = near_duplicates(features_of(pictures, 0.1), thumbs_of(pictures))
+    np.testing.assert_array_equal(group_of, np.arange(240) // 8 * 8)
 
 
 @given(count=st.integers(1, 30), pairs=st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=40))

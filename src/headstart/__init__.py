@@ -1,4 +1,4 @@
-"""Headstart: a folder of labelled photos becomes an image classifier you can trust, in seconds, on an ordinary machine."""
+"""Headstart: a folder of labelled photos becomes an image classifier you can trust, in seconds."""
 
 from __future__ import annotations
 

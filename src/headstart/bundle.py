@@ -19,6 +19,7 @@ from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.weights import match, read_weights, sha256_of
 from headstart.card import model_card
 from headstart.classifier import Classifier, Golden
+from headstart.data.load import KEY
 from headstart.data.sources import PathLike
 from headstart.engines.base import Network
 from headstart.errors import CheckError, UsageError
@@ -66,7 +67,7 @@ def why_not_writable(path: PathLike) -> str | None:
     """A sentence if a bundle cannot be put at ``path``, before any work is done for it."""
     target = Path(os.path.abspath(path))
     if target.is_dir() and any(target.iterdir()) and not is_bundle(target):
-        return f"'{target}' is a folder with other things in it, and none of them is overwritten. Choose another place: --out MODEL"
+        return f"'{target}' is a folder with other things in it; they are not overwritten. Choose another: --out MODEL"
     if target.exists() and not target.is_dir():
         return f"'{target}' is a file. A model is a folder; choose another place: --out MODEL"
     above = next(folder for folder in (target, *target.parents) if folder.exists())
@@ -89,13 +90,18 @@ def load(path: PathLike, *, engine: str = "fast", precision: str = "auto") -> Cl
     """
     folder = Path(path)
     if not (folder / CONFIG).is_file():
-        raise UsageError(f"'{folder}' is not a model: expected a folder with {CONFIG}. Make one with: headstart fit PHOTOS --out MODEL")
+        raise UsageError(
+            f"'{folder}' is not a model: expected a folder with {CONFIG}. "
+            "Make one with: headstart fit PHOTOS --out MODEL"
+        )
     config = _read_config(folder)
     for name in (MODEL, GOLDEN):
         if not (folder / name).is_file():
             raise CheckError(f"'{folder}' is incomplete: {name} is missing. Copy the whole folder again.")
         if sha256_of(folder / name) != config["files"][name]:
-            raise CheckError(f"'{folder / name}' was altered: its SHA-256 is not the recorded one. Copy the whole folder again.")
+            raise CheckError(
+                f"'{folder / name}' was altered: its SHA-256 is not the recorded one. Copy the whole folder again."
+            )
     try:
         classifier = _assemble(config, read_weights(folder / MODEL), read_weights(folder / GOLDEN), engine, precision)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -120,8 +126,8 @@ def preflight(classifier: Classifier, name: str) -> float:
         difference = _difference(classifier.network, classifier.golden)
     if not difference <= TOLERANCE[classifier.network.precision]:
         raise CheckError(
-            f"'{name}' gives other answers here than where it was saved: its golden images differ by {difference:.2g} of the "
-            f"largest logit, {TOLERANCE['fp32']} is allowed. The model or the engine is damaged; it is not used."
+            f"'{name}' gives other answers here than where it was saved: its golden images differ by {difference:.2g} "
+            f"of the largest logit, {TOLERANCE['fp32']} is allowed. The model or the engine is damaged; it is not used."
         )
     return difference
 
@@ -138,6 +144,7 @@ def _write(classifier: Classifier, folder: Path) -> None:
     arrays: Arrays = {f"network.{name}": array for name, array in classifier.weights.items()}
     if unknown is not None:
         arrays |= {f"unknown.{name}": getattr(unknown, name) for name in ("centre", "kept", "rows", "sure", "near")}
+    arrays["fitted_on"] = np.frombuffer(b"".join(sorted(classifier.fitted_on)), np.uint8).reshape(-1, KEY)
     if golden is None:
         raise UsageError("This classifier was not fitted on photos, so there is nothing to hold a saved copy against.")
     (folder / MODEL).write_bytes(to_bytes({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
@@ -173,7 +180,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
             "Install a newer one: pip install --upgrade headstart"
         )
     if not isinstance(files, dict) or set(files) != {MODEL, GOLDEN}:
-        raise CheckError(f"'{folder / CONFIG}' names other files than {MODEL} and {GOLDEN}; only those two are ever read.")
+        raise CheckError(
+            f"'{folder / CONFIG}' names other files than {MODEL} and {GOLDEN}; only those two are ever read."
+        )
     for name in (MODEL, GOLDEN):
         with suppress(OSError):
             if (folder / name).is_symlink() or (folder / name).resolve().parent != folder.resolve():
@@ -188,13 +197,17 @@ def _assemble(config: dict[str, Any], model: Arrays, golden: Arrays, engine: str
     spec = ImageSpec(**image)
     network = {name.removeprefix("network."): array for name, array in model.items() if name.startswith("network.")}
     kept = config["unknown"]
-    unknown = None if kept is None else Unknown(
-        centre=model["unknown.centre"],
-        kept=model["unknown.kept"].astype(np.float16),
-        rows=model["unknown.rows"],
-        sure=model["unknown.sure"],
-        near=model["unknown.near"],
-        threshold=float(kept["threshold"]),
+    unknown = (
+        None
+        if kept is None
+        else Unknown(
+            centre=model["unknown.centre"],
+            kept=model["unknown.kept"].astype(np.float16),
+            rows=model["unknown.rows"],
+            sure=model["unknown.sure"],
+            near=model["unknown.near"],
+            threshold=float(kept["threshold"]),
+        )
     )
     return Classifier(
         blueprint,
@@ -205,6 +218,7 @@ def _assemble(config: dict[str, Any], model: Arrays, golden: Arrays, engine: str
         tuple(kept["photos"]) if kept is not None else (),
         dict(config["fit"]),
         Golden(golden["images"], golden["logits"]),
+        frozenset(row.tobytes() for row in model["fitted_on"]),
         engine,
         config["precision"] if precision == "auto" else precision,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,19 +14,25 @@ if TYPE_CHECKING:
 def model_card(classifier: Classifier) -> str:
     """Markdown with Hugging Face's front matter: data, split, figures, limits, licence, how to make it again."""
     record = classifier.record
-    return "\n\n".join(
-        [
-            "---\nlibrary_name: headstart\npipeline_tag: image-classification\ntags: [image-classification]\n---",
-            f"# {_plain(str(record['data']))}: an image classifier",
-            f"Tells {len(classifier.classes_)} classes apart: {', '.join(_plain(name) for name in classifier.classes_[:50])}"
-            + (" …" if len(classifier.classes_) > 50 else "")
-            + ".",
-            _data(record),
-            _figures(record),
-            _limits(classifier),
-            _making(record),
-        ]
-    ) + "\n"
+    return (
+        "\n\n".join(
+            [
+                "---\nlibrary_name: headstart\npipeline_tag: image-classification\ntags: [image-classification]\n---",
+                f"# {_plain(str(record['data']))}: an image classifier",
+                _classes(classifier.classes_),
+                _data(record),
+                _figures(record),
+                _limits(classifier),
+                _making(record),
+            ]
+        )
+        + "\n"
+    )
+
+
+def _classes(names: Sequence[str]) -> str:
+    shown = ", ".join(_plain(name) for name in names[:50])
+    return f"Tells {len(names)} classes apart: {shown}{' …' if len(names) > 50 else ''}."
 
 
 def _data(record: dict[str, Any]) -> str:
@@ -63,8 +70,8 @@ def _figures(record: dict[str, Any]) -> str:
 
 def _limits(classifier: Classifier) -> str:
     return (
-        "## Limits\n\n\"Unknown\" finds images that are unlike the training photos as a whole; of things that merely are "
-        "finer kinds of the same (another breed of the same animal) it finds few. Probabilities are calibrated for photos "
+        '## Limits\n\n"Unknown" finds images that are unlike the training photos as a whole; of things that merely are '
+        "finer kinds of the same (another breed of an animal) it finds few. Probabilities are calibrated for photos "
         f"like the training photos. An image is seen as its centred square at {classifier.spec.size} pixels."
     )
 
@@ -72,13 +79,14 @@ def _limits(classifier: Classifier) -> str:
 def _making(record: dict[str, Any]) -> str:
     head = record["head"]
     command = shlex.join(
-        ["headstart", "fit", "DATA", "--backbone", record["backbone"], "--pixels", str(record["pixels"]), "--head", head["kind"],
-         "--prior", head["prior"], "--holdout", str(record["holdout"]), "--seed", str(record["seed"])]
+        ["headstart", "fit", "DATA", "--backbone", record["backbone"], "--pixels", str(record["pixels"]),
+         "--head", head["kind"], "--prior", head["prior"], "--holdout", str(record["holdout"]),
+         "--seed", str(record["seed"])]
     )  # fmt: skip
     return (
-        f"## How it was made\n\n    {command}\n\nBackbone: {record['backbone']}, licence {record['licence']}, frozen; features "
-        f"computed in {record['precision']}. Head: {head['kind']}, strength {head['strength']:.3g}, temperature "
-        f"{head['temperature']:.3g}, both chosen on predictions for images left out of the fit."
+        f"## How it was made\n\n    {command}\n\nBackbone: {record['backbone']}, licence {record['licence']}, frozen; "
+        f"features computed in {record['precision']}. Head: {head['kind']}, strength {head['strength']:.3g}, "
+        f"temperature {head['temperature']:.3g}, both chosen on predictions for images left out of the fit."
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,7 @@ class Classifier:
     neighbours: tuple[str, ...] = ()  # names of the training photos that ``unknown`` keeps
     record: dict[str, Any] = field(default_factory=dict)  # how it was fitted, and how it did; JSON values
     golden: Golden | None = None
+    fitted_on: frozenset[bytes] = frozenset()  # content keys of the training photos
     engine: str = "fast"
     precision: str = "auto"
 
@@ -67,15 +68,12 @@ class Classifier:
         Raises:
             DataError: an image that cannot be read; `predictions` goes on past those.
         """
-        return np.array(self.classes_)[self.predict_proba(images).argmax(axis=1)]
+        names: NDArray[np.str_] = np.array(self.classes_)
+        return names[self.predict_proba(images).argmax(axis=1)]
 
     def predict_proba(self, images: Images) -> Matrix:
         """Calibrated probabilities (N, K), float64, in the order of ``classes_``."""
-        rows = []
-        for item in self._see(images):
-            if isinstance(item, Problem):
-                raise DataError(f"'{item.name}' cannot be read: {item.detail}.")
-            rows.append(item[1])
+        rows = [item.probabilities for item in self._readable(images)]
         return np.stack(rows) if rows else np.zeros((0, len(self.classes_)))
 
     def predictions(self, images: Images) -> Iterator[Prediction | Problem]:
@@ -84,56 +82,56 @@ class Classifier:
             if isinstance(item, Problem):
                 yield item
                 continue
-            name, probabilities, x = item
-            best = int(probabilities.argmax())
-            yield Prediction(
-                name, self.classes_[best], float(probabilities[best]), bool(self._strange(x[None], probabilities[None])[0])
-            )
+            best = int(item.probabilities.argmax())
+            yield Prediction(item.name, self.classes_[best], float(item.probabilities[best]), self._strange(item))
 
-    def evaluate(self, data: Images, labels: Sequence[str] | None = None) -> Evaluation:
+    def evaluate(self, data: Images, labels: Sequence[str] | None = None, *, fitted_on_too: bool = False) -> Evaluation:
         """Hold the classifier against labelled images: those of a source, or ``data`` with ``labels``.
 
-        Of a source that has a test part (or else a validation part) only that part counts.
+        Of a source that has a test part (or else a validation part) only that part counts, and images that the
+        classifier was fitted on are passed over, unless ``fitted_on_too``.
 
         Raises:
-            DataError: a label that the classifier does not know, or no image that can be read.
+            DataError: a label that the classifier does not know, or no image to count.
         """
-        return self.evaluate_table(labelled_table(data, labels))
-
-    def evaluate_table(self, table: Table) -> Evaluation:
-        """As `evaluate`, of a table as it is."""
+        table = labelled_table(data, labels)
+        if table.own_test and not fitted_on_too:
+            table = table.part([row for row, sample in enumerate(table.samples) if sample.split == table.own_test])
         place = {name: k for k, name in enumerate(self.classes_)}
-        strangers = sorted({sample.label for sample in table.samples} - set(place))
-        if strangers:
+        if strangers := sorted({sample.label for sample in table.samples} - set(place)):
             raise DataError(
                 f"The classifier does not know {len(strangers)} of the labels, '{strangers[0]}' first. "
                 f"It knows: {', '.join(self.classes_[:10])}{' …' if len(self.classes_) > 10 else ''}."
             )
-        rows, truth, strange = [], [], []
+        rows, truth, strange, passed_over, unreadable = [], [], [], 0, 0
         for sample, item in zip(table.samples, self._see(table), strict=True):
             if isinstance(item, Problem):
-                continue
-            _, probabilities, x = item
-            rows.append(probabilities)
-            truth.append(place[sample.label])
-            strange.append(self._strange(x[None], probabilities[None])[0])
+                unreadable += 1
+            elif item.key in self.fitted_on and not fitted_on_too:
+                passed_over += 1
+            else:
+                rows.append(item.probabilities)
+                truth.append(place[sample.label])
+                strange.append(self._strange(item))
         if not rows:
-            raise DataError(f"None of the {len(table)} images in '{table.root}' can be read.")
-        return evaluate(np.stack(rows), np.array(truth), self.classes_, np.array(strange))
+            raise DataError(
+                f"No image of '{table.root}' can be counted: of {len(table)}, {unreadable} cannot be read and the "
+                f"classifier was fitted on {passed_over}. Give it other photos, or ask for those too: --fitted-on-too"
+            )
+        result = evaluate(np.stack(rows), np.array(truth), self.classes_, np.array(strange))
+        return replace(result, passed_over=passed_over, unreadable=unreadable)
 
     def score(self, data: Images, labels: Sequence[str] | None = None) -> float:
-        """The accuracy of `evaluate`."""
-        return self.evaluate(data, labels).accuracy.value
+        """The accuracy of `evaluate`; with ``labels`` on every image, as scikit-learn has it."""
+        return self.evaluate(data, labels, fitted_on_too=labels is not None).accuracy.value
 
     def nearest(self, images: Images, count: int = 5) -> list[list[tuple[str, float]]]:
         """For each image the names of the most similar training photos that were kept, with their cosine."""
         if self.unknown is None:
             raise UsageError("This classifier was not fitted on photos of yours, so it has none to show.")
         found = []
-        for item in self._see(images):
-            if isinstance(item, Problem):
-                raise DataError(f"'{item.name}' cannot be read: {item.detail}.")
-            cosines = self.unknown.similarities(item[2][None])[0]
+        for item in self._readable(images):
+            cosines = self.unknown.similarities(item.x[None])[0]
             found.append([(self.neighbours[i], float(cosines[i])) for i in np.argsort(-cosines)[:count]])
         return found
 
@@ -143,20 +141,35 @@ class Classifier:
 
         save(self, path)
 
-    def _see(self, images: Images) -> Iterator[Problem | tuple[str, Matrix, NDArray[np.float32]]]:
-        """Name, probabilities and what the head saw, of each image."""
+    def _see(self, images: Images) -> Iterator[_Seen | Problem]:
         table = _table(images)
         for item, values in observe(table, self.network, (LOGITS, self.blueprint[LOGITS].inputs[0])):
             name = table.samples[item.index].name
-            if item.error is not None or values is None:
-                yield Problem(name, item.error.kind, item.error.detail) if item.error else Problem(name, "unreadable", "")
-            else:
-                yield name, softmax(values[0]), values[1]
+            if item.error is not None:
+                yield Problem(name, item.error.kind, item.error.detail)
+            elif values is not None:
+                yield _Seen(name, item.key, softmax(values[0]), values[1])
 
-    def _strange(self, x: Matrix, probabilities: Matrix) -> NDArray[np.bool_]:
+    def _readable(self, images: Images) -> Iterator[_Seen]:
+        for item in self._see(images):
+            if isinstance(item, Problem):
+                raise DataError(f"'{item.name}' cannot be read: {item.detail}.")
+            yield item
+
+    def _strange(self, seen: _Seen) -> bool:
         if self.unknown is None:
-            return np.zeros(len(x), bool)
-        return self.unknown.score(x, probabilities) < self.unknown.threshold
+            return False
+        return bool(self.unknown.score(seen.x[None], seen.probabilities[None])[0] < self.unknown.threshold)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One image as the network saw it."""
+
+    name: str
+    key: bytes  # of its content
+    probabilities: Matrix  # (K,)
+    x: NDArray[np.float32]  # (D,) what the head was given
 
 
 def pretrained(
@@ -170,7 +183,12 @@ def pretrained(
     """A catalogued network with its own head: a classifier for the thousand classes of ImageNet."""
     found: Pretrained = load_pretrained(backbone, weights, pixels)
     return Classifier(
-        found.blueprint, found.weights, found.spec, class_names(), engine=engine, precision=precision,
+        found.blueprint,
+        found.weights,
+        found.spec,
+        class_names(),
+        engine=engine,
+        precision=precision,
         record={"backbone": backbone},
     )
 
@@ -184,7 +202,9 @@ def labelled_table(data: Images, labels: Sequence[str] | None) -> Table:
             return from_arrays(data, labels)  # type: ignore[arg-type]
         return from_pairs(data, labels)  # type: ignore[arg-type]
     if not isinstance(data, str | os.PathLike):
-        raise UsageError("Images without labels cannot be scored: name a folder with a folder for each class, or give labels.")
+        raise UsageError(
+            "Images without labels cannot be scored: name a folder with a folder for each class, or give labels."
+        )
     return open_source(data)
 
 

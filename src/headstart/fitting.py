@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -89,8 +89,15 @@ def fit(
         labels_of = plan.labels[train]
         sqrt = bool((features.values >= 0).all())
         fitted = fit_head(
-            features.values, labels_of, len(plan.classes), rows=train, sqrt=sqrt, kind=head, prior=prior,
-            groups=plan.groups[train], seed=seed,
+            features.values,
+            labels_of,
+            len(plan.classes),
+            rows=train,
+            sqrt=sqrt,
+            kind=head,
+            prior=prior,
+            groups=plan.groups[train],
+            seed=seed,
         )
         design = Design(features.values, train, sqrt=sqrt)
         unknown = fit_unknown(design, labels_of, plan.groups[train], fitted, seed)
@@ -99,7 +106,9 @@ def fit(
     with clock("golden"):
         golden = _golden(table, network, train, fitted)
     record = _record(table, trunk, network, features, plan, fitted, result, clock.seconds) | {
-        "holdout": holdout, "seed": seed, "data": os.path.basename(os.path.abspath(table.root)) if table.root else "in memory",
+        "holdout": holdout,
+        "seed": seed,
+        "data": os.path.basename(os.path.abspath(table.root)) if table.root else "in memory",
     }
     return Classifier(
         trunk.blueprint.with_head(len(plan.classes), sqrt=sqrt),
@@ -110,6 +119,7 @@ def fit(
         tuple(table.samples[train[row]].name for row in unknown.rows),
         record,
         golden,
+        frozenset(features.keys[row] for row in train.tolist()),
         precision=network.precision,
     )
 
@@ -134,13 +144,12 @@ def _plan(table: Table, features: Features, holdout: float, seed: int) -> _Plan:
     if not usable.any():
         raise DataError(_nothing_left(table, left_out))
 
-    def drop(rows: Sequence[int], kind: str, why: Callable[[int], str]) -> None:
+    def drop(rows: Iterable[Any], kind: str, why: Callable[[int], str]) -> None:
         for row in rows:
             usable[row] = False
             left_out.append(Problem(samples[row].name, kind, why(row)))
 
-    splits = {sample.split for sample in samples}
-    own_test = next((name for name in ("test", "val") if name in splits and "train" in splits), "")
+    own_test = table.own_test
     held = np.array([bool(own_test) and sample.split == own_test for sample in samples])
     _drop_repeats(samples, features.keys, usable, held, drop)
 
@@ -156,7 +165,11 @@ def _plan(table: Table, features: Features, holdout: float, seed: int) -> _Plan:
     counts = dict(zip(*np.unique(text[usable & ~held], return_counts=True), strict=True))
     kept = tuple(name for name in table.classes if counts.get(name, 0) >= FEWEST)
     few = [row for row in np.flatnonzero(usable) if counts.get(text[row], 0) < FEWEST]
-    drop(few, "class too small", lambda row: f"class '{text[row]}' has {counts.get(text[row], 0)} image(s) to fit on, 2 are needed")
+    drop(
+        few,
+        "class too small",
+        lambda row: f"class '{text[row]}' has {counts.get(text[row], 0)} image(s) to fit on, 2 are needed",
+    )
     if len(kept) < 2:
         raise DataError(_nothing_left(table, left_out))
 
@@ -164,7 +177,7 @@ def _plan(table: Table, features: Features, holdout: float, seed: int) -> _Plan:
     labels = np.array([place.get(name, -1) for name in text])
     rows = np.flatnonzero(usable)
     if not own_test:
-        held[rows] = hold_out(labels[rows], [features.keys[row] for row in rows], groups[rows], holdout, seed)
+        held[rows] = hold_out(labels[rows], [features.keys[row] for row in rows.tolist()], groups[rows], holdout, seed)
     return _Plan(kept, labels, usable & ~held, usable & held, groups, own_test, left_out)
 
 
@@ -173,16 +186,18 @@ def _drop_repeats(
     keys: Sequence[bytes],
     usable: NDArray[np.bool_],
     held: NDArray[np.bool_],
-    drop: Callable[[Sequence[int], str, Callable[[int], str]], None],
+    drop: Callable[[Iterable[Any], str, Callable[[int], str]], None],
 ) -> None:
     """Of byte-identical images keep one, a test image first; where their labels differ, none: one of them is wrong."""
     first: dict[bytes, int] = {}
     labels: dict[bytes, set[str]] = {}
-    for row in [*np.flatnonzero(usable & held), *np.flatnonzero(usable & ~held)]:
-        first.setdefault(keys[row], int(row))
+    for row in [*np.flatnonzero(usable & held).tolist(), *np.flatnonzero(usable & ~held).tolist()]:
+        first.setdefault(keys[row], row)
         labels.setdefault(keys[row], set()).add(samples[row].label)
-    again = [int(row) for row in np.flatnonzero(usable) if first[keys[row]] != row and len(labels[keys[row]]) == 1]
-    torn = [int(row) for row in np.flatnonzero(usable) if len(labels[keys[row]]) > 1]
+    again = [
+        int(row) for row in np.flatnonzero(usable).tolist() if first[keys[row]] != row and len(labels[keys[row]]) == 1
+    ]
+    torn = [int(row) for row in np.flatnonzero(usable).tolist() if len(labels[keys[row]]) > 1]
     drop(again, "duplicate", lambda row: f"the same file as '{samples[first[keys[row]]].name}'")
     drop(torn, "conflicting labels", lambda row: f"the same file is labelled {' and '.join(sorted(labels[keys[row]]))}")
 
@@ -248,7 +263,10 @@ def _record(
         "pixels": trunk.spec.size,
         "precision": network.precision,
         "head": {
-            "kind": fitted.kind, "prior": fitted.prior, "strength": fitted.strength, "temperature": fitted.temperature,
+            "kind": fitted.kind,
+            "prior": fitted.prior,
+            "strength": fitted.strength,
+            "temperature": fitted.temperature,
             "path": [list(point) for point in fitted.path],
         },
         "computed": features.computed,

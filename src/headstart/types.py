@@ -79,6 +79,19 @@ class Table:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def part(self, rows: Sequence[int]) -> Table:
+        """A table of some of the samples, in this order."""
+        rows = list(rows)
+        return Table(
+            self.root, [self.samples[row] for row in rows], lambda index: self.read(rows[index]), self.problems
+        )
+
+    @property
+    def own_test(self) -> str:
+        """The part that the source brings to measure on: "test", else "val", else "" for none beside "train"."""
+        splits = {sample.split for sample in self.samples}
+        return next((name for name in ("test", "val") if name in splits and "train" in splits), "")
+
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
@@ -119,6 +132,8 @@ class Evaluation:
     unknown: float  # share called unknown
     confusions: tuple[Confusion, ...]  # most frequent first
     per_class: dict[str, Accuracy]
+    passed_over: int = 0  # images not counted, because the classifier was fitted on them
+    unreadable: int = 0
 
 
 @dataclass(frozen=True, slots=True)

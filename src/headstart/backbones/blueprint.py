@@ -31,7 +31,9 @@ OPS: dict[str, tuple[int | None, frozenset[str]]] = {
     "dropout": (1, frozenset({"rate"})),
     "dense": (1, frozenset({"units"})),
 }
-ACTIVATIONS = frozenset({"relu", "relu6", "sqrt"})  # sqrt: of max(x, 0) + SQRT_EPSILON, so that its gradient stays finite
+ACTIVATIONS = frozenset(
+    {"relu", "relu6", "sqrt"}
+)  # sqrt: of max(x, 0) + SQRT_EPSILON, so that its gradient stays finite
 POOLS = frozenset({"global_average"})
 SQRT_EPSILON = 1e-6
 
@@ -156,7 +158,9 @@ class Blueprint:
         return {
             "name": self.name,
             "size": self.size,
-            "nodes": [[node.name, node.op, list(node.inputs), json.loads(json.dumps(dict(node.attrs)))] for node in self.nodes],
+            "nodes": [
+                [node.name, node.op, list(node.inputs), json.loads(json.dumps(dict(node.attrs)))] for node in self.nodes
+            ],
         }
 
     @classmethod
@@ -184,7 +188,9 @@ class Builder:
     def __init__(self, channels: int = 3) -> None:
         self.nodes = [Node(INPUT, "input", (), {"channels": channels})]
 
-    def conv(self, x: str, name: str, filters: int, kernel: int, stride: int = 1, *, padding: Any = "same", groups: int = 1) -> str:
+    def conv(
+        self, x: str, name: str, filters: int, kernel: int, stride: int = 1, *, padding: Any = "same", groups: int = 1
+    ) -> str:
         """A convolution without bias; ``padding`` is "same" (TensorFlow's) or (top, bottom, left, right)."""
         attrs = {"filters": filters, "kernel": (kernel, kernel), "stride": stride, "padding": padding}
         return self._add(name, "conv", (x,), **attrs, groups=groups, bias=False)
@@ -244,7 +250,9 @@ def _check(node: Node, seen: Iterable[str], blueprint: str) -> None:
         raise UsageError(f"{where}: unknown op '{node.op}'. {did_you_mean(node.op, OPS)}")
     count, attributes = OPS[node.op]
     if set(node.attrs) != attributes:
-        raise UsageError(f"{where}: '{node.op}' takes the attributes {sorted(attributes)}. Received: {sorted(node.attrs)}.")
+        raise UsageError(
+            f"{where}: '{node.op}' takes the attributes {sorted(attributes)}. Received: {sorted(node.attrs)}."
+        )
     if len(node.inputs) != count and not (count is None and node.inputs):
         wanted = "one input or more" if count is None else f"{count} inputs"
         raise UsageError(f"{where}: '{node.op}' takes {wanted}. Received: {len(node.inputs)}.")
@@ -255,7 +263,9 @@ def _check(node: Node, seen: Iterable[str], blueprint: str) -> None:
             raise UsageError(f"{where}: takes '{name}', which is not defined before it. {did_you_mean(name, seen)}")
     for attribute, known in (("kind", ACTIVATIONS if node.op == "act" else POOLS),):
         if attribute in node.attrs and node[attribute] not in known:
-            raise UsageError(f"{where}: unknown {node.op} '{node[attribute]}'. {did_you_mean(str(node[attribute]), known)}")
+            raise UsageError(
+                f"{where}: unknown {node.op} '{node[attribute]}'. {did_you_mean(str(node[attribute]), known)}"
+            )
 
 
 def _shape(node: Node, inputs: list[Shape], size: int) -> Shape:
@@ -281,7 +291,12 @@ def _shape(node: Node, inputs: list[Shape], size: int) -> Shape:
 def _conv_shape(node: Node, incoming: Shape) -> Shape:
     _expect(node, incoming, len(incoming) == 3, "channels × height × width")
     groups = node["groups"]
-    _expect(node, incoming, incoming[0] % groups == 0 == node["filters"] % groups, f"channels and filters in {groups} groups")
+    _expect(
+        node,
+        incoming,
+        incoming[0] % groups == 0 == node["filters"] % groups,
+        f"channels and filters in {groups} groups",
+    )
     top, bottom, left, right = conv_padding(node, *incoming[1:])
     height = (incoming[1] + top + bottom - node["kernel"][0]) // node["stride"] + 1
     width = (incoming[2] + left + right - node["kernel"][1]) // node["stride"] + 1

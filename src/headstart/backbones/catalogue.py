@@ -47,21 +47,44 @@ def _lite(number: int, size: int, width: float, depth: float, file: str, sha256:
         sha256=sha256,
     )
     build = functools.partial(efficientnet_lite, name, size, width, depth)
-    return Backbone(name, build, ImageSpec(size), record, middle="blocks.4.2.bn2.act")
+    return Backbone(name, build, ImageSpec(size), record, middle="blocks.5.1.bn2.act")
 
 
 BACKBONES: dict[str, Backbone] = {
     backbone.name: backbone
     for backbone in (
-        _lite(0, 224, 1.0, 1.0, "efficientnet-lite0-57934424.pth", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
-        _lite(1, 240, 1.0, 1.1, "efficientnet-lite1-77cc7160.pth", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
-        _lite(2, 260, 1.1, 1.2, "efficientnet-lite2-9656183e.pth", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
+        _lite(
+            0,
+            224,
+            1.0,
+            1.0,
+            "efficientnet-lite0-57934424.pth",
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        ),
+        _lite(
+            1,
+            240,
+            1.0,
+            1.1,
+            "efficientnet-lite1-77cc7160.pth",
+            "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        ),
+        _lite(
+            2,
+            260,
+            1.1,
+            1.2,
+            "efficientnet-lite2-9656183e.pth",
+            "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        ),
         Backbone(
             "mobilenet_v2",
             mobilenet_v2,
             ImageSpec(224),
-            WeightsRecord(origin="timm's mobilenetv2_100, from a file of one's own", licence="the file's", names="timm"),
-            middle="blocks.4.2.bn2.act",
+            WeightsRecord(
+                origin="timm's mobilenetv2_100, from a file of one's own", licence="the file's", names="timm"
+            ),
+            middle="blocks.5.1.bn2.act",
         ),
     )
 }

@@ -119,7 +119,7 @@ def check(table: Table, progress: Callable[[int, int], None] | None = None) -> H
     wrong_names = [problem for problem in table.problems if problem.kind == "wrong name"]
     listed = {*unreadable, *wrong_names}
 
-    for index, look in enumerate(in_chunks(lambda chunk: [_look(table, index) for index in chunk], range(count))):
+    for index, look in enumerate(in_chunks(lambda chunk: [_look(table, i) for i in chunk], range(count))):
         keys.append(look.key)
         if look.problem is not None:
             (wrong_names if look.key else unreadable).append(look.problem)

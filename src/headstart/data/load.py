@@ -24,6 +24,7 @@ from headstart.types import ImageSpec, Table
 _PLUGINS = (TiffImagePlugin, WebPImagePlugin)  # the two that Pillow does not load by itself, without the other forty
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+KEY = 16  # bytes that stand for the content of an image
 THUMB = 16  # side of the grey thumbnail that near-duplicates are compared by
 AHEAD = 12  # chunks decoded ahead of the network; with CHUNK it bounds the memory whatever the number of images
 CHUNK = 8
@@ -69,7 +70,7 @@ class Decoded:
 
 def content_key(raw: Raw) -> bytes:
     """16 bytes that stand for an image's content, wherever it lies and whatever it is called."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=KEY)
     if isinstance(raw, bytes):
         digest.update(raw)
     else:
@@ -129,7 +130,7 @@ def decode_with_thumb(raw: Raw, spec: ImageSpec) -> tuple[NDArray[np.uint8], NDA
 
 
 def fetch(table: Table, index: int, spec: ImageSpec, known: Container[bytes] = ()) -> Decoded:
-    """Read and decode one image of a table; one whose key is ``known`` is read but not decoded. A bad one has an ``error``."""
+    """Read and decode one image of a table, unless its key is ``known``. A bad one has an ``error``."""
     try:
         raw = table.read(index)
         key = content_key(raw)
@@ -146,7 +147,7 @@ def fetch(table: Table, index: int, spec: ImageSpec, known: Container[bytes] = (
 def in_chunks(
     work: Callable[[Sequence[int]], Iterable[T]], indices: Sequence[int], threads: int | None = None
 ) -> Iterator[T]:
-    """Results of ``work`` on chunks of ``indices``, in order, on threads, at most `AHEAD` chunks before they are taken."""
+    """Results of ``work`` on chunks of ``indices``, in order, on threads, at most `AHEAD` chunks ahead of the taker."""
     chunks = (indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK))
     pool = ThreadPoolExecutor(threads or cores(), thread_name_prefix="headstart")
     waiting: deque[Future[Iterable[T]]] = deque()

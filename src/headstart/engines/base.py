@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -26,14 +26,23 @@ class Network(Protocol):
     spec: ImageSpec
     layers: tuple[str, ...]  # node names in order, "input" first, "logits" last
     precision: str  # what it computes in: "fp32" or "bf16"
+    micro_batch: int  # images that are best given at a time
 
     def forward(self, images: NDArray[np.uint8], at: str = "logits") -> NDArray[np.float32]:
         """The value of node ``at`` for a batch of any size, float32."""
         ...
 
+    def runner(self, at: Sequence[str]) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
+        """A function for one thread: up to ``micro_batch`` images in, the nodes ``at`` out."""
+        ...
+
 
 def get_engine(
-    name: str, blueprint: Blueprint, weights: Mapping[str, NDArray[np.float32]], spec: ImageSpec, precision: str = "auto"
+    name: str,
+    blueprint: Blueprint,
+    weights: Mapping[str, NDArray[np.float32]],
+    spec: ImageSpec,
+    precision: str = "auto",
 ) -> Network:
     """Build the network on the engine called ``name``."""
     if name not in ENGINES:

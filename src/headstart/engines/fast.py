@@ -69,15 +69,25 @@ class FastNetwork:
 
     def runner(self, at: Sequence[str]) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
         """A function for one thread: up to ``micro_batch`` images in, the nodes ``at`` out. Threads need one each."""
-        request = self._compile(tuple(at), self.precision).create_infer_request()
+        tail = {node.name: node for node in self._tail()}
+        below = tuple(dict.fromkeys(FEATURES if name in tail else name for name in at))
+        request = self._compile(below, self.precision).create_infer_request()
         buffer = np.zeros((self.micro_batch, self.spec.size, self.spec.size, 3), np.uint8)
 
         def run(images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
             buffer[: len(images)] = images
             request.infer({0: buffer}, share_inputs=True)
-            return [request.get_output_tensor(i).data[: len(images)].copy() for i in range(len(at))]
+            values = {name: request.get_output_tensor(i).data[: len(images)].copy() for i, name in enumerate(below)}
+            for name, node in tail.items() if set(at) & set(tail) else ():
+                values[name] = _tail_value(node, values[node.inputs[0]], self._weights)
+            return [values[name] for name in at]
 
         return run
+
+    def _tail(self) -> tuple[Node, ...]:
+        """What follows the features: the fitted head. It stays in fp32: its large weights nearly cancel each other."""
+        names = self.layers
+        return self.blueprint.nodes[names.index(FEATURES) + 1 :] if FEATURES in names else ()
 
     def check_precision(self, images: NDArray[np.uint8], at: str = FEATURES) -> float:
         """Hold bf16 against fp32 on a few images; fall back to fp32 where it differs by more than `TOLERANCE`.
@@ -123,7 +133,7 @@ class FastNetwork:
 
 
 def choose_precision(precision: str) -> str:
-    """"auto" resolved for this processor."""
+    """ "auto" resolved for this processor."""
     if precision != "auto":
         return precision
     return "bf16" if "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "fp32"
@@ -137,7 +147,7 @@ def _core() -> ov.Core:
 
 
 def build(blueprint: Blueprint, weights: Weights, spec: ImageSpec, at: Sequence[str]) -> ov.Model:
-    """An OpenVINO model: uint8 NHWC images in, the nodes ``at`` out; batch norm folded into the convolution before it."""
+    """An OpenVINO model: uint8 NHWC images in, the nodes ``at`` out; batch norm folded into convolutions."""
     import openvino as ov
     from openvino import opset13 as op
 
@@ -206,6 +216,15 @@ def _node(op: Any, node: Node, inputs: list[Any], weights: Weights, shapes: Mapp
         case "dropout":  # evaluation mode
             return x
     raise UsageError(f"The fast engine does not know the op '{node.op}' of node '{node.name}'.")
+
+
+def _tail_value(node: Node, x: NDArray[np.float32], weights: Weights) -> NDArray[np.float32]:
+    if node.op == "dense":
+        result: NDArray[np.float32] = x @ weights[f"{node.name}.weight"].T + weights[f"{node.name}.bias"]
+        return result
+    if node.op == "act" and node["kind"] == "sqrt":
+        return np.sqrt(np.maximum(x, 0) + np.float32(SQRT_EPSILON))
+    raise UsageError(f"The fast engine does not know '{node.op}' behind the features (node '{node.name}').")
 
 
 def _conv(op: Any, node: Node, x: Any, kernel: NDArray[np.float32], bias: Any, incoming: tuple[int, ...]) -> Any:

@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say: one temperature for all classes (Guo et al. 2017), fitted where nothing was trained."""
+"""Probabilities that mean what they say: one temperature for all classes (Guo et al. 2017)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ def softmax(logits: Scores) -> Scores:
     return result
 
 
-def fit_sharpness(scores: Scores, labels: NDArray[np.int_], offset: Scores | float = 0.0, start: float = 1.0) -> tuple[float, float]:
-    """The factor s (one over the temperature) that minimises the negative log-likelihood of softmax(s · scores + offset).
+def fit_sharpness(
+    scores: Scores, labels: NDArray[np.int_], offset: Scores | float = 0.0, start: float = 1.0
+) -> tuple[float, float]:
+    """The factor s, one over the temperature, that minimises the negative log-likelihood of softmax(s·scores + offset).
 
     The targets are smoothed by 1/(N + 1), so that s stays finite where the scores separate the classes (as Platt 1999
     did for two classes). The loss is convex in s, so Newton's method in one dimension, kept inside a bracket, finds it.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import FEATURES
 from headstart.data.load import THUMB, Decoded, fetch, in_chunks
+from headstart.engines.base import Network
 from headstart.engines.fast import FastNetwork
 from headstart.learn.store import FeatureStore
 from headstart.types import Problem, Table
@@ -23,7 +24,7 @@ KEEP = 256  # rows computed between two writes: what an interruption can cost
 
 @dataclass
 class Features:
-    """Features and thumbnails of a table's images, row by row; rows of unreadable images are zero and not ``usable``."""
+    """Features and thumbnails of a table's images, row by row; those of unreadable images are zero."""
 
     values: NDArray[np.float16]  # (N, D)
     thumbs: NDArray[np.uint8]  # (N, THUMB, THUMB)
@@ -51,7 +52,10 @@ def extract(
     width = network.blueprint.shapes()[FEATURES][0]
     count = len(table)
     found = Features(
-        np.zeros((count, width), np.float16), np.zeros((count, THUMB, THUMB), np.uint8), [b""] * count, np.zeros(count, bool)
+        np.zeros((count, width), np.float16),
+        np.zeros((count, THUMB, THUMB), np.uint8),
+        [b""] * count,
+        np.zeros(count, bool),
     )
     with _choose_store(table, network, origin, width, keep) as store:
         run = _Run(table, network, store, found, progress)
@@ -65,11 +69,15 @@ def extract(
 
 
 def observe(
-    table: Table, network: FastNetwork, at: Sequence[str], indices: Sequence[int] | None = None, known: Container[bytes] = ()
+    table: Table,
+    network: Network,
+    at: Sequence[str],
+    indices: Sequence[int] | None = None,
+    known: Container[bytes] = (),
 ) -> Iterator[tuple[Decoded, list[NDArray[np.float32]] | None]]:
     """What the network says of images of a table, in order: each image with its values at the nodes ``at``.
 
-    The values are None where the image could not be read, or is ``known``. The memory used does not grow with the table.
+    The values are None where the image could not be read, or is ``known``. Memory does not grow with the table.
     """
     local = threading.local()
 

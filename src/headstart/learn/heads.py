@@ -66,7 +66,7 @@ def fit_head(
         rows: (N,) which rows of the features to fit on; all of them if None.
         sqrt: whether the head sees the square root of the features, which must not be negative then.
         kind: a key of `HEADS`.
-        prior: "flat" treats all classes alike; "empirical" expects them as often as in ``labels`` (a ridge always does).
+        prior: "flat" treats classes alike; "empirical" expects them as often as in ``labels`` (a ridge always does).
         groups: (N,) rows of a group are alike. Rows that share theirs say nothing about new images, so the choice is
             made on the others; where most rows share, whole groups are held out instead of single rows.
 
@@ -80,7 +80,9 @@ def fit_head(
         raise UsageError(f"There is no prior '{prior}'. {did_you_mean(prior, PRIORS)}")
     counts = np.bincount(labels, minlength=classes)
     if classes < 2 or counts.min() < 2:
-        raise DataError(f"A head needs two classes with two images each. Received: {classes} classes, the smallest {counts.min()}.")
+        raise DataError(
+            f"A head needs two classes with two images each. Received: {classes} classes, the smallest {counts.min()}."
+        )
     offset = np.log(counts / len(labels)) if prior == "empirical" and kind == "lda" else np.zeros(classes)
 
     x = Design(features, rows, sqrt=sqrt)

@@ -1,4 +1,4 @@
-"""Linear heads in closed form: one factorisation gives every strength of regularisation and every leave-one-out score."""
+"""Linear heads in closed form: one factorisation gives every strength and every leave-one-out score."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ class Path(Protocol):
     scale: float
 
     def left_out(self, rows: Labels, strengths: Matrix) -> Matrix:
-        """Scores (S, rows, K): what a head that was fitted without the row, and with nothing else changed, says of it."""
+        """Scores (S, rows, K) of each row by a head that was fitted without it, all else equal."""
         ...
 
     def solve(self, strength: float) -> tuple[Matrix, Matrix]:
-        """Weight (K, D) and bias (K,) for one strength; their scores differ from `left_out`'s by a constant of the row."""
+        """Weight (K, D) and bias (K,); scores are the same as `left_out`'s up to a constant of the row."""
         ...
 
 
@@ -87,7 +87,7 @@ class LdaPath:
         self._freedom = x.dtype.type(max(x.shape[0] - classes, 1))  # turns the scatter into a covariance
 
     def left_out(self, rows: Labels, strengths: Matrix) -> Matrix:
-        x, labels, epsilon = self._x, self._labels[rows], np.finfo(self._x.dtype).eps
+        x, labels, epsilon = self._x, self._labels[rows], _epsilon(self._x)
         u = (x[rows] - self._means[labels]) @ self._basis
         gamma = (self._counts / np.maximum(self._counts - 1, 1)).astype(x.dtype)[labels][:, None]
         scores = np.empty((len(strengths), len(rows), len(self._counts)), x.dtype)
@@ -105,7 +105,9 @@ class LdaPath:
 
     def solve(self, strength: float) -> tuple[Matrix, Matrix]:
         a = strength * self.scale
-        weight = (self._m / (self._values + a).astype(self._x.dtype)) @ self._basis.T + self._beside / self._x.dtype.type(a)
+        weight = (
+            self._m / (self._values + a).astype(self._x.dtype)
+        ) @ self._basis.T + self._beside / self._x.dtype.type(a)
         weight *= self._freedom
         return weight, -0.5 * np.einsum("kd,kd->k", weight, self._means)
 
@@ -115,7 +117,7 @@ class LdaPath:
 
 
 class RidgePath:
-    """Ridge regression on one-hot targets with an unpenalised intercept; leave-one-out by the hat matrix (Allen 1974)."""
+    """Ridge regression on one-hot targets with a free intercept; leave-one-out by the hat matrix (Allen 1974)."""
 
     def __init__(self, x: Design, labels: Labels, classes: int) -> None:
         self._x, self._labels = x, labels
@@ -135,7 +137,7 @@ class RidgePath:
             inverse = (1 / (self._values + strength * self.scale)).astype(self._x.dtype)
             fitted = z @ (self._targets * inverse).T + self._base
             leverage = (1 / len(self._labels) + (z * z) @ inverse)[:, None]
-            scores[place] = truth - (truth - fitted) / np.maximum(1 - leverage, np.finfo(self._x.dtype).eps)
+            scores[place] = truth - (truth - fitted) / np.maximum(1 - leverage, _epsilon(self._x))
         return scores
 
     def solve(self, strength: float) -> tuple[Matrix, Matrix]:
@@ -151,7 +153,7 @@ def blocks(count: int) -> Iterator[Labels]:
 
 
 def _eigen(x: Design, centred: Callable[[Labels], Matrix]) -> tuple[NDArray[np.float64], Matrix]:
-    """Eigenvalues (r,) and orthonormal eigenvectors (D, r) of the scatter of the centred rows; r = D, or fewer than N."""
+    """Eigenvalues (r,) and eigenvectors (D, r) of the scatter of the centred rows; r = D, or fewer than N."""
     count, width = x.shape
     if count > width:
         scatter = np.zeros((width, width))
@@ -164,6 +166,10 @@ def _eigen(x: Design, centred: Callable[[Labels], Matrix]) -> tuple[NDArray[np.f
     values, rotation = np.linalg.eigh(u @ u.T)
     kept = values > max(values[-1], 0) * 1e-10  # the centring took some directions; rounding leaves them near zero
     return values[kept], (u.T @ (rotation[:, kept] / np.sqrt(values[kept]))).astype(x.dtype)
+
+
+def _epsilon(x: Design) -> float:
+    return float(np.finfo(np.float64 if x.dtype == np.float64 else np.float32).eps)
 
 
 def _scale(values: NDArray[np.float64], width: int) -> float:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.learn.heads import HeadFit
 from headstart.learn.calibrate import softmax
+from headstart.learn.heads import HeadFit
 from headstart.learn.paths import Design, Labels, Matrix, blocks
 
 NEAREST = 5
@@ -38,8 +38,7 @@ class Unknown:
 
     def similarities(self, x: Matrix) -> NDArray[np.float32]:
         """Cosines (N, R) to the kept training photos, from the centre of the training set."""
-        result: NDArray[np.float32] = _unit(x - self.centre) @ self.kept.astype(np.float32).T
-        return result
+        return (_unit(x - self.centre) @ self.kept.astype(np.float32).T).astype(np.float32, copy=False)
 
 
 def fit_unknown(x: Design, labels: Labels, groups: Labels, fit: HeadFit, seed: int = 0) -> Unknown:

@@ -84,7 +84,7 @@ def _network(name: str, size: int, classes: int, stages: Iterable[Stage]) -> Blu
 
 
 def _block(b: Builder, x: str, at: str, stage: Stage, stride: int) -> str:
-    """Expand, filter each channel, project; a shortcut where shapes allow. Without expansion the first step falls away."""
+    """Expand, filter each channel, project; a shortcut where shapes allow. Without expansion no first step."""
     incoming, y = b.channels(x), x
     if stage.expand == 1:
         y = _conv_norm_act(b, y, at, "conv_dw", "bn1", incoming, stage.kernel, stride, groups=incoming)

@@ -1,0 +1,295 @@
+"""The command line: each command turns its words into one call of the library, and the answer into a screen or JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headstart import __version__
+from headstart.errors import HeadstartError, UsageError
+
+if TYPE_CHECKING:
+    from headstart.classifier import Classifier
+
+app = typer.Typer(
+    name="headstart",
+    help="A folder of labelled photos becomes an image classifier you can trust, in seconds, on an ordinary machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Data = Annotated[str, typer.Argument(help="Folder of class folders, CSV, Parquet or IDX file, or a named set.")]
+Model = Annotated[str, typer.Argument(help="A model's folder, or a backbone's name for its own ImageNet classes.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Backbone = Annotated[str, typer.Option(help="See: headstart backbones.")]
+Weights = Annotated[str | None, typer.Option(metavar="FILE", help="Weights of your own: .safetensors or .pth.")]
+Pixels = Annotated[
+    int | None, typer.Option(help="Scale images to so many pixels: fewer are faster, a little less accurate.")
+]
+Precision = Annotated[str, typer.Option(help="auto, bf16 or fp32.")]
+Engine = Annotated[str, typer.Option(help="What runs the network: fast.")]
+
+
+def main() -> None:
+    """Run a command and end with its exit code; errors are a sentence, never a traceback (but with --debug)."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except HeadstartError as error:
+        if debug:
+            raise
+        _say(f"headstart: {error}")
+        code = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        _say("headstart: interrupted. What was computed is kept: the same command goes on from there.")
+        code = 130
+    except BrokenPipeError:  # whoever read the output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        if debug:
+            raise
+        code = _unforeseen(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unforeseen(error: Exception) -> int:
+    if hasattr(error, "exit_code") and hasattr(error, "show"):  # the command line itself was wrong
+        error.show()
+        return int(error.exit_code)
+    _say(f"headstart: {type(error).__name__}: {error}. This was not foreseen; with --debug it shows where it happened.")
+    return 1
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """A folder of labelled photos becomes an image classifier you can trust, in seconds, on an ordinary machine."""
+
+
+@app.command()
+def check(data: Data, as_json: Json = False) -> None:
+    """Look for unreadable, wrongly named and repeated images, tiny classes and imbalance."""
+    from headstart import screens
+    from headstart.data.check import check as check_table
+    from headstart.data.sources import open_source
+
+    table = open_source(data)
+    with screens.progress() as report:
+        health = check_table(table, lambda done, count: report("looking", done, count))
+    _answer(health.as_json(), as_json, lambda: screens.show_health(health, data))
+
+
+@app.command()
+def fit(
+    data: Data,
+    out: Annotated[str, typer.Option(metavar="MODEL", help="Where the model goes.")] = "model",
+    backbone: Backbone = "efficientnet_lite0",
+    weights: Weights = None,
+    pixels: Pixels = None,
+    head: Annotated[str, typer.Option(help="lda or ridge.")] = "lda",
+    prior: Annotated[str, typer.Option(help="flat, or empirical: expect classes as often as in the data.")] = "flat",
+    holdout: Annotated[float, typer.Option(help="Share held out, where the data has no test part.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    precision: Precision = "auto",
+    cache: Annotated[bool, typer.Option(help="Keep features for the next fit.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Fit a classifier on labelled photos, measure it on photos it has not seen, and save it."""
+    from headstart import screens
+    from headstart.bundle import save, why_not_writable
+    from headstart.fitting import fit as fit_classifier
+
+    if problem := why_not_writable(out):
+        raise UsageError(problem)
+    start = time.perf_counter()
+    with screens.progress() as report:
+        model = fit_classifier(
+            data, backbone=backbone, weights=weights, pixels=pixels, head=head, prior=prior, holdout=holdout,
+            seed=seed, precision=precision, cache=cache, progress=report,
+        )  # fmt: skip
+    saving = time.perf_counter()
+    where = save(model, out)
+    now = time.perf_counter()
+    model.record["seconds"]["save"] = round(now - saving, 3)
+    answer = _fit_answer(model, str(where), now - start)
+    _answer(answer, as_json, lambda: screens.show_fit(model, answer))
+
+
+def _fit_answer(model: Classifier, where: str, seconds: float) -> dict[str, Any]:
+    record = model.record
+    result = record["result"]
+    accuracy = result["accuracy"] if result else None
+    return {
+        "accuracy": accuracy["value"] if accuracy else None,
+        "interval": [accuracy["low"], accuracy["high"]] if accuracy else None,
+        "tested_on": accuracy["images"] if accuracy else 0,
+        "images": record["images"],
+        "classes": list(model.classes_),
+        "seconds": round(seconds, 3),
+        "stages": record["seconds"],
+        "model": where,
+        "macro_f1": result["macro_f1"] if result else None,
+        "nll": result["nll"] if result else None,
+        "calibration_error": result["calibration_error"] if result else None,
+        "unknown": result["unknown"] if result else None,
+        "confusions": result["confusions"] if result else [],
+        "left_out": record["left_out"],
+        "near_duplicates": record["near_duplicates"],
+        "computed": record["computed"],
+        "from_store": record["from_store"],
+        **{key: record[key] for key in ("backbone", "pixels", "precision", "train", "test", "head", "store_problem")},
+    }
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    data: Data,
+    fitted_on_too: Annotated[
+        bool, typer.Option("--fitted-on-too", help="Count images that the model was fitted on.")
+    ] = False,
+    engine: Engine = "fast",
+    weights: Weights = None,
+    precision: Precision = "auto",
+    as_json: Json = False,
+) -> None:
+    """Measure a model on labelled photos that it was not fitted on: on the test part, where the data has one."""
+    from dataclasses import asdict
+
+    from headstart import screens
+
+    classifier = _open(model, weights, engine, precision)
+    result = classifier.evaluate(data, fitted_on_too=fitted_on_too)
+    answer = asdict(result) | {
+        "accuracy": result.accuracy.value,
+        "interval": [result.accuracy.low, result.accuracy.high],
+        "images": result.accuracy.images,
+    }
+    _answer(answer, as_json, lambda: screens.show_evaluation(result))
+
+
+@app.command()
+def predict(
+    model: Model,
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Images, or folders of images.")],
+    engine: Engine = "fast",
+    weights: Weights = None,
+    precision: Precision = "auto",
+    as_json: Json = False,
+) -> None:
+    """Say what is on photos: label and calibrated probability, or "unknown". A line, or a JSON object, a photo."""
+    from headstart import screens
+    from headstart.data.sources import unlabelled
+    from headstart.types import Problem
+
+    classifier = _open(model, weights, engine, precision)
+    table = unlabelled(paths)
+    unreadable = len(table.problems)
+    for problem in table.problems:
+        screens.show_problem(problem, as_json)
+    for item in classifier.predictions(table):
+        if isinstance(item, Problem):
+            unreadable += 1
+            screens.show_problem(item, as_json)
+        else:
+            screens.show_prediction(item, as_json)
+    if unreadable:
+        raise typer.Exit(3)
+
+
+@app.command()
+def show(name: Model, pixels: Pixels = None, as_json: Json = False) -> None:
+    """Print a network as a table: layers, shapes, parameters, multiply-adds."""
+    from headstart import screens
+    from headstart.backbones.catalogue import find_backbone
+    from headstart.bundle import is_bundle, load
+
+    blueprint = load(name).blueprint if is_bundle(name) else find_backbone(name).blueprint()
+    _answer(screens.blueprint_rows(blueprint, pixels), as_json, lambda: screens.show_blueprint(blueprint, pixels))
+
+
+@app.command()
+def backbones(as_json: Json = False) -> None:
+    """List the networks to start from, and whether their weights are at hand."""
+    from headstart import screens
+
+    rows = screens.backbone_rows()
+    _answer({"backbones": rows}, as_json, lambda: screens.show_backbones(rows))
+
+
+@app.command()
+def cache(
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove features: all, or those the next options name.")
+    ] = False,
+    days: Annotated[float | None, typer.Option(help="With --prune: those not used for so many days.")] = None,
+    max_gb: Annotated[
+        float | None, typer.Option(help="With --prune: the longest unused, until so many GB are left.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show how much is kept of earlier fits, and remove it."""
+    from headstart import screens
+    from headstart.learn.store import prune as prune_spaces
+    from headstart.learn.store import spaces
+
+    if not prune and (days is not None or max_gb is not None):
+        raise UsageError("--days and --max-gb say what to remove; add --prune to remove it.")
+    freed = 0
+    if prune:
+        limit = None if max_gb is None else int(max_gb * 1e9)
+        freed = prune_spaces(older_than_days=days, max_bytes=limit, everything=days is None and max_gb is None)
+    kept = spaces()
+    answer = {
+        "freed": freed,
+        "bytes": sum(space.size for space in kept),
+        "spaces": [
+            {"id": s.space, "images": s.rows, "bytes": s.size, "last_used": s.last_used, **s.description} for s in kept
+        ],
+    }
+    _answer(answer, as_json, lambda: screens.show_cache(kept, freed if prune else None))
+
+
+def _open(model: str, weights: str | None, engine: str, precision: str) -> Classifier:
+    """A bundle, or a backbone with its own head."""
+    from headstart.backbones.catalogue import BACKBONES
+    from headstart.bundle import load
+    from headstart.classifier import pretrained
+    from headstart.errors import did_you_mean
+
+    if os.path.exists(model):
+        return load(model, engine=engine, precision=precision)
+    if model in BACKBONES:
+        return pretrained(model, weights, engine=engine, precision=precision)
+    raise UsageError(f"There is no model '{model}', and no backbone of that name. {did_you_mean(model, BACKBONES)}")
+
+
+def _answer(answer: dict[str, Any], as_json: bool, screen: Callable[[], None]) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
+    else:
+        screen()
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
