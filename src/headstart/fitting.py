@@ -108,7 +108,7 @@ def fit(
     record = _record(table, trunk, network, features, plan, fitted, result, clock.seconds) | {
         "holdout": holdout,
         "seed": seed,
-        "data": os.path.basename(os.path.abspath(table.root)) if table.root else "in memory",
+        "data": _called(data, table),
     }
     return Classifier(
         trunk.blueprint.with_head(len(plan.classes), sqrt=sqrt),
@@ -122,6 +122,12 @@ def fit(
         frozenset(features.keys[row] for row in train.tolist()),
         precision=network.precision,
     )
+
+
+def _called(data: Images, table: Table) -> str:
+    """What a person calls the data: the folder, file or named set."""
+    place = data if isinstance(data, str | os.PathLike) else table.root
+    return os.path.basename(os.path.abspath(place)) if place else "in memory"
 
 
 @dataclass
