@@ -90,12 +90,10 @@ def root(
 def check(data: Data, as_json: Json = False) -> None:
     """Look for unreadable, wrongly named and repeated images, tiny classes and imbalance."""
     from headstart import screens
-    from headstart.data.check import check as check_table
-    from headstart.data.sources import open_source
+    from headstart.data.check import check as check_data
 
-    table = open_source(data)
     with screens.progress() as report:
-        health = check_table(table, lambda done, count: report("looking", done, count))
+        health = check_data(data, lambda done, count: report("looking", done, count))
     _answer(health.as_json(), as_json, lambda: screens.show_health(health, data))
 
 

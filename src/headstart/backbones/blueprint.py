@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -31,11 +31,33 @@ OPS: dict[str, tuple[int | None, frozenset[str]]] = {
     "dropout": (1, frozenset({"rate"})),
     "dense": (1, frozenset({"units"})),
 }
-ACTIVATIONS = frozenset(
-    {"relu", "relu6", "sqrt"}
-)  # sqrt: of max(x, 0) + SQRT_EPSILON, so that its gradient stays finite
-POOLS = frozenset({"global_average"})
+ACTIVATIONS = ("relu", "relu6", "sqrt")  # sqrt: of max(x, 0) + SQRT_EPSILON, so that its gradient stays finite
+POOLS = ("global_average",)
 SQRT_EPSILON = 1e-6
+
+
+def _whole(value: Any, least: int = 1) -> bool:
+    return type(value) is int and value >= least
+
+
+def _wholes(value: Any, count: int, least: int = 1) -> bool:
+    return isinstance(value, list | tuple) and len(value) == count and all(_whole(each, least) for each in value)
+
+
+def _real(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+_WHOLE = (_whole, "a whole number of at least 1")
+# attribute -> whether it may have a value, and which it may have; "kind" depends on the op
+_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("channels", "filters", "stride", "groups", "units"), _WHOLE),
+    "kernel": (lambda v: _wholes(v, 2), "(height, width)"),
+    "padding": (lambda v: v == "same" or _wholes(v, 4, 0), '"same" or (top, bottom, left, right)'),
+    "bias": (lambda v: type(v) is bool, "true or false"),
+    "epsilon": (lambda v: _real(v) and v > 0, "a number above 0"),
+    "rate": (lambda v: _real(v) and 0 <= v < 1, "a share below 1"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +81,8 @@ class Blueprint:
     """A checked graph: ``input`` first, every node after those it takes, one output at the end.
 
     Raises:
-        UsageError: an unknown op or attribute, a name used twice or not defined before, an impossible shape.
+        UsageError: an unknown op, attribute or value, a name used twice or not defined before, a node that none takes,
+            an impossible shape.
     """
 
     name: str
@@ -67,12 +90,17 @@ class Blueprint:
     size: int  # native height and width of the input, pixels
 
     def __post_init__(self) -> None:
+        if not self.nodes or self.nodes[0].op != INPUT or [n.op for n in self.nodes].count(INPUT) != 1:
+            raise UsageError(f"Blueprint '{self.name}': expected exactly one 'input' node, and it first.")
         seen: set[str] = set()
         for node in self.nodes:
             _check(node, seen, self.name)
             seen.add(node.name)
-        if not self.nodes or self.nodes[0].op != INPUT or [n.op for n in self.nodes].count(INPUT) != 1:
-            raise UsageError(f"Blueprint '{self.name}': expected exactly one 'input' node, and it first.")
+        taken = {name for node in self.nodes for name in node.inputs}
+        if idle := [name for name in self.layers[:-1] if name not in taken]:
+            raise UsageError(f"Blueprint '{self.name}': expected one output, the last node. No node takes '{idle[0]}'.")
+        if not _whole(self.size):
+            raise UsageError(f"Blueprint '{self.name}': expected a size of whole pixels. Received: {self.size!r}.")
         self.shapes(self.size)
 
     def __getitem__(self, name: str) -> Node:
@@ -171,7 +199,7 @@ class Blueprint:
                 Node(name, op, tuple(inputs), {key: tuple(v) if isinstance(v, list) else v for key, v in attrs.items()})
                 for name, op, inputs, attrs in data["nodes"]
             )
-            return cls(str(data["name"]), nodes, int(data["size"]))
+            return cls(data["name"], nodes, data["size"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(f"Not a blueprint: {type(error).__name__}: {error}.") from error
 
@@ -244,14 +272,16 @@ def conv_padding(node: Node, height: int, width: int) -> tuple[int, int, int, in
     return *same_padding(height, rows, node["stride"]), *same_padding(width, columns, node["stride"])
 
 
-def _check(node: Node, seen: Iterable[str], blueprint: str) -> None:
+def _check(node: Node, seen: Collection[str], blueprint: str) -> None:
     where = f"Blueprint '{blueprint}', node '{node.name}'"
+    if not isinstance(node.name, str) or not node.name:
+        raise UsageError(f"{where}: expected a name. Received: {node.name!r}.")
     if node.op not in OPS:
-        raise UsageError(f"{where}: unknown op '{node.op}'. {did_you_mean(node.op, OPS)}")
+        raise UsageError(f"{where}: unknown op '{node.op}'. {did_you_mean(str(node.op), OPS)}")
     count, attributes = OPS[node.op]
     if set(node.attrs) != attributes:
         raise UsageError(
-            f"{where}: '{node.op}' takes the attributes {sorted(attributes)}. Received: {sorted(node.attrs)}."
+            f"{where}: '{node.op}' takes the attributes {sorted(attributes)}. Received: {sorted(map(str, node.attrs))}."
         )
     if len(node.inputs) != count and not (count is None and node.inputs):
         wanted = "one input or more" if count is None else f"{count} inputs"
@@ -260,12 +290,16 @@ def _check(node: Node, seen: Iterable[str], blueprint: str) -> None:
         raise UsageError(f"{where}: the name is used twice.")
     for name in node.inputs:
         if name not in seen:
-            raise UsageError(f"{where}: takes '{name}', which is not defined before it. {did_you_mean(name, seen)}")
-    for attribute, known in (("kind", ACTIVATIONS if node.op == "act" else POOLS),):
-        if attribute in node.attrs and node[attribute] not in known:
             raise UsageError(
-                f"{where}: unknown {node.op} '{node[attribute]}'. {did_you_mean(str(node[attribute]), known)}"
+                f"{where}: takes '{name}', which is not defined before it. {did_you_mean(str(name), seen)}"
             )
+    for attribute, value in node.attrs.items():
+        if attribute == "kind":
+            known = ACTIVATIONS if node.op == "act" else POOLS
+            if value not in known:
+                raise UsageError(f"{where}: unknown {node.op} '{value}'. {did_you_mean(str(value), known)}")
+        elif not _VALUES[attribute][0](value):
+            raise UsageError(f"{where}: {attribute} is {_VALUES[attribute][1]}. Received: {value!r}.")
 
 
 def _shape(node: Node, inputs: list[Shape], size: int) -> Shape:

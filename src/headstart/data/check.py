@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.data.copies import GREY, MARGIN, VIEWS, near_copies, phash, small
-from headstart.data.load import THUMB, Raw, _rgb, _turn, _unreadable, content_key, in_chunks, open_image
+from headstart.data.load import THUMB, Raw, to_rgb, turn_of, why_unreadable, content_key, in_chunks, open_image
+from headstart.data.sources import PathLike, open_source
 from headstart.errors import UnreadableImageError
 from headstart.types import Problem, Sample, Table
 
@@ -106,11 +107,12 @@ class Health:
         }
 
 
-def check(table: Table, progress: Callable[[int, int], None] | None = None) -> Health:
-    """Read and decode every image once, on threads; ``progress(done, total)`` is called after each.
+def check(data: PathLike | Table, progress: Callable[[int, int], None] | None = None) -> Health:
+    """Look at every image of a source once; ``progress(done, total)`` is called after each.
 
     Keeps 560 bytes an image, whatever its size. A bad image is a line in the result, never an exception.
     """
+    table = data if isinstance(data, Table) else open_source(data)
     count = len(table)
     keys: list[bytes] = []
     hashes = np.zeros((count, VIEWS), np.uint64)
@@ -178,8 +180,8 @@ def _grey_views(raw: Raw) -> tuple[NDArray[np.uint8], str]:
         # Smaller and without colour, yet libjpeg still reads to the end: a truncated file does not slip through.
         image.draft("L", (_DRAFT, _DRAFT))
         image.load()
-        turn = _turn(image)
-        image = image if image.mode == "L" and "transparency" not in image.info else _rgb(image).convert("L")
+        turn = turn_of(image)
+        image = image if image.mode == "L" and "transparency" not in image.info else to_rgb(image).convert("L")
         width, height = image.size
         views = []
         for margin in (0.0, MARGIN):
@@ -190,7 +192,7 @@ def _grey_views(raw: Raw) -> tuple[NDArray[np.uint8], str]:
     except UnreadableImageError:
         raise
     except Exception as error:  # a damaged file can raise nearly anything
-        raise _unreadable(error) from error
+        raise why_unreadable(error) from error
 
 
 def _wrong_name(name: str, format_: str) -> Problem | None:

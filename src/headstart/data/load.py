@@ -111,7 +111,7 @@ def open_image(raw: Raw) -> Image.Image:
         if isinstance(error, UnidentifiedImageError):
             detail = f"begins as a {promised} file, but its header is cut short or damaged"
             raise UnreadableImageError("truncated", detail) from error
-        raise _unreadable(error) from error
+        raise why_unreadable(error) from error
 
 
 def decode(raw: Raw, spec: ImageSpec) -> NDArray[np.uint8]:
@@ -175,17 +175,17 @@ def _square(raw: Raw, spec: ImageSpec) -> Image.Image:
         if need < 1:  # JPEG decodes at 1/2, 1/4 or 1/8 for a fraction of the time; never below what is needed
             image.draft(None, (round(width * need), round(height * need)))
         image.load()
-        turn = _turn(image)  # asked after loading, which turns a TIFF by itself
-        image = _rgb(image)
+        turn = turn_of(image)  # asked after loading, which turns a TIFF by itself
+        image = to_rgb(image)
         square = image.resize((spec.size, spec.size), _RESAMPLE[spec.resample], box=_centre(image.size, spec.crop))
         return square.transpose(turn) if turn is not None else square  # a centred square turns into itself
     except UnreadableImageError:
         raise
     except Exception as error:  # a damaged file can raise nearly anything, from struct.error to IndexError
-        raise _unreadable(error) from error
+        raise why_unreadable(error) from error
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
+def turn_of(image: Image.Image) -> Image.Transpose | None:
     try:
         return _TURN.get(image.getexif().get(0x0112, 1)) if image.format else None
     except Exception:  # a damaged EXIF block says nothing about the photo itself
@@ -198,7 +198,7 @@ def _centre(size: tuple[int, int], crop: float) -> tuple[float, float, float, fl
     return left, top, left + side, top + side
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """Any mode to 8-bit RGB: deep grey is scaled, transparency is laid on white."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
@@ -236,7 +236,7 @@ def _eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     return np.asarray((pixels.astype(np.float64) - low) * (255 / (high - low or 1)) + 0.5).astype(np.uint8)
 
 
-def _unreadable(error: Exception) -> UnreadableImageError:
+def why_unreadable(error: Exception) -> UnreadableImageError:
     text = str(error) or type(error).__name__
     cut = any(word in text.lower() for word in _CUT)
     return UnreadableImageError("truncated" if cut else "unreadable", text)

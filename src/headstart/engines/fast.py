@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import FEATURES, LOGITS, SQRT_EPSILON, Blueprint, Node, conv_padding
-from headstart.data.load import cores
+from headstart.data.load import CHUNK, cores
 from headstart.engines.base import PRECISIONS
 from headstart.errors import UsageError, did_you_mean
 from headstart.types import ImageSpec
@@ -28,21 +28,24 @@ TOLERANCE = 0.3  # of bf16 against fp32, relative to the spread between images; 
 class FastNetwork:
     """A network on OpenVINO.
 
-    One stream a core, each on a batch small enough for its cache: twice as fast here as one large batch on all cores.
+    One stream a core, each on a batch small enough for its cache: twice as fast as one large batch on all cores.
     ``precision`` "auto" takes bf16 where the processor has it; `check_precision` holds it against fp32.
     """
 
     def __init__(self, blueprint: Blueprint, weights: Weights, spec: ImageSpec, precision: str = "auto") -> None:
         if precision not in PRECISIONS:
             raise UsageError(f"There is no precision '{precision}'. {did_you_mean(precision, PRECISIONS)}")
+        if blueprint.nodes[0]["channels"] != 3:
+            raise UsageError(f"Images have 3 channels. '{blueprint.name}' takes {blueprint.nodes[0]['channels']}.")
         self.blueprint = blueprint
         self.spec = spec
         self.layers = blueprint.layers
         self.precision = choose_precision(precision)
-        self.micro_batch = max(1, min(16, round((160 / spec.size) ** 2)))
+        self._head = _fitted_head(blueprint)
+        self.micro_batch = max(1, min(CHUNK, round((448 / spec.size) ** 2)))
         self._weights = weights
         self._compiled: dict[tuple[tuple[str, ...], str], ov.CompiledModel] = {}
-        self._lock = threading.Lock()
+        self._locks = {name: threading.Lock() for name in ("bf16", "fp32")}
 
     def forward(self, images: NDArray[np.uint8], at: str = LOGITS) -> NDArray[np.float32]:
         """The value of node ``at``, float32, for images (N, size, size, 3), any N."""
@@ -51,6 +54,7 @@ class FastNetwork:
     def forward_many(self, images: NDArray[np.uint8], at: Sequence[str]) -> list[NDArray[np.float32]]:
         """As `forward`, for several nodes in one pass."""
         self._check_images(images)
+        self._check_layers(at)
         if not len(images):
             shapes = self.blueprint.shapes(self.spec.size)
             return [np.zeros((0, *shapes[name]), np.float32) for name in at]
@@ -69,7 +73,8 @@ class FastNetwork:
 
     def runner(self, at: Sequence[str]) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
         """A function for one thread: up to ``micro_batch`` images in, the nodes ``at`` out. Threads need one each."""
-        tail = {node.name: node for node in self._tail()}
+        self._check_layers(at)
+        tail = {node.name: node for node in self._head}
         below = tuple(dict.fromkeys(FEATURES if name in tail else name for name in at))
         request = self._compile(below, self.precision).create_infer_request()
         buffer = np.zeros((self.micro_batch, self.spec.size, self.spec.size, 3), np.uint8)
@@ -79,15 +84,10 @@ class FastNetwork:
             request.infer({0: buffer}, share_inputs=True)
             values = {name: request.get_output_tensor(i).data[: len(images)].copy() for i, name in enumerate(below)}
             for name, node in tail.items() if set(at) & set(tail) else ():
-                values[name] = _tail_value(node, values[node.inputs[0]], self._weights)
+                values[name] = _head_value(node, values[node.inputs[0]], self._weights)
             return [values[name] for name in at]
 
         return run
-
-    def _tail(self) -> tuple[Node, ...]:
-        """What follows the features: the fitted head. It stays in fp32: its large weights nearly cancel each other."""
-        names = self.layers
-        return self.blueprint.nodes[names.index(FEATURES) + 1 :] if FEATURES in names else ()
 
     def check_precision(self, images: NDArray[np.uint8], at: str = FEATURES) -> float:
         """Hold bf16 against fp32 on a few images; fall back to fp32 where it differs by more than `TOLERANCE`.
@@ -96,10 +96,12 @@ class FastNetwork:
         """
         if self.precision == "fp32" or not len(images):
             return 0.0
-        low, exact = self.forward(images, at), self.at_precision("fp32").forward(images, at)
+        with ThreadPoolExecutor(2) as pool:  # compiling takes one core for as long as computing takes
+            exactly = pool.submit(self.at_precision("fp32").forward, images, at)
+            low, exact = self.forward(images, at), exactly.result()
         spread = np.linalg.norm(exact - exact.mean(axis=0)) if len(images) > 1 else 0.0
         error = float(np.linalg.norm(low - exact) / max(spread, 0.1 * float(np.linalg.norm(exact)), 1e-12))
-        if error > TOLERANCE:
+        if not error <= TOLERANCE:  # what overflowed is not a number
             self.precision = "fp32"
         return error
 
@@ -110,7 +112,7 @@ class FastNetwork:
         return other
 
     def _compile(self, at: tuple[str, ...], precision: str) -> ov.CompiledModel:
-        with self._lock:
+        with self._locks[precision]:
             if (at, precision) not in self._compiled:
                 model = build(self.blueprint, self._weights, self.spec, at)
                 model.reshape([self.micro_batch, self.spec.size, self.spec.size, 3])
@@ -122,6 +124,10 @@ class FastNetwork:
                 }
                 self._compiled[at, precision] = _core().compile_model(model, "CPU", settings)
             return self._compiled[at, precision]
+
+    def _check_layers(self, at: Sequence[str]) -> None:
+        for name in at:
+            self.blueprint[name]  # raises where there is none
 
     def _check_images(self, images: NDArray[np.uint8]) -> None:
         expected = (self.spec.size, self.spec.size, 3)
@@ -201,7 +207,8 @@ def _node(op: Any, node: Node, inputs: list[Any], weights: Weights, shapes: Mapp
         case "norm":
             scale = weights[f"{node.name}.weight"] / np.sqrt(weights[f"{node.name}.var"] + np.float32(node["epsilon"]))
             shift = weights[f"{node.name}.bias"] - weights[f"{node.name}.mean"] * scale
-            return op.add(op.multiply(x, scale[:, None, None]), shift[:, None, None])
+            axes = (-1, *[1] * (len(shapes[node.name]) - 1))
+            return op.add(op.multiply(x, scale.reshape(axes)), shift.reshape(axes))
         case "act":
             return _activation(op, node, x)
         case "pool":
@@ -218,13 +225,21 @@ def _node(op: Any, node: Node, inputs: list[Any], weights: Weights, shapes: Mapp
     raise UsageError(f"The fast engine does not know the op '{node.op}' of node '{node.name}'.")
 
 
-def _tail_value(node: Node, x: NDArray[np.float32], weights: Weights) -> NDArray[np.float32]:
-    if node.op == "dense":
-        result: NDArray[np.float32] = x @ weights[f"{node.name}.weight"].T + weights[f"{node.name}.bias"]
-        return result
-    if node.op == "act" and node["kind"] == "sqrt":
+def _fitted_head(blueprint: Blueprint) -> tuple[Node, ...]:
+    """What follows the features. It stays in fp32: its large weights nearly cancel each other."""
+    names = blueprint.layers
+    head = blueprint.nodes[names.index(FEATURES) + 1 :] if FEATURES in names else ()
+    for before, node in zip((FEATURES, *(node.name for node in head)), head, strict=False):
+        if node.inputs != (before,) or (node.op, node.attrs.get("kind")) not in (("dense", None), ("act", "sqrt")):
+            raise UsageError(f"The fast engine does not know such a head: node '{node.name}' ({node.op}).")
+    return head
+
+
+def _head_value(node: Node, x: NDArray[np.float32], weights: Weights) -> NDArray[np.float32]:
+    if node.op == "act":
         return np.sqrt(np.maximum(x, 0) + np.float32(SQRT_EPSILON))
-    raise UsageError(f"The fast engine does not know '{node.op}' behind the features (node '{node.name}').")
+    result: NDArray[np.float32] = x @ weights[f"{node.name}.weight"].T + weights[f"{node.name}.bias"]
+    return result
 
 
 def _conv(op: Any, node: Node, x: Any, kernel: NDArray[np.float32], bias: Any, incoming: tuple[int, ...]) -> Any:

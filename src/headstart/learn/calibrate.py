@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Scores = NDArray[np.floating]
-STEPS = 30
+STEPS = 50
+LEAST = 1e-6  # largest difference of two scaled scores below which no class stands out
 
 
 def log_softmax(logits: Scores) -> Scores:
@@ -46,20 +47,22 @@ def fit_sharpness(
     relative = (scores - scores[rows, labels][:, None]).astype(np.float64, copy=False)
     mean_target = smooth / max(classes - 1, 1) * relative.sum(axis=1).mean()
     offset = np.broadcast_to(np.asarray(offset, np.float64), scores.shape)
-    low, high, s = 0.0, np.inf, start
+    low, high = LEAST / max(float(np.abs(relative).max()), np.finfo(np.float64).tiny), np.inf
+    s = max(start, low)
     for _ in range(STEPS):
         p = np.exp(log_softmax(s * relative + offset))
         expected = np.einsum("nk,nk->n", p, relative)
         slope = float(expected.mean() - mean_target)
         curvature = float((np.einsum("nk,nk,nk->n", p, relative, relative) - expected**2).mean())
-        low, high = (s, high) if slope < 0 else (low, s)
-        step = slope / curvature if curvature > 0 else np.inf
-        following = s - step
-        if not low < following < high:
-            following = s * 4 if np.isinf(high) else (low + high) / 2
-        if abs(following - s) <= 1e-4 * s:
-            s = following
+        if slope == 0:  # also where all scores are alike, and any s will do
             break
-        s = min(following, s * 16)
+        low, high = (s, high) if slope < 0 else (low, s)
+        following = s - slope / curvature if curvature > 0 else high
+        if not low < following < high:
+            following = s * 16 if np.isinf(high) else (low * high) ** 0.5
+        following = min(following, s * 16)
+        s, before = following, s
+        if abs(s - before) <= 1e-4 * s:
+            break
     loss = -log_softmax(s * relative + offset)[rows, labels].mean()
     return float(s), float(loss)

@@ -107,20 +107,20 @@ def _held_out(
     """Rows to choose on, and their scores (S, R, K) from heads that saw neither them nor their like."""
     rng = np.random.default_rng(seed)
     limit = max(CHOICE // (len(STRENGTHS) * classes), 100)
-    alone = np.ones(len(labels), bool) if groups is None else (np.bincount(groups)[groups] == 1)
-    if groups is not None and alone.sum() < len(labels) / 2:
-        return _grouped(kind, x, labels, classes, groups, limit, rng)
-    rows = np.flatnonzero(alone)
-    if len(rows) > limit:
-        rows = np.sort(rng.choice(rows, limit, replace=False))
+    rows = np.arange(len(labels)) if groups is None else np.flatnonzero(np.bincount(groups)[groups] == 1)
+    if groups is not None and len(rows) < len(labels) / 2:
+        if (found := _by_folds(kind, x, labels, classes, groups, limit, rng)) is not None:
+            return found
+        rows = np.arange(len(labels))
+    rows = _some(rows, limit, rng)
     parts = [path.left_out(rows[start : start + BLOCK], STRENGTHS) for start in range(0, len(rows), BLOCK)]
     return rows, np.concatenate(parts, axis=1)
 
 
-def _grouped(
+def _by_folds(
     kind: str, x: Design, labels: Labels, classes: int, groups: Labels, limit: int, rng: np.random.Generator
-) -> tuple[Labels, Matrix]:
-    """Scores by folds of whole groups. A fold that would leave a class without two rows to learn from is left alone."""
+) -> tuple[Labels, Matrix] | None:
+    """Scores by folds of whole groups; None where no fold leaves every class two rows to learn from."""
     names, member = np.unique(groups, return_inverse=True)
     fold = rng.permutation(len(names))[member] % FOLDS
     rows, scores = [], []
@@ -129,11 +129,12 @@ def _grouped(
         if not len(out) or np.bincount(labels[rest], minlength=classes).min() < 2:
             continue
         path = HEADS[kind](x.of(rest), labels[rest], classes)
-        out = out[: max(limit // FOLDS, 1)]
-        heads = [path.solve(float(strength)) for strength in STRENGTHS]
+        out = _some(out, limit // FOLDS, rng)
+        seen = x[out]
         rows.append(out)
-        scores.append(np.stack([x[out] @ weight.T + bias for weight, bias in heads]))
-    if not rows:  # too few groups a class to hold any out
-        everything = np.arange(len(labels))[:limit]
-        return everything, HEADS[kind](x, labels, classes).left_out(everything, STRENGTHS)
-    return np.concatenate(rows), np.concatenate(scores, axis=1)
+        scores.append(np.stack([seen @ weight.T + bias for weight, bias in map(path.solve, STRENGTHS.tolist())]))
+    return (np.concatenate(rows), np.concatenate(scores, axis=1)) if rows else None
+
+
+def _some(rows: Labels, limit: int, rng: np.random.Generator) -> Labels:
+    return rows if len(rows) <= limit else np.sort(rng.choice(rows, limit, replace=False))

@@ -40,7 +40,7 @@ class Design:
         for rows in blocks(self.shape[0]):
             order = rows[np.argsort(labels[rows], kind="stable")]
             starts = np.concatenate([[0], np.flatnonzero(np.diff(labels[order])) + 1])
-            sums[labels[order[starts]]] += np.add.reduceat(self[order], starts, axis=0)
+            sums[labels[order[starts]]] += np.add.reduceat(self[order], starts, axis=0, dtype=np.float64)
         return sums.astype(self.dtype)
 
 
@@ -81,8 +81,10 @@ class LdaPath:
         self._means = x.sum(labels, classes) / self._counts[:, None].astype(x.dtype)
         self._values, self._basis = _eigen(x, lambda rows: x[rows] - self._means[labels[rows]])
         self.scale = _scale(self._values, x.shape[1])
-        self._m = self._means @ self._basis
-        beside = self._means - self._m @ self._basis.T  # what the means have outside the span
+        self._centre = self._means.mean(axis=0)  # what all classes share cancels; in float32 only if taken away before
+        means = self._means - self._centre
+        self._m = means @ self._basis
+        beside = means - self._m @ self._basis.T  # what the means have outside the span
         self._beside = beside if len(self._values) < x.shape[1] else np.zeros_like(beside)
         self._freedom = x.dtype.type(max(x.shape[0] - classes, 1))  # turns the scatter into a covariance
 
@@ -98,22 +100,23 @@ class LdaPath:
             own = ((u * u) @ inverse)[:, None]  # uᵀAu
             towards = np.take_along_axis(onto_means, labels[:, None], 1) - onto_means  # uᵀA(m_c − m_k)
             room = np.maximum(1 - gamma * own, epsilon)
-            distance = own + 2 * towards + self._between(inverse, a)[labels] + gamma * (own + towards) ** 2 / room
+            distance = own + 2 * towards + self._between(labels, inverse, a) + gamma * (own + towards) ** 2 / room
             np.put_along_axis(distance, labels[:, None], gamma**2 * own / room, 1)
             scores[place] = -0.5 * self._freedom * distance
         return scores
 
     def solve(self, strength: float) -> tuple[Matrix, Matrix]:
         a = strength * self.scale
-        weight = (
-            self._m / (self._values + a).astype(self._x.dtype)
-        ) @ self._basis.T + self._beside / self._x.dtype.type(a)
+        inverse = (1 / (self._values + a)).astype(self._x.dtype)
+        weight = (self._m * inverse) @ self._basis.T + self._beside / self._x.dtype.type(a)
         weight *= self._freedom
-        return weight, -0.5 * np.einsum("kd,kd->k", weight, self._means)
+        return weight, -0.5 * np.einsum("kd,kd->k", weight, self._means + self._centre)
 
-    def _between(self, inverse: Matrix, a: float) -> Matrix:
-        """(m_c − m_k)ᵀA(m_c − m_k) for every two classes, (K, K)."""
-        return _squared_distances(self._m * np.sqrt(inverse)) + _squared_distances(self._beside) / self._x.dtype.type(a)
+    def _between(self, labels: Labels, inverse: Matrix, a: float) -> Matrix:
+        """(m_c − m_k)ᵀA(m_c − m_k) from the class c of every row to every class k, (rows, K)."""
+        own, place = np.unique(labels, return_inverse=True)
+        inside = _squared_distances(self._m * np.sqrt(inverse), own)
+        return (inside + _squared_distances(self._beside, own) / self._x.dtype.type(a))[place]
 
 
 class RidgePath:
@@ -176,7 +179,7 @@ def _scale(values: NDArray[np.float64], width: int) -> float:
     return max(float(values.sum()) / width, 1e-12)
 
 
-def _squared_distances(points: Matrix) -> Matrix:
+def _squared_distances(points: Matrix, some: Labels) -> Matrix:
     squares = np.einsum("kr,kr->k", points, points)
-    result: Matrix = np.maximum(squares[:, None] + squares - 2 * points @ points.T, 0)
+    result: Matrix = np.maximum(squares[some][:, None] + squares - 2 * points[some] @ points.T, 0)
     return result
