@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
 from itertools import islice
 from typing import Any
 from unittest.mock import Mock
@@ -22,7 +22,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.data import load
-from headstart.data.load import AHEAD, CHUNK, SUFFIXES, THUMB, content_key, decode, decode_with_thumb, sniff, stream
+from headstart.data.load import (
+    AHEAD,
+    CHUNK,
+    SUFFIXES,
+    THUMB,
+    Decoded,
+    content_key,
+    decode,
+    decode_with_thumb,
+    fetch,
+    in_chunks,
+    sniff,
+)
 from headstart.errors import UnreadableImageError
 from headstart.types import PROBLEMS, ImageSpec, Sample, Table
 
@@ -271,8 +283,8 @@ def test_an_exif_block_that_is_none_costs_nothing(kind: str) -> None:
 @pytest.mark.parametrize("factor", [2.2, 4.5, 9, 20])
 def test_draft_is_close_to_the_full_decode(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = packed(photo(int(32 * factor), int(50 * factor)), "JPEG", quality=92)
-    spy = Mock(side_effect=load._rgb)
-    monkeypatch.setattr(load, "_rgb", spy)
+    spy = Mock(side_effect=load.to_rgb)
+    monkeypatch.setattr(load, "to_rgb", spy)
     drafted = decode(raw, SPEC)
     monkeypatch.setattr("PIL.JpegImagePlugin.JpegImageFile.draft", lambda *_: None)
     assert difference(drafted, decode(raw, SPEC)) < 1.5
@@ -379,6 +391,12 @@ def table_of(read: Callable[[int], bytes], count: int) -> Table:
 
 def flat(index: int) -> bytes:
     return packed(np.full((8, 8, 3), index, np.uint8), "PNG")
+
+
+def stream(
+    table: Table, spec: ImageSpec, known: Container[bytes] = (), threads: int | None = None
+) -> Iterator[Decoded]:
+    return in_chunks(lambda chunk: [fetch(table, index, spec, known) for index in chunk], range(len(table)), threads)
 
 
 def test_stream_keeps_the_order() -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.data.copies import GREY, MARGIN, VIEWS, near_copies, phash, small
-from headstart.data.load import THUMB, Raw, to_rgb, turn_of, why_unreadable, content_key, in_chunks, open_image
+from headstart.data.load import THUMB, Raw, content_key, in_chunks, open_image, to_rgb, turn_of, why_unreadable
 from headstart.data.sources import PathLike, open_source
 from headstart.errors import UnreadableImageError
 from headstart.types import Problem, Sample, Table

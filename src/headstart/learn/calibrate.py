@@ -47,7 +47,8 @@ def fit_sharpness(
     relative = (scores - scores[rows, labels][:, None]).astype(np.float64, copy=False)
     mean_target = smooth / max(classes - 1, 1) * relative.sum(axis=1).mean()
     offset = np.broadcast_to(np.asarray(offset, np.float64), scores.shape)
-    low, high = LEAST / max(float(np.abs(relative).max()), np.finfo(np.float64).tiny), np.inf
+    largest = float(np.abs(relative).max())
+    low, high = LEAST / largest if largest else 0.0, np.inf
     s = max(start, low)
     for _ in range(STEPS):
         p = np.exp(log_softmax(s * relative + offset))

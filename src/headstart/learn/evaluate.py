@@ -44,8 +44,8 @@ def _confusions(guesses: Labels, labels: Labels, classes: tuple[str, ...]) -> tu
 
 
 def _calibration_error(confidence: Matrix, right: NDArray[np.bool_]) -> float:
-    values, place, counts = np.unique(confidence, return_inverse=True, return_counts=True)
-    right = (np.bincount(place, right) / counts)[place]  # equals share their outcome, so that no order is better
+    _, place, counts = np.unique(confidence, return_inverse=True, return_counts=True)
+    outcome = (np.bincount(place, right) / counts)[place]  # equals share their outcome, so that no order is better
     order = np.argsort(confidence, kind="stable")
     bins = np.array_split(order, min(BINS, len(order)))
-    return float(sum(abs(confidence[rows].mean() - right[rows].mean()) * len(rows) for rows in bins) / len(order))
+    return float(sum(abs(confidence[rows].mean() - outcome[rows].mean()) * len(rows) for rows in bins) / len(order))

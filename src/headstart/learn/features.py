@@ -110,6 +110,9 @@ class _Run:
         try:
             for item, values in observe(self.table, self.network, (FEATURES,), indices, known):
                 self._take(item, values[0] if values else None)
+                self._done += 1
+                if self.progress:  # may raise, to stop the run: this image is safe by then
+                    self.progress(min(self._done, len(self.table)), len(self.table))
                 if len(self._pending) >= KEEP:
                     self._flush()
         finally:
@@ -128,10 +131,8 @@ class _Run:
 
     def _take(self, item: Decoded, row: NDArray[np.float32] | None) -> None:
         found = self.found
-        self._done += 1
-        if self.progress:
-            self.progress(min(self._done, len(self.table)), len(self.table))
         if item.error is not None:
+            found.usable[item.index] = False  # where the store lost it, it was usable before
             found.problems.append(Problem(self.table.samples[item.index].name, item.error.kind, item.error.detail))
             return
         found.keys[item.index] = item.key
