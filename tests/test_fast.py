@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from headstart.backbones.blueprint import SQRT_EPSILON, Blueprint, Node
 from headstart.backbones.catalogue import load_pretrained
 from headstart.data.load import decode
 from headstart.engines import fast
-from headstart.engines.base import get_engine
+from headstart.engines.base import Network, get_engine
 from headstart.engines.fast import FastNetwork, choose_precision
 from headstart.errors import UsageError
 from headstart.types import ImageSpec
@@ -57,7 +56,7 @@ def slow_node(node: Node, inputs: list[Array], weight: Any, bias: Any, mean: Any
     x = inputs[0]
     if node.op == "conv":
         y = slow_conv(x, weight, node["stride"], node["padding"], node["groups"])
-        return y + bias[:, None, None] if node["bias"] else y
+        return np.asarray(y + bias[:, None, None] if node["bias"] else y)
     if node.op == "norm":
         channels_last = np.moveaxis(x, 1, -1)
         return np.moveaxis((channels_last - mean) / np.sqrt(var + node["epsilon"]) * weight + bias, -1, 1)
@@ -65,12 +64,15 @@ def slow_node(node: Node, inputs: list[Array], weight: Any, bias: Any, mean: Any
         above = np.maximum(x, 0)
         return {"relu": above, "relu6": np.minimum(above, 6), "sqrt": np.sqrt(above + SQRT_EPSILON)}[node["kind"]]
     if node.op == "dense":
-        return np.einsum("nd,kd->nk", x, weight) + bias
+        return np.asarray(np.einsum("nd,kd->nk", x, weight) + bias)
     if node.op == "pool":
         return np.asarray(x.mean(axis=(2, 3)))
     if node.op == "add":
         return np.asarray(x + inputs[1])
-    return {"concat": lambda: np.concatenate(inputs, axis=1), "dropout": lambda: x}[node.op]()
+    if node.op == "concat":
+        return np.concatenate(inputs, axis=1)
+    assert node.op == "dropout"
+    return x
 
 
 def slow_conv(x: Array, kernel: Array, stride: int, padding: Any, groups: int) -> Array:
@@ -150,7 +152,7 @@ def weights_for(blueprint: Blueprint, seed: int = 0) -> Weights:
         if name.endswith(".var"):
             return generator.uniform(0.3, 2.0, shape).astype(np.float32)
         fan_in = int(np.prod(shape[1:])) if len(shape) > 1 else 1
-        return (generator.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32)
+        return np.asarray(generator.standard_normal(shape) / np.sqrt(fan_in), np.float32)
 
     return {name: values(name, shape) for name, shape in blueprint.weight_shapes().items()}
 
@@ -339,9 +341,9 @@ def test_an_unknown_layer_is_refused_with_the_nearest(count: int) -> None:
 
 
 def test_an_unknown_engine_or_precision_is_refused_with_the_nearest() -> None:
-    build: Callable[..., Any] = lambda engine, precision: get_engine(  # noqa: E731
-        engine, EVERY_OP, weights_for(EVERY_OP), SPEC, precision
-    )
+    def build(engine: str, precision: str) -> Network:
+        return get_engine(engine, EVERY_OP, weights_for(EVERY_OP), SPEC, precision)
+
     with pytest.raises(UsageError, match=r"no engine 'fats'. Did you mean fast\?"):
         build("fats", "fp32")
     with pytest.raises(UsageError, match=r"no precision 'fp23'. Did you mean fp32\?"):

@@ -69,7 +69,8 @@ class Classifier:
             DataError: an image that cannot be read; `predictions` goes on past those.
         """
         names: NDArray[np.str_] = np.array(self.classes_)
-        return names[self.predict_proba(images).argmax(axis=1)]
+        chosen: NDArray[np.str_] = names[self.predict_proba(images).argmax(axis=1)]
+        return chosen
 
     def predict_proba(self, images: Images) -> Matrix:
         """Calibrated probabilities (N, K), float64, in the order of ``classes_``."""

@@ -99,8 +99,10 @@ class Blueprint:
         taken = {name for node in self.nodes for name in node.inputs}
         if idle := [name for name in self.layers[:-1] if name not in taken]:
             raise UsageError(f"Blueprint '{self.name}': expected one output, the last node. No node takes '{idle[0]}'.")
-        if not _whole(self.size):
-            raise UsageError(f"Blueprint '{self.name}': expected a size of whole pixels. Received: {self.size!r}.")
+        if not _whole(self.size) or not isinstance(self.name, str):
+            raise UsageError(
+                f"Blueprint '{self.name}': expected a name and a size of whole pixels. Received: {self.size!r}."
+            )
         self.shapes(self.size)
 
     def __getitem__(self, name: str) -> Node:

@@ -43,7 +43,7 @@ class Unknown:
 
     @cached_property
     def _directions(self) -> NDArray[np.float32]:
-        """(D, R); NumPy multiplies float16 slowly, and converting it anew for every image takes longer than the rest."""
+        """(D, R), converted once: for one image, converting takes longer than multiplying."""
         return self.kept.astype(np.float32).T
 
 
