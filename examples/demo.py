@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import headstart as hs
+from headstart.data.load import content_key
 from headstart.screens import progress
 
 PUBLISHED = (("SVM on hand-made features", 0.824), ("VGG-19, fine-tuned", 0.884))
@@ -27,8 +28,9 @@ def main() -> None:
     for name, value in PUBLISHED:
         print(f"{name:<30}{value:.3f}  (Deitsch et al. 2019, on another split: for orientation)")
 
-    print("\nSix of the cells:")
-    rows = [round(step * (len(cells) - 1) / 5) for step in range(6)]
+    print("\nSix cells that it was not fitted on:")
+    held_out = [row for row in range(len(cells)) if content_key(cells.read(row)) not in model.fitted_on]
+    rows = held_out[:: len(held_out) // 6][:6]
     for row, seen in zip(rows, model.predictions(cells.part(rows)), strict=True):
         if isinstance(seen, hs.Prediction):
             verdict = "unknown" if seen.unknown else f"{seen.label} {seen.probability:.0%}"

@@ -42,7 +42,7 @@ def golden_search(scores: Array, labels: Labels, offset: Array | float = 0.0) ->
     return float(np.exp((low + high) / 2))
 
 
-def calibration_gap(probabilities: Array, labels: Labels) -> float:
+def calibration_gap(probabilities: NDArray[np.floating], labels: Labels) -> float:
     """Expected calibration error over ten bins of equal width, apart from the package's own."""
     sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     place = np.minimum((sure * 10).astype(int), 9)
@@ -200,7 +200,7 @@ def test_ties_and_one_row_and_huge_outliers() -> None:
     assert loss == pytest.approx(np.log(2), abs=1e-5)
 
     scores, labels = noisy(100, 3)
-    scores[7, (labels[7] + 1) % 3] = 1e9  # one gross error must not cost the digits of the rest
+    scores[7, (labels[7] + 1) % 3] = 1e9  # one gross error, at any sharpness dearer than knowing nothing
     s, loss = fit_sharpness(scores, labels)
-    assert s == pytest.approx(golden_search(scores * 1e-3, labels) * 1e-3, rel=1e-3)
-    assert np.isfinite(loss)
+    assert 0 < s < 1e-8
+    assert loss == pytest.approx(np.log(3), abs=1e-5)

@@ -260,10 +260,10 @@ def test_copies_do_not_make_it_overconfident(kind: str) -> None:
 
     said, came = losses(fit_head(x, labels, 2, kind=kind))
     assert said < 0.1
-    assert came > said + 0.5  # alone, each row is found again in its copies
+    assert came > said + 1  # alone, each row is found again in its copies
     said, came = losses(fit_head(x, labels, 2, kind=kind, groups=groups))
     assert abs(said - came) < 0.15
-    assert came < np.log(2) + 0.03
+    assert came < 0.5
 
 
 def test_whole_groups_are_held_out_where_most_rows_share() -> None:

@@ -23,7 +23,7 @@ def hold_out(
     The order comes from a hash of seed and content alone, so the same photos are split alike on every machine, whatever
     they are called and however they are listed. All images of a group go together, also where it spans classes.
     """
-    labels, groups = np.asarray(labels), np.asarray(groups)
+    labels, groups = np.asarray(labels, np.int_), np.asarray(groups, np.int_)
     ranks = [hashlib.blake2b(key, digest_size=8, salt=seed.to_bytes(8, "little")).digest() for key in keys]
     members: dict[int, list[int]] = {}
     for index in sorted(range(len(ranks)), key=ranks.__getitem__):  # a group stands where its first image does

@@ -7,8 +7,10 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from headstart.backbones.blueprint import SQRT_EPSILON
+from headstart.data.load import cores
 
 Matrix = NDArray[np.floating]
 Labels = NDArray[np.int_]
@@ -163,16 +165,24 @@ def _eigen(x: Design, centred: Callable[[Labels], Matrix]) -> tuple[NDArray[np.f
         for rows in blocks(count):
             block = centred(rows)
             scatter += block.T @ block
-        values, basis = np.linalg.eigh(scatter)
+        values, basis = _eigh(scatter)
         return np.maximum(values, 0), basis.astype(x.dtype)
     u = centred(np.arange(count)).astype(np.float64)
-    values, rotation = np.linalg.eigh(u @ u.T)
+    values, rotation = _eigh(u @ u.T)
     kept = values > max(values[-1], 0) * 1e-10  # the centring took some directions; rounding leaves them near zero
     return values[kept], (u.T @ (rotation[:, kept] / np.sqrt(values[kept]))).astype(x.dtype)
 
 
 def _epsilon(x: Design) -> float:
     return float(np.finfo(np.float64 if x.dtype == np.float64 else np.float32).eps)
+
+
+def _eigh(matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """NumPy's, on half the cores: its threads wait for each other thousands of times, and a single one that another
+    program keeps from running would make it many times slower."""
+    with threadpool_limits(max(1, cores() // 2), user_api="blas"):
+        values, vectors = np.linalg.eigh(matrix)
+    return values, vectors
 
 
 def _scale(values: NDArray[np.float64], width: int) -> float:
