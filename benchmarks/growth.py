@@ -34,8 +34,8 @@ def main() -> None:
         beside = run.peak_mb - features
         rows.append({"images": size, "seconds": run.seconds, "peak_mb": run.peak_mb, "features_mb": features})
         stages = ", ".join(f"{name} {took:.1f}" for name, took in run.output["stages"].items() if took >= 0.1)
-        line = f"{size:8}{run.seconds:9.1f}{run.seconds / size * 1000:10.2f}{run.peak_mb:9.0f}{features:13.0f}{beside:11.0f}"
-        print(f"{line}  {stages}", flush=True)
+        line = f"{size:8}{run.seconds:9.1f}{run.seconds / size * 1000:10.2f}{run.peak_mb:9.0f}"
+        print(f"{line}{features:13.0f}{beside:11.0f}  {stages}", flush=True)
     keep("growth", {"pixels": options.pixels, "sizes": rows}, options.out)
     sys.exit(any(row["peak_mb"] - row["features_mb"] > LIMIT for row in rows))
 

@@ -7,6 +7,30 @@ from pathlib import Path
 
 import pytest
 
+from making import Shell, folder
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    """The command line, in this process."""
+    return Shell(monkeypatch, capsys)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of twelve hand-made pictures. Not to be changed: copy it first."""
+    return folder(tmp_path_factory.mktemp("photos"), 12)
+
+
+@pytest.fixture(scope="session")
+def bundle(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model fitted on ``photos``. Not to be changed: copy it first."""
+    import headstart as hs
+
+    where = tmp_path_factory.mktemp("bundle") / "model"
+    hs.fit(str(photos), pixels=64, cache=False).save(where)
+    return where
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

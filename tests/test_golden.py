@@ -157,13 +157,17 @@ def test_every_stage_has_its_golden_figures(lite0: Pretrained) -> None:
 def test_it_knows_what_is_on_a_thousand_photos(
     name: str, least: float, request: pytest.FixtureRequest, shared: Path
 ) -> None:
-    """Top-1 on one photo of each ImageNet class; the file's number is the class."""
+    """Top-1 on one photo of each ImageNet class; the file's number is the class. bf16 may cost (or win) a point."""
     files = sorted((shared / "data" / "imagenet_sample").glob("*.jpg"))
     truth = [int(file.name[:3]) for file in files]
     assert sorted(truth) == list(range(1000))
-    model = headstart.pretrained(name, weights=weights_of(name, request))
-    right = model.predict_proba(files).argmax(axis=1) == truth
-    assert right.mean() >= least
+    weights = weights_of(name, request)
+    exact, usual = (
+        headstart.pretrained(name, weights, precision=precision).predict_proba(files).argmax(axis=1) == truth
+        for precision in ("fp32", "auto")
+    )
+    assert exact.mean() >= least
+    assert usual.mean() >= exact.mean() - 0.01
 
 
 def _write() -> None:

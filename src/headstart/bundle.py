@@ -28,6 +28,7 @@ from headstart.types import ImageSpec
 
 FORMAT = 1
 CONFIG, MODEL, GOLDEN, CARD = "config.json", "model.safetensors", "golden.safetensors", "README.md"
+_CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # what systems leave in a folder that was looked into
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}  # of golden logits, relative to the largest
 
 Arrays = dict[str, NDArray[Any]]
@@ -39,7 +40,7 @@ def save(classifier: Classifier, path: PathLike) -> Path:
     Raises:
         UsageError: ``path`` is something other than a bundle, or cannot be written.
     """
-    target = Path(os.path.abspath(path))
+    target = Path(os.path.realpath(path))
     if problem := why_not_writable(target):
         raise UsageError(problem)
     beside: Path | None = None
@@ -48,13 +49,7 @@ def save(classifier: Classifier, path: PathLike) -> Path:
         beside = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", dir=target.parent))
         _write(classifier, beside)
         beside.chmod(0o755)
-        if target.exists():
-            old = beside.with_name(f"{beside.name}.old")
-            target.rename(old)
-            beside.rename(target)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            beside.rename(target)
+        _put(beside, target)
     except OSError as error:
         raise UsageError(f"The model cannot be written to '{target}': {error.strerror or error}.") from error
     finally:
@@ -65,15 +60,51 @@ def save(classifier: Classifier, path: PathLike) -> Path:
 
 def why_not_writable(path: PathLike) -> str | None:
     """A sentence if a bundle cannot be put at ``path``, before any work is done for it."""
-    target = Path(os.path.abspath(path))
-    if target.is_dir() and any(target.iterdir()) and not is_bundle(target):
-        return f"'{target}' is a folder with other things in it; they are not overwritten. Choose another: --out MODEL"
+    target = Path(os.path.realpath(path))
+    if target.is_dir() and (others := _others(target)):
+        return (
+            f"'{target}' is a folder with other things in it ('{printable(others[0])}' first); they are not "
+            "overwritten. Choose another place: --out MODEL"
+        )
     if target.exists() and not target.is_dir():
         return f"'{target}' is a file. A model is a folder; choose another place: --out MODEL"
-    above = next(folder for folder in (target, *target.parents) if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        return f"'{above}' cannot be written to. Choose another place: --out MODEL"
+    above = next(folder for folder in target.parents if folder.exists())
+    try:  # permission bits say little of a read-only disk, a quota or what root may do
+        os.rmdir(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", dir=above))
+    except OSError as error:
+        return f"'{above}' cannot be written to: {error.strerror}. Choose another place: --out MODEL"
     return None
+
+
+def _others(folder: Path) -> list[str]:
+    """What is in a folder and no part of a bundle that `save` wrote, so that replacing it would lose it."""
+    names = {entry.name for entry in folder.iterdir()}
+    if names and not _is_ours(folder):
+        return sorted(names)
+    return sorted(names - {CONFIG, MODEL, GOLDEN, CARD, *_CLUTTER})
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether Headstart wrote a folder's config, which others call by the same name."""
+    try:
+        return "headstart" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
+
+
+def _put(folder: Path, target: Path) -> None:
+    """Rename a folder to ``target``; an older one there goes only once the new one stands, and else comes back."""
+    if not target.exists():
+        folder.rename(target)
+        return
+    old = folder.with_name(f"{folder.name}.old")
+    target.rename(old)
+    try:
+        folder.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def is_bundle(path: PathLike) -> bool:

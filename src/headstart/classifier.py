@@ -181,7 +181,10 @@ def pretrained(
     engine: str = "fast",
     precision: str = "auto",
 ) -> Classifier:
-    """A catalogued network with its own head: a classifier for the thousand classes of ImageNet."""
+    """A catalogued network with its own head: a classifier for the thousand classes of ImageNet.
+
+    It has no images to try bf16 on, so "auto" is fp32.
+    """
     found: Pretrained = load_pretrained(backbone, weights, pixels)
     return Classifier(
         found.blueprint,
@@ -189,7 +192,7 @@ def pretrained(
         found.spec,
         class_names(),
         engine=engine,
-        precision=precision,
+        precision="fp32" if precision == "auto" else precision,
         record={"backbone": backbone},
     )
 
@@ -214,6 +217,6 @@ def _table(images: Images) -> Table:
         return images
     if isinstance(images, str | os.PathLike):
         return unlabelled([images])
-    if isinstance(images, np.ndarray) or (len(images) and isinstance(images[0], np.ndarray)):
+    if isinstance(images, np.ndarray) or not len(images) or isinstance(images[0], np.ndarray):
         return from_arrays(images)  # type: ignore[arg-type]
     return unlabelled(images)  # type: ignore[arg-type]

@@ -1,0 +1,382 @@
+"""The house: one arrow between the rooms, a light door, nothing that executes what it reads, a pinned public face."""
+
+from __future__ import annotations
+
+import ast
+import enum
+import importlib
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import headstart
+
+SRC = Path(__file__).parents[1] / "src" / "headstart"
+ROOMS = (  # in order: a file imports from rooms before its own, or from its own without a circle
+    ("errors.py", "types.py", "home.py"),
+    ("data/",),
+    ("backbones/",),
+    ("engines/",),
+    ("learn/",),
+    ("classifier.py", "card.py", "bundle.py", "fitting.py"),
+    ("screens.py", "cli.py", "__main__.py"),
+)
+FACE = "__init__.py"  # shows what the rooms have; belongs to none
+# Doors that open late, in a function, back into what needs them. Any other circle is an error, and so is a door unused.
+DOORS = {("engines/base.py", "engines/fast.py"), ("classifier.py", "bundle.py")}
+FRAMEWORKS = {"openvino", "torch", "torchvision", "timm", "tensorflow", "keras", "lightning", "onnxruntime"}
+LONGEST = 400  # lines
+
+
+@dataclass(frozen=True)
+class Import:
+    """One file takes something from another; both relative to the package."""
+
+    file: str
+    line: int
+    target: str  # a file of the package, or the name of another package
+
+
+def files_of(root: Path) -> list[str]:
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*.py"))
+
+
+def imports_of(root: Path, file: str, package: str = "headstart") -> Iterator[Import]:
+    """Every import of a file: late ones and those for type checkers too."""
+    for node in ast.walk(ast.parse((root / file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [(alias.name, "") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = [package, *Path(file).parent.parts][: 1 + len(Path(file).parent.parts) - (node.level - 1)]
+            base = ".".join([*(above if node.level else []), *([node.module] if node.module else [])])
+            names = [(base, alias.name) for alias in node.names]
+        else:
+            continue
+        for module, name in names:
+            top, *rest = module.split(".")
+            yield Import(file, node.lineno, _file(root, [*rest, *([name] if name else [])]) if top == package else top)
+
+
+def _file(root: Path, parts: list[str]) -> str:
+    """The file that a dotted name leads to: a module, or a folder's own, whose attribute the last part may be."""
+    for kept in (parts, parts[:-1]):
+        path = Path(*kept)
+        if kept and (root / path.with_suffix(".py")).is_file():
+            return path.with_suffix(".py").as_posix()
+        if (root / path / FACE).is_file():
+            return (path / FACE).as_posix()
+    raise AssertionError(f"import of {'.'.join(parts)} leads nowhere")
+
+
+def room_of(file: str) -> int:
+    for number, room in enumerate(ROOMS):
+        if any(file == place or (place.endswith("/") and file.startswith(place)) for place in room):
+            return number
+    raise AssertionError(f"{file} lies in no room; give it one in ROOMS")
+
+
+def against_the_arrow(root: Path) -> list[str]:
+    """Imports from a later room, and circles within one."""
+    found, graph = [], {}
+    for file in files_of(root):
+        if file == FACE:
+            continue
+        targets = {each.target: each for each in imports_of(root, file) if each.target.endswith(".py")}
+        targets.pop(FACE, None)
+        for target, each in targets.items():
+            if room_of(target) > room_of(file):
+                found.append(f"{file}:{each.line} takes from {target}, of a later room")
+        graph[file] = {target for target in targets if target != file and (file, target) not in DOORS}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        found.append(f"circle: {' <- '.join(error.args[1])}")
+    return found
+
+
+# --- rooms ------------------------------------------------------------------------------------------------------------
+
+
+def test_there_is_one_arrow_between_the_rooms() -> None:
+    assert against_the_arrow(SRC) == []
+
+
+def test_every_late_door_is_there_and_late() -> None:
+    for file, target in DOORS:
+        assert target in {each.target for each in imports_of(SRC, file)}
+        top = {node.lineno for node in ast.parse((SRC / file).read_text(encoding="utf-8")).body}
+        assert not any(each.line in top for each in imports_of(SRC, file) if each.target == target)
+
+
+def test_the_face_takes_nothing_when_it_is_imported() -> None:
+    """All that stands at its top level is for type checkers."""
+    body = ast.parse((SRC / FACE).read_text(encoding="utf-8")).body
+    modules = [node.module for node in body if isinstance(node, ast.ImportFrom)]
+    assert sorted(map(str, modules)) == ["__future__", "typing"]
+    assert not any(isinstance(node, ast.Import) for node in body)
+
+
+def test_frameworks_are_imported_in_their_room_only() -> None:
+    places = {each.file for file in files_of(SRC) for each in imports_of(SRC, file) if each.target in FRAMEWORKS}
+    assert places == {"engines/fast.py"}  # found, so the test looks for the right thing
+
+
+HOUSE = {
+    "__init__.py": "from headstart.cli import main",  # exempt
+    "errors.py": "",
+    "types.py": "from headstart.errors import HeadstartError",
+    "data/__init__.py": "",
+    "data/load.py": "import os\nfrom headstart import __version__\nfrom headstart.types import Sample",
+    "data/tables.py": "from headstart.data import load",
+    "learn/__init__.py": "",
+    "learn/heads.py": "from headstart.data.load import decode\nimport headstart.errors",
+    "classifier.py": "from headstart.learn.heads import fit\ndef save():\n    from headstart.bundle import save",
+    "bundle.py": "from headstart.classifier import Classifier",
+    "cli.py": "import torch\nfrom headstart import classifier, errors",
+}
+
+
+def build(root: Path, changes: dict[str, str] | None = None) -> Path:
+    for file, text in (HOUSE | (changes or {})).items():
+        (root / file).parent.mkdir(exist_ok=True)
+        (root / file).write_text(text + "\n")
+    return root
+
+
+def test_a_sound_house_is_found_sound(tmp_path: Path) -> None:
+    assert against_the_arrow(build(tmp_path)) == []
+    assert [each.target for each in imports_of(tmp_path, "cli.py")] == ["torch", "classifier.py", "errors.py"]
+    assert [each.target for each in imports_of(tmp_path, "learn/heads.py")] == ["data/load.py", "errors.py"]
+    assert [each.target for each in imports_of(tmp_path, "data/tables.py")] == ["data/load.py"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"errors.py": "from headstart.types import Sample"}, "circle"),
+        ({"errors.py": "import headstart.cli"}, "errors.py:1 takes from cli.py"),
+        ({"data/load.py": "\nfrom headstart.learn.heads import fit"}, "data/load.py:2 takes from learn/heads.py"),
+        ({"data/load.py": "from headstart.learn import heads"}, "data/load.py:1 takes from learn/heads.py"),
+        ({"data/load.py": "from headstart import learn"}, "data/load.py:1 takes from learn/__init__.py"),
+        ({"data/load.py": "from ..learn import heads"}, "data/load.py:1 takes from learn/heads.py"),
+        ({"data/load.py": "from .. import bundle"}, "data/load.py:1 takes from bundle.py"),
+        ({"data/load.py": "def f():\n  if x:\n    import headstart.cli as c"}, "data/load.py:3 takes from cli.py"),
+        (
+            {"data/load.py": "if TYPE_CHECKING:\n  from headstart.bundle import save"},
+            "data/load.py:2 takes from bundle",
+        ),
+        ({"data/load.py": "from .tables import read"}, "circle"),
+        ({"data/load.py": "from . import tables"}, "circle"),
+        ({"data/load.py": "def late():\n  from headstart.data.tables import read"}, "circle"),
+        (
+            {"data/__init__.py": "from headstart.data.tables import read", "data/load.py": "import headstart.data"},
+            "circle",
+        ),
+        (
+            {"learn/heads.py": "def f():\n  from headstart.fitting import fit", "fitting.py": ""},
+            "takes from fitting.py",
+        ),
+    ],
+)
+def test_a_house_with_a_wrong_import_is_found_out(changes: dict[str, str], complaint: str, tmp_path: Path) -> None:
+    found = against_the_arrow(build(tmp_path, changes))
+    assert any(complaint in each for each in found), found
+
+
+def test_a_file_without_a_room_is_found_out(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"stray\.py lies in no room"):
+        against_the_arrow(build(tmp_path, {"stray.py": "import headstart.errors"}))
+
+
+# --- a light door -----------------------------------------------------------------------------------------------------
+
+HEAVY = ["PIL", "keras", "matplotlib", "numpy", "openvino", "pyarrow", "safetensors", "sklearn", "tensorflow", "torch"]
+
+
+@pytest.mark.parametrize(
+    ("action", "light"),
+    [
+        ("import headstart", [*HEAVY, "rich", "typer"]),
+        ("import headstart; dir(headstart); headstart.__version__", [*HEAVY, "rich", "typer"]),
+        ("import headstart; headstart.UsageError, headstart.Prediction", [*HEAVY, "rich", "typer"]),
+        ("import headstart.cli", HEAVY),
+        ("import sys; sys.argv = ['headstart', '--help']; import runpy; runpy.run_module('headstart')", HEAVY),
+    ],
+)
+def test_what_needs_no_photo_loads_no_framework(action: str, light: list[str]) -> None:
+    """In a fresh process; as the command line ends it, too."""
+    tell = "import sys, json, atexit; atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))"
+    done = subprocess.run([sys.executable, "-c", f"{tell}\n{action}"], check=True, capture_output=True, text=True)
+    assert "--help" not in action or "Usage: headstart" in done.stdout
+    loaded = set(json.loads(done.stderr.splitlines()[-1]))
+    assert "headstart" in loaded
+    assert sorted(loaded & set(light)) == []
+
+
+def test_even_the_whole_core_waits_with_openvino() -> None:
+    """Until there is a network to run; and nothing brings another framework in."""
+    names = [f"headstart.{file[:-3].replace('/', '.')}" for file in files_of(SRC) if not file.endswith("__main__.py")]
+    code = f"import sys, importlib as i, json; [i.import_module(m) for m in {names}]; print(json.dumps([*sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    loaded = set(json.loads(done.stdout))
+    assert {"numpy", "PIL", "headstart.engines.fast"} <= loaded
+    assert sorted(loaded & (FRAMEWORKS | {"matplotlib", "pyarrow", "sklearn"})) == []
+
+
+# --- the public face --------------------------------------------------------------------------------------------------
+
+
+def test_the_public_names_are_exactly_these() -> None:
+    assert headstart.__all__ == [
+        "Accuracy",
+        "CheckError",
+        "Classifier",
+        "DataError",
+        "Evaluation",
+        "HeadstartError",
+        "ImageSpec",
+        "MissingExtraError",
+        "Prediction",
+        "Problem",
+        "Sample",
+        "Table",
+        "UsageError",
+        "check",
+        "fit",
+        "load",
+        "open_source",
+        "pretrained",
+    ]
+    assert dir(headstart) == sorted([*headstart.__all__, "__version__"])
+
+
+def test_every_public_name_is_there_and_of_headstart() -> None:
+    for name in headstart.__all__:
+        thing = getattr(headstart, name)
+        assert thing.__name__ == name
+        assert thing.__module__.startswith("headstart.")
+    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+        _ = headstart.fitt
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    """What the face imports for them leads to what it gives at run time."""
+    seen: dict[str, str | None] = {}
+    for node in ast.walk(ast.parse((SRC / FACE).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("headstart."):
+            seen |= {alias.name: node.module for alias in node.names}
+    assert sorted(seen) == sorted(headstart.__all__)
+    for name, module in seen.items():
+        assert getattr(importlib.import_module(str(module)), name) is getattr(headstart, name)
+
+
+def undocumented(name: str, thing: Any) -> Iterator[str]:
+    """What of a function or class has no docstring of its own (a dataclass is given one that says nothing)."""
+    doc: str | None = thing.__dict__.get("__doc__") if inspect.isclass(thing) else thing.__doc__
+    if not doc or not doc.strip() or (inspect.isclass(thing) and doc.startswith(f"{thing.__name__}(")):
+        yield name
+    if inspect.isclass(thing) and not issubclass(thing, enum.Enum):
+        for key, member in vars(thing).items():
+            inner = member.__func__ if isinstance(member, classmethod | staticmethod) else member
+            if not key.startswith("_") and (inspect.isfunction(inner) or isinstance(inner, property)):
+                yield from undocumented(f"{name}.{key}", inner)
+
+
+def test_everything_public_says_what_it_is() -> None:
+    missing = [each for name in headstart.__all__ for each in undocumented(name, getattr(headstart, name))]
+    assert missing == []
+
+
+def test_what_says_nothing_is_found_out() -> None:
+    @dataclass
+    class Bare:
+        field: int
+
+        def method(self) -> None: ...
+
+        @property
+        def quality(self) -> int:
+            return 0
+
+        @classmethod
+        def of(cls) -> None:
+            """Said."""
+
+    assert list(undocumented("Bare", Bare)) == ["Bare", "Bare.method", "Bare.quality"]
+
+
+# --- what no file does ------------------------------------------------------------------------------------------------
+
+
+def dangers(source: str) -> Iterator[str]:
+    """What would execute something that was read. Names of pickle's opcodes are no danger; its readers are."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names if alias.name in UNPICKLERS - {"pickle"})
+                yield from (f"pickle as {alias.asname}" for alias in names if alias.name == "pickle" and alias.asname)
+            case ast.ImportFrom(module=module) if module in UNPICKLERS:
+                yield f"from {module}"
+            case ast.Attribute(value=ast.Name(id="pickle"), attr=attr) if not attr.isupper():
+                yield f"pickle.{attr}"
+            case ast.Attribute(value=ast.Name(id="torch"), attr="load"):
+                yield "torch.load"
+            case ast.Attribute(value=ast.Name(id="os"), attr="system" | "popen"):
+                yield "os.system"
+            case ast.Name(id="eval" | "exec" | "compile" | "__import__" as name):
+                yield name
+            case ast.keyword(arg="allow_pickle", value=value) if not (
+                isinstance(value, ast.Constant) and value.value is False
+            ):
+                yield "allow_pickle"
+            case ast.keyword(arg="shell", value=value) if not (isinstance(value, ast.Constant) and not value.value):
+                yield "shell"
+            case _:
+                pass
+
+
+UNPICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+
+@pytest.mark.parametrize("file", files_of(SRC))
+def test_no_file_executes_what_it_reads(file: str) -> None:
+    assert list(dangers((SRC / file).read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle\npickle.load(f)",
+        "import pickle\nloads = pickle.loads",
+        "import pickle as p\np.load(f)",
+        "from pickle import load",
+        "import joblib",
+        "eval('1')",
+        "run = exec",
+        "import torch\ntorch.load(f, weights_only=True)",
+        "import numpy as np\nnp.load(f, allow_pickle=True)",
+        "import numpy as np\nnp.load(f, allow_pickle=flag)",
+        "import os\nos.system('ls')",
+        "import subprocess\nsubprocess.run('ls', shell=True)",
+    ],
+)
+def test_what_executes_is_found_out(source: str) -> None:
+    assert list(dangers(source))
+
+
+@pytest.mark.parametrize("source", ["import pickle\npickle.MARK", "np.load(f, allow_pickle=False)", "model.eval()"])
+def test_what_does_not_execute_is_let_be(source: str) -> None:
+    assert not list(dangers(source))
+
+
+@pytest.mark.parametrize("file", files_of(SRC))
+def test_a_file_is_read_in_one_go(file: str) -> None:
+    assert len((SRC / file).read_text(encoding="utf-8").splitlines()) <= LONGEST
