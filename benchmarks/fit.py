@@ -49,7 +49,9 @@ def main() -> None:
     for name, took in shares.items():
         print(f"  {name:<46}{took:6.2f} s {took / whole:5.0%}")
     again = median([run.work for run in warm])
-    print(f"second fit on the same photos: {again:.2f} s of work; as a process {spread([run.seconds for run in warm])} s")
+    print(
+        f"second fit on the same photos: {again:.2f} s of work; as a process {spread([run.seconds for run in warm])} s"
+    )
 
     network = int(a[0].output["images"]) * 2 * _multiply_adds() / peak
     limit, features = decoding + network, median([run.stages["features"] for run in a])

@@ -152,7 +152,7 @@ def finish(name: str, result: dict[str, Any], goals: Sequence[Goal], options: ar
         bound = f"at least {goal.least:g}" if goal.least > -float("inf") else f"at most {goal.most:g}"
         word = "quick" if options.quick else "met" if goal.met else "MISSED"
         print(f"{word:<8}{goal.what}: {goal.value:.4g} ({bound})")
-    about = _about(name)
+    about = _about(name, options)
     print(f"\n{about['date']}, commit {about['commit']}, {about['machine']['cores']} cores, {about['machine']['cpu']}")
     path = options.out or (None if options.quick else RESULTS / f"{name}.json")
     if path is None:
@@ -165,14 +165,14 @@ def finish(name: str, result: dict[str, Any], goals: Sequence[Goal], options: ar
     sys.exit(not options.quick and not all(goal.met for goal in goals))
 
 
-def _about(name: str) -> dict[str, Any]:
+def _about(name: str, options: argparse.Namespace) -> dict[str, Any]:
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+"]  # + where files differ from the commit
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    arguments = [word for word in sys.argv[1:] if not word.startswith(("/", "--out"))]
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit or "unknown",
-        "command": " ".join(["python", f"benchmarks/{name}.py", *arguments]),
+        "command": f"python benchmarks/{name}.py",
+        "options": {key: value for key, value in vars(options).items() if key != "out"},
         "machine": {
             "cpu": _cpu(),
             "cores": len(os.sched_getaffinity(0)),
@@ -189,9 +189,11 @@ def _cpu() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    about = dict(map(str.strip, line.split(":", 1)) for line in lines if ":" in line)
+    about = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     name = about.get("model name", platform.machine())
-    special = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in about.get("flags", "").split()]
+    special = [
+        flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in about.get("flags", "").split()
+    ]
     return f"{name}, family {about.get('cpu family', '?')} model {about.get('model', '?')} ({' '.join(special)})"
 
 

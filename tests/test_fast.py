@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -498,3 +500,38 @@ def test_without_images_precision_stays_as_it_is() -> None:
     network = network_for(small_trunk(False), precision="bf16")
     assert network.check_precision(photos(0)) == 0.0
     assert network.precision == "bf16"
+
+
+TWO_THREADS_AT_ONCE = """
+import sys, threading
+import numpy as np
+from headstart.backbones.blueprint import Builder
+from headstart.engines.fast import FastNetwork
+from headstart.types import ImageSpec
+
+b = Builder()
+b.classifier(b.act("input", "act", "relu"), 2, 0.0)
+weights = {"logits.weight": np.ones((2, 3), np.float32), "logits.bias": np.zeros(2, np.float32)}
+network = FastNetwork(b.build("tiny", 8), weights, ImageSpec(8), "fp32")
+sys.setswitchinterval(1e-6)
+together = threading.Barrier(4)
+
+def run():
+    together.wait()
+    network.forward(np.zeros((1, 8, 8, 3), np.uint8))
+
+threads = [threading.Thread(target=run) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(int("openvino_telemetry" in sys.modules))
+"""
+
+
+def test_first_use_from_several_threads_neither_hangs_nor_wakes_the_telemetry() -> None:
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", TWO_THREADS_AT_ONCE], capture_output=True, text=True, timeout=60, check=True
+        )
+        assert done.stdout.strip() == "0"

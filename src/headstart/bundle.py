@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import tempfile
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,15 @@ from headstart.card import model_card
 from headstart.classifier import Classifier, Golden
 from headstart.data.load import KEY
 from headstart.data.sources import PathLike
-from headstart.engines.base import Network
-from headstart.errors import CheckError, UsageError
+from headstart.data.tables import printable
+from headstart.engines.base import ENGINES, PRECISIONS, Network
+from headstart.errors import CheckError, HeadstartError, MissingExtraError, UsageError, did_you_mean
 from headstart.learn.unknown import Unknown
 from headstart.types import ImageSpec
 
 FORMAT = 1
 CONFIG, MODEL, GOLDEN, CARD = "config.json", "model.safetensors", "golden.safetensors", "README.md"
+PREFIX = ".headstart-"  # of a bundle on its way
 _CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # what systems leave in a folder that was looked into
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}  # of golden logits, relative to the largest
 
@@ -46,7 +47,7 @@ def save(classifier: Classifier, path: PathLike) -> Path:
     beside: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", dir=target.parent))
+        beside = Path(tempfile.mkdtemp(prefix=PREFIX, dir=target.parent))
         _write(classifier, beside)
         beside.chmod(0o755)
         _put(beside, target)
@@ -61,16 +62,16 @@ def save(classifier: Classifier, path: PathLike) -> Path:
 def why_not_writable(path: PathLike) -> str | None:
     """A sentence if a bundle cannot be put at ``path``, before any work is done for it."""
     target = Path(os.path.realpath(path))
-    if target.is_dir() and (others := _others(target)):
-        return (
-            f"'{target}' is a folder with other things in it ('{printable(others[0])}' first); they are not "
-            "overwritten. Choose another place: --out MODEL"
-        )
-    if target.exists() and not target.is_dir():
-        return f"'{target}' is a file. A model is a folder; choose another place: --out MODEL"
-    above = next(folder for folder in target.parents if folder.exists())
-    try:  # permission bits say little of a read-only disk, a quota or what root may do
-        os.rmdir(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", dir=above))
+    above = next(folder for folder in (*target.parents, target) if folder.exists())
+    try:
+        if target.exists() and not target.is_dir():
+            return f"'{target}' is a file. A model is a folder; choose another place: --out MODEL"
+        if target.is_dir() and (others := _others(target)):
+            return (
+                f"'{target}' is a folder with other things in it ('{printable(others[0])}' first); they are not "
+                "overwritten. Choose another place: --out MODEL"
+            )
+        os.rmdir(tempfile.mkdtemp(prefix=PREFIX, dir=above))  # permission bits say little of a read-only disk or root
     except OSError as error:
         return f"'{above}' cannot be written to: {error.strerror}. Choose another place: --out MODEL"
     return None
@@ -125,6 +126,9 @@ def load(path: PathLike, *, engine: str = "fast", precision: str = "auto") -> Cl
             f"'{folder}' is not a model: expected a folder with {CONFIG}. "
             "Make one with: headstart fit PHOTOS --out MODEL"
         )
+    for name in (CONFIG, MODEL, GOLDEN):
+        if (folder / name).is_symlink():
+            raise CheckError(f"'{folder / name}' leads out of the model's folder; it is not read.")
     config = _read_config(folder)
     for name in (MODEL, GOLDEN):
         if not (folder / name).is_file():
@@ -133,11 +137,17 @@ def load(path: PathLike, *, engine: str = "fast", precision: str = "auto") -> Cl
             raise CheckError(
                 f"'{folder / name}' was altered: its SHA-256 is not the recorded one. Copy the whole folder again."
             )
+    for what, name, known in (("engine", engine, ENGINES), ("precision", precision, PRECISIONS)):
+        if name not in known:
+            raise UsageError(f"There is no {what} '{name}'. {did_you_mean(name, known)}")
     try:
         classifier = _assemble(config, read_weights(folder / MODEL), read_weights(folder / GOLDEN), engine, precision)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise CheckError(f"'{folder}' does not hold together: {type(error).__name__}: {error}.") from error
-    preflight(classifier, str(folder))
+        preflight(classifier, str(folder))
+    except (CheckError, MissingExtraError):
+        raise
+    except Exception as error:  # a made-up config can break the network's construction in any way
+        what = str(error) if isinstance(error, HeadstartError) else f"{type(error).__name__}: {error}"
+        raise CheckError(f"'{folder}' does not hold together: {' '.join(what.split())}") from error
     return classifier
 
 
@@ -203,7 +213,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         version, files = config["format"], config["files"]
         if not isinstance(version, int):
             raise TypeError("'format' is not a number")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckError(f"'{folder / CONFIG}' is damaged: {type(error).__name__}: {error}.") from error
     if version > FORMAT:
         raise UsageError(
@@ -214,16 +224,14 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise CheckError(
             f"'{folder / CONFIG}' names other files than {MODEL} and {GOLDEN}; only those two are ever read."
         )
-    for name in (MODEL, GOLDEN):
-        with suppress(OSError):
-            if (folder / name).is_symlink() or (folder / name).resolve().parent != folder.resolve():
-                raise CheckError(f"'{folder / name}' leads out of the model's folder; it is not read.")
     return dict(config)
 
 
 def _assemble(config: dict[str, Any], model: Arrays, golden: Arrays, engine: str, precision: str) -> Classifier:
     classes = tuple(str(config["id2label"][str(k)]) for k in range(len(config["id2label"])))
     blueprint = Blueprint.from_json(config["blueprint"])
+    if len(classes) != golden["logits"].shape[1]:
+        raise ValueError(f"{len(classes)} class names for {golden['logits'].shape[1]} logits")
     image = config["image"] | {key: tuple(config["image"][key]) for key in ("mean", "std")}
     spec = ImageSpec(**image)
     network = {name.removeprefix("network."): array for name, array in model.items() if name.startswith("network.")}
@@ -247,7 +255,7 @@ def _assemble(config: dict[str, Any], model: Arrays, golden: Arrays, engine: str
         classes,
         unknown,
         tuple(kept["photos"]) if kept is not None else (),
-        dict(config["fit"]),
+        {**config["fit"]},
         Golden(golden["images"], golden["logits"]),
         frozenset(row.tobytes() for row in model["fitted_on"]),
         engine,

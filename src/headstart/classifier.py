@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -86,11 +86,19 @@ class Classifier:
             best = int(item.probabilities.argmax())
             yield Prediction(item.name, self.classes_[best], float(item.probabilities[best]), self._strange(item))
 
-    def evaluate(self, data: Images, labels: Sequence[str] | None = None, *, fitted_on_too: bool = False) -> Evaluation:
+    def evaluate(
+        self,
+        data: Images,
+        labels: Sequence[str] | None = None,
+        *,
+        fitted_on_too: bool = False,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Evaluation:
         """Hold the classifier against labelled images: those of a source, or ``data`` with ``labels``.
 
         Of a source that has a test part (or else a validation part) only that part counts, and images that the
-        classifier was fitted on are passed over, unless ``fitted_on_too``.
+        classifier was fitted on are passed over, unless ``fitted_on_too``. ``progress`` is called with (stage, done, of
+        how many).
 
         Raises:
             DataError: a label that the classifier does not know, or no image to count.
@@ -105,7 +113,9 @@ class Classifier:
                 f"It knows: {', '.join(self.classes_[:10])}{' …' if len(self.classes_) > 10 else ''}."
             )
         rows, truth, strange, passed_over, unreadable = [], [], [], 0, 0
-        for sample, item in zip(table.samples, self._see(table), strict=True):
+        for done, (sample, item) in enumerate(zip(table.samples, self._see(table), strict=True), 1):
+            if progress:
+                progress("images", done, len(table))
             if isinstance(item, Problem):
                 unreadable += 1
             elif item.key in self.fitted_on and not fitted_on_too:

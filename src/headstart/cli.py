@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,8 +28,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Data = Annotated[str, typer.Argument(help="Folder of class folders, CSV, Parquet or IDX file, or a named set.")]
-Model = Annotated[str, typer.Argument(help="A model's folder, or a backbone's name for its own ImageNet classes.")]
+Data = Annotated[
+    str, typer.Argument(metavar="DATA", help="Folder of class folders, CSV, Parquet or IDX file, or a named set.")
+]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A model's folder, or a backbone's name for its own ImageNet classes.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Backbone = Annotated[str, typer.Option(help="See: headstart backbones.")]
 Weights = Annotated[str | None, typer.Option(metavar="FILE", help="Weights of your own: .safetensors or .pth.")]
@@ -43,18 +49,28 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        code = app(args=arguments, standalone_mode=False)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a name that the terminal has no letters for is no reason to stop
+                stream.reconfigure(errors="backslashreplace")
+        code = app(args=arguments, prog_name="headstart", standalone_mode=False)
+        sys.stdout.flush()
     except HeadstartError as error:
         if debug:
             raise
-        _say(f"headstart: {error}")
+        _say(str(error))
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _say("headstart: interrupted. What was computed is kept: the same command goes on from there.")
+        _say("interrupted. What was computed is kept: the same command goes on from there.")
         code = 130
     except BrokenPipeError:  # whoever read the output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _mute()
         code = 0
+    except OSError as error:  # a disk or a file gave up where nothing better could be said
+        if debug:
+            raise
+        _say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.")
+        _mute()
+        code = UsageError.exit_code
     except Exception as error:
         if debug:
             raise
@@ -66,8 +82,14 @@ def _unforeseen(error: Exception) -> int:
     if hasattr(error, "exit_code") and hasattr(error, "show"):  # the command line itself was wrong
         error.show()
         return int(error.exit_code)
-    _say(f"headstart: {type(error).__name__}: {error}. This was not foreseen; with --debug it shows where it happened.")
+    _say(f"{type(error).__name__}: {error}. This was not foreseen; with --debug it shows where it happened.")
     return 1
+
+
+def _mute() -> None:
+    """Let nothing that is still in the buffer of standard output complain on the way out."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _version(wanted: bool) -> None:
@@ -177,7 +199,8 @@ def evaluate(
     from headstart import screens
 
     classifier = _open(model, weights, engine, precision)
-    result = classifier.evaluate(data, fitted_on_too=fitted_on_too)
+    with screens.progress() as report:
+        result = classifier.evaluate(data, fitted_on_too=fitted_on_too, progress=report)
     answer = asdict(result) | {
         "accuracy": result.accuracy.value,
         "interval": [result.accuracy.low, result.accuracy.high],
@@ -284,10 +307,14 @@ def _open(model: str, weights: str | None, engine: str, precision: str) -> Class
 
 def _answer(answer: dict[str, Any], as_json: bool, screen: Callable[[], None]) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        sys.stdout.write(
+            json.dumps(answer) + "\n"
+        )  # in ASCII: any stream carries it, and no name in it breaks the line
     else:
         screen()
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    from headstart.terminal import one_line
+
+    sys.stderr.write(f"headstart: {one_line(text)}\n")

@@ -17,15 +17,15 @@ from headstart.backbones.blueprint import FEATURES, LOGITS
 from headstart.backbones.catalogue import DEFAULT, Pretrained, load_pretrained
 from headstart.backbones.weights import weights_digest
 from headstart.classifier import Classifier, Golden, Images, labelled_table
-from headstart.data.load import decode
+from headstart.data.load import fetch
 from headstart.data.sources import PathLike
 from headstart.data.split import FEWEST, hold_out, join
 from headstart.engines.fast import FastNetwork
-from headstart.errors import DataError, UsageError
+from headstart.errors import DataError, UsageError, did_you_mean
 from headstart.learn.calibrate import softmax
 from headstart.learn.evaluate import evaluate
 from headstart.learn.features import Features, extract
-from headstart.learn.heads import HeadFit, fit_head
+from headstart.learn.heads import HEADS, PRIORS, HeadFit, fit_head
 from headstart.learn.neighbours import near_duplicates
 from headstart.learn.paths import Design, blocks
 from headstart.learn.unknown import Unknown, fit_unknown
@@ -72,8 +72,7 @@ def fit(
         UsageError: a path, name or setting that is not there or out of range.
         DataError: the photos do not make two classes with two photos each.
     """
-    if not 0 <= holdout <= 0.9:
-        raise UsageError(f"--holdout: expected a share from 0 to 0.9. Received: {holdout}.")
+    _check_settings(head, prior, holdout, seed)
     clock = _Clock()
     with clock("open"):
         table = labelled_table(data, labels)
@@ -122,6 +121,17 @@ def fit(
         frozenset(features.keys[row] for row in train.tolist()),
         precision=network.precision,
     )
+
+
+def _check_settings(head: str, prior: str, holdout: float, seed: int) -> None:
+    """What can be known to be wrong before any image is looked at."""
+    if not 0 <= holdout <= 0.9:
+        raise UsageError(f"--holdout: expected a share from 0 to 0.9. Received: {holdout}.")
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"--seed: expected a whole number from 0. Received: {seed}.")
+    for what, name, known in (("head", head, HEADS), ("prior", prior, PRIORS)):
+        if name not in known:
+            raise UsageError(f"There is no {what} '{name}'. {did_you_mean(name, known)}")
 
 
 def _called(data: Images, table: Table) -> str:
@@ -224,7 +234,8 @@ def _evaluate(features: Features, plan: _Plan, fitted: HeadFit, unknown: Unknown
 def _golden(table: Table, network: FastNetwork, train: NDArray[np.int_], fitted: HeadFit) -> Golden:
     """A few training images, with their logits in fp32, which every engine must give again."""
     places = train[np.unique(np.linspace(0, len(train) - 1, GOLDEN).astype(int))]
-    images = np.stack([decode(table.read(int(place)), network.spec) for place in places])
+    read = [fetch(table, int(place), network.spec).pixels for place in places]
+    images = np.stack([pixels for pixels in read if pixels is not None])
     exact = network if network.precision == "fp32" else network.at_precision("fp32")
     return Golden(images, fitted.head.logits(exact.forward(images, FEATURES)))
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from headstart.terminal import Rows, console, one_line, plural, quoted
 from headstart.types import Accuracy, Evaluation, Prediction, Problem
 
 if TYPE_CHECKING:
@@ -55,58 +56,57 @@ def progress() -> Iterator[Report]:
 
 def show_fit(model: Classifier, answer: dict[str, Any]) -> None:
     """The summary of a fit."""
-    out, record = _console(), model.record
-    grid = _grid()
+    out, record = console(), model.record
+    rows = Rows()
     result = record["result"]
     data = f"{record['images']} images in {len(model.classes_)} classes, {record['train']} fitted on"
-    grid.add_row("data", Text(f"{_line(record['data'])}: {data}"))
+    rows.add("data", Text(f"{one_line(record['data'])}: {data}"))
     if result is None:
         alone = record["left_one_out"]
-        grid.add_row("accuracy", Text("none: too few images to hold any out", "bold yellow"))
-        grid.add_row(
-            "",
-            f"with each left out in turn {alone['accuracy']:.1%} of {alone['images']}, the settings chosen on them too",
+        why = "too few images to hold any out" if record["holdout"] else "no image was held out"
+        rows.add("accuracy", Text(f"none: {why}", "bold yellow"))
+        rows.add(
+            "", f"each left out in turn: {alone['accuracy']:.1%} of {alone['images']}, the settings chosen on them"
         )
     else:
-        _add_figures(grid, result["accuracy"], result["unknown"], result["calibration_error"])
+        _add_figures(rows, result["accuracy"], result["unknown"], result["calibration_error"])
         where = "held out" if record["test_part"] == "held out" else f"of the {record['test_part']} part"
-        grid.add_row("", Text(f"measured on {result['accuracy']['images']} images {where}, never fitted on", "dim"))
-        _add_confusions(grid, [(c["truth"], c["label"], c["images"]) for c in result["confusions"]])
-    _add_left_out(grid, [Problem(**problem) for problem in record["left_out"]])
+        rows.add("", Text(f"measured on {result['accuracy']['images']} images {where}, never fitted on", "dim"))
+        _add_confusions(rows, [(c["truth"], c["label"], c["images"]) for c in result["confusions"]])
+    _add_left_out(rows, [Problem(**problem) for problem in record["left_out"]])
     if record["near_duplicates"]:
-        grid.add_row(
-            "look-alikes", f"{record['near_duplicates']} images have a near copy, kept on the same side of the split"
-        )
+        side = ", kept on the same side of the split" if result else ""
+        rows.add("look-alikes", f"{record['near_duplicates']} images have a near copy{side}")
     stages = record["seconds"]
     rate = f" ({record['computed'] / stages['features']:.0f} images/s)" if record["computed"] else " (from the cache)"
     shown = [f"{name} {took:.1f}{rate if name == 'features' else ''}" for name, took in stages.items() if took >= 0.05]
-    grid.add_row("seconds", Text(f"{answer['seconds']:.1f}", "bold") + Text(f"  = {' + '.join(shown)}", "dim"))
+    rows.add("seconds", Text(f"{answer['seconds']:.1f}", "bold") + Text(f"  = {' + '.join(shown)}", "dim"))
     if record["store_problem"]:
-        grid.add_row("cache", Text(record["store_problem"], "yellow"))
+        rows.add("cache", Text(record["store_problem"], "yellow"))
     precision = (
         f"{record['backbone']} at {record['pixels']} pixels, {record['precision']}; head {record['head']['kind']}"
     )
-    grid.add_row("network", precision)
-    grid.add_row("model", Text(answer["model"], "bold"))
-    grid.add_row("next", Text(f"headstart predict {_quoted(answer['model'])} PHOTO …", "cyan"))
-    out.print(grid)
+    rows.add("network", precision)
+    rows.add("model", Text(one_line(answer["model"]), "bold"), whole=True)
+    rows.add("next", Text(f"headstart predict {quoted(answer['model'])} PHOTO …", "cyan"), whole=True)
+    rows.show(out)
 
 
 def show_evaluation(result: Evaluation) -> None:
     """How a model did."""
-    grid = _grid()
-    _add_figures(grid, asdict(result.accuracy), result.unknown, result.calibration_error)
-    grid.add_row("macro F1", f"{result.macro_f1:.3f}")
-    grid.add_row("log-likelihood", f"{-result.nll:.3f} a photo")
+    rows = Rows()
+    _add_figures(rows, asdict(result.accuracy), result.unknown, result.calibration_error)
+    rows.add("macro F1", f"{result.macro_f1:.3f}")
+    rows.add("log-likelihood", f"{-result.nll:.3f} a photo")
     apart = [
         f"{n} {what}" for n, what in ((result.passed_over, "it was fitted on"), (result.unreadable, "unreadable")) if n
     ]
-    grid.add_row("images", f"{result.accuracy.images}{' (not counted: ' + ', '.join(apart) + ')' if apart else ''}")
-    _add_confusions(grid, [(c.truth, c.label, c.images) for c in result.confusions])
+    rows.add("images", f"{result.accuracy.images}{' (not counted: ' + ', '.join(apart) + ')' if apart else ''}")
+    _add_confusions(rows, [(c.truth, c.label, c.images) for c in result.confusions])
     worst = sorted(result.per_class.items(), key=lambda item: item[1].value)[:FEW]
     if len(result.per_class) > 2:
-        grid.add_row("hardest", Text(", ".join(f"{_line(name)} {figure.value:.0%}" for name, figure in worst)))
-    _console().print(grid)
+        rows.add("hardest", Text(", ".join(f"{one_line(name)} {figure.value:.0%}" for name, figure in worst)))
+    rows.show(console())
 
 
 def show_prediction(item: Prediction, as_json: bool) -> None:
@@ -114,9 +114,12 @@ def show_prediction(item: Prediction, as_json: bool) -> None:
     if as_json:
         _json(asdict(item))
         return
-    label = Text(f"{'unknown' if item.unknown else _line(item.label):<24}", "yellow" if item.unknown else "bold")
-    guess = f"   (nearest: {_line(item.label)})" if item.unknown else ""
-    _console().print(label + Text(f" {item.probability:6.1%}  {_line(item.path)}{guess}"), soft_wrap=True)
+    label, sure, path = one_line(item.label), f"{item.probability:6.1%}", one_line(item.path)
+    if item.unknown:
+        line = Text(f"{'unknown':<24}", "yellow") + Text(f" {'':6}  {path}   (nearest: {label}, {sure.strip()})")
+    else:
+        line = Text(f"{label:<24}", "bold") + Text(f" {sure}  {path}")
+    console().print(line, soft_wrap=True)
 
 
 def show_problem(item: Problem, as_json: bool) -> None:
@@ -124,24 +127,24 @@ def show_problem(item: Problem, as_json: bool) -> None:
     if as_json:
         _json({"path": item.name, "error": item.kind, "detail": item.detail})
     else:
-        sys.stderr.write(f"{item.kind}: {_line(item.name)}: {_line(item.detail)}\n")
+        sys.stderr.write(f"{item.kind}: {one_line(item.name)}: {one_line(item.detail)}\n")
 
 
 def show_health(health: Health, data: str) -> None:
     """What `headstart check` found."""
-    out, grid = _console(), _grid()
+    out, rows = console(), Rows()
     sizes = sorted(health.classes.items(), key=lambda item: -item[1])
-    grid.add_row("images", f"{health.images} in {len(sizes)} classes")
+    rows.add("images", f"{health.images} in {len(sizes)} classes")
     if sizes:
         largest, smallest = sizes[0], sizes[-1]
-        text = f"{_line(largest[0])} has most ({largest[1]}), {_line(smallest[0])} fewest ({smallest[1]})"
-        grid.add_row("balance", Text(text, "yellow" if health.imbalanced else ""))
+        text = f"{one_line(largest[0])} has most ({largest[1]}), {one_line(smallest[0])} fewest ({smallest[1]})"
+        rows.add("balance", Text(text, "yellow" if health.imbalanced else ""))
     if len(health.splits) > 1:
-        grid.add_row("parts", ", ".join(f"{name or 'none'} {sum(of.values())}" for name, of in health.splits.items()))
+        rows.add("parts", ", ".join(f"{name or 'none'} {sum(of.values())}" for name, of in health.splits.items()))
     if health.tiny_classes:
-        names = ", ".join(_line(name) for name in health.tiny_classes[:FEW])
-        grid.add_row("tiny classes", Text(f"{len(health.tiny_classes)}: {names}{_more(health.tiny_classes)}", "yellow"))
-    out.print(grid)
+        names = ", ".join(one_line(name) for name in health.tiny_classes[:FEW])
+        rows.add("tiny classes", Text(f"{len(health.tiny_classes)}: {names}{_more(health.tiny_classes)}", "yellow"))
+    rows.show(out)
     _list(out, "cannot be read", health.unreadable)
     _list(out, "named as what they are not (read all the same)", health.wrong_names)
     _list(out, "passed over", health.passed_over)
@@ -151,8 +154,11 @@ def show_health(health: Health, data: str) -> None:
         health.unreadable or health.wrong_names or health.passed_over or health.duplicates or health.near_duplicates
     )
     if fine:
-        out.print(Text("Every image can be read, and none is repeated.", "green"))
-    out.print(Text(f"next           headstart fit {_quoted(data)}", "cyan"))
+        out.print(Text("\nEvery image can be read, and none is repeated.", "green"))
+    last = Rows()
+    last.add("next", Text(f"headstart fit {quoted(data)}", "cyan"), whole=True)
+    out.print()
+    last.show(out)
 
 
 def blueprint_rows(blueprint: Blueprint, pixels: int | None) -> dict[str, Any]:
@@ -180,8 +186,8 @@ def show_blueprint(blueprint: Blueprint, pixels: int | None) -> None:
         table.add_column(title, justify="right")
     for node, row in zip(blueprint.nodes, answer["layers"], strict=True):
         counts = (f"{row[key]:,}" if row[key] else "" for key in ("parameters", "multiply_adds"))
-        table.add_row(row["name"], _describe(node.op, dict(node.attrs)), " × ".join(map(str, row["shape"])), *counts)
-    out = _console()
+        table.add_row(row["name"], _describe(node.op, dict(node.attrs)), "×".join(map(str, row["shape"])), *counts)
+    out = console()
     out.print(table)
     out.print(
         Text(f"{answer['name']} at {answer['pixels']} pixels: ", "bold")
@@ -228,20 +234,32 @@ def backbone_rows() -> list[dict[str, Any]]:
 def show_backbones(rows: Sequence[dict[str, Any]]) -> None:
     """`headstart backbones`."""
     table = Table("name", box=None, header_style="bold", pad_edge=False)
-    for title in ("parameters", "multiply-adds", "features", "pixels"):
+    for title in ("parameters", "multiply-adds", "pixels"):
         table.add_column(title, justify="right")
     for title in ("licence", "weights"):
         table.add_column(title)
     for row in rows:
-        name = Text(row["name"], "bold" if row["default"] else "") + Text(" (default)" if row["default"] else "", "dim")
+        name = Text(row["name"], "bold" if row["default"] else "")
         millions = (f"{row[key] / 1e6:.1f} M" for key in ("parameters", "multiply_adds"))
-        table.add_row(name, *millions, str(row["features"]), str(row["pixels"]), row["licence"], row["weights"])
-    _console().print(table)
+        weights = {"at hand": "at hand", "--weights FILE": "your file"}.get(row["weights"], "to install")
+        table.add_row(name, *millions, str(row["pixels"]), row["licence"], weights)
+    out = console()
+    out.print(table)
+    default = next(row["name"] for row in rows if row["default"])
+    out.print(f"\n{default} is what fit takes by itself.")
+    for row in rows:
+        if row["weights"] != "at hand":
+            what = (
+                f"headstart fit DATA --backbone {row['name']} --weights FILE"
+                if row["weights"].startswith("--")
+                else row["weights"]
+            )
+            out.print(f"{row['name']}: {what}", soft_wrap=True)
 
 
 def show_cache(spaces: Sequence[SpaceInfo], freed: int | None) -> None:
     """`headstart cache`."""
-    out = _console()
+    out = console()
     if freed is not None:
         out.print(f"Freed {freed / 1e6:.1f} MB.")
     if not spaces:
@@ -260,29 +278,27 @@ def show_cache(spaces: Sequence[SpaceInfo], freed: int | None) -> None:
     out.print(f"{sum(space.size for space in spaces) / 1e6:.1f} MB in all. Remove with: headstart cache --prune")
 
 
-def _add_figures(grid: Table, accuracy: dict[str, Any], unknown: float, calibration_error: float) -> None:
+def _add_figures(rows: Rows, accuracy: dict[str, Any], unknown: float, calibration_error: float) -> None:
     figure = Accuracy(**accuracy)
     interval = f"   95 % interval {figure.low:.1%} to {figure.high:.1%}"
-    grid.add_row("accuracy", Text(f"{figure.value:.1%}", "bold green") + Text(interval))
-    grid.add_row(
-        "probabilities", f"off by {calibration_error:.1%} on average; {unknown:.1%} of the images called unknown"
-    )
+    rows.add("accuracy", Text(f"{figure.value:.1%}", "bold green") + Text(interval))
+    rows.add("probabilities", f"off by {calibration_error:.1%} on average; {unknown:.1%} of the images called unknown")
 
 
-def _add_confusions(grid: Table, confusions: Sequence[tuple[str, str, int]]) -> None:
+def _add_confusions(rows: Rows, confusions: Sequence[tuple[str, str, int]]) -> None:
     for place, (truth, label, images) in enumerate(confusions[:5]):
-        grid.add_row("" if place else "confused", Text(f"{images} × {_line(truth)} taken for {_line(label)}"))
+        rows.add("" if place else "confused", Text(f"{images} × {one_line(truth)} taken for {one_line(label)}"))
     if len(confusions) > 5:
-        grid.add_row("", Text(f"and {sum(count for _, _, count in confusions[5:])} others", "dim"))
+        rows.add("", Text(f"and {sum(count for _, _, count in confusions[5:])} others", "dim"))
 
 
-def _add_left_out(grid: Table, problems: Sequence[Problem]) -> None:
+def _add_left_out(rows: Rows, problems: Sequence[Problem]) -> None:
     for place, (kind, count) in enumerate(Counter(problem.kind for problem in problems).most_common()):
         first = next(problem for problem in problems if problem.kind == kind)
         text = Text(f"{count} {kind}", "yellow") + Text(
-            f": {_line(first.name)}{' …' if count > 1 else ''} ({_line(first.detail)})"
+            f": {one_line(first.name)}{' …' if count > 1 else ''} ({one_line(first.detail)})"
         )
-        grid.add_row("" if place else "left out", text)
+        rows.add("" if place else "left out", text)
 
 
 def _list(out: Console, title: str, problems: Sequence[Problem]) -> None:
@@ -290,7 +306,7 @@ def _list(out: Console, title: str, problems: Sequence[Problem]) -> None:
         out.print(Text(f"\n{len(problems)} {title}", "bold yellow"))
         for problem in problems[:FEW]:
             out.print(
-                Text(f"  {problem.kind:<11} {_line(problem.name)}  ") + Text(_line(problem.detail), "dim"),
+                Text(f"  {problem.kind:<11} {one_line(problem.name)}  ") + Text(one_line(problem.detail), "dim"),
                 soft_wrap=True,
             )
         if len(problems) > FEW:
@@ -301,10 +317,10 @@ def _repeats(out: Console, title: str, repeats: Sequence[Repeat]) -> None:
     if not repeats:
         return
     images = sum(len(repeat.names) for repeat in repeats)
-    out.print(Text(f"\n{images} {title}, in {len(repeats)} groups", "bold yellow"))
+    out.print(Text(f"\n{images} {title}, in {len(repeats)} group{plural(len(repeats))}", "bold yellow"))
     worst = {"across classes": 0, "across splits": 1, "same class": 2}
     for repeat in sorted(repeats, key=lambda repeat: worst[repeat.relation])[:FEW]:
-        names = "  =  ".join(_line(name) for name in repeat.names[:3]) + (
+        names = "  =  ".join(one_line(name) for name in repeat.names[:3]) + (
             f"  … {len(repeat.names)} in all" if len(repeat.names) > 3 else ""
         )
         out.print(
@@ -319,30 +335,8 @@ def _describe(op: str, attrs: dict[str, Any]) -> str:
     if op == "conv":
         kernel = "×".join(map(str, attrs["kernel"]))
         stride = f" / {attrs['stride']}" if attrs["stride"] > 1 else ""
-        return f"conv {kernel}{stride}{' depthwise' if attrs['groups'] > 1 else ''}"
+        return f"{'depthwise' if attrs['groups'] > 1 else 'conv'} {kernel}{stride}"
     return str(attrs.get("kind", op)).replace("_", " ")
-
-
-def _grid() -> Table:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True, min_width=13)
-    grid.add_column(overflow="fold")
-    return grid
-
-
-def _console() -> Console:
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-
-
-def _line(text: str) -> str:
-    """A name as one line that does nothing to a terminal."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
-
-
-def _quoted(path: str) -> str:
-    import shlex
-
-    return shlex.quote(path)
 
 
 def _more(names: Sequence[str]) -> str:
@@ -350,5 +344,5 @@ def _more(names: Sequence[str]) -> str:
 
 
 def _json(answer: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()

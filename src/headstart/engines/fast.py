@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -145,15 +146,32 @@ def choose_precision(precision: str) -> str:
     return "bf16" if "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "fp32"
 
 
-@functools.cache
-def _core() -> ov.Core:
-    import openvino as ov
+_starting = threading.Lock()
 
+
+def _core() -> ov.Core:
+    with _starting:
+        return _start()
+
+
+@functools.cache
+def _start() -> ov.Core:
+    """OpenVINO, imported without its telemetry, which would open a connection at once."""
+    waked = "openvino_telemetry" in sys.modules
+    if not waked:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # as if it were not installed
+    try:
+        import openvino as ov
+    finally:
+        if not waked:
+            del sys.modules["openvino_telemetry"]
+    ov.Type.u8.to_dtype()  # makes a table on first use; two threads that make it at once wait for each other for ever
     return ov.Core()
 
 
 def build(blueprint: Blueprint, weights: Weights, spec: ImageSpec, at: Sequence[str]) -> ov.Model:
     """An OpenVINO model: uint8 NHWC images in, the nodes ``at`` out; batch norm folded into convolutions."""
+    _core()
     import openvino as ov
     from openvino import opset13 as op
 
