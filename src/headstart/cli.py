@@ -44,6 +44,9 @@ Precision = Annotated[str, typer.Option(help="auto, bf16 or fp32.")]
 Engine = Annotated[str, typer.Option(help="What runs the network: fast.")]
 
 
+INTERRUPTED = 130
+
+
 def main() -> None:
     """Run a command and end with its exit code; errors are a sentence, never a traceback (but with --debug)."""
     debug = "--debug" in sys.argv
@@ -54,6 +57,8 @@ def main() -> None:
                 stream.reconfigure(errors="backslashreplace")
         code = app(args=arguments, prog_name="headstart", standalone_mode=False)
         sys.stdout.flush()
+        if code == INTERRUPTED:  # typer turns Ctrl-C into an exit code
+            raise KeyboardInterrupt
     except HeadstartError as error:
         if debug:
             raise
@@ -61,7 +66,7 @@ def main() -> None:
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         _say("interrupted. What was computed is kept: the same command goes on from there.")
-        code = 130
+        code = INTERRUPTED
     except BrokenPipeError:  # whoever read the output has had enough
         _mute()
         code = 0
