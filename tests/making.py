@@ -30,7 +30,8 @@ def picture(kind: str, seed: int, size: int = 96) -> NDArray[np.uint8]:
         field = np.sin(pitch * 2 * (y + 0.1 * np.sin(9 * x + shift)))
     dark, light = rng.uniform(0, 90, 3), rng.uniform(150, 255, 3)
     image = dark + (light - dark) * (field[..., None] + 1) / 2 + rng.normal(0, 12, (size, size, 3))
-    return image.clip(0, 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = image.clip(0, 255).astype(np.uint8)
+    return pixels
 
 
 def packed(pixels: NDArray[np.uint8], kind: str = "PNG") -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from headstart.types import Evaluation, ImageSpec, Prediction, Problem, Table
 
 Images = PathLike | Sequence[PathLike] | NDArray[Any] | Sequence[NDArray[Any]] | Table
 Matrix = NDArray[np.floating]
+TOGETHER = 32  # images that are compared with the training photos at a time
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,12 @@ class Classifier:
 
     def predictions(self, images: Images) -> Iterator[Prediction | Problem]:
         """Image by image: label, probability and whether it is unlike the training photos; or what is wrong with it."""
-        for item in self._see(images):
+        for item, strange in self._judge(images):
             if isinstance(item, Problem):
                 yield item
                 continue
             best = int(item.probabilities.argmax())
-            yield Prediction(item.name, self.classes_[best], float(item.probabilities[best]), self._strange(item))
+            yield Prediction(item.name, self.classes_[best], float(item.probabilities[best]), strange)
 
     def evaluate(
         self,
@@ -112,8 +114,11 @@ class Classifier:
                 f"The classifier does not know {len(strangers)} of the labels, '{strangers[0]}' first. "
                 f"It knows: {', '.join(self.classes_[:10])}{' …' if len(self.classes_) > 10 else ''}."
             )
-        rows, truth, strange, passed_over, unreadable = [], [], [], 0, 0
-        for done, (sample, item) in enumerate(zip(table.samples, self._see(table), strict=True), 1):
+        probabilities = np.empty((len(table), len(self.classes_)))
+        truth: list[int] = []
+        unknown: list[bool] = []
+        passed_over = unreadable = 0
+        for done, (sample, (item, strange)) in enumerate(zip(table.samples, self._judge(table), strict=True), 1):
             if progress:
                 progress("images", done, len(table))
             if isinstance(item, Problem):
@@ -121,15 +126,15 @@ class Classifier:
             elif item.key in self.fitted_on and not fitted_on_too:
                 passed_over += 1
             else:
-                rows.append(item.probabilities)
+                probabilities[len(truth)] = item.probabilities
                 truth.append(place[sample.label])
-                strange.append(self._strange(item))
-        if not rows:
+                unknown.append(strange)
+        if not truth:
             raise DataError(
                 f"No image of '{table.root}' can be counted: of {len(table)}, {unreadable} cannot be read and the "
                 f"classifier was fitted on {passed_over}. Give it other photos, or ask for those too: --fitted-on-too"
             )
-        result = evaluate(np.stack(rows), np.array(truth), self.classes_, np.array(strange))
+        result = evaluate(probabilities[: len(truth)], np.array(truth), self.classes_, np.array(unknown))
         return replace(result, passed_over=passed_over, unreadable=unreadable)
 
     def score(self, data: Images, labels: Sequence[str] | None = None) -> float:
@@ -167,10 +172,18 @@ class Classifier:
                 raise DataError(f"'{item.name}' cannot be read: {item.detail}.")
             yield item
 
-    def _strange(self, seen: _Seen) -> bool:
-        if self.unknown is None:
-            return False
-        return bool(self.unknown.score(seen.x[None], seen.probabilities[None])[0] < self.unknown.threshold)
+    def _judge(self, images: Images) -> Iterator[tuple[_Seen | Problem, bool]]:
+        """Each image, and whether it is unlike the training photos: many at a time, which is one matrix product."""
+        items = self._see(images)
+        while batch := list(islice(items, TOGETHER)):
+            strange = iter(self._strange([item for item in batch if isinstance(item, _Seen)]))
+            yield from ((item, bool(next(strange)) if isinstance(item, _Seen) else False) for item in batch)
+
+    def _strange(self, seen: Sequence[_Seen]) -> NDArray[np.bool_]:
+        if self.unknown is None or not seen:
+            return np.zeros(len(seen), bool)
+        scores = self.unknown.score(np.stack([one.x for one in seen]), np.stack([one.probabilities for one in seen]))
+        return np.asarray(scores < self.unknown.threshold)
 
 
 @dataclass(frozen=True, slots=True)
