@@ -86,7 +86,7 @@ def fit(
     with clock("head"):
         train = np.flatnonzero(plan.train)
         labels_of = plan.labels[train]
-        sqrt = bool((features.values >= 0).all())
+        sqrt = bool(features.values.min() >= 0)
         fitted = fit_head(
             features.values,
             labels_of,

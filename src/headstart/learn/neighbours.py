@@ -77,17 +77,27 @@ class _Features:
     """Feature vectors, made unit length a few rows at a time: a copy of all would double the memory of a fit."""
 
     def __init__(self, values: Floats) -> None:
-        lengths: NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64))
+        self._values = values
+        lengths = np.empty(len(values))
+        for start in range(0, len(values), _TILE):
+            tile = values[start : start + _TILE].astype(np.float64)
+            lengths[start : start + _TILE] = np.sqrt(np.einsum("ij,ij->i", tile, tile))
         self.usable = np.isfinite(lengths) & (lengths > 0)
-        if not self.usable.all():
-            values = np.where(self.usable[:, None], values, 0)
-        self.values: NDArray[np.float32] = np.asarray(values, np.float32)
         self.lengths = np.where(self.usable, lengths, 1).astype(np.float32)
 
     def unit(self, rows: Rows) -> NDArray[np.float32]:
         """Unit vectors; zero where there is no direction."""
-        vectors: NDArray[np.float32] = self.values[rows] / self.lengths[rows, None]
+        vectors: NDArray[np.float32] = self._values[rows].astype(np.float32) / self.lengths[rows, None]
+        vectors[~self.usable[rows]] = 0
         return vectors
+
+    def cosines(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Cosines of some with all: (len(rows), N)."""
+        some, count = self.unit(rows), len(self.lengths)
+        cosines = np.empty((len(rows), count), np.float32)
+        for start in range(0, count, _TILE):
+            cosines[:, start : start + _TILE] = some @ self.unit(slice(start, start + _TILE)).T
+        return cosines
 
     def distance(self, i: NDArray[np.intp], j: NDArray[np.intp]) -> NDArray[np.float32]:
         """1 - cosine of pairs."""
@@ -134,15 +144,14 @@ def _inner(thumbs: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _typical(features: _Features, views: _Views, rows: NDArray[np.intp]) -> Units:
     """The set's units: median distances of a sample to the 5th neighbour among all, evident copies left out."""
     thumb, seen = [np.empty(0)], [np.empty(0)]
-    whole = views.whole
+    whole, cosines = views.whole, features.cosines(rows)
     for start in range(0, len(rows), 64):
         i = rows[start : start + 64]
         apart = whole.all_apart(i, whole)
         copies = (apart < SAME_THUMB) | (whole.all_apart(i, views.mirrored) < SAME_THUMB)
         left_out = copies | whole.flat | ~features.usable
         thumb.append(fifth(np.where(left_out, np.inf, apart)))
-        cosine = features.unit(i) @ features.values.T / features.lengths
-        seen.append(fifth(np.where(left_out, np.inf, 1 - cosine)))
+        seen.append(fifth(np.where(left_out, np.inf, 1 - cosines[start : start + 64])))
     return scale(np.concatenate(thumb), TYPICAL_THUMB), scale(np.concatenate(seen), TYPICAL_FEATURES)
 
 
