@@ -67,7 +67,7 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         _say("interrupted. What was computed is kept: the same command goes on from there.")
         code = INTERRUPTED
-    except BrokenPipeError:  # whoever read the output has had enough
+    except (BrokenPipeError, SystemExit):  # whoever read the output has had enough; typer and rich make it an exit
         _mute()
         code = 0
     except OSError as error:  # a disk or a file gave up where nothing better could be said
