@@ -21,11 +21,11 @@ from headstart.data.load import fetch
 from headstart.data.sources import PathLike
 from headstart.data.split import FEWEST, hold_out, join
 from headstart.engines.fast import FastNetwork
-from headstart.errors import DataError, UsageError, did_you_mean
+from headstart.errors import DataError, UsageError
 from headstart.learn.calibrate import softmax
 from headstart.learn.evaluate import evaluate
 from headstart.learn.features import Features, extract
-from headstart.learn.heads import HEADS, PRIORS, HeadFit, fit_head
+from headstart.learn.heads import HeadFit, check_names, fit_head
 from headstart.learn.neighbours import near_duplicates
 from headstart.learn.paths import Design, blocks
 from headstart.learn.unknown import Unknown, fit_unknown
@@ -129,9 +129,7 @@ def _check_settings(head: str, prior: str, holdout: float, seed: int) -> None:
         raise UsageError(f"--holdout: expected a share from 0 to 0.9. Received: {holdout}.")
     if not 0 <= seed < 2**63:
         raise UsageError(f"--seed: expected a whole number from 0. Received: {seed}.")
-    for what, name, known in (("head", head, HEADS), ("prior", prior, PRIORS)):
-        if name not in known:
-            raise UsageError(f"There is no {what} '{name}'. {did_you_mean(name, known)}")
+    check_names(head, prior)
 
 
 def _called(data: Images, table: Table) -> str:
@@ -210,10 +208,9 @@ def _drop_repeats(
     for row in [*np.flatnonzero(usable & held).tolist(), *np.flatnonzero(usable & ~held).tolist()]:
         first.setdefault(keys[row], row)
         labels.setdefault(keys[row], set()).add(samples[row].label)
-    again = [
-        int(row) for row in np.flatnonzero(usable).tolist() if first[keys[row]] != row and len(labels[keys[row]]) == 1
-    ]
-    torn = [int(row) for row in np.flatnonzero(usable).tolist() if len(labels[keys[row]]) > 1]
+    rows = np.flatnonzero(usable).tolist()
+    again = [row for row in rows if first[keys[row]] != row and len(labels[keys[row]]) == 1]
+    torn = [row for row in rows if len(labels[keys[row]]) > 1]
     drop(again, "duplicate", lambda row: f"the same file as '{samples[first[keys[row]]].name}'")
     drop(torn, "conflicting labels", lambda row: f"the same file is labelled {' and '.join(sorted(labels[keys[row]]))}")
 

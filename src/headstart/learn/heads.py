@@ -46,6 +46,13 @@ class HeadFit:
     logits: Matrix  # (R, K) calibrated, each from a head that did not see its row
 
 
+def check_names(kind: str, prior: str) -> None:
+    """Refuse a head or a prior that there is not."""
+    for what, name, known in (("head", kind, HEADS), ("prior", prior, PRIORS)):
+        if name not in known:
+            raise UsageError(f"There is no {what} '{name}'. {did_you_mean(name, known)}")
+
+
 def fit_head(
     features: Matrix,
     labels: Labels,
@@ -74,10 +81,7 @@ def fit_head(
         DataError: a class has fewer than two rows.
         UsageError: an unknown kind or prior.
     """
-    if kind not in HEADS:
-        raise UsageError(f"There is no head '{kind}'. {did_you_mean(kind, HEADS)}")
-    if prior not in PRIORS:
-        raise UsageError(f"There is no prior '{prior}'. {did_you_mean(prior, PRIORS)}")
+    check_names(kind, prior)
     counts = np.bincount(labels, minlength=classes)
     if classes < 2 or counts.min() < 2:
         raise DataError(
