@@ -116,7 +116,7 @@ def _multiply_adds() -> int:
     from headstart.backbones.catalogue import find_backbone
 
     backbone = find_backbone("mobilenet_v2")
-    return sum(backbone.blueprint().trunk(also=(backbone.middle,)).multiply_adds().values())
+    return sum(backbone.blueprint().trunk(backbone.layers).multiply_adds().values())
 
 
 def _peak(sizes: tuple[int, ...]) -> float:

@@ -70,7 +70,7 @@ def _width() -> int:
     from headstart.backbones.catalogue import DEFAULT, find_backbone
 
     backbone = find_backbone(DEFAULT)
-    return backbone.blueprint().trunk(also=(backbone.middle,)).shapes()[FEATURES][0]
+    return backbone.blueprint().trunk(backbone.layers).shapes()[FEATURES][0]
 
 
 def _write(source: Path, target: Path, size: int) -> None:

@@ -13,9 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headstart.backbones.blueprint import Blueprint, Node, conv_padding, same_padding
+from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.catalogue import BACKBONES
 from headstart.backbones.families.inverted import efficientnet_lite, mobilenet_v2, round_channels
+from headstart.backbones.ops import Node, padding_of, same_padding
 from headstart.errors import UsageError
 
 TIMM = {  # our name -> timm's
@@ -136,7 +137,7 @@ def test_a_value_that_an_attribute_cannot_have_is_refused(op: str, attribute: st
 
 def test_an_unknown_layer_is_refused_with_the_nearest() -> None:
     network = mobilenet_v2()
-    for ask in (network.__getitem__, network.upto, lambda name: network.trunk(also=(name,))):
+    for ask in (network.__getitem__, network.upto, lambda name: network.trunk((name,))):
         with pytest.raises(UsageError, match=r"blocks\.1\.0\.bn2"):
             ask("blocks.1.0.bn2.axt")
 
@@ -192,11 +193,11 @@ def test_shapes_follow_the_size_of_the_image(
     same = net(conv("a", "input", kernel=kernel, stride=stride), size=9)
     assert same.shapes(size)["a"] == (4, -(-size // stride), -(-size // stride))
     assert same.shapes() == same.shapes(9)
-    assert conv_padding(same["a"], size, size)[:2] == same_padding(size, kernel[0], stride)
-    assert conv_padding(same["a"], size, size)[2:] == same_padding(size, kernel[1], stride)
+    assert padding_of(same["a"], size, size)[:2] == same_padding(size, kernel[0], stride)
+    assert padding_of(same["a"], size, size)[2:] == same_padding(size, kernel[1], stride)
 
     node = conv("a", "input", kernel=kernel, stride=stride, padding=explicit)
-    assert conv_padding(node, size, size) == explicit
+    assert padding_of(node, size, size) == explicit
     top, bottom, left, right = explicit
     rows = len(range(0, size + top + bottom - kernel[0] + 1, stride))
     columns = len(range(0, size + left + right - kernel[1] + 1, stride))
@@ -220,7 +221,7 @@ def test_json_gives_an_equal_blueprint_back(name: str) -> None:
     backbone = BACKBONES[name]
     for blueprint in (
         backbone.blueprint(),
-        backbone.blueprint().trunk(also=(backbone.middle,)).with_head(7, sqrt=True),
+        backbone.blueprint().trunk(backbone.layers).with_head(7, sqrt=True),
         net(conv("a", "input", padding=(0, 1, 2, 3), kernel=(1, 3), bias=True)),
     ):
         again = Blueprint.from_json(json.loads(json.dumps(blueprint.to_json(), allow_nan=False)))
@@ -336,32 +337,34 @@ def test_upto_keeps_what_a_node_depends_on_and_nothing_else() -> None:
 
 def test_a_trunk_ends_with_its_features() -> None:
     network = net(*SMALL)
-    trunk = network.trunk()
-    assert trunk.layers == ("input", "a", "b", "c", "pooled", "features")
+    trunk = network.trunk(("c",))
+    assert trunk.layers == ("input", "a", "b", "c", "c.pooled", "features")
     assert trunk.shapes()["features"] == (4,)
     assert "logits.weight" not in trunk.weight_shapes()
 
-    wide = network.trunk(also=("a", "input"))
+    wide = network.trunk(("c", "a", "input"))
     assert wide.layers[-3:] == ("a.pooled", "input.pooled", "features")
-    assert wide["features"].inputs == ("pooled", "a.pooled", "input.pooled")  # its own come first
+    assert wide["features"].inputs == ("c.pooled", "a.pooled", "input.pooled")  # in the order asked for
     assert wide.shapes()["features"] == (4 + 4 + 3,)
     assert wide.weight_shapes() == trunk.weight_shapes()
 
 
-@pytest.mark.parametrize("also", [("logits",), ("pooled",), ("a", "a")])
-def test_a_trunk_takes_averages_of_layers_below_its_end_only(also: tuple[str, ...]) -> None:
+def test_a_trunk_takes_vectors_as_they_are_and_no_more_than_it_needs() -> None:
+    trunk = net(*SMALL).trunk(("pooled", "a"))
+    assert trunk.layers == ("input", "a", "b", "c", "pooled", "a.pooled", "features")
+    assert trunk["features"].inputs == ("pooled", "a.pooled")
+    assert net(*SMALL).trunk(("b",)).layers == ("input", "a", "b", "b.pooled", "features")
+
+
+@pytest.mark.parametrize("layers", [("a", "a"), ()])
+def test_a_trunk_needs_layers_and_each_once(layers: tuple[str, ...]) -> None:
     with pytest.raises(UsageError):
-        net(*SMALL).trunk(also=also)
-
-
-def test_a_network_without_an_average_at_its_end_has_no_trunk() -> None:
-    with pytest.raises(UsageError, match="no layer 'pooled'"):
-        net(conv("a", "input")).trunk()
+        net(*SMALL).trunk(layers)
 
 
 @pytest.mark.parametrize("sqrt", [False, True])
 def test_a_trunk_takes_a_new_head(sqrt: bool) -> None:
-    trunk = net(*SMALL).trunk(also=("a",))
+    trunk = net(*SMALL).trunk(("c", "a"))
     network = trunk.with_head(7, sqrt=sqrt)
     assert network.layers == (*trunk.layers, *(["head_sqrt"] if sqrt else []), "logits")
     assert network.shapes()["logits"] == (7,)
@@ -381,9 +384,9 @@ def test_every_catalogued_trunk_has_its_middle(name: str) -> None:
     assert network.name == backbone.name == name
     assert network.size == backbone.spec.size
     assert network.shapes()["logits"] == (1000,)
-    middle = network.shapes()[backbone.middle]
-    assert middle[1] == -(-network.size // 32)  # halfway in depth, at the last resolution
-    assert network.trunk(also=(backbone.middle,)).shapes()["features"] == (1280 + middle[0],)
+    last, middle = (network.shapes()[name] for name in backbone.layers)
+    assert last[1] == middle[1] == -(-network.size // 32)  # halfway in depth, at the last resolution
+    assert network.trunk(backbone.layers).shapes()["features"] == (1280 + middle[0],)
 
 
 # --- the published networks -------------------------------------------------------------------------------------------

@@ -14,21 +14,29 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from headstart.backbones.blueprint import SQRT_EPSILON, Blueprint, Node
+from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.catalogue import load_pretrained
+from headstart.backbones.ops import ACTIVATIONS, OPS, SQRT_EPSILON, Node
 from headstart.data.load import decode
 from headstart.engines import fast
 from headstart.engines.base import Network, get_engine
 from headstart.engines.fast import FastNetwork, choose_precision
 from headstart.errors import UsageError
 from headstart.types import ImageSpec
-
-Array = NDArray[Any]
-Weights = dict[str, NDArray[np.float32]]
-
-SAME = "same"
-UNEVEN = (0, 2, 1, 0)  # top, bottom, left, right
-SPEC = ImageSpec(9, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))  # a mix-up of channels would be seen
+from referee import (
+    EVERY_OP,
+    HEAD,
+    INPUT,
+    MAX_POOL,
+    SAME,
+    SPEC,
+    Weights,
+    assert_close,
+    conv,
+    photos,
+    slow_forward,
+    weights_for,
+)
 
 
 def has_bf16() -> bool:
@@ -40,145 +48,14 @@ def has_bf16() -> bool:
 needs_bf16 = pytest.mark.skipif(not has_bf16(), reason="this processor does not compute in bf16")
 
 
-# --- the referee ------------------------------------------------------------------------------------------------------
-
-
-def slow_forward(blueprint: Blueprint, weights: Weights, spec: ImageSpec, images: Array) -> dict[str, Array]:
-    """The value of every node, float64, one operation after the other as a textbook has it."""
-    pixels = (images / 255.0 - np.array(spec.mean)) / np.array(spec.std)
-    values: dict[str, Array] = {"input": pixels.transpose(0, 3, 1, 2)}
-    for node in blueprint.nodes[1:]:
-        own = {part: weights.get(f"{node.name}.{part}") for part in ("weight", "bias", "mean", "var")}
-        own = {part: None if array is None else array.astype(np.float64) for part, array in own.items()}
-        values[node.name] = slow_node(node, [values[name] for name in node.inputs], **own)
-    return values
-
-
-def slow_node(node: Node, inputs: list[Array], weight: Any, bias: Any, mean: Any, var: Any) -> Array:
-    x = inputs[0]
-    if node.op == "conv":
-        y = slow_conv(x, weight, node["stride"], node["padding"], node["groups"])
-        return np.asarray(y + bias[:, None, None] if node["bias"] else y)
-    if node.op == "norm":
-        channels_last = np.moveaxis(x, 1, -1)
-        return np.moveaxis((channels_last - mean) / np.sqrt(var + node["epsilon"]) * weight + bias, -1, 1)
-    if node.op == "act":
-        above = np.maximum(x, 0)
-        return {"relu": above, "relu6": np.minimum(above, 6), "sqrt": np.sqrt(above + SQRT_EPSILON)}[node["kind"]]
-    if node.op == "dense":
-        return np.asarray(np.einsum("nd,kd->nk", x, weight) + bias)
-    if node.op == "pool":
-        return np.asarray(x.mean(axis=(2, 3)))
-    if node.op == "add":
-        return np.asarray(x + inputs[1])
-    if node.op == "concat":
-        return np.concatenate(inputs, axis=1)
-    assert node.op == "dropout"
-    return x
-
-
-def slow_conv(x: Array, kernel: Array, stride: int, padding: Any, groups: int) -> Array:
-    """Window by window: for each place of the output, and each filter, one sum."""
-    images, channels, height, width = x.shape
-    filters, per_group, rows, columns = kernel.shape
-    if padding == SAME:  # the fewest pixels that give every stride-th input pixel an output; the odd one goes after
-        down, across = -(-height // stride), -(-width // stride)
-        lack_down = max((down - 1) * stride + rows - height, 0)
-        lack_across = max((across - 1) * stride + columns - width, 0)
-        padding = (lack_down // 2, lack_down - lack_down // 2, lack_across // 2, lack_across - lack_across // 2)
-    top, bottom, left, right = padding
-    framed = np.zeros((images, channels, height + top + bottom, width + left + right))
-    framed[:, :, top : top + height, left : left + width] = x
-    out = ((framed.shape[2] - rows) // stride + 1, (framed.shape[3] - columns) // stride + 1)
-    y = np.zeros((images, filters, *out))
-    for f in range(filters):
-        first = f // (filters // groups) * per_group
-        for i in range(out[0]):
-            for j in range(out[1]):
-                window = framed[:, first : first + per_group, i * stride : i * stride + rows]
-                window = window[:, :, :, j * stride : j * stride + columns]
-                y[:, f, i, j] = (window * kernel[f]).sum(axis=(1, 2, 3))
-    return y
-
-
-# --- small networks ---------------------------------------------------------------------------------------------------
-
-
-def conv(
-    name: str, x: str, filters: int, kernel: tuple[int, int], stride: int = 1, padding: Any = SAME, **more: Any
-) -> Node:
-    attrs = {"filters": filters, "kernel": kernel, "stride": stride, "padding": padding, "groups": 1, "bias": False}
-    return Node(name, "conv", (x,), attrs | more)
-
-
-INPUT = Node("input", "input", (), {"channels": 3})
-HEAD = (
-    Node("pooled", "pool", ("last",), {"kind": "global_average"}),
-    Node("dropout", "dropout", ("pooled",), {"rate": 0.2}),
-    Node("logits", "dense", ("dropout",), {"units": 4}),
-)
-EVERY_OP = Blueprint(
-    "every_op",
-    (
-        INPUT,
-        conv("stem", "input", 6, (3, 3), stride=2),
-        Node("stem_norm", "norm", ("stem",), {"epsilon": 1e-3}),
-        Node("stem_act", "act", ("stem_norm",), {"kind": "relu6"}),
-        conv("depthwise", "stem_act", 6, (5, 5), groups=6),
-        Node("depthwise_norm", "norm", ("depthwise",), {"epsilon": 1e-5}),
-        Node("sum", "add", ("stem_act", "depthwise_norm"), {}),
-        conv("uneven", "sum", 4, (2, 3), padding=UNEVEN, groups=2, bias=True),  # its own padding, an even kernel
-        Node("uneven_norm", "norm", ("uneven",), {"epsilon": 1e-2}),
-        conv("again", "sum", 4, (1, 1), bias=True),
-        Node("again_act", "act", ("again",), {"kind": "relu"}),
-        conv("bare", "uneven_norm", 4, (3, 3), padding=(0, 0, 0, 0), bias=True),  # read twice, so never folded
-        Node("bare_norm", "norm", ("bare",), {"epsilon": 1e-3}),
-        Node("bare_root", "act", ("bare",), {"kind": "sqrt"}),
-        Node("joined", "concat", ("bare_norm", "bare_root", "bare_norm"), {}),
-        Node("joined_norm", "norm", ("joined",), {"epsilon": 1e-3}),  # not behind a convolution
-        Node("joined_pool", "pool", ("joined_norm",), {"kind": "global_average"}),
-        Node("again_pool", "pool", ("again_act",), {"kind": "global_average"}),
-        Node("pooled", "concat", ("joined_pool", "again_pool"), {}),
-        Node("pooled_norm", "norm", ("pooled",), {"epsilon": 1e-3}),  # of a vector
-        Node("dropout", "dropout", ("pooled_norm",), {"rate": 0.5}),
-        Node("logits", "dense", ("dropout",), {"units": 5}),
-    ),
-    9,
-)
-
-
-def weights_for(blueprint: Blueprint, seed: int = 0) -> Weights:
-    generator = np.random.default_rng(seed)
-
-    def values(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        if name.endswith(".var"):
-            return generator.uniform(0.3, 2.0, shape).astype(np.float32)
-        fan_in = int(np.prod(shape[1:])) if len(shape) > 1 else 1
-        return np.asarray(generator.standard_normal(shape) / np.sqrt(fan_in), np.float32)
-
-    return {name: values(name, shape) for name, shape in blueprint.weight_shapes().items()}
-
-
-def photos(count: int, size: int = 9, seed: int = 0) -> NDArray[np.uint8]:
-    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)
-
-
 def network_for(blueprint: Blueprint, spec: ImageSpec = SPEC, precision: str = "fp32") -> FastNetwork:
     return FastNetwork(blueprint, weights_for(blueprint), spec, precision)
-
-
-def assert_close(value: Array, expected: Array, tolerance: float = 1e-5) -> None:
-    assert value.shape == expected.shape
-    assert value.dtype == np.float32
-    assert np.abs(value - expected).max(initial=0) <= tolerance * max(np.abs(expected).max(initial=0), 1e-3)
 
 
 # --- fp32 against the referee -----------------------------------------------------------------------------------------
 
 
 def test_the_small_network_has_every_op() -> None:
-    from headstart.backbones.blueprint import ACTIVATIONS, OPS
-
     assert {node.op for node in EVERY_OP.nodes} == set(OPS)
     assert {node["kind"] for node in EVERY_OP.nodes if node.op == "act"} == set(ACTIVATIONS)
 
@@ -225,6 +102,27 @@ def test_any_convolution_has_the_referees_value(data: st.DataObject) -> None:
     spec, images = ImageSpec(size), photos(2, size)
     expected = slow_forward(blueprint, weights_for(blueprint), spec, images)[nodes[-1].name]
     assert_close(network_for(blueprint, spec).forward(images, nodes[-1].name), expected)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_any_max_pooling_has_the_referees_value(data: st.DataObject) -> None:
+    size = data.draw(st.integers(4, 11), "size")
+    kernel = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4)), "kernel")
+    stride = data.draw(st.integers(1, 4), "stride")
+    less = st.integers(0, min(kernel) - 1)
+    padding = data.draw(st.just(SAME) | st.tuples(less, less, less, less), "padding")
+    attrs = MAX_POOL | {
+        "kernel": kernel,
+        "stride": stride,
+        "padding": padding,
+        "ceil": data.draw(st.booleans(), "ceil"),
+    }
+    blueprint = Blueprint("one", (INPUT, Node("it", "max_pool", ("input",), attrs)), size)
+    spec, images = ImageSpec(size), photos(2, size)
+    expected = slow_forward(blueprint, {}, spec, images)["it"]
+    assert expected.shape[1:] == blueprint.shapes()["it"]
+    assert_close(network_for(blueprint, spec).forward(images, "it"), expected)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 17])
@@ -361,7 +259,7 @@ def test_a_network_that_does_not_take_photos_is_refused() -> None:
 
 @pytest.mark.parametrize("op", ["norm", "add"])
 def test_a_head_that_could_not_be_kept_in_fp32_is_refused(op: str) -> None:
-    trunk = Blueprint("trunk", (INPUT, conv("last", "input", 4, (3, 3)), HEAD[0]), 9).trunk()
+    trunk = Blueprint("trunk", (INPUT, conv("last", "input", 4, (3, 3)), *HEAD), 9).trunk(("last",))
     odd = {"norm": Node("odd", "norm", ("features",), {"epsilon": 1e-3}), "add": Node("odd", "add", ("features",) * 2)}
     nodes = (*trunk.nodes, odd[op], Node("logits", "dense", ("odd",), {"units": 2}))
     with pytest.raises(UsageError, match=rf"node 'odd' \({op}\)"):
@@ -379,7 +277,7 @@ def small_trunk(sqrt: bool) -> Blueprint:
         Node("last", "act", ("stem_norm",), {"kind": "relu6"}),
         *HEAD,
     )
-    return Blueprint("fitted", nodes, 9).trunk(also=("stem_norm",)).with_head(3, sqrt=sqrt)
+    return Blueprint("fitted", nodes, 9).trunk(("last", "stem_norm")).with_head(3, sqrt=sqrt)
 
 
 @pytest.mark.parametrize("sqrt", [False, True])
@@ -443,6 +341,20 @@ def test_bf16_agrees_with_fp32_on_real_photos(real: tuple[FastNetwork, NDArray[n
 
 
 @needs_bf16
+def test_what_was_released_is_compiled_again(real: tuple[FastNetwork, NDArray[np.uint8]]) -> None:
+    network, images = real
+    network = network.at_precision("bf16")
+    before, exact = (
+        network.forward(images[:4], "features"),
+        network.at_precision("fp32").forward(images[:4], "features"),
+    )
+    network.release()
+    assert {precision for _, precision in network._compiled} == {"fp32"}
+    np.testing.assert_array_equal(network.forward(images[:4], "features"), before)
+    np.testing.assert_array_equal(network.at_precision("fp32").forward(images[:4], "features"), exact)
+
+
+@needs_bf16
 def test_bf16_that_is_too_coarse_gives_way_to_fp32(
     real: tuple[FastNetwork, NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -463,9 +375,9 @@ def cancelling() -> tuple[Blueprint, Weights]:
         conv("offset", "input", 8, (1, 1), bias=True),
         Node("offset_act", "act", ("offset",), {"kind": "relu"}),
         conv("last", "offset_act", 8, (1, 1), bias=True),
-        HEAD[0],
+        *HEAD,
     )
-    blueprint = Blueprint("cancelling", nodes, 9).trunk()
+    blueprint = Blueprint("cancelling", nodes, 9).trunk(("last",))
     weights = weights_for(blueprint)
     weights["offset.bias"] = np.full(8, 3e5, np.float32)
     weights["last.weight"] = np.eye(8, dtype=np.float32)[:, :, None, None]
@@ -505,7 +417,7 @@ def test_without_images_precision_stays_as_it_is() -> None:
 TWO_THREADS_AT_ONCE = """
 import sys, threading
 import numpy as np
-from headstart.backbones.blueprint import Builder
+from headstart.backbones.builder import Builder
 from headstart.engines.fast import FastNetwork
 from headstart.types import ImageSpec
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from headstart.backbones.blueprint import FEATURES, INPUT, POOLED, Blueprint, Builder
+from headstart.backbones.blueprint import FEATURES, INPUT, Blueprint
+from headstart.backbones.builder import Builder
 from headstart.data.load import AHEAD, CHUNK, THUMB, content_key, decode, decode_with_thumb
 from headstart.engines.fast import FastNetwork
 from headstart.errors import UnreadableImageError, UsageError
@@ -34,7 +35,7 @@ def blueprint() -> Blueprint:
     x = builder.conv(INPUT, "stem", 24, 3, 2)
     x = builder.act(builder.norm(x, "norm", 1e-3), "act", "relu6")
     builder.classifier(x, 5, 0.2)
-    return builder.build("tiny", SPEC.size).trunk()
+    return builder.build("tiny", SPEC.size).trunk(("act",))
 
 
 class Counted(FastNetwork):
@@ -403,7 +404,7 @@ def test_bf16_is_tried_on_some_of_the_images(trusted: bool, home: Path, monkeypa
 
 
 def test_observe_gives_several_nodes_and_the_errors_in_order() -> None:
-    seen = list(observe(table(range(20), [6]), network(), (FEATURES, POOLED, "act"), range(19, 3, -1)))
+    seen = list(observe(table(range(20), [6]), network(), (FEATURES, "act.pooled", "act"), range(19, 3, -1)))
     assert [item.index for item, _ in seen] == list(range(19, 3, -1))
     expected = plain(range(20))
     for item, values in seen:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from headstart.backbones.blueprint import SQRT_EPSILON
+from headstart.backbones.ops import SQRT_EPSILON
 from headstart.errors import DataError, UsageError
 from headstart.learn import heads, paths
 from headstart.learn.calibrate import fit_sharpness, log_softmax, softmax

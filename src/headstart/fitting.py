@@ -81,6 +81,8 @@ def fit(
     with clock("features"):
         report = None if progress is None else (lambda done, count: progress("features", done, count))
         features = extract(table, network, weights_digest(trunk.weights), keep=cache, progress=report)
+    if network.precision != "fp32":  # which the golden images are still to go through
+        network.release()
     with clock("duplicates"):
         plan = _plan(table, features, holdout, seed)
     with clock("head"):

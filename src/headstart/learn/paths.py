@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from headstart.backbones.blueprint import SQRT_EPSILON
+from headstart.backbones.ops import SQRT_EPSILON
 from headstart.data.load import cores
 
 Matrix = NDArray[np.floating]

@@ -9,7 +9,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from headstart.backbones.blueprint import INPUT, Blueprint, Builder
+from headstart.backbones.blueprint import INPUT, Blueprint
+from headstart.backbones.builder import Builder
 
 EPSILON = 1e-3  # batch norm's, as in the TensorFlow originals
 
