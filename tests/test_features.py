@@ -209,7 +209,9 @@ def test_a_store_that_cannot_be_written_costs_a_sentence(home: Path) -> None:
 # --- what goes wrong ---
 
 
-def test_a_flipped_byte_is_computed_again(home: Path) -> None:
+@pytest.mark.parametrize("together", [4096, 4])
+def test_a_flipped_byte_is_computed_again(together: int, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headstart.learn.features.READ", together)
     first = extract(table(range(30)), network(), ORIGIN)
     content = bytearray(database(home).read_bytes())
     place = content.find(first.values[17].tobytes())

@@ -19,6 +19,7 @@ from headstart.types import Problem, Table
 
 Progress = Callable[[int, int], None]
 TRIAL = 16  # images that bf16 is tried on before it is trusted
+READ = 4096  # rows read from the store at a time: all at once would double the memory
 KEEP = 256  # rows computed between two writes: what an interruption can cost
 
 
@@ -120,14 +121,15 @@ class _Run:
 
     def read_known(self) -> list[int]:
         """Fill the rows that the store has; returns those that it has lost."""
-        rows = self._known
-        if not rows:
-            return []
-        values = np.zeros((len(rows), self.found.values.shape[1]), np.float16)
-        thumbs = np.zeros((len(rows), THUMB, THUMB), np.uint8)
-        sound = self.store.read([self.found.keys[row] for row in rows], values, thumbs)
-        self.found.values[rows], self.found.thumbs[rows] = values, thumbs
-        return [row for row, fine in zip(rows, sound, strict=True) if not fine]
+        lost = []
+        for start in range(0, len(self._known), READ):
+            rows = self._known[start : start + READ]
+            values = np.zeros((len(rows), self.found.values.shape[1]), np.float16)
+            thumbs = np.zeros((len(rows), THUMB, THUMB), np.uint8)
+            sound = self.store.read([self.found.keys[row] for row in rows], values, thumbs)
+            self.found.values[rows], self.found.thumbs[rows] = values, thumbs
+            lost += [row for row, fine in zip(rows, sound, strict=True) if not fine]
+        return lost
 
     def _take(self, item: Decoded, row: NDArray[np.float32] | None) -> None:
         found = self.found
