@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,12 +94,12 @@ class LdaPath:
         x, labels, epsilon = self._x, self._labels[rows], _epsilon(self._x)
         u = (x[rows] - self._means[labels]) @ self._basis
         gamma = (self._counts / np.maximum(self._counts - 1, 1)).astype(x.dtype)[labels][:, None]
+        inverses = _inverses(self._values, strengths * self.scale, x.dtype)
+        owns = (u * u) @ inverses.T  # uᵀAu
         scores = np.empty((len(strengths), len(rows), len(self._counts)), x.dtype)
-        for place, strength in enumerate(strengths):
-            a = strength * self.scale
-            inverse = (1 / (self._values + a)).astype(x.dtype)
+        for place, (inverse, a) in enumerate(zip(inverses, strengths * self.scale, strict=True)):
             onto_means = u @ (self._m * inverse).T  # uᵀA m_k
-            own = ((u * u) @ inverse)[:, None]  # uᵀAu
+            own = owns[:, place, None]
             towards = np.take_along_axis(onto_means, labels[:, None], 1) - onto_means  # uᵀA(m_c − m_k)
             room = np.maximum(1 - gamma * own, epsilon)
             distance = own + 2 * towards + self._between(labels, inverse, a) + gamma * (own + towards) ** 2 / room
@@ -137,11 +137,12 @@ class RidgePath:
     def left_out(self, rows: Labels, strengths: Matrix) -> Matrix:
         z = (self._x[rows] - self._centre) @ self._basis
         truth = np.eye(len(self._base), dtype=self._x.dtype)[self._labels[rows]]
+        inverses = _inverses(self._values, strengths * self.scale, self._x.dtype)
+        leverages = 1 / len(self._labels) + (z * z) @ inverses.T
         scores = np.empty((len(strengths), *truth.shape), self._x.dtype)
-        for place, strength in enumerate(strengths):
-            inverse = (1 / (self._values + strength * self.scale)).astype(self._x.dtype)
+        for place, inverse in enumerate(inverses):
             fitted = z @ (self._targets * inverse).T + self._base
-            leverage = (1 / len(self._labels) + (z * z) @ inverse)[:, None]
+            leverage = leverages[:, place, None]
             scores[place] = truth - (truth - fitted) / np.maximum(1 - leverage, _epsilon(self._x))
         return scores
 
@@ -171,6 +172,11 @@ def _eigen(x: Design, centred: Callable[[Labels], Matrix]) -> tuple[NDArray[np.f
     values, rotation = _eigh(u @ u.T)
     kept = values > max(values[-1], 0) * 1e-10  # the centring took some directions; rounding leaves them near zero
     return values[kept], (u.T @ (rotation[:, kept] / np.sqrt(values[kept]))).astype(x.dtype)
+
+
+def _inverses(values: NDArray[np.float64], strengths: Matrix, dtype: np.dtype[Any]) -> Matrix:
+    """The eigenvalues of A for each strength (S, r)."""
+    return (1 / (values + strengths[:, None])).astype(dtype)
 
 
 def _epsilon(x: Design) -> float:
