@@ -81,12 +81,6 @@ class Thumbs:
         dots = np.einsum("ij,ij->i", self.pixels[i].astype(np.float32), other.pixels[j].astype(np.float32))
         return self._distance(dots, i, other, j)
 
-    def unit(self, rows: NDArray[np.intp] | slice) -> NDArray[np.float32]:
-        """Centred vectors of length 1, whose inner product is the correlation; zero where flat."""
-        norm = np.where(self.flat[rows], np.inf, self.norm[rows])
-        unit: NDArray[np.float64] = (self.pixels[rows] - self.mean[rows, None]) / norm[:, None]
-        return unit.astype(np.float32)
-
     def all_apart(self, i: NDArray[np.intp], other: Thumbs) -> NDArray[np.float64]:
         """1 - correlation of some with all: (len(i), N)."""
         dots = self.pixels[i].astype(np.float32) @ other.pixels.T.astype(np.float32)
