@@ -43,7 +43,8 @@ def shared() -> Path:
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own, so that no test reads what another wrote."""
+    """A cache of the test's own, so that no test reads what another wrote; and no test fetches weights unasked."""
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HEADSTART_HOME", str(home))
+    monkeypatch.setenv("HEADSTART_OFFLINE", "1")
     return home

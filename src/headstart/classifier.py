@@ -12,10 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import LOGITS, Blueprint
-from headstart.backbones.catalogue import Pretrained, load_pretrained
-from headstart.backbones.imagenet import class_names
 from headstart.data.sources import PathLike, from_arrays, from_pairs, open_source, unlabelled
-from headstart.engines.base import get_engine
+from headstart.engines.base import get_engine, open_backbone, resolve_engine, torch_engine
 from headstart.errors import DataError, UsageError
 from headstart.learn.calibrate import softmax
 from headstart.learn.evaluate import evaluate
@@ -53,16 +51,18 @@ class Classifier:
     record: dict[str, Any] = field(default_factory=dict)  # how it was fitted, and how it did; JSON values
     golden: Golden | None = None
     fitted_on: frozenset[bytes] = frozenset()  # content keys of the training photos
-    engine: str = "fast"
+    engine: str = "auto"
     precision: str = "auto"
+    module: object | None = field(default=None, repr=False)  # the live one, where the network is a module
 
     def __post_init__(self) -> None:
+        self.engine = resolve_engine(self.engine, self.blueprint)
         self.use_precision(self.precision)
 
     def use_precision(self, precision: str) -> None:
         """Compute in "auto", "bf16" or "fp32" from now on."""
         self.precision = precision
-        self.network = get_engine(self.engine, self.blueprint, self.weights, self.spec, precision)
+        self.network = get_engine(self.engine, self.blueprint, self.weights, self.spec, precision, self.module)
 
     def predict(self, images: Images) -> NDArray[np.str_]:
         """The most probable class of each image, (N,).
@@ -151,6 +151,15 @@ class Classifier:
             found.append([(self.neighbours[i], float(cosines[i])) for i in np.argsort(-cosines)[:count]])
         return found
 
+    def to_torch(self) -> Any:
+        """The classifier as an ordinary `torch.nn.Module`, in evaluation mode, trainable; it shares nothing with this.
+
+        Images in, (N, height, width, 3) or (N, 3, height, width), whichever has a 3 in its place, of ``spec.size``
+        pixels, uint8 or floats in [0, 1]; normalisation is inside. Calibrated logits (N, K) out, in the order of
+        ``classes_``: their softmax is `predict_proba`.
+        """
+        return torch_engine().to_module(self.blueprint, self.weights, self.spec, self.module)
+
     def save(self, path: PathLike) -> None:
         """Write a bundle: a folder that `hs.load` opens. An older bundle there is replaced, anything else is not."""
         from headstart.bundle import save
@@ -201,22 +210,25 @@ def pretrained(
     weights: PathLike | None = None,
     *,
     pixels: int | None = None,
-    engine: str = "fast",
+    engine: str = "auto",
     precision: str = "auto",
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Classifier:
-    """A catalogued network with its own head: a classifier for the thousand classes of ImageNet.
+    """A catalogued network, or "timm/NAME", with its own head: mostly for the thousand classes of ImageNet.
 
-    It has no images to try bf16 on, so "auto" is fp32.
+    It has no images to try bf16 on, so "auto" is fp32. ``progress`` is called with (stage, done, of how many) while
+    weights are fetched.
     """
-    found: Pretrained = load_pretrained(backbone, weights, pixels)
+    found, module = open_backbone(backbone, weights, pixels, head=True, progress=progress)
     return Classifier(
         found.blueprint,
         found.weights,
         found.spec,
-        class_names(),
+        found.backbone.classes(),
         engine=engine,
         precision="fp32" if precision == "auto" else precision,
-        record={"backbone": backbone},
+        record={"backbone": found.backbone.name},
+        module=module,
     )
 
 

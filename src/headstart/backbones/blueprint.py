@@ -60,10 +60,16 @@ class Blueprint:
         return tuple(node.name for node in self.nodes)
 
     def shapes(self, size: int | None = None) -> dict[str, Shape]:
-        """The shape of every node's output for square images of ``size`` pixels (default: the native size)."""
+        """The shape of every node's output for square images of ``size`` pixels (default: the native size).
+
+        Raises:
+            UsageError: a kernel does not fit into images so small, or a flattened one has not the native size.
+        """
         shapes: dict[str, Shape] = {}
         for node in self.nodes:
             shapes[node.name] = shape_of(node, [shapes[name] for name in node.inputs], size or self.size)
+        if size not in (None, self.size) and any(node.op == "flatten" for node in self.nodes):
+            self._check_weights(size, shapes)
         return shapes
 
     def weight_shapes(self) -> dict[str, Shape]:
@@ -78,16 +84,23 @@ class Blueprint:
                 found[f"{node.name}.weight"] = (node["units"], incoming[0])
             elif node.op == "norm":
                 found |= {f"{node.name}.{part}": (incoming[0],) for part in ("weight", "bias", "mean", "var")}
+            elif node.op == "module":
+                found |= {f"{node.name}.{part}": tuple(shape) for part, shape in node["weights"].items()}
             if node.op == "dense" or (node.op == "conv" and node["bias"]):
                 found[f"{node.name}.bias"] = (shapes[node.name][0],)
         return found
+
+    @property
+    def source(self) -> str:
+        """Whose network its module is ("timm/NAME", "module:CLASS"), or "" where it has none."""
+        return next((str(node["source"]) for node in self.nodes if node.op == "module"), "")
 
     def parameters(self) -> dict[str, int]:
         """Learned numbers of every node that has any; running statistics do not count."""
         found: dict[str, int] = {}
         for name, shape in self.weight_shapes().items():
             node, _, part = name.rpartition(".")
-            if part not in ("mean", "var"):
+            if part not in ("mean", "var", "running_mean", "running_var"):
                 found[node] = found.get(node, 0) + math.prod(shape)
         return found
 
@@ -144,6 +157,16 @@ class Blueprint:
             return cls(data["name"], nodes, data["size"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(f"Not a blueprint: {type(error).__name__}: {error}.") from error
+
+    def _check_weights(self, size: int | None, shapes: Mapping[str, Shape]) -> None:
+        """Refuse a size for which a layer would need more or fewer weights than it has."""
+        native = self.shapes()
+        for node in self.nodes:
+            if node.op in ("dense", "norm") and shapes[node.inputs[0]][0] != native[node.inputs[0]][0]:
+                raise UsageError(
+                    f"'{self.name}' takes images of {self.size} pixels only, not {size}: "
+                    f"its layer '{node.name}' has a weight for every place of them. A trunk without it takes any size."
+                )
 
     def _below(self, at: Sequence[str]) -> tuple[Node, ...]:
         needed, pending = set(), list(at)

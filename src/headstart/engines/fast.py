@@ -6,7 +6,7 @@ import copy
 import functools
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import FEATURES, LOGITS, Blueprint
-from headstart.backbones.ops import SQRT_EPSILON, Node, padding_of
+from headstart.backbones.ops import SQRT_EPSILON, Node, Shape, padding_of
+from headstart.backbones.weights import match
 from headstart.data.load import CHUNK, cores
-from headstart.engines.base import PRECISIONS
-from headstart.errors import UsageError, did_you_mean
+from headstart.engines.base import (
+    Array,
+    Weights,
+    check_images,
+    check_layers,
+    check_memory,
+    check_network,
+    coarseness,
+    foldable,
+    resolve_engine,
+)
+from headstart.errors import UsageError
 from headstart.types import ImageSpec
 
 if TYPE_CHECKING:
     import openvino as ov
 
-Weights = Mapping[str, NDArray[np.float32]]
 TOLERANCE = 0.3  # of bf16 against fp32, relative to the spread between images; up to there no accuracy was lost
 
 
@@ -34,38 +44,39 @@ class FastNetwork:
     ``precision`` "auto" takes bf16 where the processor has it; `check_precision` holds it against fp32.
     """
 
+    engine = "fast"
+
     def __init__(self, blueprint: Blueprint, weights: Weights, spec: ImageSpec, precision: str = "auto") -> None:
-        if precision not in PRECISIONS:
-            raise UsageError(f"There is no precision '{precision}'. {did_you_mean(precision, PRECISIONS)}")
-        if blueprint.nodes[0]["channels"] != 3:
-            raise UsageError(f"Images have 3 channels. '{blueprint.name}' takes {blueprint.nodes[0]['channels']}.")
+        resolve_engine(self.engine, blueprint)
+        check_network(blueprint, precision)
         self.blueprint = blueprint
+        self.name = blueprint.name
         self.spec = spec
         self.layers = blueprint.layers
         self.precision = choose_precision(precision)
         self._head = _fitted_head(blueprint)
         self.micro_batch = max(1, min(CHUNK, round((448 / spec.size) ** 2)))
+        check_memory(blueprint, spec.size, self.micro_batch * cores())
         self._weights = weights
-        self._compiled: dict[tuple[tuple[str, ...], str], ov.CompiledModel] = {}
+        self._compiled: dict[tuple[tuple[str, ...], str, bool], ov.CompiledModel] = {}
         self._locks = {name: threading.Lock() for name in ("bf16", "fp32")}
 
-    def forward(self, images: NDArray[np.uint8], at: str = LOGITS) -> NDArray[np.float32]:
-        """The value of node ``at``, float32, for images (N, size, size, 3), any N."""
+    def forward(self, images: Array, at: str = LOGITS) -> NDArray[np.float32]:
+        """The value of node ``at``, float32, for images (N, size, size, 3), uint8 or floats in [0, 1], any N."""
         return self.forward_many(images, (at,))[0]
 
-    def forward_many(self, images: NDArray[np.uint8], at: Sequence[str]) -> list[NDArray[np.float32]]:
+    def forward_many(self, images: Array, at: Sequence[str]) -> list[NDArray[np.float32]]:
         """As `forward`, for several nodes in one pass."""
-        self._check_images(images)
-        self._check_layers(at)
+        check_images(images, self.spec.size)
+        check_layers(self.name, at, self.layers)
         if not len(images):
-            shapes = self.blueprint.shapes(self.spec.size)
-            return [np.zeros((0, *shapes[name]), np.float32) for name in at]
+            return [np.zeros((0, *self.shape(name)), np.float32) for name in at]
         batches = [images[start : start + self.micro_batch] for start in range(0, len(images), self.micro_batch)]
         runners = threading.local()
 
-        def run(batch: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        def run(batch: Array) -> list[NDArray[np.float32]]:
             if not hasattr(runners, "run"):
-                runners.run = self.runner(at)
+                runners.run = self._runner(at, floats=images.dtype != np.uint8)
             result: list[NDArray[np.float32]] = runners.run(batch)
             return result
 
@@ -75,13 +86,17 @@ class FastNetwork:
 
     def runner(self, at: Sequence[str]) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
         """A function for one thread: up to ``micro_batch`` images in, the nodes ``at`` out. Threads need one each."""
-        self._check_layers(at)
+        return self._runner(at, floats=False)
+
+    def _runner(self, at: Sequence[str], *, floats: bool) -> Callable[[Array], list[NDArray[np.float32]]]:
+        check_layers(self.name, at, self.layers)
         tail = {node.name: node for node in self._head}
         below = tuple(dict.fromkeys(FEATURES if name in tail else name for name in at))
-        request = self._compile(below, self.precision).create_infer_request()
-        buffer = np.zeros((self.micro_batch, self.spec.size, self.spec.size, 3), np.uint8)
+        request = self._compile(below, self.precision, floats).create_infer_request()
+        shape = (self.micro_batch, self.spec.size, self.spec.size, 3)
+        buffer = np.zeros(shape, np.float32 if floats else np.uint8)
 
-        def run(images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        def run(images: Array) -> list[NDArray[np.float32]]:
             buffer[: len(images)] = images
             request.infer({0: buffer}, share_inputs=True)
             values = {name: request.get_output_tensor(i).data[: len(images)].copy() for i, name in enumerate(below)}
@@ -101,8 +116,7 @@ class FastNetwork:
         with ThreadPoolExecutor(2) as pool:  # compiling takes one core for as long as computing takes
             exactly = pool.submit(self.at_precision("fp32").forward, images, at)
             low, exact = self.forward(images, at), exactly.result()
-        spread = np.linalg.norm(exact - exact.mean(axis=0)) if len(images) > 1 else 0.0
-        error = float(np.linalg.norm(low - exact) / max(spread, 0.1 * float(np.linalg.norm(exact)), 1e-12))
+        error = coarseness(low, exact)
         if not error <= TOLERANCE:  # what overflowed is not a number
             self.precision = "fp32"
         return error
@@ -119,10 +133,24 @@ class FastNetwork:
             for key in [key for key in self._compiled if key[1] == self.precision]:
                 del self._compiled[key]
 
-    def _compile(self, at: tuple[str, ...], precision: str) -> ov.CompiledModel:
+    def shape(self, at: str) -> Shape:
+        """The shape of node ``at`` for one image."""
+        return self.blueprint.shapes(self.spec.size)[at]
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """A copy of the weights by their names in the blueprint."""
+        return {name: np.array(array, np.float32) for name, array in self._weights.items()}
+
+    def load(self, weights: Weights) -> None:
+        """Take other weights of exactly these names and shapes; what is compiled is compiled again."""
+        self._weights = match(weights, self.blueprint.weight_shapes(), f"weights for {self.name}")
+        self._compiled = {}  # a new one: those who share the old one keep their weights
+
+    def _compile(self, at: tuple[str, ...], precision: str, floats: bool) -> ov.CompiledModel:
         with self._locks[precision]:
-            if (at, precision) not in self._compiled:
-                model = build(self.blueprint, self._weights, self.spec, at)
+            key = (at, precision, floats)
+            if key not in self._compiled:
+                model = build(self.blueprint, self._weights, self.spec, at, floats=floats)
                 model.reshape([self.micro_batch, self.spec.size, self.spec.size, 3])
                 settings = {
                     "PERFORMANCE_HINT": "THROUGHPUT",
@@ -130,20 +158,8 @@ class FastNetwork:
                     "INFERENCE_NUM_THREADS": cores(),
                     "INFERENCE_PRECISION_HINT": {"bf16": "bf16", "fp32": "f32"}[precision],
                 }
-                self._compiled[at, precision] = _core().compile_model(model, "CPU", settings)
-            return self._compiled[at, precision]
-
-    def _check_layers(self, at: Sequence[str]) -> None:
-        for name in at:
-            self.blueprint[name]  # raises where there is none
-
-    def _check_images(self, images: NDArray[np.uint8]) -> None:
-        expected = (self.spec.size, self.spec.size, 3)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected:
-            raise UsageError(
-                f"The network expects uint8 images of shape (N, {expected[0]}, {expected[1]}, 3). "
-                f"Received: {images.dtype} {images.shape}."
-            )
+                self._compiled[key] = _core().compile_model(model, "CPU", settings)
+            return self._compiled[key]
 
 
 def choose_precision(precision: str) -> str:
@@ -176,20 +192,22 @@ def _start() -> ov.Core:
     return ov.Core()
 
 
-def build(blueprint: Blueprint, weights: Weights, spec: ImageSpec, at: Sequence[str]) -> ov.Model:
-    """An OpenVINO model: uint8 NHWC images in, the nodes ``at`` out; batch norm folded into convolutions."""
+def build(
+    blueprint: Blueprint, weights: Weights, spec: ImageSpec, at: Sequence[str], *, floats: bool = False
+) -> ov.Model:
+    """An OpenVINO model: NHWC images in, the nodes ``at`` out; batch norm folded into convolutions."""
     _core()
     import openvino as ov
     from openvino import opset13 as op
 
-    images = op.parameter([-1, spec.size, spec.size, 3], np.uint8, name="images")
-    scale = 1 / (255 * np.asarray(spec.std, np.float32))
+    images = op.parameter([-1, spec.size, spec.size, 3], np.float32 if floats else np.uint8, name="images")
+    scale = 1 / ((1 if floats else 255) * np.asarray(spec.std, np.float32))
     shift = -np.asarray(spec.mean, np.float32) / np.asarray(spec.std, np.float32)
     pixels = op.add(op.multiply(op.convert(images, "f32"), scale), shift)
     values: dict[str, Any] = {blueprint.nodes[0].name: op.transpose(pixels, np.array([0, 3, 1, 2]))}
 
     shapes = blueprint.shapes(spec.size)
-    folded = _foldable(blueprint, keep=at)
+    folded = foldable(blueprint) - {*at}
     for node in blueprint.nodes[1:]:
         x = values[node.inputs[0]]
         if node.name in folded:  # its norm does the work of both
@@ -203,24 +221,12 @@ def build(blueprint: Blueprint, weights: Weights, spec: ImageSpec, at: Sequence[
     return ov.Model([op.result(values[name]) for name in at], [images], blueprint.name)
 
 
-def _foldable(blueprint: Blueprint, keep: Iterable[str]) -> set[str]:
-    """Convolutions whose only reader is a batch norm, unless their own output is asked for."""
-    readers: dict[str, list[Node]] = {}
-    for node in blueprint.nodes:
-        for name in node.inputs:
-            readers.setdefault(name, []).append(node)
-    return {
-        node.name
-        for node in blueprint.nodes
-        if node.op == "conv" and node.name not in keep and [r.op for r in readers.get(node.name, [])] == ["norm"]
-    }
-
-
 def _fold(conv: Node, norm: Node, weights: Weights) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     scale = weights[f"{norm.name}.weight"] / np.sqrt(weights[f"{norm.name}.var"] + np.float32(norm["epsilon"]))
     before = weights[f"{conv.name}.bias"] if conv["bias"] else 0
     bias = weights[f"{norm.name}.bias"] + (before - weights[f"{norm.name}.mean"]) * scale
-    return weights[f"{conv.name}.weight"] * scale[:, None, None, None], bias.astype(np.float32)
+    kernel = weights[f"{conv.name}.weight"] * scale[:, None, None, None]
+    return kernel.astype(np.float32, copy=False), bias.astype(np.float32)
 
 
 def _node(op: Any, node: Node, inputs: list[Any], weights: Weights, shapes: Mapping[str, tuple[int, ...]]) -> Any:
@@ -254,7 +260,7 @@ def _node(op: Any, node: Node, inputs: list[Any], weights: Weights, shapes: Mapp
         case "concat":
             return op.concat(inputs, 1)
         case "dense":
-            product = op.matmul(x, weights[f"{node.name}.weight"], False, True)
+            product = op.matmul(x, op.constant(weights[f"{node.name}.weight"]), False, True)
             return op.add(product, weights[f"{node.name}.bias"])
         case "dropout":  # evaluation mode
             return x
@@ -282,11 +288,11 @@ def _conv(op: Any, node: Node, x: Any, kernel: NDArray[np.float32], bias: Any, i
     top, bottom, left, right = padding_of(node, *incoming[1:])
     strides, before, after = [node["stride"]] * 2, [top, left], [bottom, right]
     if node["groups"] == 1:
-        x = op.convolution(x, kernel, strides, before, after, [1, 1])
+        x = op.convolution(x, op.constant(kernel), strides, before, after, [1, 1])
     else:
         filters, per_group = kernel.shape[0], kernel.shape[1]
         grouped = kernel.reshape(node["groups"], filters // node["groups"], per_group, *kernel.shape[2:])
-        x = op.group_convolution(x, grouped, strides, before, after, [1, 1])
+        x = op.group_convolution(x, op.constant(grouped), strides, before, after, [1, 1])
     return x if bias is None else op.add(x, bias[:, None, None])
 
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import FEATURES
 from headstart.data.load import THUMB, Decoded, fetch, in_chunks
 from headstart.engines.base import Network
-from headstart.engines.fast import FastNetwork
 from headstart.learn.store import FeatureStore
 from headstart.types import Problem, Table
 
@@ -38,7 +37,7 @@ class Features:
 
 
 def extract(
-    table: Table, network: FastNetwork, origin: str, *, keep: bool = True, progress: Progress | None = None
+    table: Table, network: Network, origin: str, *, keep: bool = True, progress: Progress | None = None
 ) -> Features:
     """The features of every image, read from the store where they are kept, else computed and kept.
 
@@ -50,7 +49,7 @@ def extract(
         keep: whether to read and write the store.
         progress: called with (images done, images).
     """
-    width = network.blueprint.shapes()[FEATURES][0]
+    width = network.shape(FEATURES)[0]
     count = len(table)
     found = Features(
         np.zeros((count, width), np.float16),
@@ -99,7 +98,7 @@ def observe(
 
 class _Run:
     def __init__(
-        self, table: Table, network: FastNetwork, store: _Store, found: Features, progress: Progress | None
+        self, table: Table, network: Network, store: _Store, found: Features, progress: Progress | None
     ) -> None:
         self.table, self.network, self.store, self.found, self.progress = table, network, store, found, progress
         self._pending: list[int] = []
@@ -174,7 +173,7 @@ class _Nothing(AbstractContextManager["_Nothing"]):
 _Store = FeatureStore | _Nothing
 
 
-def _choose_store(table: Table, network: FastNetwork, origin: str, width: int, keep: bool) -> _Store:
+def _choose_store(table: Table, network: Network, origin: str, width: int, keep: bool) -> _Store:
     """The store of the precision that these images can bear. Where all of the trial are known, it was tried before."""
     store = _open(network, origin, width, keep)
     if network.precision == "fp32":
@@ -190,14 +189,16 @@ def _choose_store(table: Table, network: FastNetwork, origin: str, width: int, k
         return _open(network, origin, width, keep)
 
 
-def _open(network: FastNetwork, origin: str, width: int, keep: bool) -> _Store:
+def _open(network: Network, origin: str, width: int, keep: bool) -> _Store:
     if not keep:
         return _Nothing()
     description = {
-        "backbone": network.blueprint.name,
+        "backbone": network.name,
         "weights": origin,
         "node": FEATURES,
         "image": asdict(network.spec),
         "precision": network.precision,
     }
+    if network.engine != "fast":  # each rounds in its own way
+        description["engine"] = network.engine
     return FeatureStore(description, width)

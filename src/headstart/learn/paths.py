@@ -162,12 +162,12 @@ def _eigen(x: Design, centred: Callable[[Labels], Matrix]) -> tuple[NDArray[np.f
     """Eigenvalues (r,) and eigenvectors (D, r) of the scatter of the centred rows; r = D, or fewer than N."""
     count, width = x.shape
     if count > width:
-        scatter = np.zeros((width, width), x.dtype)  # float32 halves the memory; strengths worth choosing bear it
+        scatter = np.zeros((width, width))  # NumPy would make it float64 anyway, and keep both
         for rows in blocks(count):
             block = centred(rows)
             scatter += block.T @ block
         values, basis = _eigh(scatter)
-        return np.maximum(values, 0).astype(np.float64), basis
+        return np.maximum(values, 0), basis.astype(x.dtype)
     u = centred(np.arange(count)).astype(np.float64)
     values, rotation = _eigh(u @ u.T)
     kept = values > max(values[-1], 0) * 1e-10  # the centring took some directions; rounding leaves them near zero
@@ -183,7 +183,7 @@ def _epsilon(x: Design) -> float:
     return float(np.finfo(np.float64 if x.dtype == np.float64 else np.float32).eps)
 
 
-def _eigh(matrix: Matrix) -> tuple[Matrix, Matrix]:
+def _eigh(matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """NumPy's, on half the cores: its threads wait for each other thousands of times, and a single one that another
     program keeps from running would make it many times slower."""
     with threadpool_limits(max(1, cores() // 2), user_api="blas"):

@@ -1,70 +1,129 @@
-"""Inverted residual networks: MobileNetV2 (Sandler et al. 2018) and EfficientNet-Lite (Liu 2020, after Tan & Le 2019).
+"""Inverted residual networks, made of blocks that widen, filter each channel, and narrow again.
 
-Node names are timm's module paths.
+MobileNetV2 (Sandler et al. 2018), MobileNetV3 (Howard et al. 2019) and EfficientNet-Lite (Liu 2020, after Tan & Le
+2019). Node names are timm's module paths.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from headstart.backbones.blueprint import INPUT, Blueprint
+from headstart.backbones.blueprint import INPUT, LOGITS, Blueprint
 from headstart.backbones.builder import Builder
 
 EPSILON = 1e-3  # batch norm's, as in the TensorFlow originals
+SYMMETRIC = "symmetric"  # PyTorch's padding: as many pixels on every edge; "same" is TensorFlow's
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """A row of the paper's table: ``repeats`` blocks, the first with the stride."""
+class Row:
+    """A row of the paper's table: ``repeats`` blocks, the first with the stride.
 
-    expand: int
+    A row with the channels of the one before it belongs to the same stage.
+    """
+
+    expand: float
     channels: int
     repeats: int
     stride: int
     kernel: int = 3
+    act: str = "relu6"
+    squeeze: bool = False  # squeeze-and-excitation (Hu et al. 2018), to a quarter of the widened channels
 
 
 MOBILENET_V2 = (
-    Stage(1, 16, 1, 1),
-    Stage(6, 24, 2, 2),
-    Stage(6, 32, 3, 2),
-    Stage(6, 64, 4, 2),
-    Stage(6, 96, 3, 1),
-    Stage(6, 160, 3, 2),
-    Stage(6, 320, 1, 1),
+    Row(1, 16, 1, 1),
+    Row(6, 24, 2, 2),
+    Row(6, 32, 3, 2),
+    Row(6, 64, 4, 2),
+    Row(6, 96, 3, 1),
+    Row(6, 160, 3, 2),
+    Row(6, 320, 1, 1),
+)
+MOBILENET_V3_LARGE = (
+    Row(1, 16, 1, 1, act="relu"),
+    Row(4, 24, 1, 2, act="relu"),
+    Row(3, 24, 1, 1, act="relu"),
+    Row(3, 40, 3, 2, kernel=5, act="relu", squeeze=True),
+    Row(6, 80, 1, 2, act="hard_swish"),
+    Row(2.5, 80, 1, 1, act="hard_swish"),
+    Row(2.3, 80, 2, 1, act="hard_swish"),
+    Row(6, 112, 2, 1, act="hard_swish", squeeze=True),
+    Row(6, 160, 3, 2, kernel=5, act="hard_swish", squeeze=True),
+)
+MOBILENET_V3_SMALL = (
+    Row(1, 16, 1, 2, act="relu", squeeze=True),
+    Row(4.5, 24, 1, 2, act="relu"),
+    Row(11 / 3, 24, 1, 1, act="relu"),  # 88 channels
+    Row(4, 40, 1, 2, kernel=5, act="hard_swish", squeeze=True),
+    Row(6, 40, 2, 1, kernel=5, act="hard_swish", squeeze=True),
+    Row(3, 48, 2, 1, kernel=5, act="hard_swish", squeeze=True),
+    Row(6, 96, 3, 2, kernel=5, act="hard_swish", squeeze=True),
 )
 EFFICIENTNET_LITE = (
-    Stage(1, 16, 1, 1),
-    Stage(6, 24, 2, 2),
-    Stage(6, 40, 2, 2, kernel=5),
-    Stage(6, 80, 3, 2),
-    Stage(6, 112, 3, 1, kernel=5),
-    Stage(6, 192, 4, 2, kernel=5),
-    Stage(6, 320, 1, 1),
+    Row(1, 16, 1, 1),
+    Row(6, 24, 2, 2),
+    Row(6, 40, 2, 2, kernel=5),
+    Row(6, 80, 3, 2),
+    Row(6, 112, 3, 1, kernel=5),
+    Row(6, 192, 4, 2, kernel=5),
+    Row(6, 320, 1, 1),
 )
 
 
-def mobilenet_v2(name: str = "mobilenet_v2", size: int = 224, classes: int = 1000) -> Blueprint:
-    """MobileNetV2 of width 1.0."""
-    return _network(name, size, classes, MOBILENET_V2)
+def mobilenet_v2(
+    name: str = "mobilenet_v2",
+    size: int = 224,
+    classes: int = 1000,
+    *,
+    width: float = 1.0,
+    padding: str = "same",
+    epsilon: float = EPSILON,
+) -> Blueprint:
+    """MobileNetV2 with ``width`` times the channels; where that is below 1, the last layer keeps its 1280."""
+    b = _Builder(padding, epsilon)
+    x = b.conv_norm_act(INPUT, "conv_stem", "bn1", "relu6", round_channels(32 * width), 3, stride=2)
+    x = b.blocks(x, MOBILENET_V2, width)
+    x = b.conv_norm_act(x, "conv_head", "bn2", "relu6", max(1280, round_channels(1280 * width)), 1)
+    b.classifier(x, classes, dropout=0.2)
+    return b.build(name, size)
+
+
+def mobilenet_v3(
+    name: str,
+    kind: str,
+    size: int = 224,
+    classes: int = 1000,
+    *,
+    padding: str = "same",
+    epsilon: float = EPSILON,
+) -> Blueprint:
+    """MobileNetV3 of the ``kind`` "small" or "large"; a dense layer stands between the average and the logits."""
+    rows, hidden = {"small": (MOBILENET_V3_SMALL, 1024), "large": (MOBILENET_V3_LARGE, 1280)}[kind]
+    b = _Builder(padding, epsilon)
+    x = b.conv_norm_act(INPUT, "conv_stem", "bn1", "hard_swish", 16, 3, stride=2)
+    x = b.blocks(x, rows)
+    last = f"blocks.{b.stages}.0."
+    x = b.conv_norm_act(x, f"{last}conv", f"{last}bn1", "hard_swish", 6 * b.channels(x), 1)
+    x = b.act(b.dense(b.average(x), "conv_head", hidden), "conv_head.act", "hard_swish")
+    b.dense(b.dropout(x, "dropout", 0.2), LOGITS, classes)
+    return b.build(name, size)
 
 
 def efficientnet_lite(name: str, size: int, width: float, depth: float, classes: int = 1000) -> Blueprint:
     """EfficientNet-Lite: no squeeze-and-excitation, ReLU6, and stem, head and the outer stages' depth not scaled."""
     last = len(EFFICIENTNET_LITE) - 1
-    scaled = [
-        Stage(
-            row.expand,
-            round_channels(row.channels * width),
-            row.repeats if place in (0, last) else math.ceil(row.repeats * depth),
-            row.stride,
-            row.kernel,
-        )
+    rows = [
+        row if place in (0, last) else replace(row, repeats=math.ceil(row.repeats * depth))
         for place, row in enumerate(EFFICIENTNET_LITE)
     ]
-    return _network(name, size, classes, scaled)
+    b = _Builder("same", EPSILON)
+    x = b.conv_norm_act(INPUT, "conv_stem", "bn1", "relu6", 32, 3, stride=2)
+    x = b.conv_norm_act(b.blocks(x, rows, width), "conv_head", "bn2", "relu6", 1280, 1)
+    b.classifier(x, classes, dropout=0.2)
+    return b.build(name, size)
 
 
 def round_channels(channels: float, divisor: int = 8) -> int:
@@ -73,33 +132,51 @@ def round_channels(channels: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
-def _network(name: str, size: int, classes: int, stages: Iterable[Stage]) -> Blueprint:
-    b = Builder()
-    x = _conv_norm_act(b, INPUT, "", "conv_stem", "bn1", 32, 3, stride=2)
-    for i, stage in enumerate(stages):
-        for j in range(stage.repeats):
-            x = _block(b, x, f"blocks.{i}.{j}.", stage, stage.stride if j == 0 else 1)
-    x = _conv_norm_act(b, x, "", "conv_head", "bn2", 1280, 1)
-    b.classifier(x, classes, dropout=0.2)
-    return b.build(name, size)
+class _Builder(Builder):
+    """Adds blocks; batch norm's epsilon and the kind of padding are the same throughout."""
 
+    def __init__(self, padding: str, epsilon: float) -> None:
+        super().__init__()
+        self.padding, self.epsilon, self.stages = padding, epsilon, 0
 
-def _block(b: Builder, x: str, at: str, stage: Stage, stride: int) -> str:
-    """Expand, filter each channel, project; a shortcut where shapes allow. Without expansion no first step."""
-    incoming, y = b.channels(x), x
-    if stage.expand == 1:
-        y = _conv_norm_act(b, y, at, "conv_dw", "bn1", incoming, stage.kernel, stride, groups=incoming)
-        y = b.norm(b.conv(y, f"{at}conv_pw", stage.channels, 1), f"{at}bn2", EPSILON)
-    else:
-        wide = incoming * stage.expand
-        y = _conv_norm_act(b, y, at, "conv_pw", "bn1", wide, 1)
-        y = _conv_norm_act(b, y, at, "conv_dw", "bn2", wide, stage.kernel, stride, groups=wide)
-        y = b.norm(b.conv(y, f"{at}conv_pwl", stage.channels, 1), f"{at}bn3", EPSILON)
-    return b.add(x, y, f"{at}add") if stride == 1 and incoming == stage.channels else y
+    def blocks(self, x: str, rows: Sequence[Row], width: float = 1.0) -> str:
+        """Every block of a table."""
+        before, place = 0, 0
+        for row in rows:
+            if row.channels != before:
+                self.stages, before, place = self.stages + 1, row.channels, 0
+            for repeat in range(row.repeats):
+                at, stride = f"blocks.{self.stages - 1}.{place}.", row.stride if repeat == 0 else 1
+                x = self._block(x, at, row, round_channels(row.channels * width), stride)
+                place += 1
+        return x
 
+    def conv_norm_act(
+        self, x: str, conv: str, norm: str, act: str, filters: int, kernel: int, stride: int = 1, groups: int = 1
+    ) -> str:
+        x = self.conv(x, conv, filters, kernel, stride, padding=self._edges(kernel), groups=groups)
+        return self.act(self.norm(x, norm, self.epsilon), f"{norm}.act", act)
 
-def _conv_norm_act(
-    b: Builder, x: str, at: str, conv: str, norm: str, filters: int, kernel: int, stride: int = 1, groups: int = 1
-) -> str:
-    x = b.conv(x, at + conv, filters, kernel, stride, groups=groups)
-    return b.act(b.norm(x, at + norm, EPSILON), f"{at}{norm}.act", "relu6")
+    def _block(self, x: str, at: str, row: Row, channels: int, stride: int) -> str:
+        """Widen, filter each channel, project; a shortcut where shapes allow. Without expansion no first step."""
+        incoming, y, (first, second, project) = self.channels(x), x, ("bn1", "bn2", "conv_pw")
+        wide = round_channels(incoming * row.expand)
+        if row.expand != 1:
+            y = self.conv_norm_act(y, f"{at}conv_pw", f"{at}bn1", row.act, wide, 1)
+            first, second, project = "bn2", "bn3", "conv_pwl"
+        y = self.conv_norm_act(y, f"{at}conv_dw", f"{at}{first}", row.act, wide, row.kernel, stride, groups=wide)
+        if row.squeeze:
+            y = self._squeeze(y, f"{at}se.", round_channels(wide / 4))
+        y = self.norm(
+            self.conv(y, f"{at}{project}", channels, 1, padding=self._edges(1)), f"{at}{second}", self.epsilon
+        )
+        return self.add(x, y, f"{at}add") if stride == 1 and incoming == channels else y
+
+    def _squeeze(self, x: str, at: str, narrow: int) -> str:
+        """A factor for each channel, from the averages of all."""
+        y = self.act(self.dense(self.average(x, f"{at}pool"), f"{at}conv_reduce", narrow), f"{at}act1", "relu")
+        y = self.act(self.dense(y, f"{at}conv_expand", self.channels(x)), f"{at}gate", "hard_sigmoid")
+        return self.scale(x, y, f"{at}scale")
+
+    def _edges(self, kernel: int) -> str | int:
+        return kernel // 2 if self.padding == SYMMETRIC else self.padding

@@ -1,0 +1,235 @@
+"""Pretrained weights on this machine: brought by a package, fetched before by whomever, or fetched now and kept."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from headstart.backbones.weights import WeightsRecord, find_package_file, hash_of, installed_file
+from headstart.errors import CheckError, UsageError
+from headstart.home import cache_dir
+
+if TYPE_CHECKING:
+    from headstart.backbones.fetch import Progress
+
+HUB = "hf://"  # owner/repository/file
+OFFLINE = ("HEADSTART_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+PART, LOCK = ".part", ".lock"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+
+
+def find_weights(
+    record: WeightsRecord, progress: Progress | None = None, *, timeout: float = 30.0, pause: float = 1.0
+) -> Path:
+    """The file of a record, its hash checked: of its package, else one that is here already, else fetched.
+
+    Args:
+        record: whose weights.
+        progress: called with (bytes done, bytes in all; 0 where that is not known) while a file is fetched.
+        timeout: seconds that the other side may be silent.
+        pause: seconds before the second try.
+
+    Raises:
+        UsageError: it is not here and cannot be fetched; says which file to put where.
+        CheckError: a package's file was altered, or the address brought another file than was recorded.
+    """
+    if record.distribution or not record.url:
+        try:
+            return installed_file(record)
+        except UsageError:
+            if not record.url:
+                raise
+    damaged = ""
+    for path in local_files(record):
+        fault = _fault(record, path)
+        if not fault:
+            return path
+        damaged = f" ('{path}' is damaged or another file: {fault})"
+    if flag := next((name for name in OFFLINE if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")), ""):
+        raise UsageError(_by_hand(record, damaged, f"{flag} is set"))
+    if record.url.startswith(HUB):
+        return _from_hub(record, damaged, progress, timeout)
+    return _from_address(record, damaged, progress, timeout, pause)
+
+
+def at_hand(record: WeightsRecord) -> bool:
+    """Whether a file of the record is on this machine. Quick: its hash is not looked at."""
+    if record.distribution:
+        with suppress(UsageError):
+            find_package_file(record.distribution, record.file)
+            return True
+    return bool(record.url) and next(local_files(record), None) is not None
+
+
+def local_files(record: WeightsRecord) -> Iterator[Path]:
+    """Files by the record's name that are here: our own, then those that other libraries fetched."""
+    places = [place_of(record)]
+    if record.url.startswith(HUB):
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(*_hub_parts(record))
+        places += [Path(found)] if isinstance(found, str) else []
+    else:
+        name, cache = places[0].name, Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+        torch = Path(os.environ.get("TORCH_HOME") or cache / "torch").expanduser()
+        keras = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+        places += [torch / "hub" / "checkpoints" / name, keras / "models" / name]
+    return (path for path in places if path.is_file())
+
+
+def place_of(record: WeightsRecord) -> Path:
+    """Where the file of a record is kept, or is to be put by hand."""
+    if record.url.startswith(HUB):
+        owner_and_repository, file = _hub_parts(record)
+        name = f"{owner_and_repository}/{file}".replace("/", "--")
+    else:
+        name = record.url.partition("?")[0].rpartition("/")[2]
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"'{record.url}': expected an address that ends in a file's name. Received: '{name}'.")
+    return _folder() / name
+
+
+def kept_files() -> dict[Path, int]:
+    """The files that were fetched or put beside them, unfinished ones too, with their bytes."""
+    sizes = {}
+    with suppress(OSError):  # no folder, or a file that goes while it is looked at
+        for path in sorted(_folder().iterdir()):
+            if path.is_file() and path.name != LOCK:
+                sizes[path] = path.stat().st_size
+    return sizes
+
+
+def prune() -> int:
+    """Remove all of `kept_files`; bytes freed. While a file is being fetched, nothing is removed."""
+    import filelock
+
+    from headstart.backbones.fetch import writing
+
+    freed = 0
+    if not kept_files():
+        return freed
+    with writing(_folder()):
+        try:
+            with filelock.FileLock(_folder() / LOCK, timeout=0):
+                for path, size in kept_files().items():
+                    path.unlink()
+                    freed += size
+        except filelock.Timeout:
+            return 0
+    return freed
+
+
+def _from_address(record: WeightsRecord, damaged: str, progress: Progress | None, timeout: float, pause: float) -> Path:
+    """Fetch beside its place, check, rename. Another process waits for the lock, then finds the file."""
+    from filelock import FileLock
+
+    from headstart.backbones.fetch import FetchError, fetch, writing
+
+    if not (record.sha256 or record.md5):
+        raise CheckError(f"{record.url} is not fetched: no hash is recorded to know the right file by.")
+    target = place_of(record)
+    part = target.with_name(target.name + PART)
+    with writing(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(target.parent / LOCK)
+        lock.acquire()
+    try:
+        if target.is_file() and not _fault(record, target):
+            return target
+        resumed = part.is_file()
+        fetch(record.url, part, progress, timeout=timeout, pause=pause)
+        if (fault := _fault(record, part)) and resumed:  # it may have begun as another file: once more from the start
+            part.unlink()
+            fetch(record.url, part, progress, timeout=timeout, pause=pause)
+            fault = _fault(record, part)
+        if fault:
+            part.unlink()
+            raise CheckError(f"{record.url} brought another file than was recorded ({fault}). It was not kept.")
+        with writing(target):
+            part.replace(target)
+        return target
+    except FetchError as error:
+        raise UsageError(_by_hand(record, damaged, f"{urlsplit(record.url).hostname} {error}")) from error
+    finally:
+        lock.release()
+
+
+def _from_hub(record: WeightsRecord, damaged: str, progress: Progress | None, timeout: float) -> Path:
+    """Through huggingface_hub, into its own cache; over what lies there, where that is damaged."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download
+
+    repository, file = _hub_parts(record)
+    options: dict[str, Any] = {"force_download": bool(damaged), "etag_timeout": timeout}
+    if progress is not None and "tqdm_class" in inspect.signature(hf_hub_download).parameters:
+        options["tqdm_class"] = _bar(progress)
+    try:
+        get_hf_file_metadata(_address(record), timeout=timeout)  # says at once that there is no network; the next waits
+        path = Path(hf_hub_download(repository, file, **options))
+    except Exception as error:  # of several libraries, which change from version to version
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UsageError(_by_hand(record, damaged, f"the Hub does not give it ({why})")) from error
+    if fault := _fault(record, path):
+        raise CheckError(f"{_address(record)} brought another file than was recorded ({fault}).")
+    return path
+
+
+def _bar(progress: Progress) -> type:
+    """What huggingface_hub takes for a bar: it draws nothing, and tells ``progress``."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options | {"disable": False, "file": io.StringIO()})  # type: ignore[no-untyped-call]
+
+        def display(self, *args: Any, **options: Any) -> None:
+            progress(int(self.n), int(self.total or 0))
+
+    return Bar
+
+
+def _fault(record: WeightsRecord, path: Path) -> str:
+    """In what a file differs from the recorded one; "" where it is the right one."""
+    expected, algorithm = (record.sha256, "sha256") if record.sha256 else (record.md5, "md5")
+    if not expected and re.fullmatch("[0-9a-f]{64}", path.resolve().name):  # so the Hub's cache calls what it keeps
+        expected, algorithm = path.resolve().name, "sha256"
+    try:
+        received = hash_of(path, algorithm)
+    except UsageError as error:
+        return str(error)
+    title = {"sha256": "SHA-256", "md5": "MD5"}[algorithm]
+    return "" if received.startswith(expected) else f"expected {title} {expected}, received {received}"
+
+
+def _by_hand(record: WeightsRecord, damaged: str, why: str) -> str:
+    place = place_of(record)
+    return (
+        f"The weights '{place.name}' are not on this machine{damaged}, and {why}: put the file from {_address(record)} "
+        f"at '{place}', or name one with --weights FILE."
+    )
+
+
+def _address(record: WeightsRecord) -> str:
+    if not record.url.startswith(HUB):
+        return record.url
+    from huggingface_hub import hf_hub_url
+
+    return hf_hub_url(*_hub_parts(record))
+
+
+def _hub_parts(record: WeightsRecord) -> tuple[str, str]:
+    """Repository ("owner/name") and file."""
+    parts = record.url.removeprefix(HUB).split("/")
+    if len(parts) < 3 or not all(_NAME.fullmatch(part) for part in parts):
+        raise UsageError(f"Expected {HUB}OWNER/REPOSITORY/FILE. Received: '{record.url}'.")
+    return "/".join(parts[:2]), "/".join(parts[2:])
+
+
+def _folder() -> Path:
+    return cache_dir() / "weights"

@@ -1,0 +1,52 @@
+"""Small networks to train from nothing: a perceptron for tables or tiny images, and a plain convolutional one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headstart.backbones.blueprint import INPUT, LOGITS, Blueprint
+from headstart.backbones.builder import Builder
+
+EPSILON = 1e-5  # batch norm's
+
+
+def mlp(
+    inputs: int,
+    hidden: Sequence[int],
+    classes: int,
+    *,
+    size: int = 1,
+    act: str = "relu",
+    dropout: float = 0.0,
+    name: str = "mlp",
+) -> Blueprint:
+    """A perceptron with ``hidden`` layers. A row of a table with ``inputs`` columns is an image of one pixel.
+
+    Of images of ``size`` pixels, ``inputs`` is the number of channels.
+    """
+    b = Builder(inputs)
+    x = b.flatten(INPUT)
+    for place, units in enumerate(hidden, 1):
+        x = b.act(b.dense(x, f"dense{place}", units), f"act{place}", act)
+        if dropout:
+            x = b.dropout(x, f"dropout{place}", dropout)
+    b.dense(x, LOGITS, classes)
+    return b.build(name, size)
+
+
+def small_cnn(
+    size: int,
+    classes: int,
+    *,
+    channels: int = 3,
+    widths: Sequence[int] = (32, 64, 128),
+    dropout: float = 0.2,
+    name: str = "small_cnn",
+) -> Blueprint:
+    """A 3×3 convolution, batch norm, ReLU and a halving for each of ``widths``; then the average and a dense layer."""
+    b, x = Builder(channels), INPUT
+    for place, width in enumerate(widths, 1):
+        x = b.norm(b.conv(x, f"conv{place}", width, 3, padding=1), f"bn{place}", EPSILON)
+        x = b.max_pool(b.act(x, f"act{place}", "relu"), f"pool{place}", 2, 2, ceil=True)
+    b.classifier(x, classes, dropout)
+    return b.build(name, size)

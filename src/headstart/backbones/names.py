@@ -1,0 +1,129 @@
+"""What a blueprint calls the weights that timm, torchvision and others name each in their own way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from headstart.backbones.blueprint import LOGITS
+from headstart.backbones.keras_names import from_keras
+from headstart.backbones.ops import Shape
+from headstart.backbones.weights import Weights
+from headstart.errors import UsageError, did_you_mean
+
+PARTS = {"running_mean": "mean", "running_var": "var"}  # PyTorch's name of a weight within its layer -> a blueprint's
+KERAS = "keras"  # whose arrays lie otherwise too; its keys are "layer/variable"
+COUNTER = ".num_batches_tracked"  # which no blueprint has a place for
+
+
+def rename(weights: Mapping[str, NDArray[Any]], shapes: Mapping[str, Shape], names: str = "") -> Weights:
+    """The same arrays under the names of the blueprint whose weights have these ``shapes``.
+
+    ``names`` is a key of `NAME_MAPS` or "keras"; where it is empty, the map that knows most keys is taken. A key that
+    the map does not know stays as it is, for `match` to point at. Kernels of a convolution that is a dense layer in the
+    blueprint, because it sees the whole of its input, are flattened.
+    """
+    if weights and all(name.startswith("module.") for name in weights):  # torch.nn.DataParallel's wrapping
+        weights = {name.removeprefix("module."): array for name, array in weights.items()}
+    if names and names not in (*NAME_MAPS, KERAS):
+        raise UsageError(f"Unknown name map '{names}'. {did_you_mean(names, (*NAME_MAPS, KERAS))}")
+    if names == KERAS or (not names and any("/" in name for name in weights)):
+        return from_keras(weights, shapes)
+    nodes = {name.rpartition(".")[0] for name in shapes}
+    kept = [name for name in weights if not name.endswith(COUNTER)]
+    tried = [_translated(kept, NAME_MAPS[each](nodes)) for each in ([names] if names else NAME_MAPS)]
+    ours = max(tried, key=lambda found: len(shapes.keys() & set(found)))
+    return {new: _flattened(weights[name], shapes.get(new)) for name, new in zip(kept, ours, strict=True)}
+
+
+def _translated(names: Collection[str], nodes: Mapping[str, str]) -> list[str]:
+    found = []
+    for name in names:
+        node, dot, part = name.rpartition(".")
+        found.append(f"{nodes.get(node, node)}{dot}{PARTS.get(part, part)}")
+    return found
+
+
+def _flattened(array: NDArray[Any], shape: Shape | None) -> NDArray[Any]:
+    if shape is not None and array.ndim == 4 and len(shape) == 2 and array.shape[0] == shape[0]:
+        flat = array.reshape(len(array), -1)
+        return flat if flat.shape == shape else array
+    return array
+
+
+def _timm(nodes: Collection[str]) -> dict[str, str]:
+    """timm's module paths are the names of MobileNets and EfficientNets, and nearly those of torchvision's networks."""
+    head = {"pre_logits.fc1": "classifier.0", "pre_logits.fc2": "classifier.3", "head.fc": LOGITS}
+    return head | {"classifier": LOGITS, "fc": LOGITS}
+
+
+def _akamaster(nodes: Collection[str]) -> dict[str, str]:
+    """The CIFAR ResNets of akamaster/pytorch_resnet_cifar10."""
+    return {"linear": LOGITS}
+
+
+def _torchvision(nodes: Collection[str]) -> dict[str, str]:
+    """torchvision's module paths are the names of VGG, ResNet and SqueezeNet; it counts a MobileNet's parts through."""
+    if "conv_stem" not in nodes:
+        return {"classifier.6": LOGITS, "fc": LOGITS}
+    found, blocks = {"features.0.0": "conv_stem", "features.0.1": "bn1"}, _blocks(nodes)
+    for place, at in enumerate(blocks, 1):
+        part = _block_v2 if "bn2" in nodes else _block_v3
+        found |= {f"features.{place}.{theirs}": f"{at}.{ours}" for theirs, ours in part(nodes, at).items()}
+    last = f"features.{len(blocks) + 1}"
+    if "bn2" in nodes:
+        return found | {f"{last}.0": "conv_head", f"{last}.1": "bn2", "classifier.1": LOGITS}
+    stage = max((int(at.split(".")[1]) for at in blocks), default=-1) + 1
+    found |= {f"{last}.0": f"blocks.{stage}.0.conv", f"{last}.1": f"blocks.{stage}.0.bn1"}
+    return found | {"classifier.0": "conv_head", "classifier.3": LOGITS}
+
+
+def _block_v2(nodes: Collection[str], at: str) -> dict[str, str]:
+    *pairs, (project, norm) = _pairs(nodes, at)
+    found: dict[str, str] = {}
+    for step, pair in enumerate(pairs):
+        found |= {f"conv.{step}.{each}": name for each, name in enumerate(pair)}
+    return found | {f"conv.{len(pairs)}": project, f"conv.{len(pairs) + 1}": norm}
+
+
+def _block_v3(nodes: Collection[str], at: str) -> dict[str, str]:
+    steps = [{"0": conv, "1": norm} for conv, norm in _pairs(nodes, at)]
+    if f"{at}.se.conv_reduce" in nodes:
+        steps.insert(-1, {"fc1": "se.conv_reduce", "fc2": "se.conv_expand"})
+    return {f"block.{step}.{theirs}": ours for step, pair in enumerate(steps) for theirs, ours in pair.items()}
+
+
+def _lukemelas(nodes: Collection[str]) -> dict[str, str]:
+    """EfficientNets of lukemelas/EfficientNet-PyTorch: blocks are counted through, timm's within their stage."""
+    found = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": LOGITS}
+    theirs = (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2"))
+    for place, at in enumerate(_blocks(nodes)):
+        pairs = _pairs(nodes, at)
+        for old, new in zip(theirs[-len(pairs) :], pairs, strict=True):
+            found |= {f"_blocks.{place}.{a}": f"{at}.{b}" for a, b in zip(old, new, strict=True)}
+    return found
+
+
+def _blocks(nodes: Collection[str]) -> list[str]:
+    """The inverted residual blocks of a blueprint, in order."""
+    found = (re.fullmatch(r"blocks\.(\d+)\.(\d+)\.conv_dw", name) for name in nodes)
+    return [f"blocks.{stage}.{place}" for stage, place in sorted((int(at[1]), int(at[2])) for at in found if at)]
+
+
+def _pairs(nodes: Collection[str], at: str) -> list[tuple[str, str]]:
+    """Convolutions and their norms within a block, in order."""
+    if f"{at}.conv_pwl" in nodes:
+        return [("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")]
+    return [("conv_dw", "bn1"), ("conv_pw", "bn2")]
+
+
+# whose names -> for the nodes of a blueprint: their name of each -> its own, where these differ
+NAME_MAPS: dict[str, Callable[[Collection[str]], dict[str, str]]] = {
+    "timm": _timm,
+    "torchvision": _torchvision,
+    "akamaster": _akamaster,
+    "lukemelas": _lukemelas,
+}

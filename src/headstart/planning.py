@@ -1,0 +1,164 @@
+"""What becomes of every image of a table: fitted on, held out, or left out; no near copy on both sides."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.split import FEWEST, hold_out, join
+from headstart.errors import DataError, UsageError
+from headstart.learn.features import Features
+from headstart.learn.heads import HeadFit, check_names, fit_head
+from headstart.learn.neighbours import near_duplicates
+from headstart.types import Problem, Sample, Table
+
+HOLDOUT, LARGEST_HOLDOUT = 0.2, 0.9
+
+
+def check_settings(head: str, prior: str, holdout: float, seed: int) -> None:
+    """What can be known to be wrong before any image is looked at."""
+    if not 0 <= holdout <= LARGEST_HOLDOUT:
+        raise UsageError(f"--holdout: expected a share from 0 to {LARGEST_HOLDOUT}. Received: {holdout}.")
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"--seed: expected a whole number from 0. Received: {seed}.")
+    check_names(head, prior)
+
+
+@dataclass
+class Plan:
+    """What becomes of every image: fitted on, held out, or left out."""
+
+    classes: tuple[str, ...]
+    labels: NDArray[np.int_]  # (N,), of the classes that are left; -1 elsewhere
+    train: NDArray[np.bool_]
+    test: NDArray[np.bool_]
+    groups: NDArray[np.int_]  # near-duplicates, and groups that the data names
+    own_test: str  # the part that the data brings to be measured on, or ""
+    left_out: list[Problem]
+
+    def check(self, table: Table, features: Features) -> None:
+        """Refuse features of another network that lack an image that the plan counts on.
+
+        Raises:
+            DataError: an image could be read when the plan was made, and now could not.
+        """
+        lost = np.flatnonzero((self.train | self.test) & ~features.usable)
+        if len(lost):
+            name = table.samples[lost[0]].name
+            raise DataError(f"'{name}' could be read at first and then could not. Were the photos changed? Try again.")
+
+
+def plan_split(
+    table: Table, features: Features, holdout: float, seed: int, pinned: NDArray[np.bool_] | None = None
+) -> Plan:
+    """Decide what becomes of every image.
+
+    Args:
+        holdout: share of every class to hold out, where the data brings no part of its own for that.
+        pinned: (N,) images that were looked at already: neither they nor their near copies are held out.
+
+    Raises:
+        DataError: the images that are left do not make two classes with two images each.
+    """
+    samples = table.samples
+    left_out = [*table.problems, *features.problems]
+    usable = features.usable.copy()
+    if not usable.any():
+        raise DataError(_nothing_left(table, left_out))
+
+    def drop(rows: Iterable[Any], kind: str, why: Callable[[int], str]) -> None:
+        for row in rows:
+            usable[row] = False
+            left_out.append(Problem(samples[row].name, kind, why(row)))
+
+    own_test = table.own_test
+    held = np.array([bool(own_test) and sample.split == own_test for sample in samples])
+    _drop_repeats(samples, features.keys, usable, held, drop)
+
+    groups = near_duplicates(features.values, features.thumbs)
+    groups[~usable] = len(groups) + np.flatnonzero(~usable)  # an unreadable image is like no other
+    named = [sample.group or f"\0{row}" for row, sample in enumerate(samples)]
+    groups = join(groups, np.unique(named, return_inverse=True)[1])
+    if own_test:
+        seen = np.isin(groups, groups[held & usable]) & usable & ~held
+        drop(np.flatnonzero(seen), "copy of a test image", lambda row: f"nearly the same as one in {own_test}/")
+
+    text = np.array([sample.label for sample in samples])
+    counts = dict(zip(*np.unique(text[usable & ~held], return_counts=True), strict=True))
+    kept = tuple(name for name in table.classes if counts.get(name, 0) >= FEWEST)
+    few = [row for row in np.flatnonzero(usable) if counts.get(text[row], 0) < FEWEST]
+    drop(
+        few,
+        "class too small",
+        lambda row: f"class '{text[row]}' has {counts.get(text[row], 0)} image(s) to fit on, 2 are needed",
+    )
+    if len(kept) < 2:
+        raise DataError(_nothing_left(table, left_out))
+
+    place = {name: k for k, name in enumerate(kept)}
+    labels = np.array([place.get(name, -1) for name in text])
+    rows = np.flatnonzero(usable)
+    if not own_test:
+        if pinned is not None:
+            looked_at = {features.keys[row] for row in np.flatnonzero(pinned)}  # byte-identical copies are dropped
+            pinned = np.array([key in looked_at for key in features.keys])
+            free = rows[~np.isin(groups[rows], groups[pinned])]
+            holdout = min(holdout * len(rows) / max(len(free), 1), LARGEST_HOLDOUT)  # as many images as without
+            rows = free
+        held[rows] = hold_out(labels[rows], [features.keys[row] for row in rows.tolist()], groups[rows], holdout, seed)
+    return Plan(kept, labels, usable & ~held, usable & held, groups, own_test, left_out)
+
+
+def fit_planned_head(features: Features, plan: Plan, *, kind: str, prior: str, seed: int) -> HeadFit:
+    """Fit a head on the images that the plan fits on."""
+    train = np.flatnonzero(plan.train)
+    return fit_head(
+        features.values,
+        plan.labels[train],
+        len(plan.classes),
+        rows=train,
+        sqrt=bool(features.values.min() >= 0),
+        kind=kind,
+        prior=prior,
+        groups=plan.groups[train],
+        seed=seed,
+    )
+
+
+def _drop_repeats(
+    samples: Sequence[Sample],
+    keys: Sequence[bytes],
+    usable: NDArray[np.bool_],
+    held: NDArray[np.bool_],
+    drop: Callable[[Iterable[Any], str, Callable[[int], str]], None],
+) -> None:
+    """Of byte-identical images keep one, a test image first; where their labels differ, none: one of them is wrong."""
+    first: dict[bytes, int] = {}
+    labels: dict[bytes, set[str]] = {}
+    for row in [*np.flatnonzero(usable & held).tolist(), *np.flatnonzero(usable & ~held).tolist()]:
+        first.setdefault(keys[row], row)
+        labels.setdefault(keys[row], set()).add(samples[row].label)
+    rows = np.flatnonzero(usable).tolist()
+    again = [row for row in rows if first[keys[row]] != row and len(labels[keys[row]]) == 1]
+    torn = [row for row in rows if len(labels[keys[row]]) > 1]
+    drop(again, "duplicate", lambda row: f"the same file as '{samples[first[keys[row]]].name}'")
+    drop(torn, "conflicting labels", lambda row: f"the same file is labelled {' and '.join(sorted(labels[keys[row]]))}")
+
+
+def _nothing_left(table: Table, left_out: Sequence[Problem]) -> str:
+    counts = Counter(sample.label for sample in table.samples)
+    reasons = Counter(problem.kind for problem in left_out)
+    sentence = (
+        f"Expected two classes or more with two readable images each in '{table.root}'. "
+        f"Received: {len(table)} images in {len(counts)} class{'' if len(counts) == 1 else 'es'}"
+    )
+    if reasons:
+        first = left_out[0]
+        sentence += f"; left out: {', '.join(f'{n} {kind}' for kind, n in reasons.most_common())}"
+        sentence += f" (first: '{first.name}': {first.detail})"
+    return sentence + ". Put each class's photos into a folder of its own."
