@@ -525,6 +525,7 @@ def test_a_module_is_fitted_on_and_its_classifier_is_one_like_any_other(photos: 
 def test_a_classifier_on_a_module_is_saved_and_opened_with_the_module(fitted: hs.Classifier, tmp_path: Path) -> None:
     where = tmp_path / "model"
     fitted.save(where)
+    assert "hs.fit(DATA, backbone=MODULE, pixels=" in (where / "README.md").read_text()
     images = list(some_photos(5, 40))
     other = residual(seed=5)  # the code counts, the weights come from the folder
     np.testing.assert_allclose(

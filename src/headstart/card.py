@@ -78,11 +78,13 @@ def _limits(classifier: Classifier) -> str:
 
 def _making(record: dict[str, Any]) -> str:
     head = record["head"]
-    command = shlex.join(
-        ["headstart", "fit", "DATA", "--backbone", record["backbone"], "--pixels", str(record["pixels"]),
-         "--head", head["kind"], "--prior", head["prior"], "--holdout", str(record["holdout"]),
-         "--seed", str(record["seed"])]
-    )  # fmt: skip
+    settings = {"pixels": record["pixels"], "head": head["kind"], "prior": head["prior"]}
+    settings |= {"holdout": record["holdout"], "seed": record["seed"]}
+    if record["backbone"].startswith("module:"):  # which no command line can name
+        command = f"hs.fit(DATA, backbone=MODULE, {', '.join(f'{key}={value!r}' for key, value in settings.items())})"
+    else:
+        options = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
+        command = shlex.join(["headstart", "fit", "DATA", "--backbone", record["backbone"], *options])
     return (
         f"## How it was made\n\n    {command}\n\nBackbone: {record['backbone']}, licence {record['licence']}, frozen; "
         f"features computed in {record['precision']}. Head: {head['kind']}, strength {head['strength']:.3g}, "

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LISTED = 24  # names in one message
+
 
 class HeadstartError(Exception):
     """Any failure that Headstart foresaw. The message says what was expected, what came, and what to do."""
@@ -49,7 +51,9 @@ class UnreadableImageError(DataError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence naming the nearest known names, or all of them when none is near."""
+    """A sentence naming the nearest known names, or as many as can be read when none is near."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(known)}."
+    if near := difflib.get_close_matches(name, known, n=3, cutoff=0.5):
+        return f"Did you mean {' or '.join(near)}?"
+    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    return f"Known: {', '.join(known[:LISTED])}{more}."
