@@ -24,7 +24,19 @@ from typing import Any, TypeVar
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 HEADSTART = (sys.executable, "-m", "headstart")
-PACKAGES = ("headstart", "numpy", "openvino", "pillow", "scikit-learn", "torch", "torchvision", "timm", "pyarrow")
+PACKAGES = (
+    "headstart",
+    "numpy",
+    "openvino",
+    "pillow",
+    "scikit-learn",
+    "torch",
+    "torchvision",
+    "timm",
+    "pyarrow",
+    "onnxruntime",
+    "keras",
+)
 T = TypeVar("T")
 
 
