@@ -58,9 +58,9 @@ def main() -> None:
 
 
 def _rows(quick: bool) -> Iterator[Row]:
-    from official import CASES, SAVES, differences
+    from official import CASES, LARGE, SAVES, differences
 
-    for place, case in enumerate(CASES[:4] if quick else CASES):
+    for place, case in enumerate(CASES[:4] if quick else (*CASES, *LARGE)):
         save = list(SAVES)[place % len(SAVES)]
         with tempfile.TemporaryDirectory() as folder:
             shares = dict(differences(case, save, Path(folder)))

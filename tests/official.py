@@ -129,6 +129,10 @@ CASES = (
     *(Case(f"cifar_resnet{depth}", "akamaster", partial(CifarResNet, depth), pixels=32) for depth in (20, 32, 44, 56)),
 )
 
+LARGE = tuple(  # with their heads; the benchmark has the time for them
+    Case(name, "torchvision", _torchvision(name), pixels=224, images=1) for name in ("vgg19", "vgg16_bn", "vgg19_bn")
+)
+
 
 def save_legacy(state: dict[str, torch.Tensor], path: Path) -> None:
     torch.save(state, path, _use_new_zipfile_serialization=False)
