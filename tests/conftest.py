@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # read when it is first imported, by whichever test
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 import pytest
 
 from making import Shell, folder

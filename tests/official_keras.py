@@ -57,6 +57,21 @@ CASES = {
         | {"conv3_block1_1_bn": "layer2.0.bn1", "conv5_block3_out": "layer4.2.relu", "predictions": "logits"},
         pixels=33,
     ),
+    "mobilenet_v1": Case(
+        "MobileNet",
+        "mobilenet",
+        {"conv1_relu": "bn1.act", "conv_dw_2_bn": "blocks.1.0.bn1", "conv_pw_6_relu": "blocks.3.0.bn2.act"}
+        | {"conv_dw_12_relu": "blocks.4.0.bn1.act", "conv_pw_13_bn": "blocks.4.1.bn2", "predictions": "logits"},
+        forms=(NEW, LEGACY, WHOLE),
+    ),
+    "mobilenet_v1_050": Case(
+        "MobileNet",
+        "mobilenet",
+        {"conv_dw_4_bn": "blocks.2.0.bn1", "conv_pw_13_relu": "blocks.4.1.bn2.act", "conv_preds": "logits"},
+        pixels=75,  # where its padding is not SAME
+        alpha=0.5,
+        forms=(NEW,),
+    ),
     "mobilenet_v2": Case(
         "MobileNetV2",
         "mobilenet_v2",
@@ -87,11 +102,22 @@ CASES = {
         top=False,
     ),
 }
+LARGE = {  # the benchmark has the time for them
+    f"resnet{depth}": Case(
+        f"ResNet{depth}",
+        "resnet",
+        {"conv2_block3_out": "layer1.2.relu", "conv3_block2_1_bn": "layer2.1.bn1", "conv3_block4_out": "layer2.3.relu"}
+        | {f"conv4_block{blocks}_out": f"layer3.{blocks - 1}.relu", "conv5_block3_out": "layer4.2.relu"}
+        | {"predictions": "logits"},
+        forms=(NEW,),
+    )
+    for depth, blocks in {101: 23, 152: 36}.items()
+}
 
 
 def run(folder: Path, names: Sequence[str] = ()) -> None:
     """Write the files, in a process of its own; one thread, as two would mostly wait for each other."""
-    chosen = os.environ | {"KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1"}
+    chosen = os.environ | {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, __file__, str(folder), *names], check=True, capture_output=True, env=chosen)
 
 
@@ -101,7 +127,7 @@ def main(folder: Path, names: Sequence[str]) -> None:
     from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 
     for number, name in enumerate(names or CASES):
-        case, generator = CASES[name], np.random.default_rng(number)
+        case, generator = (CASES | LARGE)[name], np.random.default_rng(number)
         options: dict[str, Any] = {"alpha": case.alpha} if case.alpha else {}
         options |= {"classifier_activation": None} if case.top else {"pooling": "avg"}
         shape = (case.pixels, case.pixels, 3)

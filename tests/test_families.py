@@ -17,6 +17,7 @@ import headstart as hs
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.catalogue import BACKBONES, CIFAR10, find_backbone, load_pretrained
 from headstart.backbones.families.inverted import SYMMETRIC, mobilenet_v2
+from headstart.backbones.families.mobilenet import mobilenet_v1
 from headstart.backbones.families.resnet import resnet
 from headstart.backbones.families.small import mlp, small_cnn
 from headstart.backbones.families.vgg import vgg
@@ -47,6 +48,8 @@ PUBLISHED: dict[str, tuple[float, float]] = {
     "resnet50.keras": (25.583592, 3_858),
     "resnet101.keras": (44.601832, 7_570),
     "resnet152.keras": (60.268520, 11_282),
+    # Howard et al. 2017, table 8: 4.2 M and 569 M
+    **dict.fromkeys(("mobilenet_v1", "mobilenet_v1.timm"), (4.231976, 569)),
     # Sandler et al. 2018, table 4: 3.4 M and 300 M; 6.9 M and 585 M for 1.4. Its repository: 97 M for 0.5
     **dict.fromkeys(
         ("mobilenet_v2", "mobilenet_v2.torchvision", "mobilenet_v2.v2", "mobilenet_v2.timm"), (3.504872, 301)
@@ -117,7 +120,7 @@ def test_a_record_says_what_timm_says(name: str) -> None:
 TIMM = [cfg for name in list_pretrained() if (cfg := get_pretrained_cfg(name)) is not None and cfg.url]
 
 
-@pytest.mark.parametrize("name", [name for name, each in BACKBONES.items() if each.weights.names == "keras"])
+@pytest.mark.parametrize("name", [name for name, each in BACKBONES.items() if "keras" in each.weights.url])
 def test_a_record_says_what_keras_says(name: str) -> None:
     """In its source, for importing it needs a framework."""
     found = importlib.util.find_spec("keras")
@@ -141,9 +144,14 @@ def test_every_record_says_where_its_weights_come_from_and_may_be_used() -> None
         assert name == backbone.name == backbone.blueprint().name
         assert record.licence in ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "MIT", "CC-BY-4.0")
         assert record.origin
-        assert record.sha256 or record.md5  # nothing is fetched that cannot be checked
+        assert record.sha256 or record.md5 or not record.url  # nothing is fetched that cannot be checked
         assert bool(record.url) + bool(record.distribution) <= 1
-    assert len({each.weights.sha256 or each.weights.md5 for each in BACKBONES.values()}) == len(BACKBONES)
+    digits = [each.weights.sha256 or each.weights.md5 for each in BACKBONES.values()]
+    assert len(set(digits)) == len(BACKBONES) - digits.count("") + 1
+    assert {name for name, each in zip(BACKBONES, digits, strict=True) if not each} == {
+        "mobilenet_v1",  # of which neither publisher names any
+        "mobilenet_v1.timm",
+    }
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -205,6 +213,7 @@ def test_epsilons_are_the_originals() -> None:
         "vgg16_bn": 1e-5,
         "cifar_resnet20": 1e-5,
     }
+    wanted |= {"mobilenet_v1": 1e-3, "mobilenet_v1.timm": 1e-5}
     wanted |= {"mobilenet_v2": 1e-3, "mobilenet_v2.torchvision": 1e-5, "mobilenet_v2.timm": 1e-5}
     wanted |= {"mobilenet_v3_small": 1e-3, "mobilenet_v3_small.timm": 1e-5, "mobilenet_v3_small.keras": 1e-3}
     for name, epsilon in wanted.items():
@@ -285,6 +294,27 @@ def test_every_trunk_takes_the_smallest_and_an_odd_size(name: str) -> None:
     trunk = backbone.blueprint().trunk(backbone.layers)
     for size in (32, 161):
         assert trunk.shapes(size)["features"] == trunk.shapes()["features"]
+
+
+@pytest.mark.parametrize(("width", "parameters"), [(0.25, 475_544), (0.5, 1_342_536), (0.75, 2_601_976)])
+def test_width_multipliers_of_the_first_mobilenet(width: float, parameters: int) -> None:
+    """keras.io has them with the running statistics; Howard et al. 2017, table 6: 0.5, 1.3 and 2.6 M."""
+    network = mobilenet_v1("narrow", width=width)
+    running = sum(shape[0] for name, shape in network.weight_shapes().items() if name.endswith((".mean", ".var")))
+    assert sum(network.parameters().values()) + running == parameters
+    assert network["blocks.4.1.conv_pw"]["filters"] == 1024 * width
+
+
+def test_the_first_mobilenet_pads_as_its_libraries_do() -> None:
+    """keras.applications adds a row below where it strides, so an odd size loses its last one; SAME would keep it."""
+    keras, timm = mobilenet_v1(), mobilenet_v1("symmetric", padding=SYMMETRIC)
+    assert [node["padding"] for node in keras.nodes if node.op == "conv" and node["stride"] == 2] == [
+        "same",
+        *[(0, 1, 0, 1)] * 4,
+    ]
+    assert {node["padding"] for node in keras.nodes if node.op == "conv" and node["stride"] == 1} == {"same"}
+    assert [keras.shapes(75)[f"blocks.{stage}.0.conv_dw"][1] for stage in range(5)] == [38, 19, 9, 4, 2]
+    assert [timm.shapes(75)[f"blocks.{stage}.0.conv_dw"][1] for stage in range(5)] == [38, 19, 10, 5, 3]
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ with h5py.File(folder + "/legacy.h5", "w") as file:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained model within a model, with a Lambda layer, in every form of file."""
     folder = tmp_path_factory.mktemp("written")
-    environment = os.environ | {"KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"KERAS_BACKEND": "tensorflow", "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", MAKER, str(folder)], check=True, capture_output=True, env=environment)
     return folder
 

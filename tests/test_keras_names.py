@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.catalogue import BACKBONES, Pretrained, find_backbone, load_pretrained
 from headstart.backbones.families.inverted import mobilenet_v2
+from headstart.backbones.families.mobilenet import mobilenet_v1
 from headstart.backbones.families.vgg import vgg
 from headstart.backbones.hdf5 import read_h5
-from headstart.backbones.keras_names import from_keras
+from headstart.backbones.keras_names import from_keras, to_keras
 from headstart.backbones.names import rename
 from headstart.backbones.weights import match, read_weights
 from headstart.engines.fast import FastNetwork
@@ -29,6 +30,7 @@ Arrays = dict[str, NDArray[Any]]
 
 OF_THEIR_OWN: dict[str, tuple[str, Callable[[Case], Blueprint]]] = {  # blueprints that the catalogue does not have
     "vgg16": ("vgg16.keras", lambda case: vgg("vgg16", 16, case.pixels)),
+    "mobilenet_v1_050": ("mobilenet_v1", lambda case: mobilenet_v1("half", width=case.alpha or 1.0)),
     "mobilenet_v2_050": ("mobilenet_v2", lambda case: mobilenet_v2("half", width=case.alpha or 1.0)),
 }
 
@@ -49,7 +51,7 @@ def opened(name: str, case: Case, file: Path) -> Pretrained:
         shapes = blueprint.weight_shapes()
         weights = match(rename(read_weights(file), shapes, "keras"), shapes, file)
         return Pretrained(blueprint, weights, replace(backbone.spec, size=case.pixels), backbone)
-    record = name if name == "mobilenet_v2" else f"{name}.keras"
+    record = name if name in BACKBONES and f"{name}.keras" not in BACKBONES else f"{name}.keras"
     return load_pretrained(record, file, case.pixels, head=case.top)
 
 
@@ -140,6 +142,23 @@ def test_the_real_mobilenet_is_the_same_from_either_library(shared: Path) -> Non
     assert outputs[0].max() > 0.01
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_the_way_out_is_the_way_in_turned_round(official: Path, name: str) -> None:
+    case = CASES[name]
+    weights = read_h5(official / f"{name}{case.forms[0]}")
+    own = opened(name, case, official / f"{name}{case.forms[0]}").weights
+    back = to_keras(own, {key: array.shape for key, array in weights.items()})
+    equal(back, weights)
+    assert all(array.flags.c_contiguous for array in back.values())
+    equal(from_keras(back, {key: array.shape for key, array in own.items()}), own)
+
+
+def test_keys_without_a_weight_are_left_out() -> None:
+    own = {"conv_stem.weight": np.ones((32, 3, 3, 3)), "blocks.1.0.conv_pwl.weight": np.ones((24, 96, 1, 1))}
+    keys = {"Conv1/kernel": (3, 3, 3, 32), "predictions/kernel": (1280, 1000), "dense_9/kernel": (1, 1)}
+    assert list(to_keras(own, keys)) == ["Conv1/kernel"]
+
+
 def test_weights_lie_in_memory_as_they_are_written(official: Path) -> None:
     """safetensors writes an array as it lies; a transposed view would come back as another one."""
     for name in ("vgg19", "mobilenet_v3_small"):
@@ -158,6 +177,7 @@ def test_weights_lie_in_memory_as_they_are_written(official: Path) -> None:
         ("resnet101.keras", "resnet50", r"'layer3.6.conv1.weight' expected \(256, 1024, 1, 1\), received none"),
         ("resnet50", "resnet50", r"'conv1_conv/bias' expected no such weight, received \(64,\)"),
         ("mobilenet_v2", "mobilenet_v2_050", r"'conv_stem.weight' expected \(32, 3, 3, 3\), received \(16, 3, 3, 3\)"),
+        ("mobilenet_v1", "mobilenet_v2", r"'bn1.weight' expected \(32,\), received none"),
         ("mobilenet_v2", "mobilenet_v3_small", r"'conv_stem.weight' expected \(32, 3, 3, 3\), received none"),
         (
             "efficientnet_lite0",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ from numpy.typing import NDArray
 
 from headstart.backbones.catalogue import BACKBONES
 from headstart.backbones.families.inverted import efficientnet_lite, mobilenet_v2
-from headstart.backbones.names import NAME_MAPS, rename
+from headstart.backbones.names import NAME_MAPS, rename, restore
 from headstart.backbones.weights import find_package_file, installed_file, match, read_weights
 from headstart.errors import UsageError
+from headstart.export.library_forms import LIBRARIES, find_part
 
 LITES = {  # number -> (width, depth, size, file)
     0: (1.0, 1.0, 224, "efficientnet-lite0-57934424.pth"),
@@ -117,6 +120,44 @@ def test_timm_s_keys_find_their_places(name: str, theirs: str) -> None:
     shapes = BACKBONES[name].blueprint().weight_shapes()
     for names in ("timm", ""):
         assert list(match(rename(shapes_of(module), shapes, names), shapes, name)) == list(shapes)
+
+
+def of_their_form(library: str) -> Iterator[tuple[str, str]]:
+    for name, backbone in BACKBONES.items():
+        with suppress(UsageError):
+            find_part(library, backbone.blueprint())
+            yield name, library
+
+
+def test_most_networks_are_to_be_had_elsewhere() -> None:
+    assert [len(list(of_their_form(library))) for library in LIBRARIES] == [13, 30, 40]
+
+
+@pytest.mark.parametrize(("name", "library"), [*of_their_form("torchvision"), *of_their_form("timm")])
+def test_names_out_and_back_in(name: str, library: str) -> None:
+    """Every weight has a key of its own, whose shape is the library's, and comes back by it."""
+    blueprint = BACKBONES[name].blueprint()
+    part = find_part(library, blueprint)
+    make = torchvision.models.get_model if library == "torchvision" else timm.create_model
+    with torch.device("meta"):
+        state = make(part.form.model, **part.form.options).state_dict()
+    keys = {key: tuple(tensor.shape) for key, tensor in state.items() if not key.endswith("num_batches_tracked")}
+    shapes = blueprint.weight_shapes()
+    weights = {each: np.broadcast_to(np.float32(place), shape) for place, (each, shape) in enumerate(shapes.items())}
+    theirs = restore(weights, keys, library)
+    assert {key: array.shape for key, array in theirs.items()} == keys
+    back = rename(theirs, shapes, library)
+    assert {each: (array.shape, array.flat[0]) for each, array in back.items()} == {
+        each: (shape, place) for place, (each, shape) in enumerate(shapes.items())
+    }
+
+
+def test_a_trunk_s_weights_leave_the_head_out() -> None:
+    keys: dict[str, tuple[int, ...]] = {"conv1.weight": (64, 3, 7, 7), "fc.weight": (9, 512), "fc.bias": (9,)}
+    own = arrays(conv1__weight=np.ones((64, 3, 7, 7)))
+    assert list(restore(own, keys, "torchvision")) == ["conv1.weight"]
+    own["logits.bias"] = np.ones(8)  # of another number of classes
+    assert restore(own, keys, "torchvision")["fc.bias"].shape == (8,)
 
 
 def test_a_convolution_that_sees_the_whole_of_its_input_is_a_dense_layer() -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.download import find_weights
 from headstart.backbones.families.inverted import SYMMETRIC, efficientnet_lite, mobilenet_v2, mobilenet_v3
+from headstart.backbones.families.mobilenet import mobilenet_v1
 from headstart.backbones.families.resnet import BLOCKS, cifar_resnet, resnet
 from headstart.backbones.families.squeezenet import squeezenet
 from headstart.backbones.families.vgg import vgg
@@ -126,6 +127,12 @@ def _resnets() -> Iterator[Backbone]:
 
 
 def _mobilenets() -> Iterator[Backbone]:
+    def first(name: str, names: str, **style: Any) -> Backbone:
+        origin = {"keras": "keras.applications", "timm": "timm"}[names]
+        record = WeightsRecord(f"{origin}, from a file of one's own", "Apache-2.0", names)  # which publish no hash
+        build = functools.partial(mobilenet_v1, name, **style)
+        return Backbone(name, build, ImageSpec(224), record, ("blocks.4.1.bn2.act", "blocks.3.5.bn2.act"))
+
     def second(name: str, spec: ImageSpec, record: WeightsRecord, **style: Any) -> Backbone:
         build = functools.partial(mobilenet_v2, name, **style)
         return Backbone(name, build, spec, record, ("bn2.act", "blocks.5.1.bn2.act"))
@@ -136,6 +143,8 @@ def _mobilenets() -> Iterator[Backbone]:
         return Backbone(name, build, spec, record, (f"blocks.{last}.0.bn1.act", f"blocks.{last - 1}.1.bn2.act"))
 
     torch: dict[str, Any] = {"padding": SYMMETRIC, "epsilon": 1e-5}
+    yield first("mobilenet_v1", "keras")
+    yield first("mobilenet_v1.timm", "timm", **torch)
     yield second(
         "mobilenet_v2",
         ImageSpec(224),

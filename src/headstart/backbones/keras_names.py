@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -36,13 +36,10 @@ def from_keras(weights: Mapping[str, NDArray[Any]], shapes: Mapping[str, Shape])
     VGG, ResNet and MobileNets of keras.applications, with their head or without. A key that belongs to none of the
     blueprint's nodes stays as it is, and so does an array that does not fit, for `match` to point at.
     """
-    nodes = list(dict.fromkeys(name.rpartition(".")[0] for name in shapes))
-    family = _family(nodes)
-    layers = dict.fromkeys(HEADS, LOGITS) | dict(_LAYERS[family](nodes))
+    family, names = _names(weights, shapes)
     found: Weights = {}
     for key, array in weights.items():
-        layer, _, variable = key.rpartition("/")
-        name = f"{layers.get(_plain(layer))}.{PARTS.get(variable)}"
+        name = names[key]
         if name not in shapes:
             found[key] = array
             continue
@@ -53,6 +50,36 @@ def from_keras(weights: Mapping[str, NDArray[Any]], shapes: Mapping[str, Shape])
             turned = _channels_first(turned, _last_filters(shapes))
         found[name] = np.ascontiguousarray(turned) if turned.ndim else turned
     return found
+
+
+def to_keras(weights: Mapping[str, NDArray[Any]], keys: Mapping[str, Shape]) -> Weights:
+    """A blueprint's weights under Keras's ``keys`` and in the shapes that it has there: the way back of `from_keras`.
+
+    Keys that none of the weights belongs to are left out.
+    """
+    shapes = {name: array.shape for name, array in weights.items()}
+    family, names = _names(keys, shapes)
+    found: Weights = {}
+    for key, name in names.items():
+        if name not in weights:
+            continue
+        array = weights[name]
+        if name == f"{BLUE_FIRST.get(family)}.weight":
+            array = array[:, ::-1]
+        if name == f"{FLATTENED}.weight":
+            array = _channels_last(array, _last_filters(shapes))
+        found[key] = np.ascontiguousarray(_returned(array, keys[key]))
+    return found
+
+
+def _names(keys: Iterable[str], shapes: Mapping[str, Shape]) -> tuple[str, dict[str, str]]:
+    """Which family the blueprint is of, and what it calls each of Keras's ``keys``, if anything."""
+    nodes = list(dict.fromkeys(name.rpartition(".")[0] for name in shapes))
+    family = _family(nodes)
+    layers = dict.fromkeys(HEADS, LOGITS) | dict(_LAYERS[family](nodes))
+    parts = {key: key.rpartition("/") for key in keys}
+    names = {key: f"{layers.get(_plain(layer))}.{PARTS.get(part)}" for key, (layer, _, part) in parts.items()}
+    return family, names
 
 
 def _plain(layer: str) -> str:
@@ -69,6 +96,15 @@ def _turned(array: NDArray[Any], shape: Shape) -> NDArray[Any]:
     return array.T
 
 
+def _returned(array: NDArray[Any], shape: Shape) -> NDArray[Any]:
+    """Height and width before channels, inputs before outputs: `_turned` back, to Keras's ``shape``."""
+    if len(shape) == 4:
+        kernel = array[:, :, None, None] if array.ndim == 2 else array
+        depthwise = shape[2:] == (len(kernel), 1)
+        return kernel.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
+    return array.T
+
+
 def _last_filters(shapes: Mapping[str, Shape]) -> int:
     """Channels of what VGG flattens."""
     return [shape[0] for name, shape in shapes.items() if name.startswith("features.") and len(shape) == 4][-1]
@@ -81,8 +117,17 @@ def _channels_first(dense: NDArray[Any], channels: int) -> NDArray[Any]:
     return dense.reshape(units, side, side, channels).transpose(0, 3, 1, 2).reshape(units, inputs)
 
 
+def _channels_last(dense: NDArray[Any], channels: int) -> NDArray[Any]:
+    """`_channels_first` back."""
+    units, inputs = dense.shape
+    side = math.isqrt(inputs // channels)
+    return dense.reshape(units, channels, side, side).transpose(0, 2, 3, 1).reshape(units, inputs)
+
+
 def _family(nodes: Collection[str]) -> str:
     if "conv_stem" in nodes:
+        if not any(node.endswith(".conv_pwl") for node in nodes):
+            return "mobilenet_v1"
         return "mobilenet_v3" if any(re.fullmatch(r"blocks\.\d+\.0\.conv", node) for node in nodes) else "mobilenet_v2"
     return "resnet" if "layer1.0.conv1" in nodes else "vgg"
 
@@ -109,6 +154,14 @@ def _resnet(nodes: Collection[str]) -> Iterator[tuple[str, str]]:
             yield f"conv{int(found[1]) + 1}_block{int(found[2]) + 1}_0_{kind}", node
 
 
+def _mobilenet_v1(nodes: Collection[str]) -> Iterator[tuple[str, str]]:
+    yield from (("conv1", "conv_stem"), ("conv1_bn", "bn1"), ("conv_preds", LOGITS))
+    for number, at in enumerate(blocks_of(nodes), 1):
+        for step, conv in enumerate(("conv_dw", "conv_pw"), 1):
+            yield f"{conv}_{number}", f"{at}.{conv}"
+            yield f"{conv}_{number}_bn", f"{at}.bn{step}"
+
+
 def _mobilenet_v2(nodes: Collection[str]) -> Iterator[tuple[str, str]]:
     yield from (("conv1", "conv_stem"), ("bn_conv1", "bn1"), ("conv_1", "conv_head"), ("conv_1_bn", "bn2"))
     yield from _inverted(nodes, "block")
@@ -123,9 +176,8 @@ def _mobilenet_v3(nodes: Collection[str]) -> Iterator[tuple[str, str]]:
 
 def _inverted(nodes: Collection[str], prefix: str) -> Iterator[tuple[str, str]]:
     """Blocks are counted through, in the blueprint within their stage; the first has no number in either version."""
-    found = (re.fullmatch(r"blocks\.(\d+)\.(\d+)\.conv_dw", node) for node in nodes)
-    for number, (stage, place) in enumerate(sorted((int(each[1]), int(each[2])) for each in found if each)):
-        ours, theirs = f"blocks.{stage}.{place}.", f"{prefix}_{number}_" if number else "expanded_conv_"
+    for number, at in enumerate(blocks_of(nodes)):
+        ours, theirs = f"{at}.", f"{prefix}_{number}_" if number else "expanded_conv_"
         steps = [("expand", "conv_pw"), ("depthwise", "conv_dw"), ("project", "conv_pwl")]
         if f"{ours}conv_pwl" not in nodes:
             steps = [("depthwise", "conv_dw"), ("project", "conv_pw")]
@@ -136,4 +188,18 @@ def _inverted(nodes: Collection[str], prefix: str) -> Iterator[tuple[str, str]]:
         yield f"{theirs}squeeze_excite_conv_1", f"{ours}se.conv_expand"
 
 
-_LAYERS = {"vgg": _vgg, "resnet": _resnet, "mobilenet_v2": _mobilenet_v2, "mobilenet_v3": _mobilenet_v3}
+def blocks_of(nodes: Collection[str]) -> list[str]:
+    """Blocks with a depthwise convolution, in order."""
+    found = (re.fullmatch(r"blocks\.(\d+)\.(\d+)\.conv_dw", node) for node in nodes)
+    return [
+        f"blocks.{stage}.{place}" for stage, place in sorted((int(each[1]), int(each[2])) for each in found if each)
+    ]
+
+
+_LAYERS = {
+    "vgg": _vgg,
+    "resnet": _resnet,
+    "mobilenet_v1": _mobilenet_v1,
+    "mobilenet_v2": _mobilenet_v2,
+    "mobilenet_v3": _mobilenet_v3,
+}

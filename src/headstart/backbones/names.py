@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import LOGITS
-from headstart.backbones.keras_names import from_keras
+from headstart.backbones.keras_names import blocks_of, from_keras, to_keras
 from headstart.backbones.ops import Shape
 from headstart.backbones.weights import Weights
 from headstart.errors import UsageError, did_you_mean
@@ -37,6 +37,23 @@ def rename(weights: Mapping[str, NDArray[Any]], shapes: Mapping[str, Shape], nam
     tried = [_translated(kept, NAME_MAPS[each](nodes)) for each in ([names] if names else NAME_MAPS)]
     ours = max(tried, key=lambda found: len(shapes.keys() & set(found)))
     return {new: _flattened(weights[name], shapes.get(new)) for name, new in zip(kept, ours, strict=True)}
+
+
+def restore(weights: Mapping[str, NDArray[Any]], keys: Mapping[str, Shape], names: str) -> Weights:
+    """The same arrays under a library's ``keys`` and in the shapes that it has there: the way back of `rename`.
+
+    ``names`` is a key of `NAME_MAPS` or "keras". Keys that none of the weights belongs to are left out, and an array
+    that does not fit keeps its shape.
+    """
+    if names == KERAS:
+        return to_keras(weights, keys)
+    nodes = {name.rpartition(".")[0] for name in weights}
+    ours = _translated(keys, NAME_MAPS[names](nodes))
+    return {
+        key: weights[name].reshape(shape) if weights[name].size == math.prod(shape) else weights[name]
+        for (key, shape), name in zip(keys.items(), ours, strict=True)
+        if name in weights
+    }
 
 
 def _translated(names: Collection[str], nodes: Mapping[str, str]) -> list[str]:
@@ -69,7 +86,7 @@ def _torchvision(nodes: Collection[str]) -> dict[str, str]:
     """torchvision's module paths are the names of VGG, ResNet and SqueezeNet; it counts a MobileNet's parts through."""
     if "conv_stem" not in nodes:
         return {"classifier.6": LOGITS, "fc": LOGITS}
-    found, blocks = {"features.0.0": "conv_stem", "features.0.1": "bn1"}, _blocks(nodes)
+    found, blocks = {"features.0.0": "conv_stem", "features.0.1": "bn1"}, blocks_of(nodes)
     for place, at in enumerate(blocks, 1):
         part = _block_v2 if "bn2" in nodes else _block_v3
         found |= {f"features.{place}.{theirs}": f"{at}.{ours}" for theirs, ours in part(nodes, at).items()}
@@ -100,17 +117,11 @@ def _lukemelas(nodes: Collection[str]) -> dict[str, str]:
     """EfficientNets of lukemelas/EfficientNet-PyTorch: blocks are counted through, timm's within their stage."""
     found = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": LOGITS}
     theirs = (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2"))
-    for place, at in enumerate(_blocks(nodes)):
+    for place, at in enumerate(blocks_of(nodes)):
         pairs = _pairs(nodes, at)
         for old, new in zip(theirs[-len(pairs) :], pairs, strict=True):
             found |= {f"_blocks.{place}.{a}": f"{at}.{b}" for a, b in zip(old, new, strict=True)}
     return found
-
-
-def _blocks(nodes: Collection[str]) -> list[str]:
-    """The inverted residual blocks of a blueprint, in order."""
-    found = (re.fullmatch(r"blocks\.(\d+)\.(\d+)\.conv_dw", name) for name in nodes)
-    return [f"blocks.{stage}.{place}" for stage, place in sorted((int(at[1]), int(at[2])) for at in found if at)]
 
 
 def _pairs(nodes: Collection[str], at: str) -> list[tuple[str, str]]:

@@ -31,8 +31,9 @@ OPS: dict[str, tuple[int | None, frozenset[str]]] = {
     "flatten": (1, frozenset()),  # channel by channel, row by row
     "dropout": (1, frozenset({"rate"})),
     "dense": (1, frozenset({"units"})),
-    # a network of somebody else's making, opaque: its feature vector, and its weights by the names it gives them
-    "module": (1, frozenset({"source", "features", "head", "units", "weights"})),
+    # a network of somebody else's making, opaque: its feature vector, and its weights by the names it gives them;
+    # config is its architecture where that is but data (a Keras model of Keras' own layers, as JSON), else ""
+    "module": (1, frozenset({"source", "features", "head", "units", "weights", "config"})),
 }
 # sqrt: of max(x, 0) + SQRT_EPSILON, so that its gradient stays finite; hard_sigmoid: min(max(x + 3, 0), 6) / 6;
 # hard_swish: x times that
@@ -67,7 +68,7 @@ _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "kernel": (lambda v: _wholes(v, 2), "(height, width)"),
     "padding": (lambda v: v == "same" or _wholes(v, 4, 0), '"same" or (top, bottom, left, right)'),
     **dict.fromkeys(("bias", "ceil", "head"), (lambda v: type(v) is bool, "true or false")),
-    **dict.fromkeys(("source", "features"), (lambda v: isinstance(v, str), "text")),
+    **dict.fromkeys(("source", "features", "config"), (lambda v: isinstance(v, str), "text")),
     "weights": (_shapes, "a shape for each name"),
     **dict.fromkeys(("before", "after"), (lambda v: _whole(v, 0), "a whole number of at least 0")),
     "epsilon": (lambda v: _real(v) and v > 0, "a number above 0"),

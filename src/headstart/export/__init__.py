@@ -1,0 +1,1 @@
+"""Networks in other formats, and their weights for other libraries."""
