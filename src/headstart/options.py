@@ -25,7 +25,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Backbone = Annotated[
     str, typer.Option(help="See: headstart backbones. auto: the lightest at hand that does as well on these photos.")
 ]
-Weights = Annotated[str | None, typer.Option(metavar="FILE", help="Weights of your own: .safetensors or .pth.")]
+Weights = Annotated[str | None, typer.Option(metavar="FILE", help="Weights of your own: .safetensors, .pth or .h5.")]
 Pixels = Annotated[
     int | None, typer.Option(help="Scale images to so many pixels: fewer are faster, a little less accurate.")
 ]
@@ -35,7 +35,7 @@ Prior = Annotated[str, typer.Option(help="flat, or empirical: expect classes as 
 Holdout = Annotated[float, typer.Option(help="Share held out, where the data has no test part.")]
 Seed = Annotated[int, typer.Option(help="Of the split.")]
 Cache = Annotated[bool, typer.Option(help="Keep features for the next fit.")]
-Engine = Annotated[str, typer.Option(help="What runs the network: auto, fast or torch.")]
+Engine = Annotated[str, typer.Option(help="What runs the network: auto, fast, torch or keras.")]
 
 
 def open_model(model: str, weights: str | None, engine: str, precision: str) -> Classifier:
@@ -44,12 +44,12 @@ def open_model(model: str, weights: str | None, engine: str, precision: str) -> 
     from headstart.backbones.catalogue import BACKBONES
     from headstart.bundle import load
     from headstart.classifier import pretrained
-    from headstart.engines.base import TIMM
+    from headstart.engines.base import framework_of
     from headstart.errors import did_you_mean
 
-    if os.path.exists(model):
+    if os.path.exists(model) and not (os.path.isfile(model) and framework_of(model)):
         return load(model, engine=engine, precision=precision)
-    if model in BACKBONES or model.startswith(TIMM):
+    if model in BACKBONES or framework_of(model):
         with screens.progress() as report:
             return pretrained(model, weights, engine=engine, precision=precision, progress=report)
     raise UsageError(f"There is no model '{model}', and no backbone of that name. {did_you_mean(model, BACKBONES)}")

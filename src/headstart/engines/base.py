@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, Self
@@ -16,12 +18,15 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.catalogue import Pretrained, load_pretrained
 from headstart.backbones.ops import Shape
+from headstart.engines import frameworks
 from headstart.errors import MissingExtraError, UsageError, did_you_mean
 from headstart.types import ImageSpec
 
-ENGINES = ("auto", "fast", "torch")
+ENGINES = ("auto", "fast", "torch", "keras")
 PRECISIONS = ("auto", "bf16", "fp32")
-TIMM, LIVE = "timm/", "module:"  # what the source of a network begins with that no blueprint describes
+# what the source of a network begins with that no blueprint describes: a library's, or somebody's live one
+TIMM, LIVE = "timm/", "module:"
+APPLICATIONS, LIVE_KERAS = "keras/", "keras-model:"
 
 Array = NDArray[Any]
 Weights = Mapping[str, NDArray[Any]]
@@ -35,7 +40,7 @@ class Network(Protocol):
     probabilities; evaluation mode.
     """
 
-    engine: str  # "fast", "torch"
+    engine: str  # "fast", "torch", "keras"
     name: str  # of its blueprint
     spec: ImageSpec
     layers: tuple[str, ...]  # node names in order, "input" first, "logits" last
@@ -92,12 +97,17 @@ def get_engine(
     module: object | None = None,
 ) -> Network:
     """Build the network on the engine called ``name``; ``module`` is the live one that the blueprint speaks of."""
-    if resolve_engine(name, blueprint) == "torch":
-        network: Network = torch_engine().TorchNetwork(blueprint, weights, spec, precision, module=module)
-        return network
-    from headstart.engines.fast import FastNetwork
+    engine = resolve_engine(name, blueprint)
+    network: Network
+    if engine == "torch":
+        network = torch_engine().TorchNetwork(blueprint, weights, spec, precision, module=module)
+    elif engine == "keras":
+        network = keras_engine().KerasNetwork(blueprint, weights, spec, precision, module=module)
+    else:
+        from headstart.engines.fast import FastNetwork
 
-    return FastNetwork(blueprint, weights, spec, precision)
+        network = FastNetwork(blueprint, weights, spec, precision)
+    return network
 
 
 def open_backbone(
@@ -113,19 +123,39 @@ def open_backbone(
     """A network with its weights, and the live module where it is one.
 
     Args:
-        backbone: a catalogued name, "timm/NAME", or a `torch.nn.Module`.
+        backbone: a catalogued name, "timm/NAME", "keras/NAME", a ".keras" file, a `torch.nn.Module` or a `keras.Model`.
         weights: a file, in place of the usual ones.
         pixels: height and width to scale images to.
         head: whether its own classes are wanted too, or only the trunk.
         spec, features: of a module, see `engines.modules.wrap`.
         progress: called with ("weights", bytes done, of how many) while they are fetched.
     """
-    if not isinstance(backbone, str) or backbone.startswith(TIMM):
-        wrapped = torch_engine().wrap(backbone, weights, spec=spec, features=features, pixels=pixels)
+    framework = framework_of(backbone)
+    if framework:
+        engine = torch_engine() if framework == "torch" else keras_engine()
+        wrapped = engine.wrap(backbone, weights, spec=spec, features=features, pixels=pixels)
         return wrapped.whole() if head else wrapped.trunk, wrapped.module
+    if not isinstance(backbone, str):
+        raise UsageError(
+            "Expected the name of a backbone, a torch.nn.Module or a keras.Model. "
+            f"Received: {type(backbone).__qualname__}."
+        )
     if spec is not None or features is not None:
         raise UsageError(f"'{backbone}' brings its own pixels and features; spec and features are those of a module.")
     return load_pretrained(backbone, weights, pixels, head=head, progress=progress), None
+
+
+def framework_of(backbone: object) -> str:
+    """Which framework alone can run a network: "torch", "keras", or "" where a blueprint describes it.
+
+    Of a name, a blueprint's source, or a live object; no framework is imported to tell.
+    """
+    if isinstance(backbone, str):
+        if backbone.startswith((APPLICATIONS, LIVE_KERAS)) or backbone.endswith(".keras"):
+            return "keras"
+        return "torch" if backbone.startswith((TIMM, LIVE)) else ""
+    makers = {base.__module__.partition(".")[0] for base in type(backbone).__mro__}
+    return next((name for name in ("keras", "torch") if name in makers), "")
 
 
 def torch_engine() -> ModuleType:
@@ -134,13 +164,35 @@ def torch_engine() -> ModuleType:
     Raises:
         MissingExtraError: PyTorch is not installed.
     """
+    frameworks.guard()
     try:
         from headstart.engines import torch
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "torch":
-            raise
-        raise MissingExtraError("torch", "torch", "The PyTorch engine") from error
+        raise _missing(error, ("torch",), "torch", "The PyTorch engine") from error
     return torch
+
+
+def keras_engine() -> ModuleType:
+    """The Keras engine, imported late.
+
+    Raises:
+        MissingExtraError: Keras or TensorFlow is not installed.
+        UsageError: Keras runs on another framework in this process.
+    """
+    frameworks.guard()
+    try:
+        with contextlib.nullcontext() if frameworks.TENSORFLOW in sys.modules else frameworks.muted():
+            from headstart.engines import keras
+
+            keras.check_backend()
+    except ModuleNotFoundError as error:
+        raise _missing(error, ("keras", "tensorflow"), "keras", "The Keras engine") from error
+    return keras
+
+
+def _missing(error: ModuleNotFoundError, packages: Sequence[str], extra: str, what: str) -> Exception:
+    missing = (error.name or "").partition(".")[0]
+    return MissingExtraError(missing, extra, what) if missing in packages else error
 
 
 def resolve_engine(name: str, blueprint: Blueprint) -> str:
@@ -151,19 +203,22 @@ def resolve_engine(name: str, blueprint: Blueprint) -> str:
     """
     if name not in ENGINES:
         raise UsageError(f"There is no engine '{name}'. {did_you_mean(name, ENGINES)}")
-    if name == "fast" and blueprint.source:
+    needed = framework_of(blueprint.source)
+    if needed and name not in ("auto", needed):
+        kind = {"torch": "PyTorch module", "keras": "Keras model"}[needed]
         raise UsageError(
-            f"The fast engine builds networks from blueprints and cannot run '{blueprint.source}', which is a PyTorch "
-            "module. Take the PyTorch engine: --engine torch"
+            f"'{blueprint.source}' is a {kind}, which no other engine than its own can run. Received: --engine {name}. "
+            f"Take its own: --engine {needed}"
         )
-    return name if name != "auto" else "torch" if blueprint.source else "fast"
+    return name if name != "auto" else needed or "fast"
 
 
 def check_module(blueprint: Blueprint, module: object | None) -> None:
     """Refuse a network that needs a live ``module`` and has none, or has one and no place for it."""
-    if blueprint.source.startswith(LIVE) and module is None:
+    needed = (node for node in blueprint.nodes if node.op == "module" and not node["config"])
+    if module is None and any(node["source"].startswith((LIVE, LIVE_KERAS)) for node in needed):
         raise UsageError(
-            f"The network is a module of your own, {blueprint.source.removeprefix(LIVE)}, of which a model's folder "
+            f"The network is a module of your own, {blueprint.source.partition(':')[2]}, of which a model's folder "
             "holds only the weights. Give the module, too: headstart.load(PATH, module=MODULE)"
         )
     if module is not None and not blueprint.source:
@@ -198,6 +253,13 @@ def check_layers(name: str, at: Sequence[str], layers: Sequence[str]) -> None:
     for each in at:
         if each not in layers:
             raise UsageError(f"'{name}' has no layer '{each}'. {did_you_mean(each, layers)}")
+
+
+def nearest(name: str, paths: Iterable[str]) -> str:
+    """A sentence naming the paths most like ``name``, or the last few: a network has too many to name them all."""
+    known = [path for path in paths if path]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(near)}?" if near else f"Among its layers: {', '.join(known[-6:]) or 'none'}."
 
 
 def check_memory(blueprint: Blueprint, size: int, images: int, available: int | None = None) -> None:

@@ -223,7 +223,7 @@ def _pad_channels(node: Node, x: Tensor) -> Tensor:
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
     "relu6": functional.relu6,
-    "hard_sigmoid": functional.hardsigmoid,
+    "hard_sigmoid": lambda x: functional.relu6(x + 3) / 6,  # the gradient of torch's own has a sixth in float32 only
     "hard_swish": functional.hardswish,
     "sqrt": lambda x: torch.sqrt(functional.relu(x) + SQRT_EPSILON),
 }

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from headstart.backbones.ops import Node, Shape
+from headstart.engines.base import nearest
 from headstart.errors import UsageError
 
 TRIED = 2  # images that a module is tried on: with one, a module that forgets the batch would not be found out
@@ -55,6 +55,7 @@ class Inside:
         if through and not at and not changed and not self._features:
             return {self.name: pooled(module(x))}
         pending = {*at, *([self._features] if through else [])}
+        whole = torch.compiler.is_compiling()  # who traces a module wants to see it end
         calls: Counter[str] = Counter()
         values: dict[str, Tensor] = {}
 
@@ -66,8 +67,8 @@ class Inside:
                 value = taps[path](output) if path in changed else output
                 if path in pending:
                     pending.discard(path)
-                    values[path] = value.clone() if pending else value  # what follows may work in place
-                    if not pending:
+                    values[path] = value.clone() if pending or whole else value  # what follows may work in place
+                    if not pending and not whole:
                         raise _Enough
                 return value
 
@@ -141,13 +142,6 @@ def pooled(value: Tensor) -> Tensor:
         _, first, second, last = value.shape
         return value.mean((1, 2) if first == second != last else (2, 3))
     return value.flatten(1, -2).mean(1) if value.ndim > 2 else value
-
-
-def nearest(name: str, paths: Iterable[str]) -> str:
-    """A sentence naming the paths most like ``name``, or the last few: a network has too many to name them all."""
-    known = [path for path in paths if path]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"Did you mean {' or '.join(near)}?" if near else f"Among its layers: {', '.join(known[-6:]) or 'none'}."
 
 
 def _is_batch(value: Any) -> bool:

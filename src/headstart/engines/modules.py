@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import difflib
 import os
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,44 +12,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from headstart.backbones.blueprint import FEATURES, INPUT, LOGITS, Blueprint
-from headstart.backbones.catalogue import LARGEST, SMALLEST, Backbone, Pretrained
+from headstart.backbones.blueprint import FEATURES, INPUT, Blueprint
+from headstart.backbones.catalogue import Backbone, Pretrained
 from headstart.backbones.download import HUB, find_weights
 from headstart.backbones.ops import Node
 from headstart.backbones.weights import Weights, WeightsRecord, match, read_weights
 from headstart.engines.base import LIVE, TIMM
 from headstart.engines.inside import TRIED, Inside, Trace
+from headstart.engines.wrapped import Wrapped, check_pixels
 from headstart.errors import MissingExtraError, UsageError
 from headstart.types import ImageSpec
 
 IMAGENET = ImageSpec(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-
-@dataclass(frozen=True)
-class Wrapped:
-    """A module as a trunk that can be fitted on, its own head beside it."""
-
-    trunk: Pretrained
-    module: Any  # a copy of it, without its head
-    head: tuple[NDArray[np.float32], NDArray[np.float32]] | None  # weight (K, D) and bias (K,), where it has them
-
-    def whole(self) -> Pretrained:
-        """The network with its own head for ImageNet's classes.
-
-        Raises:
-            UsageError: it has none, or one for other classes.
-        """
-        classes = len(self.trunk.backbone.classes())
-        if self.head is None or len(self.head[0]) != classes:
-            received = "none" if self.head is None else len(self.head[0])
-            raise UsageError(
-                f"'{self.trunk.blueprint.name}' alone is no classifier: expected a head for the {classes} classes of "
-                f"ImageNet, received {received}. Fit one of your own: headstart fit PHOTOS"
-            )
-        weight, bias = self.head
-        blueprint = self.trunk.blueprint.with_head(classes, sqrt=False)
-        weights = self.trunk.weights | {f"{LOGITS}.weight": weight, f"{LOGITS}.bias": bias}
-        return replace(self.trunk, blueprint=blueprint, weights=weights)
 
 
 def wrap(
@@ -75,8 +48,7 @@ def wrap(
     Raises:
         UsageError: no such model or layer, a module that cannot be copied, has no recognisable head or fails on images.
     """
-    if pixels is not None and not SMALLEST <= pixels <= LARGEST:
-        raise UsageError(f"--pixels: expected {SMALLEST} to {LARGEST}. Received: {pixels}.")
+    check_pixels(pixels)
     config: dict[str, Any] = {}
     if isinstance(source, str):
         name, model = source, _timm(source)
@@ -109,6 +81,7 @@ def wrap(
         "features": linear or features or "",
         "head": linear is not None,
         "weights": {key: value.shape for key, value in arrays.items()},
+        "config": "",
     }
     units = Inside(Node(FEATURES, "module", (INPUT,), attrs), model, spec.size).units
     node = Node(FEATURES, "module", (INPUT,), attrs | {"units": units})

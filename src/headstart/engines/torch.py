@@ -27,9 +27,9 @@ from headstart.engines.base import (
     check_memory,
     check_network,
     coarseness,
+    nearest,
 )
 from headstart.engines.graph import BlueprintModule, head_of
-from headstart.engines.inside import nearest
 from headstart.engines.modules import wrap
 from headstart.errors import UsageError, did_you_mean
 from headstart.types import ImageSpec
