@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,10 +23,10 @@ from headstart.engines.base import ENGINES, PRECISIONS, Network, check_module, r
 from headstart.errors import CheckError, HeadstartError, MissingExtraError, UsageError, did_you_mean
 from headstart.learn.unknown import Unknown
 from headstart.types import ImageSpec
+from headstart.writing import beside, folder_above, probe, put
 
 FORMAT = 1
 CONFIG, MODEL, GOLDEN, CARD = "config.json", "model.safetensors", "golden.safetensors", "README.md"
-PREFIX = ".headstart-"  # of a bundle on its way
 _CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # what systems leave in a folder that was looked into
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.05}  # of golden logits, relative to the largest
 
@@ -44,25 +42,19 @@ def save(classifier: Classifier, path: PathLike) -> Path:
     target = Path(os.path.realpath(path))
     if problem := why_not_writable(target):
         raise UsageError(problem)
-    beside: Path | None = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=PREFIX, dir=target.parent))
-        _write(classifier, beside)
-        beside.chmod(0o755)
-        _put(beside, target)
+        with beside(target) as folder:
+            _write(classifier, folder)
+            folder.chmod(0o755)
+            put(folder, target)
     except OSError as error:
         raise UsageError(f"The model cannot be written to '{target}': {error.strerror or error}.") from error
-    finally:
-        if beside is not None:
-            shutil.rmtree(beside, ignore_errors=True)
     return target
 
 
 def why_not_writable(path: PathLike) -> str | None:
     """A sentence if a bundle cannot be put at ``path``, before any work is done for it."""
     target = Path(os.path.realpath(path))
-    above = next(folder for folder in (*target.parents, target) if folder.exists())
     try:
         if target.exists() and not target.is_dir():
             return f"'{target}' is a file. A model is a folder; choose another place: --out MODEL"
@@ -71,9 +63,9 @@ def why_not_writable(path: PathLike) -> str | None:
                 f"'{target}' is a folder with other things in it ('{printable(others[0])}' first); they are not "
                 "overwritten. Choose another place: --out MODEL"
             )
-        os.rmdir(tempfile.mkdtemp(prefix=PREFIX, dir=above))  # permission bits say little of a read-only disk or root
+        probe(target)
     except OSError as error:
-        return f"'{above}' cannot be written to: {error.strerror}. Choose another place: --out MODEL"
+        return f"'{folder_above(target)}' cannot be written to: {error.strerror}. Choose another place: --out MODEL"
     return None
 
 
@@ -91,21 +83,6 @@ def _is_ours(folder: Path) -> bool:
         return "headstart" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, RecursionError):
         return False
-
-
-def _put(folder: Path, target: Path) -> None:
-    """Rename a folder to ``target``; an older one there goes only once the new one stands, and else comes back."""
-    if not target.exists():
-        folder.rename(target)
-        return
-    old = folder.with_name(f"{folder.name}.old")
-    target.rename(old)
-    try:
-        folder.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def is_bundle(path: PathLike) -> bool:
@@ -179,8 +156,12 @@ def preflight(classifier: Classifier, name: str) -> float:
 
 
 def _difference(network: Network, golden: Golden) -> float:
-    logits = network.forward(golden.images)
-    return float(np.abs(logits - golden.logits).max() / max(float(np.abs(golden.logits).max()), 1e-12))
+    return greatest_difference(network.forward(golden.images), golden.logits)
+
+
+def greatest_difference(values: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
+    """Of two arrays of one shape, relative to the largest value that is expected."""
+    return float(np.abs(values - expected).max() / max(float(np.abs(expected).max()), 1e-12))
 
 
 def _write(classifier: Classifier, folder: Path) -> None:

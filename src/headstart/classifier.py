@@ -6,20 +6,23 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import LOGITS, Blueprint
 from headstart.data.sources import PathLike, from_arrays, from_pairs, open_source, unlabelled
-from headstart.engines.base import get_engine, open_backbone, resolve_engine, torch_engine
+from headstart.engines.base import get_engine, keras_engine, open_backbone, resolve_engine, torch_engine
 from headstart.errors import DataError, UsageError
 from headstart.learn.calibrate import softmax
 from headstart.learn.evaluate import evaluate
 from headstart.learn.features import observe
 from headstart.learn.unknown import Unknown
 from headstart.types import Evaluation, ImageSpec, Prediction, Problem, Table
+
+if TYPE_CHECKING:
+    from headstart.export.frame import Exported
 
 Images = PathLike | Sequence[PathLike] | NDArray[Any] | Sequence[NDArray[Any]] | Table
 Matrix = NDArray[np.floating]
@@ -158,7 +161,27 @@ class Classifier:
         pixels, uint8 or floats in [0, 1]; normalisation is inside. Calibrated logits (N, K) out, in the order of
         ``classes_``: their softmax is `predict_proba`.
         """
+        resolve_engine("torch", self.blueprint)
         return torch_engine().to_module(self.blueprint, self.weights, self.spec, self.module)
+
+    def to_keras(self) -> Any:
+        """The classifier as an ordinary `keras.Model` of Keras' own layers, trainable; it shares nothing with this.
+
+        Pixels in, (N, height, width, 3) of ``spec.size``, from 0 to 255, bytes or floats; normalisation is inside.
+        Calibrated logits (N, K) out, in the order of ``classes_``: their softmax is `predict_proba`.
+        """
+        resolve_engine("keras", self.blueprint)
+        return keras_engine().to_model(self.blueprint, self.weights, self.spec, self.module)
+
+    def export(self, to: str, path: PathLike, *, int8: bool = False, data: Images | None = None) -> Exported:
+        """Write the classifier to ``path`` for other runtimes, once a replay there gives its own answers.
+
+        Formats: onnx, openvino, keras, savedmodel, tflite, torch; and weights alone for keras-applications, torchvision
+        or timm. tflite may be had in ``int8``, with labelled photos as ``data``. See `export.frame.export`.
+        """
+        from headstart.export.frame import export
+
+        return export(self, to, path, int8=int8, data=data)
 
     def save(self, path: PathLike) -> None:
         """Write a bundle: a folder that `hs.load` opens. An older bundle there is replaced, anything else is not."""
@@ -214,7 +237,7 @@ def pretrained(
     precision: str = "auto",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Classifier:
-    """A catalogued network, or "timm/NAME", with its own head: mostly for the thousand classes of ImageNet.
+    """A catalogued network, "timm/NAME" or "keras/NAME", with its own head, mostly for ImageNet's thousand classes.
 
     It has no images to try bf16 on, so "auto" is fp32. ``progress`` is called with (stage, done, of how many) while
     weights are fetched.

@@ -1,0 +1,141 @@
+"""The formats that a classifier can be exported to, and what is asked of a request before any work is done for it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from headstart.backbones.blueprint import Blueprint
+from headstart.data.sources import PathLike
+from headstart.engines.base import framework_of
+from headstart.errors import MissingExtraError, UsageError, did_you_mean
+from headstart.export.weights import LIBRARIES, SUFFIX
+from headstart.writing import folder_above, probe
+
+TOLERANCE = 1e-4  # of golden logits in fp32, relative to the largest
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format: where it goes, what it takes, and how whoever is given it opens it."""
+
+    name: str
+    suffix: str  # of the file; "" where it is a folder
+    extra: str  # "" where the core suffices
+    packages: tuple[str, ...]  # of that extra
+    opens: str  # in Python; FILE stands for the path
+    frameworks: tuple[str, ...] = ()  # whose own modules it can hold, besides blueprints
+    int8: bool = False  # whether it can be had in int8
+    tolerance: float = TOLERANCE
+
+    @property
+    def library(self) -> bool:
+        """Whether it is weights for another library, not a network."""
+        return self.name in LIBRARIES
+
+    def module(self) -> ModuleType:
+        """What writes and replays it."""
+        return importlib.import_module(f"headstart.export.{'weights' if self.library else self.name}")
+
+
+_KERAS, _TORCH = ("tensorflow", "keras"), ("torch",)
+FORMATS = {
+    each.name: each
+    for each in (
+        Format("onnx", ".onnx", "onnx", ("onnx", "onnxruntime"), 'onnxruntime.InferenceSession("FILE")'),
+        Format("openvino", "", "", (), 'openvino.Core().compile_model("FILE/model.xml", "CPU")'),
+        Format("keras", ".keras", "keras", _KERAS, 'keras.models.load_model("FILE")', ("keras",)),
+        Format(
+            "savedmodel",
+            "",
+            "keras",
+            _KERAS,
+            'tensorflow.saved_model.load("FILE").signatures["serving_default"]',
+            ("keras",),
+        ),
+        Format(
+            "tflite",
+            ".tflite",
+            "tflite",
+            ("ai-edge-litert", *_KERAS),
+            'ai_edge_litert.interpreter.Interpreter("FILE")',
+            ("keras",),
+            int8=True,
+        ),
+        Format("torch", ".pt2", "torch", _TORCH, 'torch.export.load("FILE").module()', ("torch",)),
+        *(
+            Format(name, SUFFIX[name], extra, packages, "")
+            for name, extra, packages in zip(
+                LIBRARIES,
+                ("keras", "torch", "torch"),
+                (_KERAS, (*_TORCH, "torchvision"), (*_TORCH, "timm")),
+                strict=True,
+            )
+        ),
+    )
+}
+
+
+def find_format(name: str, *, int8: bool = False) -> Format:
+    """The format called ``name``, whose packages are all there.
+
+    Raises:
+        UsageError: there is none, or not in int8.
+        MissingExtraError: it needs what is not installed.
+    """
+    if name not in FORMATS:
+        raise UsageError(f"There is no format '{name}'. {did_you_mean(name, FORMATS)}")
+    found = FORMATS[name]
+    if int8 and not found.int8:
+        raise UsageError(f"The format {name} is written in fp32 only. In int8: --to {' or '.join(_with('int8'))}")
+    for package in found.packages:
+        if importlib.util.find_spec(package.replace("-", "_")) is None:
+            raise MissingExtraError(package, found.extra, f"The format {name}")
+    return found
+
+
+def default_path(found: Format, model: str, *, int8: bool = False) -> str:
+    """Where an export of ``model`` goes if nothing is said: into the working folder, under the model's name."""
+    name = os.path.basename(os.path.realpath(model)) or "model"
+    return f"{name}{'_int8' * int8}{found.suffix or f'_{found.name}'}"
+
+
+def target_of(found: Format, path: PathLike) -> Path:
+    """Where an export to ``path`` will lie.
+
+    Raises:
+        UsageError: something is there already, it cannot be written, or its name does not end as the format's do.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        if target.exists():
+            raise UsageError(
+                f"'{target}' exists already; an export overwrites nothing. Choose another place: --out PATH"
+            )
+        if not target.name.endswith(found.suffix) or target.name == found.suffix:
+            raise UsageError(f"The name of a file of format {found.name} ends in {found.suffix}. Received: '{path}'.")
+        probe(target)
+    except OSError as error:
+        raise UsageError(
+            f"'{folder_above(target)}' cannot be written to: {error.strerror}. Choose another place: --out PATH"
+        ) from error
+    return target
+
+
+def check_holds(found: Format, blueprint: Blueprint) -> None:
+    """Refuse a network of somebody else's making in a format that only a blueprint can be put into."""
+    framework = framework_of(blueprint.source)
+    if framework and framework not in found.frameworks:
+        kind = {"torch": "PyTorch module", "keras": "Keras model"}[framework]
+        raise UsageError(
+            f"'{blueprint.source}' is a {kind}, which cannot be put into the format {found.name}. "
+            f"It can be had as: --to {' or '.join(_with(framework))}"
+        )
+
+
+def _with(what: str) -> Sequence[str]:
+    return [each.name for each in FORMATS.values() if what in each.frameworks or (what == "int8" and each.int8)]

@@ -1,0 +1,116 @@
+"""What int8 costs: photos that its ranges are taken from, and others on which it is held against fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.classifier import Images, labelled_table
+from headstart.data.load import Decoded, fetch, in_chunks
+from headstart.errors import CheckError, DataError
+from headstart.learn.paired import mcnemar
+from headstart.types import Accuracy, ImageSpec
+
+CALIBRATION, MEASURED = 200, 1000  # photos at most
+LEAST = 20  # photos of either kind
+LIMIT, CHANCE = 0.03, 0.05  # accuracy that may be lost, unless so great a loss could well be chance
+
+Forward = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # images (N, size, size, 3), any N -> logits (N, K)
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Labelled photos as the network sees them, (N, size, size, 3); none is in both parts."""
+
+    calibration: NDArray[np.uint8]
+    images: NDArray[np.uint8]
+    truth: NDArray[np.intp]  # of ``images``: places in the list of classes
+    fitted_on: bool  # whether the classifier was fitted on ``images``, for want of others: fp32 looks better then
+
+
+@dataclass(frozen=True)
+class Loss:
+    """fp32 and int8 on the same photos."""
+
+    before: Accuracy
+    after: Accuracy
+    agreement: float  # share of photos that get the same label from both
+    chance: float  # that two equally good classifiers differ as much; McNemar's mid-p
+    calibration: int  # photos that the ranges were taken from
+    fitted_on: bool
+
+    @property
+    def points(self) -> float:
+        """Accuracy lost, in percentage points."""
+        return 100 * (self.before.value - self.after.value)
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self) | {"points": self.points}
+
+
+def gather(data: Images, classes: Sequence[str], spec: ImageSpec, fitted_on: Collection[bytes]) -> Photos:
+    """Draw from labelled ``data`` photos to calibrate on, if possible ones fitted on, and to measure on, others.
+
+    Raises:
+        DataError: a label that is not among ``classes``, or too few photos that can be read.
+    """
+    table = labelled_table(data, None)
+    if strangers := sorted({sample.label for sample in table.samples} - {*classes}):
+        raise DataError(f"The classifier does not know the label '{strangers[0]}'. Give it photos of its own classes.")
+    place = {name: k for k, name in enumerate(classes)}
+    old: list[tuple[NDArray[np.uint8], int]] = []  # fitted on
+    new: list[tuple[NDArray[np.uint8], int]] = []
+
+    def read(rows: Sequence[int]) -> list[Decoded]:
+        known = fitted_on if len(old) >= CALIBRATION + MEASURED else ()
+        return [fetch(table, row, spec, known) for row in rows]
+
+    for item in in_chunks(read, np.random.default_rng(0).permutation(len(table)).tolist()):
+        kind = old if item.key in fitted_on else new
+        if item.pixels is not None and len(kind) < CALIBRATION + MEASURED:
+            kind.append((item.pixels, place[table.samples[item.index].label]))
+        if len(old) >= CALIBRATION and len(new) >= MEASURED:
+            break
+    if min(len(old), len(new)) >= LEAST:
+        calibration, measured, seen = old[:CALIBRATION], new[:MEASURED], False
+    else:  # one kind must do for both
+        most, seen = max((new, False), (old, True), key=lambda kind: len(kind[0]))
+        half = min(CALIBRATION, len(most) // 2)
+        calibration, measured = most[:half], most[half : half + MEASURED]
+    if len(calibration) < LEAST:
+        raise DataError(
+            f"int8 wants {LEAST} labelled photos to take its ranges from and {LEAST} others to be measured on. "
+            f"Received: {len(old) + len(new)} that can be read."
+        )
+    images, truth = zip(*measured, strict=True)
+    return Photos(np.stack([pixels for pixels, _ in calibration]), np.stack(images), np.array(truth), seen)
+
+
+def measure(photos: Photos, fp32: Forward, int8: Forward) -> Loss:
+    """Hold the logits of ``int8`` against those of ``fp32`` on the photos that were not used to calibrate.
+
+    Raises:
+        CheckError: it loses more than `LIMIT`, which is not to be put down to chance.
+    """
+    before, after = (run(photos.images).argmax(1) for run in (fp32, int8))
+    right, still = before == photos.truth, after == photos.truth
+    loss = Loss(
+        Accuracy.of(int(right.sum()), len(right)),
+        Accuracy.of(int(still.sum()), len(still)),
+        float((before == after).mean()),
+        mcnemar(int((right & ~still).sum()), int((still & ~right).sum())),
+        len(photos.calibration),
+        photos.fitted_on,
+    )
+    if loss.points > 100 * LIMIT and loss.chance < CHANCE:
+        raise CheckError(
+            f"int8 would cost {loss.points:.1f} points of accuracy: {loss.before.value:.3f} in fp32, "
+            f"{loss.after.value:.3f} in int8 on {loss.before.images} photos; {100 * LIMIT:.0f} are allowed. "
+            "Take fp32, or a network made for int8: --backbone efficientnet_lite0"
+        )
+    return loss

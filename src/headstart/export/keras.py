@@ -1,0 +1,66 @@
+"""A file of Keras' own (.keras): `keras.models.load_model` opens it in safe mode, no class of ours needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.engines.base import keras_engine
+from headstart.errors import UsageError
+from headstart.export.labels import append
+from headstart.export.quiet import quiet
+
+if TYPE_CHECKING:
+    from headstart.export.package import Package
+
+
+def write(package: Package, path: Path) -> None:
+    """Write images (N, size, size, 3), 0 to 255, any N → {"logits": (N, K), "probabilities": (N, K)}, float32.
+
+    Class names and the rest are members of the archive, which Keras passes over; see `labels.members`.
+
+    Raises:
+        UsageError: a model with layers of somebody's own, whose code a file cannot bring.
+    """
+    for node in package.blueprint.nodes:
+        if node.op == "module" and not node["config"]:
+            raise UsageError(
+                f"'{node['source']}' has layers that are not Keras' own; a .keras file would open only beside their "
+                "code. Take the format that holds the computation itself: --to savedmodel"
+            )
+    with quiet():
+        to_classifier(package).save(path)
+    append(path, package)
+
+
+def replay(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The logits (N, K) that Keras gives for images (N, size, size, 3)."""
+    with quiet(), on_processor():
+        import keras
+
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+        logits: NDArray[np.float32] = model(images, training=False)["logits"].numpy()
+    return logits
+
+
+def to_classifier(package: Package) -> Any:
+    """The network as a `keras.Model` with two named outputs, of Keras' own layers only."""
+    to_model = keras_engine().to_model
+    import keras
+
+    network = to_model(package.blueprint, package.weights, package.spec, package.module)
+    logits = network.output
+    probabilities = keras.layers.Softmax(name="probabilities")(logits)
+    outputs = {"logits": logits, "probabilities": probabilities}
+    return keras.Model(network.input, outputs, name=network.name)
+
+
+def on_processor() -> Any:
+    """Work on the processor: an accelerator may take shorter numbers for fp32."""
+    keras_engine()
+    import tensorflow as tf
+
+    return tf.device("CPU:0")

@@ -1,0 +1,34 @@
+"""ONNX (.onnx), one file: ONNX Runtime opens it on most machines, and most other runtimes can import it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.errors import MissingExtraError
+from headstart.export.onnx_graph import IMAGES, build
+from headstart.export.package import Package
+
+
+def write(package: Package, path: Path) -> None:
+    """Write what `onnx_graph.build` makes of a network, once `onnx.checker` has no objection."""
+    model = build(package)
+    import onnx
+
+    path.write_bytes(model.SerializeToString())
+    onnx.checker.check_model(path, full_check=True)
+
+
+def replay(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The logits (N, K) that ONNX Runtime gives for images (N, size, size, 3), on the processor."""
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("onnxruntime", "onnx", "The format onnx") from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    logits: NDArray[np.float32] = session.run(["logits"], {IMAGES: images})[0]
+    return logits

@@ -1,0 +1,94 @@
+"""What is exported: a network with its classes, and all that whoever opens the file needs to know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart import __version__
+from headstart.backbones.blueprint import Blueprint
+from headstart.classifier import Classifier, Golden
+from headstart.engines.base import get_engine
+from headstart.types import ImageSpec
+
+GOLDEN = 8  # images made where a network brings none
+INPUT = "uint8 RGB NHWC, 0 to 255"
+OUTPUT = "logits, float32 (N, classes); probabilities = softmax(logits)"
+
+
+@dataclass(frozen=True)
+class Package:
+    """A classifier on its way into another format.
+
+    Every format takes images (N, size, size, 3), uint8, any N, and normalises them itself.
+    """
+
+    blueprint: Blueprint
+    weights: Mapping[str, NDArray[np.float32]]  # calibrated: the softmax of the logits is the probability
+    spec: ImageSpec
+    classes: tuple[str, ...]
+    golden: Golden  # images (n, size, size, 3), uint8, and the logits (n, K) of fp32 that a replay is held against
+    record: Mapping[str, Any] = field(default_factory=dict)  # how it was fitted; JSON values
+    module: object | None = None  # the live one, where the network is a module of somebody else's
+
+    @classmethod
+    def of(cls, classifier: Classifier) -> Package:
+        """A classifier as it would be exported; without golden images of its own it gets made ones."""
+        golden = classifier.golden or _made(classifier)
+        return cls(
+            classifier.blueprint,
+            classifier.weights,
+            classifier.spec,
+            classifier.classes_,
+            golden,
+            classifier.record,
+            classifier.module,
+        )
+
+    def metadata(self) -> dict[str, str]:
+        """What a file says of itself, as text: JSON where it is more than a word."""
+        known = {
+            "headstart": __version__,
+            "task": "image-classification",
+            "network": self.blueprint.name,
+            "classes": _listed(self.classes),
+            "temperature": "1",
+            "temperature_note": "of the logits as they are: the fitted temperature is already inside them",
+            "pixels": str(self.spec.size),
+            "crop": repr(self.spec.crop),
+            "resample": self.spec.resample,
+            "mean": json.dumps(self.spec.mean),
+            "std": json.dumps(self.spec.std),
+            "normalisation": "inside: (x / 255 - mean) / std",
+            "input": INPUT,
+            "output": OUTPUT,
+        }
+        head = self.record.get("head")
+        if isinstance(head, Mapping) and "temperature" in head:
+            known["fitted_temperature"] = repr(head["temperature"])
+        return known
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    """As JSON, readable unless a name has something in it that not every format can carry."""
+    text = json.dumps(names, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(names)
+
+
+def _made(classifier: Classifier) -> Golden:
+    """Images of waves and noise, the same every time, with their logits in fp32."""
+    rng, size = np.random.default_rng(0), classifier.spec.size
+    places = np.arange(size) / size
+    down, across = rng.uniform(1, 9, (2, GOLDEN, 1, 1, 3))
+    phase = 2 * np.pi * (down * places[:, None, None] + across * places[:, None] + rng.uniform(size=(GOLDEN, 1, 1, 3)))
+    waves = 128 + rng.uniform(30, 110, (GOLDEN, 1, 1, 3)) * np.sin(phase) + rng.normal(0, 12, phase.shape)
+    images = waves.clip(0, 255).astype(np.uint8)
+    network = get_engine(
+        classifier.engine, classifier.blueprint, classifier.weights, classifier.spec, "fp32", classifier.module
+    )
+    return Golden(images, np.asarray(network.forward(images), np.float32))

@@ -1,0 +1,126 @@
+"""LiteRT, formerly TensorFlow Lite (.tflite): one file for telephones and small boards, in fp32 or mostly in int8."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.errors import MissingExtraError, UsageError
+from headstart.export import savedmodel
+from headstart.export.labels import append
+from headstart.export.quiet import quiet
+
+if TYPE_CHECKING:
+    from headstart.export.package import Package
+
+WEIGHTED = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL"}  # what is worth doing in int8
+TOGETHER = 32  # images that are run at a time
+
+
+def write(package: Package, path: Path, calibration: NDArray[np.uint8] | None = None) -> None:
+    """Write a signature ``images`` (N, size, size, 3), uint8, any N → ``logits``, ``probabilities`` (N, K), float32.
+
+    With photos for ``calibration`` weights and activations are int8, as Jacob et al. (CVPR 2018) have it, from the
+    first layer with weights to the last but one. What is before and behind stays in float32: the normalisation, the
+    averages that features are, and the fitted head, whose large weights nearly cancel each other. Class names and the
+    rest are a zip archive behind the end of the file, as TensorFlow Lite has them; see `labels.members`.
+
+    Raises:
+        UsageError: LiteRT has no such operation, or there is nothing between first and last layer to put into int8.
+        MissingExtraError: LiteRT is not installed.
+    """
+    _litert()
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        savedmodel.write(package, Path(folder, "saved"))
+        with quiet():
+            content = _convert(Path(folder, "saved"), calibration, package.blueprint.name)
+    path.write_bytes(content)
+    append(path, package)
+
+
+def replay(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The logits (N, K) that LiteRT gives for images (N, size, size, 3)."""
+    with quiet():
+        run = _litert()(model_path=str(path)).get_signature_runner(savedmodel.SIGNATURE)
+        batches = [images[start : start + TOGETHER] for start in range(0, len(images), TOGETHER)]
+        logits = [run(images=batch)["logits"] for batch in batches]
+    return np.concatenate(logits)
+
+
+def _convert(saved: Path, calibration: NDArray[np.uint8] | None, name: str) -> bytes:
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved), signature_keys=[savedmodel.SIGNATURE])
+    try:
+        content: bytes = converter.convert() if calibration is None else _in_int8(converter, calibration, name)
+    except UsageError:
+        raise
+    except Exception as error:  # the converter's own, and whatever else a strange graph brings about
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise UsageError(f"'{name}' cannot be put into TensorFlow Lite's operations: {what}") from error
+    return content
+
+
+def _in_int8(converter: Any, calibration: NDArray[np.uint8], name: str) -> bytes:
+    import tensorflow as tf
+
+    def photos() -> Iterator[list[NDArray[np.uint8]]]:
+        yield from ([image[None]] for image in calibration)
+
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = photos
+    nothing = UsageError(f"'{name}' has nothing between its first layer and its head that int8 would make lighter.")
+    try:  # its public face is the one that lets parts of a network stay as they are
+        quantizer = tf.lite.experimental.QuantizationDebugger(converter=converter, debug_dataset=photos)
+    except ValueError as error:
+        raise nothing from error
+    names, quantized = _stay_float(quantizer.calibrated_model)
+    if not quantized:
+        raise nothing
+    quantizer.options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=names)
+    content: bytes = quantizer.get_nondebug_quantized_model()
+    return content
+
+
+def _stay_float(content: bytes) -> tuple[list[str], int]:
+    """Names of the tensors whose steps are to stay in float32, and how many layers with weights are not among them.
+
+    Those before the first layer with weights, and those after which no other comes but the last.
+    """
+    interpreter = _litert()(model_content=content)
+    names = {each["index"]: each["name"] for each in interpreter.get_tensor_details()}
+    steps = [each for each in interpreter._get_ops_details() if each["op_name"] != "DELEGATE"]
+    ahead: dict[int, set[int]] = {}  # tensor -> layers with weights that depend on it
+    beyond: dict[int, set[int]] = {}  # step -> those after it
+    for step in reversed(steps):
+        index = step["index"]
+        beyond[index] = set().union(*(ahead.get(tensor, set()) for tensor in step["outputs"]))
+        own = {index} if step["op_name"] in WEIGHTED else set()
+        for tensor in step["inputs"]:
+            ahead[tensor] = ahead.get(tensor, set()) | beyond[index] | own
+    weighted = {step["index"] for step in steps if step["op_name"] in WEIGHTED}
+    last = {index for index in weighted if not beyond[index]}
+    seen: set[int] = set()  # tensors behind a layer with weights
+    stay = []
+    for step in steps:
+        index = step["index"]
+        if index in weighted or not seen.isdisjoint(step["inputs"]):
+            seen.update(step["outputs"])
+        in_front = seen.isdisjoint(step["outputs"])
+        behind = not beyond[index] - last and index not in weighted - last
+        stay += [names[tensor] for tensor in step["outputs"] if in_front or behind]
+    return stay, len(weighted - last)
+
+
+def _litert() -> Any:
+    """LiteRT's interpreter, imported late."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("ai-edge-litert", "tflite", "The format tflite") from error
+    return Interpreter

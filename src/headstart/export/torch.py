@@ -1,0 +1,66 @@
+"""A program of PyTorch's own (.pt2), by `torch.export`: `torch.export.load` opens it, no class of ours needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.engines.base import torch_engine
+from headstart.errors import UsageError
+from headstart.export.labels import members
+from headstart.export.quiet import quiet
+
+if TYPE_CHECKING:
+    from headstart.export.package import Package
+
+TRACED = 2  # images that the program is traced with: a batch of one would be taken for a constant
+
+
+def write(package: Package, path: Path) -> None:
+    """Write images (N, size, size, 3), uint8, any N → {"logits": (N, K), "probabilities": (N, K)}, float32.
+
+    Class names and the rest are extra files of the archive; see `labels.members`.
+
+    Raises:
+        UsageError: a module that does something with images that `torch.export` cannot follow.
+    """
+    core = torch_engine().to_module(package.blueprint, package.weights, package.spec, package.module)
+    import torch
+
+    class Exported(torch.nn.Module):  # type: ignore[misc]  # torch has no types here
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = core.requires_grad_(False)
+
+        def forward(self, images: Any) -> dict[str, Any]:
+            logits = self.network(images)
+            return {"logits": logits, "probabilities": logits.softmax(1)}
+
+    size = package.spec.size
+    images = torch.zeros(TRACED, size, size, 3, dtype=torch.uint8)
+    with quiet():
+        try:
+            program = torch.export.export(
+                Exported().eval(), (images,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}}
+            )
+        except Exception as error:  # somebody else's code can do, and raise, anything
+            what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise UsageError(
+                f"torch.export cannot follow '{package.blueprint.name}' for batches of any size: {what} "
+                "Use it from Python instead: headstart.load(MODEL).to_torch()"
+            ) from error
+        torch.export.save(program, path, extra_files=members(package))
+
+
+def replay(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The logits (N, K) that PyTorch gives for images (N, size, size, 3)."""
+    torch_engine()
+    import torch
+
+    with quiet(), torch.no_grad():
+        program = torch.export.load(path).module()
+        logits: NDArray[np.float32] = program(torch.from_numpy(images))["logits"].numpy()
+    return logits
