@@ -34,8 +34,11 @@ PACKAGES = (
     "torchvision",
     "timm",
     "pyarrow",
+    "onnx",
     "onnxruntime",
     "keras",
+    "tensorflow",
+    "ai-edge-litert",
 )
 T = TypeVar("T")
 
