@@ -30,7 +30,8 @@ AT_A_TIME = 8  # networks in one process
 REFERENCE = "torch"
 RUNTIMES = (REFERENCE, "fast fp32", "keras", "onnx", "openvino", "tflite", "fast bf16")
 FILES = {"onnx": "model.onnx", "openvino": "model", "tflite": "model.tflite"}
-EXACT, COARSE = 1e-4, 0.05  # allowed of fp32, and of bf16
+EXACT = 1e-4  # allowed of fp32
+OTHERS = 0.02  # share of the photos that bf16 may give another label: those where the first two classes are level
 WEIGHTS = {
     "mobilenet_v2": "mobilenet_v2.timm.safetensors",
     "squeezenet1_1.caffe": "squeezenet1_1.torchvision.safetensors",
@@ -53,23 +54,27 @@ def main() -> None:
     names = [name for name in options.networks.split(",") if name] or list(BACKBONES)
     names = ["cifar_resnet20", "mobilenet_v2"] if options.quick else names
     photos = shared("data", "imagenet_sample")
-    others = RUNTIMES[1:]
+    others, count = RUNTIMES[1:], 8 if options.quick else PHOTOS
     print(f"logits, as a share of the largest; below it probabilities; against {REFERENCE}")
     print(f"{'network':<27}{'px':>4} {'weights':<8}" + "".join(f"{name:>11}" for name in others))
     rows: dict[str, Any] = {}
     for start in range(0, len(names), AT_A_TIME):
         some = names[start : start + AT_A_TIME]
-        rows |= in_child(functools.partial(_compare, some, photos, 8 if options.quick else PHOTOS))
+        rows |= in_child(functools.partial(_compare, some, photos, count))
     exact = [row["logits"][name] for row in rows.values() for name in others if name != "fast bf16"]
-    coarse = [row["logits"]["fast bf16"] for row in rows.values() if row["weights"] == "real"]
+    real = [row["labels"]["fast bf16"] for row in rows.values() if row["weights"] == "real"]
     turned = [row["labels"][name] for row in rows.values() for name in others if name != "fast bf16"]
     finish(
         "same_answer",
-        {"photos": PHOTOS, "networks": rows},
+        {"photos": count, "networks": rows},
         [
             Goal(f"greatest difference of a logit in fp32, {len(rows)} networks", max(exact), most=EXACT),
-            Goal(f"the same in bf16, {len(coarse)} networks with real weights", max(coarse), most=COARSE),
             Goal("other labels in fp32", sum(turned), most=0),
+            Goal(
+                f"other labels in bf16, {len(real)} networks with real weights",
+                sum(real),
+                most=OTHERS * count * len(real),
+            ),
         ],
         options,
     )

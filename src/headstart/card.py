@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from headstart.engines.base import LIVE, LIVE_KERAS
+
 if TYPE_CHECKING:
     from headstart.classifier import Classifier
 
@@ -80,7 +82,7 @@ def _making(record: dict[str, Any]) -> str:
     head = record["head"]
     settings = {"pixels": record["pixels"], "head": head["kind"], "prior": head["prior"]}
     settings |= {"holdout": record["holdout"], "seed": record["seed"]}
-    if record["backbone"].startswith("module:"):  # which no command line can name
+    if record["backbone"].startswith((LIVE, LIVE_KERAS)):  # which no command line can name
         command = f"hs.fit(DATA, backbone=MODULE, {', '.join(f'{key}={value!r}' for key, value in settings.items())})"
     else:
         options = [word for key, value in settings.items() for word in (f"--{key}", str(value))]

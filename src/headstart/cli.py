@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headstart import __version__
+from headstart import __version__, looking
 from headstart.errors import HeadstartError, UsageError
 from headstart.options import (
     Backbone,
@@ -116,15 +116,7 @@ def root(
     """A folder of labelled photos becomes an image classifier you can trust, in seconds, on an ordinary machine."""
 
 
-@app.command()
-def check(data: Data, as_json: Json = False) -> None:
-    """Look for unreadable, wrongly named and repeated images, tiny classes and imbalance."""
-    from headstart import screens
-    from headstart.data.check import check as check_data
-
-    with screens.progress() as report:
-        health = check_data(data, lambda done, count: report("looking", done, count))
-    answer_with(health.as_json(), as_json, lambda: screens.show_health(health, data))
+app.command()(looking.check)
 
 
 @app.command()
@@ -298,57 +290,34 @@ def predict(
 
 
 @app.command()
-def show(name: Model, pixels: Pixels = None, as_json: Json = False) -> None:
-    """Print a network as a table: layers, shapes, parameters, multiply-adds."""
-    from headstart import screens
-    from headstart.backbones.catalogue import find_backbone
-    from headstart.bundle import is_bundle, load
-
-    blueprint = load(name).blueprint if is_bundle(name) else find_backbone(name).blueprint()
-    answer_with(screens.blueprint_rows(blueprint, pixels), as_json, lambda: screens.show_blueprint(blueprint, pixels))
-
-
-@app.command()
-def backbones(as_json: Json = False) -> None:
-    """List the networks to start from, and whether their weights are at hand."""
-    from headstart import screens
-
-    rows = screens.backbone_rows()
-    answer_with({"backbones": rows}, as_json, lambda: screens.show_backbones(rows))
-
-
-@app.command()
-def cache(
-    prune: Annotated[
-        bool, typer.Option("--prune", help="Remove all, or the features that the next options name.")
-    ] = False,
-    days: Annotated[float | None, typer.Option(help="With --prune: those not used for so many days.")] = None,
-    max_gb: Annotated[
-        float | None, typer.Option(help="With --prune: the longest unused, until so many GB are left.")
+def export(
+    model: Model,
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="FORMAT",
+            help="onnx, openvino, keras, savedmodel, tflite or torch; or weights for keras-applications, torchvision "
+            "or timm.",
+        ),
+    ],
+    out: Annotated[str | None, typer.Option(metavar="PATH", help="Where it goes; nothing may be there.")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="tflite: in int8, with labelled photos as --data.")] = False,
+    data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Labelled photos for int8: its ranges, and what it costs.")
     ] = None,
+    weights: Weights = None,
     as_json: Json = False,
 ) -> None:
-    """Show how much is kept of earlier fits, and of weights that were fetched, and remove it."""
-    from headstart import screens
-    from headstart.backbones.download import kept_files
-    from headstart.backbones.download import prune as prune_weights
-    from headstart.learn.store import prune as prune_spaces
-    from headstart.learn.store import spaces
+    """Write a model for another runtime, open it there, and hold its answers against the model's own."""
+    from headstart.export.formats import default_path, find_format, target_of
+    from headstart.export_screen import show_export
 
-    if not prune and (days is not None or max_gb is not None):
-        raise UsageError("--days and --max-gb say what to remove; add --prune to remove it.")
-    freed = 0
-    if prune:
-        limit = None if max_gb is None else int(max_gb * 1e9)
-        freed = prune_spaces(older_than_days=days, max_bytes=limit, everything=days is None and max_gb is None)
-        freed += prune_weights() if days is None and max_gb is None else 0
-    kept, weights = spaces(), kept_files()
-    answer = {
-        "freed": freed,
-        "bytes": sum(space.size for space in kept) + sum(weights.values()),
-        "spaces": [
-            {"id": s.space, "images": s.rows, "bytes": s.size, "last_used": s.last_used, **s.description} for s in kept
-        ],
-        "weights": [{"file": str(path), "bytes": size} for path, size in weights.items()],
-    }
-    answer_with(answer, as_json, lambda: screens.show_cache(kept, weights.values(), freed if prune else None))
+    found = find_format(to, int8=int8)
+    path = default_path(found, model, int8=int8) if out is None else out
+    target_of(found, path)  # before anything is loaded
+    done = open_model(model, weights, "auto", "fp32").export(to, path, int8=int8, data=data)
+    answer_with(done.as_json(), as_json, lambda: show_export(done))
+
+
+for command in (looking.show, looking.backbones, looking.cache):
+    app.command()(command)

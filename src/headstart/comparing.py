@@ -28,7 +28,7 @@ from headstart.choosing import Candidate, Tried, choose, rank
 from headstart.classifier import Images, labelled_table
 from headstart.data.load import CHUNK, cores
 from headstart.data.sources import PathLike
-from headstart.engines.base import ENGINES, PRECISIONS, TIMM, Network, get_engine, open_backbone
+from headstart.engines.base import ENGINES, PRECISIONS, Network, framework_of, get_engine, open_backbone
 from headstart.errors import CheckError, UsageError, did_you_mean
 from headstart.learn.features import Features, extract, observe
 from headstart.learn.heads import HeadFit
@@ -102,7 +102,7 @@ def compare(
     and what is not listed here are as for `hs.fit`.
 
     Args:
-        backbones: catalogued networks, or "timm/NAME"; None for all whose weights are at hand.
+        backbones: catalogued networks, "timm/NAME" or "keras/NAME"; None for all whose weights are at hand.
         pixels: sizes that images are scaled to; none for each network's own.
         weights: files of one's own, by backbone.
         budget: images a second; of those that manage as many, the most accurate is chosen.
@@ -272,7 +272,7 @@ def _check_names(names: Sequence[str], weights: Mapping[str, PathLike]) -> None:
     if not names:
         raise UsageError("Expected the names of networks to compare. Received: none. See: headstart backbones")
     for place, name in enumerate(names):
-        if not name.startswith(TIMM):
+        if not framework_of(name):
             find_backbone(name)
         if name in names[:place]:
             raise UsageError(f"--backbones: '{name}' is named twice.")

@@ -61,11 +61,11 @@ def fit(
         labels: of a list of paths, or of arrays.
         backbone: a catalogued network, with ``weights`` from a file of one's own if given; or "auto": the fastest of
             the networks at hand that is within a point of the best on a few photos of the part that is fitted on; or
-            "timm/NAME", or a `torch.nn.Module`.
+            "timm/NAME", "keras/NAME", a ".keras" file, a `torch.nn.Module` or a `keras.Model`.
         pixels: size that images are scaled to; fewer are faster and a little less accurate.
-        spec: pixels that a module wants; default: 224 with ImageNet's mean and deviation, or what timm says.
-        features: path of the layer of a module whose averages are the features; default: what its last linear layer is
-            given.
+        spec: pixels that a module wants; default: what timm or `keras.applications` says, else 224 with ImageNet's
+            mean and deviation for PyTorch's, and from 0 to 255 for Keras'.
+        features: the layer of a module whose averages are the features; default: what its last linear layer is given.
         head: "lda" or "ridge".
         prior: "flat" or "empirical": whether classes are expected alike, or as often as in the data.
         holdout: share of every class to measure on, where the data brings no part of its own for that; 0 for none.

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import Blueprint
-from headstart.backbones.catalogue import Pretrained, load_pretrained
+from headstart.backbones.catalogue import BACKBONES, Pretrained, load_pretrained
 from headstart.backbones.ops import Shape
 from headstart.engines import frameworks
 from headstart.errors import MissingExtraError, UsageError, did_you_mean
@@ -151,6 +151,8 @@ def framework_of(backbone: object) -> str:
     Of a name, a blueprint's source, or a live object; no framework is imported to tell.
     """
     if isinstance(backbone, str):
+        if backbone in BACKBONES:  # some of which end in ".keras"
+            return ""
         if backbone.startswith((APPLICATIONS, LIVE_KERAS)) or backbone.endswith(".keras"):
             return "keras"
         return "torch" if backbone.startswith((TIMM, LIVE)) else ""

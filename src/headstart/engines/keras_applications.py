@@ -88,9 +88,6 @@ def fill(model: Any, file: PathLike, record: Callable[[], WeightsRecord] | None 
         kept["normalization.variance"] = kept["normalization.variance"] * np.array(DEVIATION, np.float32)
     for name, array in kept.items():
         found[name].assign(array)
-    for layer, _ in named_layers(model):
-        if isinstance(layer, keras.layers.Normalization):
-            layer.finalize_state()
     return len(kept) == len(found)
 
 

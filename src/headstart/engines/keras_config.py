@@ -147,6 +147,7 @@ def _classes() -> dict[str, frozenset[str]]:
         "keras.random": frozenset({"SeedGenerator"}),
         "keras.src.models.functional": frozenset({"Functional"}),
         "keras.src.applications.convnext": frozenset({"LayerScale", "StochasticDepth"}),
+        "keras.src.applications.inception_resnet_v2": frozenset({"CustomScaleLayer"}),
     }
 
 
