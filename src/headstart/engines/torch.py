@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -251,7 +252,9 @@ def choose_device(device: str) -> str:
     """
     if device not in DEVICES:
         raise UsageError(f"There is no device '{device}'. {did_you_mean(device, DEVICES)}")
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    with warnings.catch_warnings():  # it warns, where TensorFlow has looked for a GPU before it and found none
+        warnings.simplefilter("ignore")
+        there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         return next(name for name in ("cuda", "mps", "cpu") if there[name])
     if not there[device]:
