@@ -249,7 +249,7 @@ def test_the_real_mobilenet_leaves_as_keras_has_it(shared: Path, tmp_path: Path)
 
 # --- what no library has ----------------------------------------------------------------------------------------------
 
-ANY = "The formats onnx, openvino, keras and torch take any network."
+ANY = "The formats onnx, openvino, keras, savedmodel, tflite and torch take any network."
 
 
 @pytest.mark.parametrize(
