@@ -173,7 +173,7 @@ def _runtimes(
     yield "fast fp32", engine("fast")
     yield "fast bf16", engine("fast", "bf16")
     yield "keras", engine("keras")
-    units = found.blueprint.nodes[-1]["units"]
+    (units,) = found.blueprint.shapes()["logits"]
     golden = Golden(images[:1], np.zeros((1, units), np.float32))
     classes = tuple(f"class {number}" for number in range(units))
     package = Package(found.blueprint, found.weights, found.spec, classes, golden)
