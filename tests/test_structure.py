@@ -26,6 +26,7 @@ ROOMS = (  # in order: a file imports from rooms before its own, or from its own
     ("backbones/",),
     ("engines/",),
     ("learn/",),
+    ("train/",),
     (
         "writing.py",
         "classifier.py",
@@ -70,6 +71,21 @@ EXPORT = {
     f"export/{name}.py"
     for name in ("keras", "onnx", "onnx_graph", "openvino", "savedmodel", "tflite", "torch", "weights")
 }
+TRAIN = {
+    f"train/{name}.py"
+    for name in (
+        "keras",
+        "lightning",
+        "tensorflow_moves",
+        "tensorflow_network",
+        "tensorflow_steps",
+        "torch_moves",
+        "torch_network",
+        "torch_steps",
+    )
+}
+LATE = {"train/callbacks.py"}  # imports a framework in a function, for those who have it and ask for it
+ABOVE = {"train/pytorch.py", "train/tensorflow.py"}  # imports none itself, but what does
 LONGEST = 400  # lines
 
 
@@ -163,7 +179,7 @@ def test_the_face_takes_nothing_when_it_is_imported() -> None:
 
 def test_frameworks_are_imported_in_their_room_only() -> None:
     places = {each.file for file in files_of(SRC) for each in imports_of(SRC, file) if each.target in FRAMEWORKS}
-    assert places == {"engines/fast.py", *TORCH, *KERAS, *EXPORT}
+    assert places == {"engines/fast.py", *TORCH, *KERAS, *EXPORT, *TRAIN, *LATE}
 
 
 HOUSE = {
@@ -260,7 +276,8 @@ def test_what_needs_no_photo_loads_no_framework(action: str, light: list[str]) -
 
 def test_even_the_whole_core_waits_with_openvino() -> None:
     """Until there is a network to run; and nothing brings another framework in."""
-    files = [file for file in files_of(SRC) if file not in TORCH | KERAS and not file.endswith("__main__.py")]
+    heavy = TORCH | KERAS | TRAIN | ABOVE
+    files = [file for file in files_of(SRC) if file not in heavy and not file.endswith("__main__.py")]
     names = [f"headstart.{file[:-3].replace('/', '.')}" for file in files]
     code = f"import sys, importlib as i, json; [i.import_module(m) for m in {names}]; print(json.dumps([*sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

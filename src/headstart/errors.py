@@ -32,6 +32,10 @@ class CheckError(HeadstartError):
     exit_code = 4
 
 
+class DivergedError(CheckError):
+    """A training whose loss is no longer a number."""
+
+
 class MissingExtraError(UsageError):
     """An optional dependency is not installed."""
 

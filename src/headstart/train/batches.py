@@ -1,0 +1,175 @@
+"""Images in the order in which they are trained on: a function of (seed, epoch, step) alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.augment import augment, margin_of
+from headstart.data.load import decode, in_chunks
+from headstart.errors import DataError, UnreadableImageError, UsageError, did_you_mean
+from headstart.train.base import Batch
+from headstart.train.recipe import Recipe
+from headstart.types import ImageSpec, Table
+
+KEEP = 1 << 30  # bytes of decoded photos that stay in memory
+ORDER, VIEW, PIXELS = 1, 2, 3  # what is drawn, so that no two draws share their numbers
+
+
+def draw(purpose: int, *place: int) -> np.random.Generator:
+    """A generator for one place of a training."""
+    return np.random.default_rng((purpose, len(place), *place))  # the length: numpy takes (1,) and (1, 0) for the same
+
+
+class _Ordered:
+    """So many images, in an order of each epoch's own; the last batch may be shorter."""
+
+    def __init__(self, images: int, batch_size: int, seed: int, shuffle: bool) -> None:
+        if images < 1:
+            raise DataError("There are no images to train on or to measure with. Expected at least one.")
+        if batch_size < 1:
+            raise UsageError(f"batch_size: expected at least 1. Received: {batch_size}.")
+        self.images, self.steps = images, -(-images // batch_size)  # of one epoch
+        self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """The images of an epoch, one after the other."""
+        if not self.shuffle:
+            return np.arange(self.images)
+        return draw(ORDER, self.seed, epoch).permutation(self.images)
+
+    def _parts(self, epoch: int, start: int) -> Iterator[NDArray[np.int64]]:
+        order = self.order(epoch)
+        for first in range(start * self.batch_size, self.images, self.batch_size):
+            yield order[first : first + self.batch_size]
+
+
+class ArrayBatches(_Ordered):
+    """Batches of arrays or memory maps: pixels, rows of a table, or what a frozen part made of photos.
+
+    Args:
+        x: (N, …), or with ``views`` (V, N, …): several views of each image, of which each epoch sees another. uint8
+            stays as it is, all else becomes float32.
+        y: classes as whole numbers, (N,).
+        shuffle: an order of each epoch's own, drawn from the seed; else the given one, with view 0: to measure with.
+
+    Raises:
+        DataError: no images, another number of labels, or labels that are no classes.
+    """
+
+    def __init__(
+        self,
+        x: NDArray[Any],
+        y: NDArray[Any],
+        batch_size: int,
+        seed: int = 0,
+        *,
+        shuffle: bool = True,
+        views: bool = False,
+    ) -> None:
+        y = np.asarray(y)
+        given = x if views else x[None]
+        if given.ndim < 3 or y.ndim != 1 or given.shape[1] != len(y) or not len(given):
+            raise DataError(
+                f"Expected {'views of ' if views else ''}images or rows and a label for each. "
+                f"Received: shapes {x.shape} and {y.shape}."
+            )
+        if y.dtype.kind not in "iu" or (len(y) and y.min() < 0):
+            raise DataError(f"Labels are the numbers of classes, from 0. Received: {y.dtype} from {y.min():g}.")
+        super().__init__(len(y), batch_size, seed, shuffle)
+        self._x, self._y = given, y.astype(np.int64)
+        self._first = draw(VIEW, seed).integers(len(given), size=len(y))  # or all would see the same view in an epoch
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from the step ``start`` on: the same whenever they are asked for."""
+        for rows in self._parts(number, start):
+            views = (self._first[rows] + number) % len(self._x) if self.shuffle else 0
+            x = np.asarray(self._x[views, rows])
+            yield Batch(x if x.dtype == np.uint8 else x.astype(np.float32, copy=False), self._y[rows])
+
+
+class PhotoBatches(_Ordered):
+    """Batches of photos, decoded on threads ahead of the training and augmented, uint8 (N, size, size, 3).
+
+    A photo is decoded once, a little larger than the network wants it, and stays in memory as far as ``keep`` allows;
+    each epoch's view of it is drawn from (seed, epoch, row). Without ``train`` they come in order and as they are.
+
+    Args:
+        rows: of the table, which of its photos.
+        classes: what labels count in; default: those of the table.
+        keep: bytes of decoded photos that may stay in memory; `memory` says how many will.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        rows: Sequence[int] | NDArray[np.integer[Any]],
+        spec: ImageSpec,
+        recipe: Recipe,
+        *,
+        train: bool = True,
+        classes: Sequence[str] | None = None,
+        keep: int = KEEP,
+    ) -> None:
+        super().__init__(len(rows), recipe.batch_size, recipe.seed, train)
+        self._table, self._rows, self._size = table, [int(row) for row in rows], spec.size
+        numbers = {name: number for number, name in enumerate(table.classes if classes is None else classes)}
+        self._y = np.array([_class_of(table.samples[row].label, numbers) for row in self._rows])
+        self._strength = recipe.augmentation if train else "none"
+        wide = min(spec.crop * margin_of(self._strength), 1.0)
+        self._source = replace(spec, size=round(spec.size * margin_of(self._strength)), crop=wide)
+        self._view = spec.crop / wide
+        self._kept: dict[int, NDArray[np.uint8]] = {}  # position in ``rows`` -> pixels
+        self._places = min(keep // (3 * self._source.size**2), self.images)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of decoded photos that stay in memory once all have been seen."""
+        return int(3 * self._source.size**2 * self._places)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from the step ``start`` on: the same whenever they are asked for.
+
+        Raises:
+            DataError: a photo can no longer be read.
+        """
+        order = self.order(number)[start * self.batch_size :].tolist()
+        ahead = in_chunks(lambda places: [self._see(place, number) for place in places], order)
+        try:
+            for rows in self._parts(number, start):
+                yield Batch(np.stack([next(ahead) for _ in rows]), self._y[rows])
+        finally:
+            ahead.close()  # type: ignore[attr-defined]  # a generator: its threads end with it
+
+    def _see(self, place: int, epoch: int) -> NDArray[np.uint8]:
+        pixels = self._kept.get(place)
+        if pixels is None:
+            pixels = self._decode(place)
+            if place < self._places:  # the same ones each epoch, or they would push each other out
+                self._kept[place] = pixels
+        if self._strength == "none":
+            return pixels
+        rng = draw(PIXELS, self.seed, epoch, self._rows[place])
+        return augment(pixels, rng, self._strength, self._size, self._view)
+
+    def _decode(self, place: int) -> NDArray[np.uint8]:
+        row = self._rows[place]
+        try:
+            return decode(self._table.read(row), self._source)
+        except (OSError, UnreadableImageError) as error:
+            raise DataError(
+                f"'{self._table.samples[row].name}' could be read before, and now cannot: {error}. "
+                "Bring it back, or leave it out and start again."
+            ) from error
+
+
+def _class_of(label: str, numbers: dict[str, int]) -> int:
+    if label not in numbers:
+        raise DataError(
+            f"A photo is labelled '{label}', which is no class of the model. {did_you_mean(label, numbers)}"
+        )
+    return numbers[label]

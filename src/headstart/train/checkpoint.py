@@ -1,0 +1,301 @@
+"""A training on the disk: written whole or not at all, the last two kept, and known again by what it was a training of.
+
+A checkpoint is one safetensors file, whose header holds the rest as JSON; nothing in it is ever executed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones.weights import weights_digest
+from headstart.errors import CheckError, HeadstartError, UsageError
+from headstart.train.base import Task
+from headstart.train.recipe import Recipe
+
+FORMAT = 1
+KEPT = 2  # checkpoints; the older one in case the newer is damaged
+LOCK = ".training.lock"
+_PREFIX = ".checkpoint-"  # of one on its way
+_NAME = re.compile(r"checkpoint-(?P<step>[0-9]{1,12})\.safetensors")
+_ABOUT = "headstart"  # key in the header
+
+State = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a checkpoint is of: one of another network, recipe or data does not go on here."""
+
+    network: str  # hexadecimal, of blueprint, starting weights and what of it moves
+    recipe: Mapping[str, Any]
+    data: str  # of the photos and their order
+
+    @classmethod
+    def of(cls, task: Task, recipe: Recipe, data: str) -> Identity:
+        """``data`` is any text that stands for the images, their labels and how they are split."""
+        blueprint = json.dumps([task.blueprint.to_json(), sorted(task.rates.items())], sort_keys=True)
+        parts = {"weights": weights_digest(task.weights), "blueprint": blueprint}
+        packed = np.frombuffer(json.dumps(parts).encode(), np.uint8)
+        return cls(weights_digest({"network": packed}), recipe.to_json(), data)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A training as it was after so many steps."""
+
+    step: int
+    state: dict[str, NDArray[Any]]  # what `base.Stepper.load_state` takes
+    about: dict[str, Any]  # JSON values: the history so far, where it stands
+
+
+class Terminated(KeyboardInterrupt):
+    """The system asked the process to end, and the training is on the disk."""
+
+
+def save(folder: str | os.PathLike[str], step: int, state: State, about: Mapping[str, Any], identity: Identity) -> Path:
+    """Write a checkpoint beside the others, then remove all but the last two. Until it is whole it has no name.
+
+    Raises:
+        UsageError: it cannot be written; those that were there still are.
+    """
+    from safetensors.numpy import save as pack
+
+    folder = Path(folder)
+    arrays = {name: np.asarray(array, order="C") for name, array in state.items()}
+    header = {
+        "format": FORMAT,
+        "step": step,
+        "identity": asdict(identity),
+        "digest": weights_digest(arrays),
+        "about": dict(about),
+    }
+    target = folder / f"checkpoint-{step:08d}.safetensors"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(folder)
+        _write(target, pack(arrays, {_ABOUT: json.dumps(header)}))
+    except OSError as error:
+        raise UsageError(
+            f"The checkpoint of step {step} cannot be written to '{folder}': {error.strerror or error}. "
+            "Those before it are still there."
+        ) from error
+    with suppress(OSError):
+        for path in _files(folder)[KEPT:]:
+            path.unlink()
+    return target
+
+
+def load(folder: str | os.PathLike[str], identity: Identity) -> Checkpoint | None:
+    """The latest checkpoint that is whole, or None where there is none at all.
+
+    Raises:
+        UsageError: it is of another network, recipe or data, or of a newer version.
+        CheckError: there are some, and none of them is whole.
+    """
+    damaged = []
+    for path in _files(Path(folder)):
+        try:
+            header, state = _read(path)
+        except CheckError as error:
+            damaged.append(str(error))
+            continue
+        _check_identity(path, header, identity)
+        return Checkpoint(header["step"], state, header["about"])
+    if damaged:
+        raise CheckError(f"No checkpoint in '{os.fspath(folder)}' is whole. {damaged[0]} Start again without --resume.")
+    return None
+
+
+class Checkpoints:
+    """A folder of checkpoints that this run alone writes to, and the wish of the system that it should end.
+
+    On SIGTERM, ``asked`` becomes true: the trainer ends its step, saves, and raises `Terminated`; a second SIGTERM
+    raises it at once. A disk that cannot be written costs a sentence, never the run.
+
+    Raises:
+        UsageError: on entering, another run writes to the folder, or it cannot be written to.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], identity: Identity, *, say: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.folder, self.identity = Path(folder), identity
+        self.asked = False
+        self._say = say
+        self._doors = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as doors:
+            doors.enter_context(alone(self.folder))
+            doors.enter_context(on_sigterm(self._ask))
+            self._doors = doors.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._doors.close()
+
+    def latest(self) -> Checkpoint | None:
+        """As `load`."""
+        return load(self.folder, self.identity)
+
+    def save(self, step: int, state: State, about: Mapping[str, Any]) -> bool:
+        """As the function `save`, but a failure is said, and False."""
+        try:
+            save(self.folder, step, state, about, self.identity)
+        except UsageError as error:
+            self._say(str(error))
+            return False
+        return True
+
+    def end_if_asked(self, step: int, state: Callable[[], State], about: Callable[[], Mapping[str, Any]]) -> None:
+        """After a step: if the system asked, save and raise `Terminated`; else nothing, and nothing is computed."""
+        if self.asked:
+            kept = self.save(step, state(), about())
+            raise Terminated(f"Ended after step {step}, as the system asked" + ("; --resume goes on." if kept else "."))
+
+    def _ask(self) -> None:
+        self.asked = True
+
+
+@contextmanager
+def alone(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold a folder against other runs; the system lets go of it when a process ends, however it ends.
+
+    Raises:
+        UsageError: another run holds it, or it cannot be written to.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK, timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise UsageError(
+            f"Another training writes to '{folder}'. Wait until it has ended, or choose another folder."
+        ) from error
+    except OSError as error:
+        raise UsageError(f"'{folder}' cannot be written to: {error.strerror or error}.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def on_sigterm(ask: Callable[[], None]) -> Iterator[None]:
+    """Turn the first SIGTERM into a call of ``ask``, and the next into `Terminated`.
+
+    In other threads than the main one, where Python has no signals, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    times = 0
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal times
+        times += 1
+        if times > 1:
+            raise Terminated("Ended at once, as the system asked twice.")
+        ask()
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+def _write(target: Path, content: bytes) -> None:
+    """Beside, onto the disk itself, and renamed: whatever happens, ``target`` is whole or what it was."""
+    handle, beside = tempfile.mkstemp(prefix=_PREFIX, dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, target)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(beside)
+        raise
+    with suppress(OSError):  # where a folder cannot be synced, its file system does it in its own time
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _files(folder: Path) -> list[Path]:
+    """Checkpoints, the latest first."""
+    try:
+        found = [(int(name["step"]), path) for path in folder.iterdir() if (name := _NAME.fullmatch(path.name))]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UsageError(f"'{folder}' cannot be read: {error.strerror or error}.") from error
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for path in folder.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            path.unlink()
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    from safetensors import SafetensorError, safe_open
+
+    if path.is_symlink():
+        raise CheckError(f"'{path}' leads out of its folder; it is not read.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads((file.metadata() or {})[_ABOUT])
+            if header["format"] > FORMAT:
+                raise UsageError(
+                    f"'{path}' was written by a newer version of Headstart. Update with: pip install -U headstart"
+                )
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+        sound = weights_digest(state) == header["digest"] and type(header["step"]) is int and header["format"] == FORMAT
+        sound = sound and isinstance(header["about"], dict) and isinstance(header["identity"], dict)
+    except HeadstartError:
+        raise
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckError(f"'{path}' is damaged or cut short: {type(error).__name__}: {error}.") from error
+    if not sound:
+        raise CheckError(f"'{path}' was altered: its content is not what was written.")
+    return header, state
+
+
+def _check_identity(path: Path, header: Mapping[str, Any], wanted: Identity) -> None:
+    found = header["identity"]
+    there, here = found.get("recipe"), dict(wanted.recipe)
+    if there != here and isinstance(there, dict):
+        names = [name for name in here.keys() | there.keys() if there.get(name) != here.get(name)]
+        what = "; ".join(f"{name} {there.get(name)!r} there, {here.get(name)!r} here" for name in sorted(names))
+    elif found.get("network") != wanted.network:
+        what = "another network, other starting weights, or another part of it moves"
+    elif found.get("data") != wanted.data:
+        what = "other photos, labels, or another split"
+    else:
+        return
+    raise UsageError(
+        f"'{path}' is of another training: {what}. Resume with what it began with, or choose another folder."
+    )

@@ -1,0 +1,183 @@
+"""How a network is trained: a dozen and a half numbers and words, frozen, and the same as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from headstart.errors import UsageError, did_you_mean
+
+OPTIMISERS = ("sgd", "momentum", "adam", "adamw")
+SCHEDULES = ("constant", "step", "cosine", "one_cycle")
+AVERAGES = ("none", "ema", "snapshots")
+AUGMENTATIONS = ("none", "flips", "light", "strong")
+INITIALISATIONS = ("he", "he_uniform", "xavier", "xavier_uniform", "normal", "uniform")
+PRECISIONS = ("fp32", "bf16", "auto")
+NORMS = ("frozen", "train")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Raises:
+        UsageError: a field out of its range, or two that contradict each other.
+    """
+
+    epochs: int = 8  # passes over the photos; more when the validation loss still falls at the end
+    batch_size: int = 32  # images a step; smaller where memory ends, with a smaller rate
+    optimiser: str = "adamw"  # "sgd" to compare frameworks, "momentum" from scratch on many photos
+    learning_rate: float = 2e-4  # of the highest layer at the schedule's peak; `find_learning_rate` proposes one
+    schedule: str = "cosine"  # how the rate changes over the steps
+    warm_up: float = 0.1  # share of the steps over which the rate rises from nothing
+    layer_decay: float = 0.6  # the rate of each stage below is so many times that of the one above
+    weight_decay: float = 0.01  # pulls kernels to zero; more where training error is far below validation error
+    dropout: float = 0.2  # share of features left out in each step; more likewise
+    label_smoothing: float = 0.0  # share of certainty given to all classes; for labels that are sometimes wrong
+    augmentation: str = "light"  # what is done to photos before the network sees them
+    views: int = 4  # augmented copies of a photo that are kept where the lower layers stay frozen
+    clip: float = 1.0  # greatest norm of the gradient; 0 for none
+    patience: int = 3  # epochs without a better validation loss after which training stops; 0 for never
+    averaging: str = "ema"  # which weights count: the last, a moving average, or the mean of several snapshots
+    precision: str = "auto"  # of forward and backward passes
+    initialisation: str = "he"  # of weights that start from nothing
+    unfreeze: str = "top"  # "head", "top" (the upper third of the stages), "all", or the lowest node or stage
+    batch_norm: str = "frozen"  # "train" lets its statistics follow the photos: from scratch, or many photos
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            _check(field.name, getattr(self, field.name))
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if self.averaging == "snapshots" and self.epochs < 2:
+            raise UsageError(
+                "Recipe: averaging 'snapshots' needs at least 2 epochs, the first to come near. Received: epochs 1."
+            )
+        if self.schedule == "one_cycle" and self.warm_up == 0:
+            raise UsageError(
+                "Recipe: schedule 'one_cycle' rises before it falls: expected warm_up above 0, say 0.3. "
+                "Received: warm_up 0."
+            )
+        if self.batch_norm == "train" and self.unfreeze == "head":
+            raise UsageError(
+                "Recipe: batch_norm 'train' moves statistics below the head, unfreeze 'head' keeps all there as it is. "
+                "Expected batch_norm 'frozen', or more that is unfrozen."
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Recipe:
+        """What `to_json` gave, or a part of it; ``preset`` names what the rest is taken from.
+
+        Raises:
+            UsageError: an unknown field or preset, with the nearest; a value out of its range.
+        """
+        known = {field.name for field in fields(cls)}
+        for name in data:
+            if name != "preset" and name not in known:
+                raise UsageError(f"A recipe has no field '{name}'. {did_you_mean(str(name), known)}")
+        base = preset(str(data.get("preset", "careful")))
+        return replace(base, **{name: value for name, value in data.items() if name != "preset"})
+
+
+def open_recipe(name: str) -> Recipe:
+    """A preset by its name, or a JSON file.
+
+    Raises:
+        UsageError: neither, or a file that is no recipe.
+    """
+    if not name.endswith(".json"):
+        return preset(name)
+    try:
+        data = json.loads(Path(name).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"'{name}' is no recipe: {error}. Expected a JSON object of fields.") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"'{name}' is no recipe: expected a JSON object of fields. Received: {type(data).__name__}.")
+    return Recipe.from_json(data)
+
+
+def preset(name: str) -> Recipe:
+    """The recipe called ``name``."""
+    if name not in PRESETS:
+        raise UsageError(f"There is no recipe '{name}'. {did_you_mean(name, PRESETS)}")
+    return PRESETS[name]
+
+
+_Rule = tuple[Callable[[Any], bool], str]
+
+
+def _whole(least: int, most: float = math.inf) -> _Rule:
+    upto = f" to {most:g}" if most < math.inf else " or more"
+    return lambda v: type(v) is int and least <= v <= most, f"a whole number, {least}{upto}"
+
+
+def _real(least: float, most: float, *, above: bool = False) -> _Rule:
+    def fits(value: Any) -> bool:
+        return type(value) in (int, float) and least <= value <= most and not (above and value == least)
+
+    return fits, f"a number {'above' if above else 'from'} {least:g} {'up to' if above else 'to'} {most:g}"
+
+
+def _one_of(*words: str) -> _Rule:
+    return lambda v: v in words, f"one of {', '.join(words)}"
+
+
+_RULES: dict[str, _Rule] = {
+    "epochs": _whole(1, 10_000),
+    "batch_size": _whole(1, 65_536),
+    "optimiser": _one_of(*OPTIMISERS),
+    "learning_rate": _real(0, 10, above=True),
+    "schedule": _one_of(*SCHEDULES),
+    "warm_up": _real(0, 0.9),
+    "layer_decay": _real(0, 1, above=True),
+    "weight_decay": _real(0, 1),
+    "dropout": _real(0, 0.9),
+    "label_smoothing": _real(0, 0.5),
+    "augmentation": _one_of(*AUGMENTATIONS),
+    "views": _whole(1, 64),
+    "clip": _real(0, 1e6),
+    "patience": _whole(0, 10_000),
+    "averaging": _one_of(*AVERAGES),
+    "precision": _one_of(*PRECISIONS),
+    "initialisation": _one_of(*INITIALISATIONS),
+    "unfreeze": (lambda v: isinstance(v, str) and bool(v), "'head', 'top', 'all', or the name of a node or stage"),
+    "batch_norm": _one_of(*NORMS),
+    "seed": _whole(0, 2**32 - 1),
+}
+
+
+def _check(name: str, value: Any) -> None:
+    fits, expected = _RULES[name]
+    if not fits(value):
+        raise UsageError(f"Recipe, {name}: expected {expected}. Received: {value!r}.")
+
+
+PRESETS: dict[str, Recipe] = {
+    "careful": Recipe(),
+    "fast": Recipe(epochs=4, views=2, patience=2),
+    "full": Recipe(unfreeze="all", layer_decay=0.8),
+    "scratch": Recipe(
+        epochs=30,
+        batch_size=64,
+        learning_rate=2e-3,
+        schedule="one_cycle",
+        warm_up=0.3,
+        layer_decay=1.0,
+        dropout=0.3,
+        label_smoothing=0.1,
+        averaging="none",
+        patience=0,
+        unfreeze="all",
+        batch_norm="train",
+    ),
+}
