@@ -29,6 +29,7 @@ ROOMS = (  # in order: a file imports from rooms before its own, or from its own
     ("train/",),
     (
         "writing.py",
+        "clock.py",
         "classifier.py",
         "card.py",
         "bundle.py",
@@ -37,7 +38,10 @@ ROOMS = (  # in order: a file imports from rooms before its own, or from its own
         "planning.py",
         "comparing.py",
         "automatic.py",
+        "finishing.py",
         "fitting.py",
+        "conducting.py",
+        "finetuning.py",
         "plots.py",
         "drawing/",
     ),
@@ -60,6 +64,7 @@ DOORS = {
     ("engines/base.py", "engines/torch.py"),
     ("classifier.py", "bundle.py"),
     ("classifier.py", "export/frame.py"),
+    ("classifier.py", "finetuning.py"),
 }
 FRAMEWORKS = {"openvino", "torch", "torchvision", "timm", "tensorflow", "keras", "lightning", "onnx", "onnxruntime"}
 TORCH = {f"engines/{name}.py" for name in ("graph", "inside", "modules", "torch")}

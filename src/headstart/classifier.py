@@ -183,6 +183,15 @@ class Classifier:
 
         return export(self, to, path, int8=int8, data=data)
 
+    def finetune(self, data: Images, labels: Sequence[str] | None = None, **settings: Any) -> Classifier:
+        """Train more of the network than its head on labelled photos; what comes back is not worse.
+
+        ``settings`` are those of `finetuning.finetune`: a ``recipe``, a ``trainer``, a ``device``, and others.
+        """
+        from headstart.finetuning import finetune
+
+        return finetune(self, data, labels, **settings)
+
     def save(self, path: PathLike) -> None:
         """Write a bundle: a folder that `hs.load` opens. An older bundle there is replaced, anything else is not."""
         from headstart.bundle import save

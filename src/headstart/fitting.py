@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,10 +15,11 @@ from headstart.backbones.blueprint import FEATURES, LOGITS
 from headstart.backbones.catalogue import DEFAULT, Pretrained
 from headstart.backbones.weights import weights_digest
 from headstart.classifier import Classifier, Golden, Images, labelled_table
+from headstart.clock import Clock
 from headstart.comparing import Settings
-from headstart.data.load import fetch
 from headstart.data.sources import PathLike
 from headstart.engines.base import Network, get_engine, open_backbone
+from headstart.finishing import golden_images
 from headstart.learn.calibrate import softmax
 from headstart.learn.evaluate import evaluate
 from headstart.learn.features import Features, extract
@@ -29,8 +28,6 @@ from headstart.learn.paths import Design, blocks
 from headstart.learn.unknown import Unknown, fit_unknown
 from headstart.planning import HOLDOUT, Plan, check_settings, fit_planned_head, plan_split
 from headstart.types import Evaluation, ImageSpec, Table
-
-GOLDEN = 4  # images kept with the model, to hold every engine that opens it against
 
 Progress = Callable[[str, int, int], None]  # stage, done, of how many
 
@@ -80,7 +77,7 @@ def fit(
         DataError: the photos do not make two classes with two photos each.
     """
     check_settings(head, prior, holdout, seed)
-    clock = _Clock()
+    clock = Clock()
     with clock("open"):
         table = labelled_table(data, labels)
     choice = None
@@ -153,9 +150,7 @@ def _evaluate(features: Features, plan: Plan, fitted: HeadFit, unknown: Unknown)
 
 def _golden(table: Table, network: Network, train: NDArray[np.int_]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """A few training images, with their features in fp32, whose logits every engine must give again."""
-    places = train[np.unique(np.linspace(0, len(train) - 1, GOLDEN).astype(int))]
-    read = [fetch(table, int(place), network.spec).pixels for place in places]
-    images = np.stack([pixels for pixels in read if pixels is not None])
+    images = golden_images(table, network.spec, train)
     exact = network if network.precision == "fp32" else network.at_precision("fp32")
     features = exact.forward(images, FEATURES)
     exact.release()  # the head wants the memory
@@ -173,16 +168,9 @@ def _record(
     seconds: dict[str, float],
 ) -> dict[str, Any]:
     logits, truth = fitted.logits, plan.labels[np.flatnonzero(plan.train)[fitted.rows]]
-    return {
-        "images": len(table),
-        "train": int(plan.train.sum()),
-        "test": int(plan.test.sum()),
-        "test_part": plan.own_test or "held out",
-        "per_class": {name: int((plan.labels[plan.train] == k).sum()) for k, name in enumerate(plan.classes)},
+    return plan.record(table) | {
         "result": None if result is None else asdict(result),
         "left_one_out": {"accuracy": float((logits.argmax(axis=1) == truth).mean()), "images": len(truth)},
-        "left_out": [asdict(problem) for problem in plan.left_out],
-        "near_duplicates": int((np.bincount(plan.groups)[plan.groups] > 1).sum()),
         "backbone": trunk.backbone.name,
         "licence": trunk.backbone.weights.licence,
         "pixels": trunk.spec.size,
@@ -199,16 +187,3 @@ def _record(
         "store_problem": features.store_problem,
         "seconds": seconds,
     }
-
-
-class _Clock:
-    """Seconds by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - start, 3)

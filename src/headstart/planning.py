@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from headstart.learn.neighbours import near_duplicates
 from headstart.types import Problem, Sample, Table
 
 HOLDOUT, LARGEST_HOLDOUT = 0.2, 0.9
+VALIDATION = 0.15  # share of what is fitted on that a training is steered by
 
 
 def check_settings(head: str, prior: str, holdout: float, seed: int) -> None:
@@ -40,6 +41,18 @@ class Plan:
     groups: NDArray[np.int_]  # near-duplicates, and groups that the data names
     own_test: str  # the part that the data brings to be measured on, or ""
     left_out: list[Problem]
+
+    def record(self, table: Table) -> dict[str, Any]:
+        """What a classifier's record says of it, as JSON values."""
+        return {
+            "images": len(table),
+            "train": int(self.train.sum()),
+            "test": int(self.test.sum()),
+            "test_part": self.own_test or "held out",
+            "per_class": {name: int((self.labels[self.train] == k).sum()) for k, name in enumerate(self.classes)},
+            "left_out": [asdict(problem) for problem in self.left_out],
+            "near_duplicates": int((np.bincount(self.groups)[self.groups] > 1).sum()),
+        }
 
     def check(self, table: Table, features: Features) -> None:
         """Refuse features of another network that lack an image that the plan counts on.
@@ -112,6 +125,28 @@ def plan_split(
             rows = free
         held[rows] = hold_out(labels[rows], [features.keys[row] for row in rows.tolist()], groups[rows], holdout, seed)
     return Plan(kept, labels, usable & ~held, usable & held, groups, own_test, left_out)
+
+
+def plan_validation(plan: Plan, keys: Sequence[bytes], seed: int, share: float = VALIDATION) -> NDArray[np.bool_]:
+    """Photos of the part that is fitted on, to steer a training by: (N,), a share of every class, whole groups.
+
+    Raises:
+        DataError: a class has none to spare.
+    """
+    rows = np.flatnonzero(plan.train)
+    own = [keys[row] for row in rows.tolist()]
+    validation = np.zeros(len(plan.labels), bool)
+    validation[rows] = hold_out(plan.labels[rows], own, plan.groups[rows], share, seed, least=1)
+    counts = np.bincount(plan.labels[validation], minlength=len(plan.classes))
+    if not counts.all():
+        names = [name for name, count in zip(plan.classes, counts, strict=True) if not count]
+        k = plan.classes.index(names[0])
+        raise DataError(
+            f"Class '{names[0]}'{f' and {len(names) - 1} more have' if len(names) > 1 else ' has'} no photo to "
+            f"validate with: two are needed to train on, and there are {int((plan.labels[rows] == k).sum())} beside "
+            "the test photos (near copies of each other stay together). Add photos of it, or leave it out."
+        )
+    return validation
 
 
 def fit_planned_head(features: Features, plan: Plan, *, kind: str, prior: str, seed: int) -> HeadFit:

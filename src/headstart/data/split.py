@@ -17,8 +17,10 @@ def hold_out(
     groups: Sequence[int] | NDArray[np.int_],
     share: float,
     seed: int,
+    *,
+    least: int = 0,
 ) -> NDArray[np.bool_]:
-    """Choose about ``share`` of every class to be held out, as a mask (N,).
+    """Choose about ``share`` of every class to be held out, as a mask (N,); ``least`` of each, where it has so many.
 
     The order comes from a hash of seed and content alone, so the same photos are split alike on every machine, whatever
     they are called and however they are listed. All images of a group go together, also where it spans classes.
@@ -30,7 +32,8 @@ def hold_out(
         members.setdefault(int(groups[index]), []).append(index)
 
     sizes = np.bincount(labels)
-    room = np.maximum(np.minimum(np.round(sizes * share).astype(int), sizes - FEWEST), 0)
+    wanted = np.maximum(np.round(sizes * share).astype(int), least)
+    room = np.maximum(np.minimum(wanted, sizes - FEWEST), 0)
     out = np.zeros(len(labels), bool)
     for group in members.values():
         need = np.bincount(labels[group], minlength=len(room))

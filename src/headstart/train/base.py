@@ -76,6 +76,7 @@ class History:
     losses: tuple[float, ...]  # of every step, before it was taken; with label smoothing, as it was minimised
     best: int  # the epoch whose weights were kept; -1: those it began with
     stopped: str  # why it ended before its last epoch, in words, or ""
+    start: float = math.nan  # the validation loss before the first step
 
 
 @dataclass(frozen=True)

@@ -171,6 +171,32 @@ class Checkpoints:
         self.asked = True
 
 
+class Follower(Checkpoints):
+    """What the other processes of one training have in place of `Checkpoints`: they read, and leave no trace."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def save(self, step: int, state: State, about: Mapping[str, Any]) -> bool:
+        """The first process does."""
+        return False
+
+    def end_if_asked(self, step: int, state: Callable[[], State], about: Callable[[], Mapping[str, Any]]) -> None:
+        """They end with the first."""
+
+
+def unfinished(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder has checkpoints, whole or not."""
+    return bool(_files(Path(folder)))
+
+
+def discard(folder: str | os.PathLike[str]) -> None:
+    """Remove all checkpoints of a training whose result is safe elsewhere; logs stay."""
+    with suppress(OSError):
+        for path in [*_files(Path(folder)), Path(folder) / LOCK]:
+            path.unlink(missing_ok=True)
+
+
 @contextmanager
 def alone(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Hold a folder against other runs; the system lets go of it when a process ends, however it ends.

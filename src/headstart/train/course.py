@@ -140,7 +140,7 @@ class Course:
     def trained(self) -> Trained:
         """The weights that are kept, and how it went."""
         best = self._best
-        history = History(self.trainer, tuple(self._epochs), tuple(self._losses), best.epoch, self.stopped)
+        history = History(self.trainer, tuple(self._epochs), tuple(self._losses), best.epoch, self.stopped, self._start)
         return Trained({name: np.asarray(array, np.float32) for name, array in best.weights.items()}, history)
 
     def _hear(self, reasons: Iterable[str | None]) -> None:
