@@ -67,6 +67,15 @@ def test_rates_grow_evenly_and_where_nothing_explodes_the_steepest_is_taken() ->
     assert "never exploded" in found.sentence
 
 
+def test_the_luck_of_the_first_batches_is_no_slope() -> None:
+    """A first batch that is much harder than the others is followed by the steepest fall of all, at the lowest rate."""
+    noise = iter([1.5, 0.2, 0.6, *[0.0] * 57])
+    found = find_rate(lambda rate: 2 - 1 / (1 + (1e-3 / rate) ** 3) + next(noise))
+    assert found.losses[0] - found.losses[1] > 0.5
+    assert found.suggestion is not None
+    assert 0.5e-3 < found.suggestion < 6e-3
+
+
 @pytest.mark.parametrize("end", [float("inf"), float("nan"), DivergedError("")])
 def test_a_loss_that_is_no_number_ends_the_search(end: float | Exception) -> None:
     taken = 0

@@ -64,6 +64,33 @@ def test_a_training_that_knows_all_by_heart_is_flagged_by_its_loss() -> None:
     )
 
 
+def test_a_rise_in_one_leap_is_no_noise() -> None:
+    """A network pretrained on ImageNet, all of it unfrozen on 100 photos of solar cells, as it went."""
+    val = [
+        1.245,
+        0.643,
+        0.622,
+        0.591,
+        0.605,
+        0.563,
+        0.661,
+        0.669,
+        0.625,
+        0.615,
+        0.596,
+        0.956,
+        0.962,
+        0.89,
+        0.789,
+        0.898,
+    ]
+    error = [0.33, 0.45, 0.21, 0.19, 0.25, 0.25, 0.24, 0.22, 0.29, 0.09, 0.07, 0.05, 0.11, 0.12, 0.02, 0.0]
+    history = epochs(np.linspace(1.24, 0.04, 16), val, error)
+    assert set(live(history[:15], images=150)) == {"too early to say", "healthy"}
+    assert watch(history, images=150).kind == "overfitting"
+    assert "validation loss rose from 0.563 to 0.898" in watch(history, images=150).sentence
+
+
 def falling(rng: np.random.Generator, count: int, noise: float, plateau: bool) -> list[Epoch]:
     """Both losses fall towards a floor, in noise; on a plateau the validation loss has long arrived there."""
     t = np.arange(count)

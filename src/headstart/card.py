@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from headstart.engines.base import LIVE, LIVE_KERAS
 
 if TYPE_CHECKING:
     from headstart.classifier import Classifier
+
+SURE = 0.05  # of a p-value; above it a difference may be chance
 
 
 def model_card(classifier: Classifier) -> str:
@@ -24,6 +27,7 @@ def model_card(classifier: Classifier) -> str:
                 _classes(classifier.classes_),
                 _data(record),
                 _figures(record),
+                *_trainings(classifier),
                 _limits(classifier),
                 _making(record),
             ]
@@ -39,10 +43,11 @@ def _classes(names: Sequence[str]) -> str:
 
 def _data(record: dict[str, Any]) -> str:
     left_out = Counter(problem["kind"] for problem in record["left_out"])
+    how = {"held out": "held out", "cross-validation": "by cross-validation"}
     lines = [
         "## Data",
         f"{record['images']} images; {record['train']} fitted on, {record['test']} measured on "
-        f"({'the ' + record['test_part'] + ' part of the data' if record['test_part'] != 'held out' else 'held out'}; "
+        f"({how.get(record['test_part'], 'the ' + record['test_part'] + ' part of the data')}; "
         "copies of one photo are never on both sides).",
     ]
     if left_out:
@@ -52,6 +57,12 @@ def _data(record: dict[str, Any]) -> str:
 
 def _figures(record: dict[str, Any]) -> str:
     result = record["result"]
+    if result is None and record["left_one_out"] is None:
+        known = record["validation"]
+        return (
+            "## Figures\n\nToo few images to hold any out. On the "
+            f"{known['images']} images that the training was steered by: accuracy {known['accuracy']:.3f}."
+        )
     if result is None:
         alone = record["left_one_out"]
         return (
@@ -70,6 +81,70 @@ def _figures(record: dict[str, Any]) -> str:
     return f"## Figures\n\nOn {accuracy['images']} images that were not fitted on.\n\n| | |\n|---|---|\n{table}"
 
 
+def _trainings(classifier: Classifier) -> list[str]:
+    """A section for each training that the network went through."""
+    record, weights = classifier.record, sum(classifier.blueprint.parameters().values())
+    sections = []
+    if "scratch" in record:
+        story = record["scratch"]
+        best = f"epoch {story['best'] + 1}" if story["best"] >= 0 else "the weights that it began with"
+        sections.append(_training("Training", story, [("kept", best)]))
+    if "finetune" in record:
+        story = record["finetune"]
+        why = "" if story["best"] >= 0 else ": no epoch had a lower validation loss"
+        rows = [
+            ("kept", f"{story['chosen']}{why}"),
+            *((side, _side(story[side])) for side in ("before", "after")),
+            ("difference", difference(story)),
+            ("what moved", moved(story, weights)),
+        ]
+        sections.append(_training("Fine-tuning", story, rows))
+    return sections
+
+
+def _training(title: str, story: Mapping[str, Any], rows: list[tuple[str, str]]) -> str:
+    images, epochs = story["images"], len(story["epochs"])
+    rows = [
+        *rows,
+        ("what the curves say", story["verdict"]["sentence"]),
+        ("trainer", f"{story['trainer']}, {epochs} epoch{'' if epochs == 1 else 's'}"),
+        ("images", f"{images['train']} trained on, {images['validation']} chosen by, {images['test']} measured on"),
+    ]
+    table = "\n".join(f"| {name} | {_plain(value)} |" for name, value in rows)
+    recipe = json.dumps(story["recipe"], indent=2)
+    return f"## {title}\n\n| | |\n|---|---|\n{table}\n\nIts recipe:\n\n```json\n{recipe}\n```"
+
+
+def _side(figures: Mapping[str, Any]) -> str:
+    loss = f"validation loss {figures['val_loss']:.4f}"
+    if figures["accuracy"] is None:
+        return loss
+    low, high = figures["interval"]
+    return f"accuracy {figures['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f}), {loss}"
+
+
+def difference(story: Mapping[str, Any]) -> str:
+    """How fine-tuned and given differ on the photos that were held out, and whether that may be chance."""
+    before, after, p = story["before"]["accuracy"], story["after"]["accuracy"], story["p"]
+    if story["best"] < 0:
+        return "none: it is the model that was given"
+    if before is None or after is None or p is None:
+        return "not known, for no photo was held out"
+    points = 100 * (after - before)
+    size = f"{abs(points):.1f} points {'higher' if points > 0 else 'lower'}" if points else "as accurate"
+    chance = "more than chance" if p < SURE else "which may be chance"
+    return f"{size}{f', {chance}' if points else ''} (McNemar, mid-p {'< 0.001' if p < 0.001 else f'{p:.2g}'})"
+
+
+def moved(story: Mapping[str, Any], weights: int) -> str:
+    """How much was trained of a network of so many weights."""
+    part = f"{story['moving'] / 1e6:.2f} of {weights / 1e6:.2f} million weights"
+    if not story["cut"]:
+        return f"{part}; every step went through the whole network"
+    views = story["views"]
+    return f"{part}, above {story['cut']}; the part below ran once for each of {views['count']} views a photo"
+
+
 def _limits(classifier: Classifier) -> str:
     return (
         '## Limits\n\n"Unknown" finds images that are unlike the training photos as a whole; of things that merely are '
@@ -79,19 +154,42 @@ def _limits(classifier: Classifier) -> str:
 
 
 def _making(record: dict[str, Any]) -> str:
-    head = record["head"]
-    settings = {"pixels": record["pixels"], "head": head["kind"], "prior": head["prior"]}
+    head, scratch = record["head"], record.get("scratch")
+    trained = head["kind"] == "trained"
+    settings: dict[str, Any] = {"pixels": record["pixels"]}
+    settings |= {} if trained else {"head": head["kind"], "prior": head["prior"]}
     settings |= {"holdout": record["holdout"], "seed": record["seed"]}
-    if record["backbone"].startswith((LIVE, LIVE_KERAS)):  # which no command line can name
-        command = f"hs.fit(DATA, backbone=MODULE, {', '.join(f'{key}={value!r}' for key, value in settings.items())})"
+    if scratch:
+        own = {"network": scratch["network"]} | ({"hidden": _joined(scratch["hidden"])} if scratch["hidden"] else {})
+        folds = {"folds": len(scratch["folds"])} if scratch["folds"] else {}
+        commands = [_command("train DATA", own | settings | folds | {"recipe": "RECIPE.json"})]
+    elif record["backbone"].startswith((LIVE, LIVE_KERAS)):  # which no command line can name
+        words = ", ".join(f"{key}={value!r}" for key, value in settings.items())
+        commands = [f"hs.fit(DATA, backbone=MODULE, {words})"]
     else:
-        options = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
-        command = shlex.join(["headstart", "fit", "DATA", "--backbone", record["backbone"], *options])
-    return (
-        f"## How it was made\n\n    {command}\n\nBackbone: {record['backbone']}, licence {record['licence']}, frozen; "
-        f"features computed in {record['precision']}. Head: {head['kind']}, strength {head['strength']:.3g}, "
-        f"temperature {head['temperature']:.3g}, both chosen on predictions for images left out of the fit."
-    )
+        commands = [_command("fit DATA", {"backbone": record["backbone"]} | settings)]
+    if "finetune" in record:
+        commands.append(_command("finetune MODEL DATA", {"recipe": "RECIPE.json"}))
+    trunk = f"Network: {record['backbone']}, " if scratch else f"Backbone: {record['backbone']}, "
+    trunk += f"licence {record['licence']}" + ("" if trained else ", frozen")
+    if trained:
+        chosen = f"Temperature {head['temperature']:.3g}, chosen on the images that the training was steered by."
+    else:
+        chosen = (
+            f"Head: {head['kind']}, strength {head['strength']:.3g}, temperature {head['temperature']:.3g}, both "
+            "chosen on predictions for images left out of the fit."
+        )
+    lines = "\n".join(f"    {command}" for command in commands)
+    return f"## How it was made\n\n{lines}\n\n{trunk}; features computed in {record['precision']}. {chosen}"
+
+
+def _command(words: str, options: Mapping[str, Any]) -> str:
+    named = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    return shlex.join(["headstart", *words.split(), *named])
+
+
+def _joined(numbers: Sequence[int]) -> str:
+    return ",".join(map(str, numbers))
 
 
 def _plain(text: str) -> str:

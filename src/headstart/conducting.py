@@ -16,7 +16,7 @@ from headstart.train.callbacks import CsvLog, TensorBoardLog, Watch
 from headstart.train.checkpoint import Checkpoints, Follower, Identity, unfinished
 from headstart.train.finder import find_learning_rate
 from headstart.train.recipe import Recipe
-from headstart.train.trainers import check_trainer, get_stepper, get_trainer
+from headstart.train.trainers import check_device, check_trainer, get_stepper, get_trainer
 from headstart.train.watch import watch
 
 Say = Callable[[str], None]
@@ -47,6 +47,7 @@ class Conduct:
     resume: bool = False
     callbacks: Sequence[Callback] = ()
     say: Say = field(default=lambda sentence: None)
+    quiet: bool = False  # whether nothing is said of the curves
 
     def check(self) -> None:
         """Refuse, before any work, what cannot be done.
@@ -66,7 +67,7 @@ class Conduct:
                     f"'{os.fspath(self.folder)}' has the checkpoints of a training that did not end. Go on from there: "
                     "--resume. Or remove the folder, to begin again."
                 )
-        get_trainer(self.trainer)
+        check_device(self.trainer, self.device)
 
     def train(
         self, task: Task, batches: Batches, validation: Batches | None, recipe: Recipe, data: str, classes: int
@@ -89,10 +90,12 @@ class Conduct:
                 identity = Identity.of(task, recipe, data)
                 kind = Checkpoints if leads() else Follower
                 checkpoints = doors.enter_context(kind(folder, identity, say=self.say))
+                checkpoints.latest()  # which refuses those of another training, before anything is written
                 logs = self._logs(folder, doors) if leads() else []
-            listening = Watch(self.say, images=validation.images if validation else 0, classes=classes)
+            images = validation.images if validation else 0
+            listening = () if self.quiet else (Watch(self.say, images=images, classes=classes),)
             trained = get_trainer(self.trainer)(
-                task, batches, validation, recipe, (listening, *logs, *self.callbacks),
+                task, batches, validation, recipe, (*listening, *logs, *self.callbacks),
                 device=self.device, say=self.say, checkpoints=checkpoints, **more,
             )  # fmt: skip
         return trained, recipe

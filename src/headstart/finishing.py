@@ -42,6 +42,7 @@ def finish(
     engine: str = "auto",
     precision: str = "auto",
     module: object | None = None,
+    steering: Mapping[str, Matrix] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[Classifier, NDArray[np.float64]]:
     """A classifier of trained weights, and its probabilities for the test photos, (T, classes).
@@ -54,23 +55,27 @@ def finish(
         validation: (N,) those of the plan's training part that the training was steered by.
         keys: of the photos' content.
         record: what else there is to say; figures are added.
+        steering: the weights that have not seen the validation part, where ``weights`` have.
         progress: called with (stage, done, of how many).
     """
     network = get_engine(engine, blueprint, weights, spec, precision, module)
     train = np.flatnonzero(plan.train)
     images = golden_images(table, network.spec, train)
-    below = blueprint[LOGITS].inputs[0]
+    below, known = blueprint[LOGITS].inputs[0], np.flatnonzero(validation)
     network.check_precision(images, below)
     x, logits = _see(table, network, below, np.flatnonzero(plan.train | plan.test), progress)
+    unseen = logits[known]
+    if steering is not None:
+        network.load(steering)
+        unseen = _see(table, network, below, known, None)[1][known]
 
-    known = np.flatnonzero(validation)
-    sharpness, nll = fit_sharpness(logits[known], plan.labels[known])
+    sharpness, nll = fit_sharpness(unseen, plan.labels[known])
     head = {f"{LOGITS}.{part}": weights[f"{LOGITS}.{part}"] * np.float32(sharpness) for part in ("weight", "bias")}
     calibrated = {**weights, **head}
     network.load(calibrated)
     logits *= np.float32(sharpness)
 
-    steering = HeadFit(
+    held_out = HeadFit(
         Head(head[f"{LOGITS}.weight"], head[f"{LOGITS}.bias"], sqrt=False),
         kind="trained",
         prior="empirical",
@@ -78,12 +83,12 @@ def finish(
         temperature=1 / sharpness,
         path=(),
         rows=np.searchsorted(train, known),
-        logits=logits[known],
+        logits=unseen * np.float32(sharpness),
     )
-    unknown = fit_unknown(Design(x, train), plan.labels[train], plan.groups[train], steering, seed)
+    unknown = fit_unknown(Design(x, train), plan.labels[train], plan.groups[train], held_out, seed)
     probabilities, result = _measure(x, logits, plan, unknown)
-    right = logits[known].argmax(axis=1) == plan.labels[known]
-    head_record = {name: getattr(steering, name) for name in ("kind", "prior", "strength", "temperature", "path")}
+    right = unseen.argmax(axis=1) == plan.labels[known]
+    head_record = {name: getattr(held_out, name) for name in ("kind", "prior", "strength", "temperature", "path")}
     record = {
         **record,
         "result": None if result is None else asdict(result),

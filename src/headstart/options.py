@@ -37,6 +37,17 @@ Seed = Annotated[int, typer.Option(help="Of the split.")]
 Cache = Annotated[bool, typer.Option(help="Keep features for the next fit.")]
 Engine = Annotated[str, typer.Option(help="What runs the network: auto, fast, torch or keras.")]
 
+RecipeName = Annotated[
+    str, typer.Option("--recipe", metavar="PRESET|FILE", help="careful, fast, full or scratch; or a JSON file.")
+]
+Trainer = Annotated[str, typer.Option(help="pytorch, lightning, tensorflow or keras.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Devices = Annotated[int, typer.Option(metavar="N", help="Of Lightning: on how many devices.")]
+Nodes = Annotated[int, typer.Option(metavar="N", help="Of Lightning: on how many machines.")]
+Strategy = Annotated[str, typer.Option(help="Of Lightning: how several devices work together, such as ddp.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the same training.")]
+FindRate = Annotated[bool, typer.Option("--find-rate", help="Look for the learning rate first, and train with it.")]
+
 
 def open_model(model: str, weights: str | None, engine: str, precision: str) -> Classifier:
     """A bundle, or a backbone with its own head."""

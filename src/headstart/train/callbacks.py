@@ -63,6 +63,17 @@ class EarlyStopping(Silent):
         )
 
 
+class Until(Silent):
+    """Ends a training after so many epochs of its recipe, whose schedule goes on to more."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
+
+    def epoch(self, history: Sequence[Epoch]) -> str | None:
+        """A sentence when there were as many."""
+        return f"Ended after epoch {self._epochs}, as was asked." if len(history) >= self._epochs else None
+
+
 class BestSnapshot:
     """The weights with the lowest validation loss, those that the training began with included: never worse than given.
 

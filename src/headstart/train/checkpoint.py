@@ -191,10 +191,11 @@ def unfinished(folder: str | os.PathLike[str]) -> bool:
 
 
 def discard(folder: str | os.PathLike[str]) -> None:
-    """Remove all checkpoints of a training whose result is safe elsewhere; logs stay."""
-    with suppress(OSError):
-        for path in [*_files(Path(folder)), Path(folder) / LOCK]:
-            path.unlink(missing_ok=True)
+    """Remove all checkpoints in a folder and those in it, of a training whose result is safe elsewhere; logs stay."""
+    for each in (Path(folder), *(path for path in Path(folder).glob("*") if path.is_dir())):
+        with suppress(OSError, UsageError):
+            for path in [*_files(each), each / LOCK]:
+                path.unlink(missing_ok=True)
 
 
 @contextmanager

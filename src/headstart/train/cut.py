@@ -11,13 +11,13 @@ from headstart.backbones.ops import Node
 def cut_at(blueprint: Blueprint, moving: Collection[str]) -> str:
     """The highest node that none of the ``moving`` nodes comes before, and that all of them are reached through.
 
-    It is "input" where something moves that no other node stands before; and never above the features, which dropout
-    and the head's precision go by.
+    It is "input" where no weights lie below all that moves; and never above the features, which dropout and the head's
+    precision go by.
     """
-    names = blueprint.layers
+    names, weighted = blueprint.layers, blueprint.parameters().keys()
     for name in reversed(names[1 : names.index(FEATURES) + 1 if FEATURES in names else len(names)]):
         below = set(blueprint.upto(name).layers)
-        if not below & set(moving) and _all_pass(blueprint, name, below):
+        if below & weighted and not below & set(moving) and _all_pass(blueprint, name, below):
             return name
     return INPUT
 

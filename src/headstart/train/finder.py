@@ -14,6 +14,7 @@ from headstart.train.base import Batch, Batches, Stepper
 
 LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 60
 SMOOTH = 0.8  # of the loss, from step to step
+SETTLED = 5  # steps after which a smoothed loss is more than the luck of the first batches, 1 / (1 - SMOOTH)
 EXPLODED = 4.0  # times the lowest loss so far
 FLOOR = 0.05  # nats; what is lower comes and goes with the batch
 MARGIN = 10.0  # between the rate at which it explodes and the highest that is proposed
@@ -94,6 +95,7 @@ def _suggest(rates: list[float], losses: list[float], exploded: bool) -> float |
         return None
     lowest = int(np.argmin(losses))
     slopes = np.gradient(np.array(losses), np.log(rates))[: lowest + 1]
+    slopes[: min(SETTLED, lowest)] = 0
     steepest = int(np.argmin(slopes))
     if slopes[steepest] >= 0 or losses[lowest] >= losses[0]:
         return None

@@ -31,15 +31,15 @@ class Recipe:
     epochs: int = 8  # passes over the photos; more when the validation loss still falls at the end
     batch_size: int = 32  # images a step; smaller where memory ends, with a smaller rate
     optimiser: str = "adamw"  # "sgd" to compare frameworks, "momentum" from scratch on many photos
-    learning_rate: float = 2e-4  # of the highest layer at the schedule's peak; `find_learning_rate` proposes one
+    learning_rate: float = 1e-4  # of the highest layer at the schedule's peak; `find_learning_rate` proposes one
     schedule: str = "cosine"  # how the rate changes over the steps
     warm_up: float = 0.1  # share of the steps over which the rate rises from nothing
     layer_decay: float = 0.6  # the rate of each stage below is so many times that of the one above
     weight_decay: float = 0.01  # pulls kernels to zero; more where training error is far below validation error
-    dropout: float = 0.2  # share of features left out in each step; more likewise
+    dropout: float = 0.0  # share of features left out in each step; more likewise
     label_smoothing: float = 0.0  # share of certainty given to all classes; for labels that are sometimes wrong
-    augmentation: str = "light"  # what is done to photos before the network sees them
-    views: int = 4  # augmented copies of a photo that are kept where the lower layers stay frozen
+    augmentation: str = "flips"  # what is done to photos before the network sees them
+    views: int = 2  # augmented copies of a photo that are kept where the lower layers stay frozen
     clip: float = 1.0  # greatest norm of the gradient; 0 for none
     patience: int = 3  # epochs without a better validation loss after which training stops; 0 for never
     averaging: str = "ema"  # which weights count: the last, a moving average, or the mean of several snapshots
@@ -164,18 +164,31 @@ def _check(name: str, value: Any) -> None:
 
 PRESETS: dict[str, Recipe] = {
     "careful": Recipe(),
-    "fast": Recipe(epochs=4, views=2, patience=2),
+    "fast": Recipe(epochs=4, patience=2),
     "full": Recipe(unfreeze="all", layer_decay=0.8),
     "scratch": Recipe(
         epochs=30,
         batch_size=64,
-        learning_rate=2e-3,
+        learning_rate=5e-4,
         schedule="one_cycle",
         warm_up=0.3,
         layer_decay=1.0,
         dropout=0.3,
         label_smoothing=0.1,
+        augmentation="light",
         averaging="none",
+        patience=0,
+        unfreeze="all",
+        batch_norm="train",
+    ),
+    "table": Recipe(  # rows of numbers are few and quickly gone through
+        epochs=60,
+        learning_rate=0.1,
+        schedule="one_cycle",
+        warm_up=0.3,
+        layer_decay=1.0,
+        label_smoothing=0.05,
+        augmentation="none",
         patience=0,
         unfreeze="all",
         batch_norm="train",

@@ -30,6 +30,22 @@ def check_trainer(name: str, devices: int = 1, nodes: int = 1, strategy: str = "
         )
 
 
+def check_device(trainer: str, device: str) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        UsageError: the trainer's framework finds no such device.
+        MissingExtraError: it is not installed.
+    """
+    get_trainer(trainer)
+    if trainer in ("pytorch", "lightning"):
+        torch_engine().choose_device(device)
+    else:
+        from headstart.train.tensorflow_network import choose_device
+
+        choose_device(device)
+
+
 def get_trainer(name: str) -> Trainer:
     """The trainer called ``name``.
 

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +31,8 @@ IN_STORE = 8 << 30  # bytes that are kept for the next training
 SPARE = 1 << 30  # bytes of the disk that are left alone
 TOGETHER = 64  # photos whose views are computed between two writes
 TRIAL = 16  # photos that bf16 is tried on before it is trusted
-PLAIN = "none"
+PLAIN, FLIPS = "none", "flips"
+DISTINCT = {PLAIN: 1, FLIPS: 2}  # views that there are, where chance has no part in them
 _VIEW = 5  # what is drawn, beside what `batches` and `dropout` draw
 
 Activations = NDArray[np.float16]
@@ -47,6 +47,7 @@ class Viewing:
     count: int  # views of each photo
     seed: int
     shape: tuple[int, ...]  # of one view's activations
+    keep: bool = True  # whether the feature store reads and writes them
 
     @property
     def photos(self) -> int:
@@ -67,18 +68,18 @@ def plan_views(
     Raises:
         UsageError: there is no room for a single view of each photo.
     """
-    count = 1 if strength == PLAIN else count
-    each = 2 * len(rows) * math.prod(shape)
-    # once in a file or in memory, and once more in the store where that keeps them
-    room = _room() / (2 if keep and each * count <= IN_STORE else 1)
-    most = max(IN_MEMORY if _memory() > 4 * IN_MEMORY else 0, int(room))
+    count = min(count, DISTINCT.get(strength, count))
+    each, room = 2 * len(rows) * math.prod(shape), _room()
+    most = max(room, IN_MEMORY if _memory() > 4 * IN_MEMORY else 0)
     fitting = min(count, most // max(each, 1))
     if fitting < 1:
         raise UsageError(
-            f"A view of each of {len(rows)} photos takes {each / 1e6:.0f} MB of disk, {most / 1e6:.0f} MB are free in "
-            f"'{_folder()}'. Make room, set HEADSTART_HOME to another disk, or unfreeze less."
+            f"A view of each of {len(rows)} photos takes {each / 1e6:.0f} MB of disk, {room / 1e6:.0f} MB are free in "
+            f"'{cache_dir()}'. Make room, set HEADSTART_HOME to another disk, or unfreeze less."
         )
-    viewing = Viewing(tuple(map(int, rows)), strength, int(fitting), seed, shape)
+    taken = each * fitting if each * fitting > IN_MEMORY else 0
+    keep = keep and each * fitting <= min(IN_STORE, room - taken)
+    viewing = Viewing(tuple(map(int, rows)), strength, int(fitting), seed, shape, keep)
     fewer = "" if fitting == count else f", as there is room for no more than {fitting} of {count}"
     where = "memory" if viewing.bytes <= IN_MEMORY else "a file of the cache"
     return viewing, (
@@ -94,7 +95,6 @@ def compute_views(
     origin: str,
     viewing: Viewing,
     *,
-    keep: bool = True,
     progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Activations:
@@ -103,7 +103,6 @@ def compute_views(
     Args:
         network: forward only; of the part below ``at``, or the whole.
         origin: hexadecimal digest of its weights.
-        keep: whether to read and write the feature store, which takes up to `IN_STORE` bytes of them.
         progress: called with (views done, views).
         say: told, in a sentence, why they cannot be kept.
 
@@ -117,7 +116,7 @@ def compute_views(
     with ExitStack() as open_stores:
         stores = [
             open_stores.enter_context(FeatureStore(each, math.prod(viewing.shape)))
-            for each in (_descriptions(network, at, origin, viewing) if keep and viewing.bytes <= IN_STORE else ())
+            for each in (_descriptions(network, at, origin, viewing) if viewing.keep else ())
         ]
         _fill(table, network, at, viewing, stores, out, progress or (lambda done, of: None))
         if say and (problem := next((store.problem for store in stores if store.problem), None)):
@@ -206,6 +205,8 @@ def _views_of(
         ) from error
     if viewing.strength == PLAIN:
         return key, wanted, [pixels]
+    if viewing.strength == FLIPS:  # each once, where chance would have half of the photos twice alike
+        return key, wanted, [pixels[:, ::-1] if number else pixels for number in wanted]
     draws = [draw(_VIEW, viewing.seed, number, int.from_bytes(key[:8], "little")) for number in wanted]
     return key, wanted, [augment(pixels, rng, viewing.strength, spec.size, spec.crop / wide) for rng in draws]
 
@@ -234,6 +235,8 @@ def _descriptions(network: Network, at: str, origin: str, viewing: Viewing) -> l
         common["engine"] = network.engine
     if viewing.strength == PLAIN:
         return [{**common, "view": PLAIN}]
+    if viewing.strength == FLIPS:
+        return [{**common, "view": view} for view in (PLAIN, "mirrored")[: viewing.count]]
     return [
         {**common, "view": f"{viewing.strength} {number + 1}", "seed": viewing.seed} for number in range(viewing.count)
     ]
@@ -244,7 +247,7 @@ def _allocate(shape: tuple[int, ...]) -> Activations:
     size = 2 * math.prod(shape)
     if size <= IN_MEMORY:
         return np.zeros(shape, np.float16)
-    folder = _folder()
+    folder = cache_dir()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -256,10 +259,6 @@ def _allocate(shape: tuple[int, ...]) -> Activations:
             f"{size / 1e6:.0f} MB for views of the photos cannot be had in '{folder}': {error.strerror or error}. "
             "Make room, set HEADSTART_HOME to another disk, or take fewer views."
         ) from error
-
-
-def _folder() -> Path:
-    return cache_dir()
 
 
 def _room() -> int:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from headstart.train.base import Epoch
 
 PATIENCE = 3  # epochs that must agree: one bump is no turn
-RECENT = 5  # bends of a curve that tell how noisy it is now
+RECENT = 5  # bends of a curve that tell how noisy it is now; epochs in a row that no noise explains
 RISE = 0.05  # of the lowest validation loss, as a share; less is no turn
 FLOOR = 0.01  # nats, for losses that are next to nothing
 FLAT = 0.02  # of a loss, as a share: less of a change over some epochs is none
@@ -68,8 +68,13 @@ def noise_of(curve: Curve) -> float:
     if len(curve) < 4:
         return 0.0
     bends = np.abs(np.diff(curve, 2)) / math.sqrt(6)
-    spread = max(1.4826 * np.median(bends), np.sqrt(np.mean(bends[-RECENT:] ** 2)))  # of a normal: 1.4826 × the median
-    return float(spread * (1 + 3 / len(bends)))  # of few epochs little is known
+    return max(_usual_noise(curve), float(np.sqrt(np.mean(bends[-RECENT:] ** 2)) * (1 + 3 / len(bends))))
+
+
+def _usual_noise(curve: Curve) -> float:
+    """That of most epochs, which a leap does not enter either."""
+    bends = np.abs(np.diff(curve, 2)) / math.sqrt(6)
+    return float(1.4826 * np.median(bends) * (1 + 3 / len(bends)))  # of a normal; of few epochs little is known
 
 
 def _means(curve: Curve) -> Curve:
@@ -102,10 +107,13 @@ def _turned(epochs: Sequence[Epoch], train: Curve, val: Curve, images: int) -> V
     smooth = _means(val)
     best = int(np.argmin(smooth))
     low = smooth[best]
-    tolerance = max(RISE * low, FLOOR, 3 * noise_of(val), low / math.sqrt(images) if images else 0.0)
-    if smooth[-1] <= low + tolerance or val[-PATIENCE:].min() <= low:
+    tolerance = max(RISE * low, FLOOR, low / math.sqrt(images) if images else 0.0)
+    first = max(0, best - PATIENCE + 1)
+    if not _leapt(val, val[first : best + 1].max(), tolerance) and (
+        smooth[-1] <= low + max(tolerance, 3 * noise_of(val)) or val[-PATIENCE:].min() <= low
+    ):
         return None
-    turn = max(0, best - PATIENCE + 1) + int(np.argmin(val[max(0, best - PATIENCE + 1) : best + 1]))
+    turn = first + int(np.argmin(val[first : best + 1]))
     before, now = epochs[turn], epochs[-1]
     rose = f"since epoch {before.number + 2}: validation loss rose from {before.val_loss:.3g} to {now.val_loss:.3g}"
     if _means(train)[-1] >= train[turn] * (1 - FLAT):
@@ -116,6 +124,11 @@ def _turned(epochs: Sequence[Epoch], train: Curve, val: Curve, images: int) -> V
     else:
         still = f"loss still fell from {before.train_loss:.3g} to {now.train_loss:.3g}"
     return Verdict("overfitting", f"Overfitting {rose} while training {still}.", before.number + 1)
+
+
+def _leapt(val: Curve, low: float, tolerance: float) -> bool:
+    """Whether `RECENT` epochs in a row are clearly above: a rise in one leap looks like noise to `noise_of`."""
+    return len(val) > RECENT and val[-RECENT:].min() > low + max(tolerance, 3 * _usual_noise(val))
 
 
 def _underfitting(epochs: Sequence[Epoch], train: Curve, val: Curve, classes: int) -> Verdict | None:
