@@ -29,7 +29,6 @@ from headstart.train.base import Batch, History, Task, Trained  # noqa: E402
 from headstart.train.batches import ArrayBatches  # noqa: E402
 from headstart.train.checkpoint import Checkpoints, Identity, Terminated  # noqa: E402
 from headstart.train.keras import compile_model, train_keras  # noqa: E402
-from headstart.train.pytorch import train_pytorch  # noqa: E402
 from headstart.train.recipe import Recipe  # noqa: E402
 from headstart.train.tensorflow import TensorFlowStepper, train_tensorflow  # noqa: E402
 from headstart.train.tensorflow_network import MovingNetwork  # noqa: E402
@@ -41,7 +40,6 @@ from trainers import (  # noqa: E402
     assert_equal,
     batches_of,
     furthest,
-    mobilenet_task,
     one_thread,  # noqa: F401
     pictures,
     small_task,
@@ -72,18 +70,6 @@ def timeless(history: History) -> dict[str, Any]:
 # --- the same as the loops --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [small_task, mobilenet_task])
-def test_its_curve_is_that_of_the_plain_loop(make: Callable[[], Task]) -> None:
-    """Though fit() tells every layer that it trains, and its loss is a running mean."""
-    task = make()
-    high, low = (by(task, batches_of(task), None, SGD, device="cpu") for by in (train_keras, train_pytorch))
-    assert high.history.trainer == "keras"
-    assert len(high.history.losses) == STEPS
-    np.testing.assert_allclose(high.history.losses, low.history.losses, atol=1e-5)
-    assert furthest(high.weights, low.weights) < 1e-5
-    assert furthest(high.weights, dict(task.weights)) > 1e-3
-
-
 def test_every_part_of_the_recipe_works_in_it(whole: Trained) -> None:
     high, low = whole, train(ALL, trainer=train_tensorflow)
     np.testing.assert_allclose(high.history.losses, low.history.losses, atol=1e-6)
@@ -108,13 +94,6 @@ def test_it_is_an_ordinary_compiled_model() -> None:
     first = train_tensorflow(task, batches, None, recipe, device="cpu").history
     assert history.history["loss"][0] == pytest.approx(np.mean(first.losses), abs=1e-5)
     assert history.history["accuracy"][0] == pytest.approx(1 - first.epochs[0].train_error, abs=1e-6)
-
-
-def test_a_table_of_numbers_is_trained_alike() -> None:
-    recipe = replace(SGD, epochs=2, optimiser="adam", learning_rate=0.02)
-    task, batches = table_task(recipe)
-    high, low = (by(task, batches, batches, recipe, device="cpu") for by in (train_keras, train_tensorflow))
-    assert furthest(high.weights, low.weights) < 1e-6
 
 
 # --- nothing but the weights ------------------------------------------------------------------------------------------

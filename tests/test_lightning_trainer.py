@@ -27,12 +27,10 @@ from headstart.train.recipe import Recipe
 from trainers import (
     EVERYTHING,
     SGD,
-    STEPS,
     Listener,
     assert_equal,
     batches_of,
     furthest,
-    mobilenet_task,
     one_thread,  # noqa: F401
     small_task,
     table_task,
@@ -45,29 +43,6 @@ def train(recipe: Recipe, task: Task | None = None, trainer: Any = train_lightni
     task = task or small_task(recipe)
     validation = batches_of(task, 24, seed=1, shuffle=False)
     return trainer(task, batches_of(task), validation, recipe, device="cpu", **more)
-
-
-@pytest.mark.parametrize("make", [small_task, mobilenet_task])
-def test_its_curve_is_that_of_the_plain_loop(make: Callable[[], Task]) -> None:
-    """Though fit() puts the network into training mode, in which batch norm would follow the photos."""
-    task = make()
-    high, low = (by(task, batches_of(task), None, SGD, device="cpu") for by in (train_lightning, train_pytorch))
-    assert high.history.trainer == "lightning"
-    assert len(high.history.losses) == STEPS
-    np.testing.assert_allclose(high.history.losses, low.history.losses, atol=1e-5)
-    assert furthest(high.weights, low.weights) < 1e-5
-    assert furthest(high.weights, dict(task.weights)) > 1e-3
-
-
-def test_every_part_of_the_recipe_works_in_it() -> None:
-    high, low = train(ALL), train(ALL, trainer=train_pytorch)
-    np.testing.assert_allclose(high.history.losses, low.history.losses, atol=1e-5)
-    assert furthest(high.weights, low.weights) < 1e-5
-    assert high.history.best == low.history.best
-    for one, other in zip(high.history.epochs, low.history.epochs, strict=True):
-        for part in ("number", "train_loss", "train_error", "val_loss", "val_error", "learning_rate"):
-            assert getattr(one, part) == pytest.approx(getattr(other, part), abs=1e-5)
-        assert one.seconds > 0
 
 
 def test_it_says_nothing_and_leaves_no_files(

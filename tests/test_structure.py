@@ -43,6 +43,9 @@ ROOMS = (  # in order: a file imports from rooms before its own, or from its own
         "conducting.py",
         "staging.py",
         "finetuning.py",
+        "row_classifier.py",
+        "scratch_rows.py",
+        "scratch.py",
         "plots.py",
         "drawing/",
     ),
@@ -55,6 +58,7 @@ ROOMS = (  # in order: a file imports from rooms before its own, or from its own
         "training_screen.py",
         "finetune_screen.py",
         "finetune_command.py",
+        "train_command.py",
         "looking.py",
         "cli.py",
         "__main__.py",
@@ -311,6 +315,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "MissingExtraError",
         "Prediction",
         "Problem",
+        "Recipe",
         "Sample",
         "Table",
         "UsageError",
@@ -318,8 +323,11 @@ def test_the_public_names_are_exactly_these() -> None:
         "compare",
         "fit",
         "load",
+        "load_rows",
         "open_source",
         "pretrained",
+        "train_photos",
+        "train_rows",
     ]
     assert dir(headstart) == sorted([*headstart.__all__, "__version__"])
 

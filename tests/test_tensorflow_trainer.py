@@ -47,10 +47,8 @@ from trainers import (  # noqa: E402
     assert_equal,
     batches_of,
     furthest,
-    mobilenet_task,
     one_thread,  # noqa: F401
     pictures,
-    plain_loop,
     small_task,
     table_task,
     task_of,
@@ -76,18 +74,6 @@ def timeless(history: History) -> dict[str, Any]:
 
 
 # --- the same as in PyTorch -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("make", [small_task, mobilenet_task])
-def test_plain_sgd_is_a_plain_loop(make: Callable[[], Task]) -> None:
-    task = make()
-    trained = train_tensorflow(task, batches_of(task), None, SGD, device="cpu")
-    losses, weights = plain_loop(task, batches_of(task), SGD)
-    assert len(losses) == STEPS
-    lowest = next(name for name in weights if name.endswith(".weight"))
-    assert np.abs(weights[lowest] - task.weights[lowest]).max() > 1e-4  # so the gradient went all the way
-    np.testing.assert_allclose(trained.history.losses, losses, atol=1e-5)
-    assert furthest(trained.weights, weights) < 1e-5
 
 
 @pytest.mark.parametrize("norms", ["frozen", "train"])

@@ -75,6 +75,7 @@ def test_the_guard_leaves_the_users_settings_alone() -> None:
     code = """
 import os, sys
 os.environ |= {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "0", "TF_FORCE_GPU_ALLOW_GROWTH": "false"}
+os.environ["OMP_WAIT_POLICY"] = "ACTIVE"
 flags, before = sys.getdlopenflags(), dict(os.environ)
 from headstart.engines.frameworks import guard
 sys.modules["tensorflow"] = sys  # as if it were there

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from headstart.data.sources import open_source
     from headstart.errors import CheckError, DataError, HeadstartError, MissingExtraError, UsageError
     from headstart.fitting import fit
+    from headstart.row_classifier import load_rows
+    from headstart.scratch import train_photos
+    from headstart.scratch_rows import train_rows
+    from headstart.train.recipe import Recipe
     from headstart.types import Accuracy, Evaluation, ImageSpec, Prediction, Problem, Sample, Table
 
 _HOME = {  # public name -> the module that has it; imported when first asked for
@@ -28,6 +32,7 @@ _HOME = {  # public name -> the module that has it; imported when first asked fo
     "MissingExtraError": "errors",
     "Prediction": "types",
     "Problem": "types",
+    "Recipe": "train.recipe",
     "Sample": "types",
     "Table": "types",
     "UsageError": "errors",
@@ -35,8 +40,11 @@ _HOME = {  # public name -> the module that has it; imported when first asked fo
     "compare": "comparing",
     "fit": "fitting",
     "load": "bundle",
+    "load_rows": "row_classifier",
     "open_source": "data.sources",
     "pretrained": "classifier",
+    "train_photos": "scratch",
+    "train_rows": "scratch_rows",
 }
 __all__ = [
     "Accuracy",
@@ -50,6 +58,7 @@ __all__ = [
     "MissingExtraError",
     "Prediction",
     "Problem",
+    "Recipe",
     "Sample",
     "Table",
     "UsageError",
@@ -57,8 +66,11 @@ __all__ = [
     "compare",
     "fit",
     "load",
+    "load_rows",
     "open_source",
     "pretrained",
+    "train_photos",
+    "train_rows",
 ]
 
 

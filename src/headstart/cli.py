@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headstart import __version__, looking
+from headstart import __version__, finetune_command, looking, train_command
 from headstart.errors import HeadstartError, UsageError
 from headstart.options import (
     Backbone,
@@ -263,7 +263,10 @@ def evaluate(
 @app.command()
 def predict(
     model: Model,
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Images, or folders of images.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH...", help="Images, or folders of images; for a model of numbers, CSV files."),
+    ],
     engine: Engine = "auto",
     weights: Weights = None,
     precision: Precision = "auto",
@@ -272,8 +275,15 @@ def predict(
     """Say what is on photos: label and calibrated probability, or "unknown". A line, or a JSON object, a photo."""
     from headstart import screens
     from headstart.data.sources import unlabelled
+    from headstart.row_classifier import is_row_model, load_rows
     from headstart.types import Problem
 
+    if is_row_model(model):
+        rows = load_rows(model)
+        for path in paths:
+            for said in rows.predict_file(path):
+                screens.show_prediction(said, as_json)
+        return
     classifier = open_model(model, weights, engine, precision)
     table = unlabelled(paths)
     unreadable = len(table.problems)
@@ -319,5 +329,7 @@ def export(
     answer_with(done.as_json(), as_json, lambda: show_export(done))
 
 
+app.command()(finetune_command.finetune)
+app.command()(train_command.train)
 for command in (looking.show, looking.backbones, looking.cache):
     app.command()(command)

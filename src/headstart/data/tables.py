@@ -100,7 +100,7 @@ def csv_files(
     Raises:
         DataError: not UTF-8, a column missing, a path that leaves the folder, an unknown split.
     """
-    rows = _csv_rows(file)
+    rows = csv_rows(file)
     _, header = next(rows, (0, []))
     if not header:
         raise DataError(
@@ -130,7 +130,7 @@ def csv_files(
     return found, problems
 
 
-def _csv_rows(file: str) -> Iterator[tuple[int, list[str]]]:
+def csv_rows(file: str) -> Iterator[tuple[int, list[str]]]:
     """Number of the first line and cells of each row that is not blank, the header first."""
     try:
         with open(file, "rb") as opened:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from headstart.train.base import Epoch
 
 PATIENCE = 3  # epochs that must agree: one bump is no turn
-RECENT = 5  # bends of a curve that tell how noisy it is now; epochs in a row that no noise explains
+RECENT = 5  # bends of a curve that tell how noisy it is now
 RISE = 0.05  # of the lowest validation loss, as a share; less is no turn
 FLOOR = 0.01  # nats, for losses that are next to nothing
 FLAT = 0.02  # of a loss, as a share: less of a change over some epochs is none
@@ -77,11 +77,11 @@ def _usual_noise(curve: Curve) -> float:
     return float(1.4826 * np.median(bends) * (1 + 3 / len(bends)))  # of a normal; of few epochs little is known
 
 
-def _means(curve: Curve) -> Curve:
-    """Of each epoch and those before it, `PATIENCE` in all; the first ones of as many as there are."""
+def _means(curve: Curve, window: int = PATIENCE) -> Curve:
+    """Of each epoch and those before it, so many in all; the first ones of as many as there are."""
     sums = np.cumsum(np.concatenate([[0.0], curve]))
     ends = np.arange(1, len(sums))
-    starts = np.maximum(ends - PATIENCE, 0)
+    starts = np.maximum(ends - window, 0)
     return np.asarray((sums[ends] - sums[starts]) / (ends - starts))
 
 
@@ -104,16 +104,12 @@ def _diverging(epochs: Sequence[Epoch], train: Curve) -> Verdict | None:
 
 
 def _turned(epochs: Sequence[Epoch], train: Curve, val: Curve, images: int) -> Verdict | None:
-    smooth = _means(val)
-    best = int(np.argmin(smooth))
-    low = smooth[best]
-    tolerance = max(RISE * low, FLOOR, low / math.sqrt(images) if images else 0.0)
-    first = max(0, best - PATIENCE + 1)
-    if not _leapt(val, val[first : best + 1].max(), tolerance) and (
-        smooth[-1] <= low + max(tolerance, 3 * noise_of(val)) or val[-PATIENCE:].min() <= low
-    ):
+    """In the mean of a few epochs; or of twice as many, which shows a slow rise, or a leap that looked like noise."""
+    turn = _turn(val, PATIENCE, noise_of(val), images)
+    if turn is None:
+        turn = _turn(val, 2 * PATIENCE, _usual_noise(val), images)
+    if turn is None:
         return None
-    turn = first + int(np.argmin(val[first : best + 1]))
     before, now = epochs[turn], epochs[-1]
     rose = f"since epoch {before.number + 2}: validation loss rose from {before.val_loss:.3g} to {now.val_loss:.3g}"
     if _means(train)[-1] >= train[turn] * (1 - FLAT):
@@ -126,9 +122,17 @@ def _turned(epochs: Sequence[Epoch], train: Curve, val: Curve, images: int) -> V
     return Verdict("overfitting", f"Overfitting {rose} while training {still}.", before.number + 1)
 
 
-def _leapt(val: Curve, low: float, tolerance: float) -> bool:
-    """Whether `RECENT` epochs in a row are clearly above: a rise in one leap looks like noise to `noise_of`."""
-    return len(val) > RECENT and val[-RECENT:].min() > low + max(tolerance, 3 * _usual_noise(val))
+def _turn(val: Curve, window: int, noise: float, images: int) -> int | None:
+    """The lowest epoch, where the mean of the last ``window`` epochs is clearly above the lowest such mean."""
+    smooth = _means(val, window)
+    best = int(np.argmin(smooth))
+    low = smooth[best]
+    chance = 3 * noise * math.sqrt(PATIENCE / window)
+    tolerance = max(RISE * low, FLOOR, chance, low / math.sqrt(images) if images else 0.0)
+    if smooth[-1] <= low + tolerance or val[-PATIENCE:].min() <= low:
+        return None
+    first = max(0, best - window + 1)
+    return first + int(np.argmin(val[first : best + 1]))
 
 
 def _underfitting(epochs: Sequence[Epoch], train: Curve, val: Curve, classes: int) -> Verdict | None:

@@ -1,0 +1,241 @@
+"""Tables of numbers: the rows of a CSV file or of a named set, a label each. The photos that a table names are another
+matter: `data.tables`."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.tables import IMAGE_COLUMNS, LABEL_COLUMNS, csv_rows, printable
+from headstart.errors import DataError, MissingExtraError, UsageError, did_you_mean
+
+LABELS = (*LABEL_COLUMNS, "species")
+MISSING = frozenset({"", "?", "-", "na", "n/a", "nan", "null", "none"})  # how tables write that a value is not there
+SUFFIXES = (".csv", ".tsv")
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of numbers; all of them are there and finite."""
+
+    name: str  # of the file or set
+    columns: tuple[str, ...]
+    values: NDArray[np.float64]  # (N, columns)
+    labels: tuple[str, ...]  # (N,), or none where they are not known
+    names: tuple[str, ...]  # what a message calls each: "flowers.csv#7" is line 7
+    classes: tuple[str, ...] = field(init=False)  # sorted once, never derived again
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(sorted(set(self.labels))))
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def is_rows(data: object) -> bool:
+    """Whether this names a table of numbers: a set of them, or a CSV file none of whose columns names images."""
+    if not isinstance(data, str | os.PathLike):
+        return False
+    root = os.fspath(data)
+    if root in NAMED_ROWS and not os.path.isdir(root):
+        return True
+    if os.path.splitext(root)[1].lower() not in SUFFIXES or not os.path.isfile(root):
+        return False
+    return not {name.strip().casefold() for name in _header(root)} & set(IMAGE_COLUMNS)
+
+
+def open_rows(data: PathLike, label: str | None = None) -> Rows:
+    """A named set, or a CSV file with a line of column names; all columns but that of the label hold numbers.
+
+    ``label`` names its column; else it is one with a usual name, or the only one that holds text.
+
+    Raises:
+        UsageError: no such file.
+        DataError: a value that is missing or no number, a column that says nothing, no two classes; says where.
+    """
+    root = os.fspath(data)
+    if root in NAMED_ROWS and not os.path.isdir(root):
+        return NAMED_ROWS[root]()
+    header, lines, cells = _read(root)
+    where = repr(os.path.basename(root))
+    at = _label_place(header, cells, label, where)
+    columns = [place for place in range(len(header)) if place != at]
+    if not columns:
+        raise DataError(f"{where} has no column beside the label '{header[at]}'. Expected one of numbers at least.")
+    labels = [row[at] for row in cells]
+    if "" in labels:
+        raise DataError(
+            f"{where}, line {lines[labels.index('')]}: the label is blank. Fill it in, or leave the row out."
+        )
+    return check_rows(_rows(root, header, lines, cells, columns, labels))
+
+
+def rows_to_predict(path: PathLike, columns: Sequence[str]) -> Rows:
+    """The rows of a CSV file, whose columns are taken by name, in whatever order they stand; others are passed over.
+
+    Raises:
+        UsageError: no such file.
+        DataError: a column is not there; a value that is missing or no number.
+    """
+    root = os.fspath(path)
+    header, lines, cells = _read(root)
+    places = []
+    for name in columns:
+        if name not in header:
+            raise DataError(
+                f"{os.path.basename(root)!r} has no column '{name}', which the model was trained on. "
+                f"{did_you_mean(name, header)}"
+            )
+        places.append(header.index(name))
+    return _rows(root, header, lines, cells, places, ())
+
+
+def rows_from_arrays(values: Any, labels: Iterable[object], columns: Sequence[str] | None = None) -> Rows:
+    """Rows in memory: numbers (N, columns), and a label for each.
+
+    Raises:
+        DataError: other shapes, a value that is no finite number, a column that says nothing, no two classes.
+    """
+    matrix, words = np.asarray(values), tuple(str(label).strip() for label in labels)
+    if matrix.ndim != 2 or matrix.dtype.kind not in "fiub" or len(matrix) != len(words) or "" in words:
+        raise DataError(
+            "Expected numbers of shape (rows, columns), and a label for each row. "
+            f"Received: {matrix.dtype} {matrix.shape} and {len(words)} labels{', a blank one' * ('' in words)}."
+        )
+    names = tuple(columns or (f"column {place}" for place in range(1, matrix.shape[1] + 1)))
+    if len(names) != matrix.shape[1]:
+        raise DataError(f"Expected a name for each of {matrix.shape[1]} columns. Received: {len(names)}.")
+    numbers = matrix.astype(np.float64)
+    if len(bad := np.argwhere(~np.isfinite(numbers))):
+        row, column = bad[0].tolist()
+        raise DataError(f"Row {row}, {names[column]}: expected a finite number. Received: {numbers[row, column]}.")
+    return check_rows(Rows("rows", names, numbers, words, tuple(f"row {place}" for place in range(len(words)))))
+
+
+def check_rows(rows: Rows) -> Rows:
+    """The same rows.
+
+    Raises:
+        DataError: fewer than two classes, or a column that is the same everywhere.
+    """
+    if len(rows.classes) < 2:
+        raise DataError(
+            f"'{rows.name}': expected two classes or more. Received: {len(rows)} rows of "
+            f"{', '.join(map(repr, rows.classes)) or 'none'}. Another column holds the labels? Name it: --label NAME"
+        )
+    for name, column in zip(rows.columns, rows.values.T, strict=True):
+        if (column == column[0]).all():
+            raise DataError(
+                f"'{rows.name}': column '{name}' is {column[0]:g} in every row, which tells no class from another. "
+                "Leave it out."
+            )
+    return rows
+
+
+def _header(file: str) -> list[str]:
+    _, header = next(csv_rows(file), (0, list[str]()))
+    return header
+
+
+def _read(file: str) -> tuple[list[str], list[int], list[list[str]]]:
+    """Names of the columns; number and cells of each line below them."""
+    if not os.path.exists(file):
+        raise UsageError(f"No such file: {file!r}. {did_you_mean(file, NAMED_ROWS)}")
+    where = repr(os.path.basename(file))
+    rows = csv_rows(file)
+    header = [name.strip() for name in next(rows, (0, list[str]()))[1]]
+    if twice := [name for name in header if header.count(name) > 1]:
+        raise DataError(f"{where} has two columns called '{twice[0]}'. Expected a name of its own for each.")
+    lines, cells = [], []
+    for line, row in rows:
+        if len(row) != len(header):
+            raise DataError(f"{where}, line {line}: expected {len(header)} values. Received: {len(row)}.")
+        lines.append(line)
+        cells.append([cell.strip() for cell in row])
+    if not lines:
+        raise DataError(f"{where} has no rows. Expected a line of column names, and one line below for each row.")
+    return header, lines, cells
+
+
+def _label_place(header: Sequence[str], cells: Sequence[Sequence[str]], wanted: str | None, where: str) -> int:
+    folded = [name.casefold() for name in header]
+    if wanted is not None:
+        if wanted.strip().casefold() not in folded:
+            raise DataError(f"{where} has no column '{wanted}'. {did_you_mean(wanted, header)}")
+        return folded.index(wanted.strip().casefold())
+    if named := [folded.index(name) for name in LABELS if name in folded]:
+        return named[0]
+    text = [place for place in range(len(header)) if all(_number(row[place]) is None for row in cells)]
+    if len(text) == 1:
+        return text[0]
+    raise DataError(
+        f"{where}: which column holds the labels? None is called {', '.join(LABELS)}, and "
+        f"{'none holds' if not text else f'{len(text)} hold'} text. Name it: --label NAME "
+        f"(columns: {', '.join(map(repr, header))})"
+    )
+
+
+def _rows(
+    file: str,
+    header: Sequence[str],
+    lines: Sequence[int],
+    cells: Sequence[Sequence[str]],
+    places: Sequence[int],
+    labels: Sequence[str],
+) -> Rows:
+    values = np.empty((len(cells), len(places)))
+    for row, (line, words) in enumerate(zip(lines, cells, strict=True)):
+        for column, place in enumerate(places):
+            number = _number(words[place])
+            if number is None:
+                at = f"{os.path.basename(file)!r}, line {line}, column '{header[place]}'"
+                raise DataError(f"{at}: {_why_no_number(words[place])}")
+            values[row, column] = number
+    name = printable(os.path.basename(file))
+    columns = tuple(header[place] for place in places)
+    return Rows(name, columns, values, tuple(labels), tuple(f"{name}#{line}" for line in lines))
+
+
+def _number(cell: str) -> float | None:
+    try:
+        number = float(cell)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _why_no_number(cell: str) -> str:
+    if cell.casefold() in MISSING:
+        return f"a value is missing ({cell!r}). Fill it in, or leave the row or the column out."
+    if _number(cell.replace(",", ".")) is not None:
+        return f"expected a number with a decimal point. Received: {cell!r}."
+    return (
+        f"expected a number. Received: {cell[:40]!r}. Write words as numbers (a column of 0 and 1 for each), "
+        "or leave the column out."
+    )
+
+
+def _from_sklearn(name: str) -> Callable[[], Rows]:
+    def load() -> Rows:
+        try:
+            from sklearn import datasets
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("scikit-learn", "data", f"The data set '{name}'") from error
+        data = getattr(datasets, f"load_{name}")()
+        labels = tuple(str(data.target_names[number]) for number in data.target.tolist())
+        names = tuple(f"{name}#{place}" for place in range(len(labels)))
+        return Rows(name, tuple(map(str, data.feature_names)), data.data.astype(np.float64), labels, names)
+
+    return load
+
+
+# 150 irises of 3 species, 4 lengths each (Fisher 1936); 178 wines of 3 growers; 569 tumours, malignant or benign
+NAMED_ROWS: dict[str, Callable[[], Rows]] = {name: _from_sklearn(name) for name in ("iris", "wine", "breast_cancer")}
