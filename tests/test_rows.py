@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import headstart
 from headstart.backbones.families.small import mlp, small_cnn
 from headstart.data.folds import folds_of
 from headstart.data.rows import Rows, is_rows, open_rows, rows_from_arrays, rows_to_predict
@@ -204,6 +205,8 @@ def test_a_saved_model_says_the_same(tmp_path: Path) -> None:
     assert sorted(path.name for path in where.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     assert is_row_model(where)
     x = np.random.default_rng(1).uniform(0, 5, (6, 3))
+    with pytest.raises(UsageError, match=r"rows of numbers, not of photos.*headstart predict MODEL ROWS\.csv"):
+        headstart.load(where)
     again = load_rows(where)
     np.testing.assert_array_equal(again.predict_proba(x), model.predict_proba(x))
     np.testing.assert_array_equal(again.scale.beyond(x), model.scale.beyond(x))

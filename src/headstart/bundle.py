@@ -201,6 +201,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
             raise TypeError("'format' is not a number")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckError(f"'{folder / CONFIG}' is damaged: {type(error).__name__}: {error}.") from error
+    if config.get("kind") == "rows":
+        raise UsageError(
+            f"'{folder}' is a model of rows of numbers, not of photos. Ask it with: headstart predict MODEL ROWS.csv, "
+            "or headstart.load_rows(PATH)"
+        )
     if version > FORMAT:
         raise UsageError(
             f"'{folder}' is of format {version}, this Headstart {__version__} reads up to {FORMAT}. "
