@@ -95,7 +95,7 @@ def test_a_training_is_known_by_its_network_recipe_and_data() -> None:
         (replace(IDENTITY, data="x"), "other photos, labels, or another split"),
         (
             replace(IDENTITY, recipe=Recipe(epochs=9, dropout=0.5).to_json()),
-            "is of another training: dropout 0.2 there, 0.5 here; epochs 8 there, 9 here.",
+            "is of another training: dropout 0.0 there, 0.5 here; epochs 8 there, 9 here.",
         ),
     ],
 )

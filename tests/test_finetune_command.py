@@ -121,6 +121,7 @@ def story_of(**changes: Any) -> dict[str, Any]:
         "images": {"train": 70, "validation": 10, "test": 100},
         "views": {"count": 4, "mb": 12.0},
         "rate": 2e-4,
+        "refit": False,
         "p": 0.03,
     } | changes  # fmt: skip
 
@@ -155,6 +156,7 @@ def test_what_moved_in_words() -> None:
             ["fine-tuned, epoch 2: validation loss 0.4000 → 0.3000", "a recipe with more epochs", "2 epochs by keras"],
         ),
         ({"stopped": "Enough."}, ["It ended early: Enough."]),
+        ({"stopped": "Enough.", "refit": True}, ["were trained once more, with the photos that it was chosen"]),
         ({"epochs": [{"val_loss": 0.301}, {"val_loss": 0.3}]}, ["validation loss 0.4000 → 0.3000"]),
         (
             {"best": -1, "chosen": "the head alone"},
