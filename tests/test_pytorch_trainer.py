@@ -439,7 +439,7 @@ def test_a_pass_that_ran_out_of_memory_counts_for_nothing(norms: str) -> None:
     """Neither the gradients of its first part nor how it moved statistics."""
     recipe = replace(EVERYTHING, optimiser="momentum", batch_norm=norms)
     fine, failing = stepper_of(recipe), stepper_of(recipe)
-    fine._at_a_time, failing._at_a_time = 2, 4
+    fine.at_a_time, failing.at_a_time = 2, 4
     tried, logits = [], failing.network.logits
 
     def failing_once(x: Any, masks: Any = None) -> Tensor:

@@ -17,7 +17,8 @@ from headstart.train.base import Batch, Batches, Callback, Task, Trained
 from headstart.train.checkpoint import Checkpoints
 from headstart.train.course import Course
 from headstart.train.recipe import Recipe
-from headstart.train.torch_steps import Sums, TorchStepper
+from headstart.train.stepping import Sums
+from headstart.train.torch_steps import TorchStepper
 
 try:
     from lightning.fabric.utilities.exceptions import MisconfigurationException

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -13,20 +13,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from headstart.engines.torch import choose_device
-from headstart.errors import DivergedError, UsageError
-from headstart.train.base import Array, Batch, Task, check_batch, check_task
+from headstart.errors import DivergedError
+from headstart.train.base import Array, Batch, Task, check_batch
 from headstart.train.recipe import Recipe
-from headstart.train.schedule import rate as rate_of
+from headstart.train.stepping import Stepping, Sums, mean_of, parts
 from headstart.train.torch_moves import Average, build_optimiser, clip
 from headstart.train.torch_network import MovingNetwork
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # what devices say
 
-Sums = NDArray[np.float64]
 Backward = Callable[[Tensor], None]
 
 
-class TorchStepper:
+class TorchStepper(Stepping):
     """A network in training on PyTorch, a `Stepper`.
 
     Nodes without a rate stay as they are, in evaluation mode; the statistics of batch norm move only if the recipe says
@@ -46,19 +45,13 @@ class TorchStepper:
         *,
         say: Callable[[str], None] | None = None,
     ) -> None:
-        check_task(task)
-        if steps < 1:
-            raise UsageError(f"A training has at least one step. Received: {steps}.")
-        self.task, self.recipe, self.steps, self.steps_done = task, recipe, steps, 0
+        super().__init__(task, recipe, steps, say)
         self.network = MovingNetwork(task, recipe, choose_device(device))
         shares = {name: task.rates[self.network.node_of(name)] for name in self.network.parameters}
         self.optimiser = build_optimiser(self.network.parameters, shares, recipe)
         self.average = Average(recipe, steps)
         self.rank, self.ranks = 0, 1  # of several processes that share every batch, see `gradients`
         self.total: Callable[[Sums], Sums] = lambda sums: sums  # adds up what the processes have
-        self._say = say or (lambda sentence: None)
-        self._at_a_time = 0  # images in one pass; 0: the whole batch
-        self._seen = np.zeros(3)  # loss, errors, images
 
     def step(self, batch: Batch, rate: float | None = None) -> float:
         """One step of the optimiser at the schedule's rate, or at ``rate``; returns the loss before it.
@@ -80,7 +73,7 @@ class TorchStepper:
         check_batch(self.task, batch)
         self.optimiser.zero_grad()
         for group in self.optimiser.param_groups:
-            group["lr"] = group["share"] * (self._rate() if rate is None else rate)
+            group["lr"] = group["share"] * (self.rate() if rate is None else rate)
         before = {name: value.clone() for name, value in self.network.statistics.items()}
         try:
             with self._exactly():
@@ -90,7 +83,7 @@ class TorchStepper:
             loss = float(sums[0]) / len(batch.y)
             norm = clip(self.network.parameters.values(), self.recipe.clip)
             if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise DivergedError(self._diverged(batch, loss))
+                raise DivergedError(self.diverged(batch, loss))
         except BaseException:
             self._undo(before)
             raise
@@ -103,11 +96,6 @@ class TorchStepper:
         self.average.update(self.steps_done, self.network.moving)
         self.steps_done += 1
 
-    def seen(self) -> tuple[float, float]:
-        """Mean loss, without label smoothing, and share of errors of what was trained on since this was asked last."""
-        sums, self._seen = self._seen, np.zeros(3)
-        return mean_of(sums)
-
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def evaluate(self, batches: Iterable[Batch]) -> tuple[float, float]:
         """Mean loss and share of errors in evaluation mode, of the weights that would be kept."""
@@ -115,7 +103,7 @@ class TorchStepper:
         with self._exactly(), self.network.with_weights(self.average.values):
             for number, batch in enumerate(batches):
                 check_batch(self.task, batch)
-                for part in parts(len(batch.y), self._at_a_time) if number % self.ranks == self.rank else ():
+                for part in parts(len(batch.y), self.at_a_time) if number % self.ranks == self.rank else ():
                     sums += judged(self.network.logits(batch.x[part]), self._labels(batch, part))
         return mean_of(self.total(sums))
 
@@ -132,10 +120,8 @@ class TorchStepper:
             found |= {f"optimiser/{name}/{key}": value for key, value in memory.items() if value is not None}
         return {
             **{name: value.detach().cpu().numpy().copy(order="C") for name, value in found.items()},
-            "steps_done": np.array(self.steps_done),
-            "at_a_time": np.array(self._at_a_time),
             "mass": np.array(self.average.mass),
-            "seen": self._seen.copy(),
+            **self._counts(),
         }
 
     def load_state(self, state: Mapping[str, Array]) -> None:
@@ -145,12 +131,7 @@ class TorchStepper:
             UsageError: it is the state of another network, or of other rates.
         """
         moving, parameters = self.network.moving, self.network.parameters
-        shapes = {name.removeprefix("weight/"): value.shape for name, value in state.items() if name[:7] == "weight/"}
-        if shapes != {name: tuple(value.shape) for name, value in moving.items()}:
-            raise UsageError(
-                f"This is no state of '{self.task.blueprint.name}' with these rates: expected {len(moving)} weights "
-                f"that move, {_first(moving)}. Received: {len(shapes)}, {_first(shapes)}."
-            )
+        self._check_state(state, {name: tuple(value.shape) for name, value in moving.items()})
         self.network.put({name: torch.tensor(state[f"weight/{name}"]) for name in moving})
         averaged = [name for name in moving if f"average/{name}" in state]
         self.average.values = {name: _like(moving[name], state[f"average/{name}"]) for name in averaged}
@@ -160,17 +141,12 @@ class TorchStepper:
             if path.startswith("optimiser/"):
                 name, key = path.removeprefix("optimiser/").rsplit("/", 1)
                 self.optimiser.state[parameters[name]][key] = _like(parameters[name], value)
-        self.steps_done, self._at_a_time = int(state["steps_done"]), int(state["at_a_time"])
-        self._seen = np.array(state["seen"])
+        self._load_counts(state)
 
     def _undo(self, statistics: Mapping[str, Tensor]) -> None:
         """As before a pass, which moves statistics and leaves gradients."""
         self.optimiser.zero_grad()
         self.network.put(statistics)
-
-    def _rate(self) -> float:
-        step, per_epoch = min(self.steps_done, self.steps - 1), max(1, self.steps // self.recipe.epochs)
-        return rate_of(self.recipe, step, self.steps, steps_per_epoch=per_epoch)
 
     def _try(self, batch: Batch, backward: Backward) -> Sums | None:
         """As `_pass`; None: memory ran out, and from now on half as many images are taken at a time."""
@@ -180,20 +156,9 @@ class TorchStepper:
             # of several processes, the others would wait for gradients that do not come
             if self.ranks > 1 or not out_of_memory(error):
                 raise
-            reason = str(error).splitlines()[0]
-        size = self._at_a_time or len(batch.y)
-        if size == 1:
-            raise UsageError(
-                f"Memory does not hold the training of '{self.task.blueprint.name}' on one image at a time ({reason}). "
-                "Unfreeze less of it, take fewer pixels, or another device."
-            )
-        self._at_a_time = (size + 1) // 2
+            self.halve(self.at_a_time or len(batch.y), error)
         if self.network.device.type == "cuda":
             torch.cuda.empty_cache()
-        self._say(
-            f"Memory ran out with {size} images at a time. From step {self.steps_done + 1} on {self._at_a_time} are "
-            "taken at a time; a step still sees the whole batch."
-        )
         return None
 
     def _pass(self, batch: Batch, backward: Backward) -> Sums:
@@ -202,7 +167,7 @@ class TorchStepper:
         masks = self.network.masks(self.steps_done, count)
         idle = self.rank >= count  # more processes than images: the others wait for its gradients all the same
         sums = np.zeros(4)
-        for part in [slice(0, 1)] if idle else parts(count, self._at_a_time, self.rank, self.ranks):
+        for part in [slice(0, 1)] if idle else parts(count, self.at_a_time, self.rank, self.ranks):
             logits = self.network.logits(batch.x[part], {name: mask[part] for name, mask in masks.items()})
             labels = self._labels(batch, part)
             loss = functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
@@ -214,14 +179,6 @@ class TorchStepper:
     def _labels(self, batch: Batch, part: slice) -> Tensor:
         return torch.tensor(batch.y[part].astype(np.int64), device=self.network.device)
 
-    def _diverged(self, batch: Batch, loss: float) -> str:
-        step, per_epoch = self.steps_done, max(1, self.steps // self.recipe.epochs)
-        where = f"Step {step + 1}, batch {step % per_epoch + 1} of epoch {step // per_epoch + 1}"
-        if batch.x.dtype.kind == "f" and not np.isfinite(batch.x).all():
-            return f"{where}: {int((~np.isfinite(batch.x)).sum())} values of its images are not numbers."
-        what = f"the loss is {loss}" if not math.isfinite(loss) else "the gradient is not a number"
-        return f"{where}: {what}. The weights are those before it. Take a smaller learning rate, or precision fp32."
-
     def _exactly(self) -> AbstractContextManager[object]:
         """In fp32, without TF32, which cuDNN takes for the same unless it is told otherwise."""
         if self.network.low or self.network.device.type != "cuda":
@@ -229,25 +186,11 @@ class TorchStepper:
         return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # type: ignore[no-any-return]
 
 
-def parts(count: int, at_a_time: int, rank: int = 0, ranks: int = 1) -> Iterator[slice]:
-    """Rows of a batch, so many at a time (0: all), of those that one of several processes takes."""
-    rows = range(rank, count, ranks)
-    for start in range(0, len(rows), at_a_time or count):
-        part = rows[start : start + (at_a_time or count)]
-        yield slice(part.start, part.stop, part.step)
-
-
 def judged(logits: Tensor, labels: Tensor) -> Sums:
     """Sums over images: cross-entropy, errors, and how many images they are."""
     loss = functional.cross_entropy(logits, labels, reduction="sum")
     errors = (logits.argmax(1) != labels).sum()
     return np.array([*torch.stack([loss, errors.float()]).tolist(), len(labels)])
-
-
-def mean_of(sums: Sums) -> tuple[float, float]:
-    """Mean loss and share of errors; not numbers, where there was no image."""
-    loss, errors, images = sums.tolist()
-    return (loss / images, errors / images) if images else (math.nan, math.nan)
 
 
 def out_of_memory(error: RuntimeError) -> bool:
@@ -260,7 +203,3 @@ def _like(tensor: Tensor, array: Array) -> Tensor:
     if array.shape != tensor.shape:
         return torch.tensor(array)
     return torch.empty_like(tensor, requires_grad=False).copy_(torch.tensor(array))
-
-
-def _first(names: Iterable[str]) -> str:
-    return f"the first '{next(iter(names))}'" if names else "none"
