@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,21 @@ def save(classifier: Classifier, path: PathLike) -> Path:
     Raises:
         UsageError: ``path`` is something other than a bundle, or cannot be written.
     """
+    return write_folder(path, lambda folder: _write(classifier, folder))
+
+
+def write_folder(path: PathLike, write: Callable[[Path], None]) -> Path:
+    """A model's folder, whole or not at all, of what ``write`` puts into an empty one.
+
+    Raises:
+        UsageError: ``path`` is something other than a model, or cannot be written.
+    """
     target = Path(os.path.realpath(path))
     if problem := why_not_writable(target):
         raise UsageError(problem)
     try:
         with beside(target) as folder:
-            _write(classifier, folder)
+            write(folder)
             folder.chmod(0o755)
             put(folder, target)
     except OSError as error:

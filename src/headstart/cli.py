@@ -28,6 +28,7 @@ from headstart.options import (
     Seed,
     Weights,
     answer_with,
+    figures_of,
     files_of,
     names_of,
     open_model,
@@ -159,20 +160,13 @@ def fit(
 def _fit_answer(model: Classifier, where: str, seconds: float) -> dict[str, Any]:
     record = model.record
     result = record["result"]
-    accuracy = result["accuracy"] if result else None
     return {
-        "accuracy": accuracy["value"] if accuracy else None,
-        "interval": [accuracy["low"], accuracy["high"]] if accuracy else None,
-        "tested_on": accuracy["images"] if accuracy else 0,
+        **figures_of(result),
         "images": record["images"],
         "classes": list(model.classes_),
         "seconds": round(seconds, 3),
         "stages": record["seconds"],
         "model": where,
-        "macro_f1": result["macro_f1"] if result else None,
-        "nll": result["nll"] if result else None,
-        "calibration_error": result["calibration_error"] if result else None,
-        "unknown": result["unknown"] if result else None,
         "confusions": result["confusions"] if result else [],
         "left_out": record["left_out"],
         "near_duplicates": record["near_duplicates"],

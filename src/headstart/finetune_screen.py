@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from headstart.card import difference, moved
-from headstart.terminal import Rows, console, one_line, plural, quoted
+from headstart.terminal import Rows, accuracy_text, console, one_line, plural, quoted
 from headstart.train.watch import FLAT
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ def show(found: Classifier, answer: Mapping[str, Any]) -> None:
 def _figures(part: Mapping[str, Any]) -> Text:
     if part["accuracy"] is None:
         return Text("not measured: no photo was held out", "yellow")
-    low, high = part["interval"]
-    return Text(f"{part['accuracy']:.1%}", "bold green") + Text(f"   95 % interval {low:.1%} to {high:.1%}")
+    return accuracy_text(part["accuracy"], *part["interval"])
 
 
 def _add_choice(rows: Rows, answer: Mapping[str, Any]) -> None:

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import LOGITS, Blueprint
 from headstart.classifier import Classifier, Golden
-from headstart.data.load import fetch
+from headstart.data.load import fetch, gone
 from headstart.engines.base import Network, get_engine
-from headstart.errors import DataError
-from headstart.learn.calibrate import fit_sharpness, softmax
+from headstart.learn.calibrate import fit_sharpness, sharpened, softmax
 from headstart.learn.evaluate import evaluate
 from headstart.learn.features import observe
 from headstart.learn.heads import Head, HeadFit
@@ -70,13 +69,12 @@ def finish(
         unseen = _see(table, network, below, known, None)[1][known]
 
     sharpness, nll = fit_sharpness(unseen, plan.labels[known])
-    head = {f"{LOGITS}.{part}": weights[f"{LOGITS}.{part}"] * np.float32(sharpness) for part in ("weight", "bias")}
-    calibrated = {**weights, **head}
+    calibrated = sharpened(weights, sharpness)
     network.load(calibrated)
     logits *= np.float32(sharpness)
 
     held_out = HeadFit(
-        Head(head[f"{LOGITS}.weight"], head[f"{LOGITS}.bias"], sqrt=False),
+        Head(calibrated[f"{LOGITS}.weight"], calibrated[f"{LOGITS}.bias"], sqrt=False),
         kind="trained",
         prior="empirical",
         strength=0.0,
@@ -136,10 +134,7 @@ def _see(
     logits = np.zeros((len(table), network.shape(LOGITS)[0]), np.float32)
     for done, (item, values) in enumerate(observe(table, network, (below, LOGITS), rows.tolist()), 1):
         if values is None:
-            raise DataError(
-                f"'{table.samples[item.index].name}' could be read before, and now cannot: {item.error}. "
-                "Bring it back, or leave it out and start again."
-            )
+            raise gone(table, item.index, item.error)
         x[item.index], logits[item.index] = np.clip(values[0], -65504, 65504), values[1]
         if progress:
             progress("measuring", done, len(rows))
@@ -153,5 +148,5 @@ def _measure(
     probabilities = np.asarray(softmax(logits[rows]), np.float64)
     if not len(rows):
         return probabilities, None
-    strange = np.asarray(unknown.score(x[rows].astype(np.float32), probabilities) < unknown.threshold)
+    strange = unknown.strange(Design(x, rows), probabilities)
     return probabilities, evaluate(probabilities, plan.labels[rows], plan.classes, strange)

@@ -139,13 +139,10 @@ def _evaluate(features: Features, plan: Plan, fitted: HeadFit, unknown: Unknown)
     rows = np.flatnonzero(plan.test)
     if not len(rows):
         return None
-    probabilities, strange = [], []
     design = Design(features.values, rows, sqrt=fitted.head.sqrt)
-    for block in blocks(len(rows)):
-        x = design[block]
-        probabilities.append(softmax(x @ fitted.head.weight.T + fitted.head.bias))
-        strange.append(unknown.score(x, probabilities[-1]) < unknown.threshold)
-    return evaluate(np.concatenate(probabilities), plan.labels[rows], plan.classes, np.concatenate(strange))
+    weight, bias = fitted.head.weight.T, fitted.head.bias
+    probabilities = np.concatenate([softmax(design[block] @ weight + bias) for block in blocks(len(rows))])
+    return evaluate(probabilities, plan.labels[rows], plan.classes, unknown.strange(design, probabilities))
 
 
 def _golden(table: Table, network: Network, train: NDArray[np.int_]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -90,6 +90,18 @@ def files_of(pairs: list[str]) -> dict[str, str]:
             raise UsageError(f"--weights: {name} is given two files.")
         files[name] = file
     return files
+
+
+def figures_of(result: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What JSON tells of an `Evaluation` in a record; None of each where nothing was measured."""
+    accuracy = result["accuracy"] if result else None
+    told = {name: result[name] if result else None for name in ("macro_f1", "nll", "calibration_error", "unknown")}
+    return {
+        "accuracy": accuracy["value"] if accuracy else None,
+        "interval": [accuracy["low"], accuracy["high"]] if accuracy else None,
+        "tested_on": accuracy["images"] if accuracy else 0,
+        **told,
+    }
 
 
 def answer_with(values: dict[str, Any], as_json: bool, screen: Callable[[], None]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,12 +14,11 @@ from numpy.typing import NDArray
 from headstart import __version__
 from headstart.backbones.blueprint import INPUT, LOGITS, Blueprint
 from headstart.backbones.weights import match, read_weights, sha256_of
-from headstart.bundle import CARD, CONFIG, MODEL, why_not_writable
+from headstart.bundle import CARD, CONFIG, MODEL, write_folder
 from headstart.data.rows import PathLike, Rows, rows_to_predict
 from headstart.errors import CheckError, HeadstartError, UsageError
 from headstart.learn.calibrate import softmax
 from headstart.types import Prediction
-from headstart.writing import beside, put
 
 FORMAT, KIND = 1, "rows"
 BEYOND = 0.5  # of a column's range in training: a number further out than this is like none that was trained on
@@ -99,17 +97,7 @@ class RowClassifier:
         Raises:
             UsageError: ``path`` is something other than a model, or cannot be written.
         """
-        target = Path(os.path.realpath(path))
-        if problem := why_not_writable(target):
-            raise UsageError(problem)
-        try:
-            with beside(target) as folder:
-                self._write(folder)
-                folder.chmod(0o755)
-                put(folder, target)
-        except OSError as error:
-            raise UsageError(f"The model cannot be written to '{target}': {error.strerror or error}.") from error
-        return target
+        return write_folder(path, self._write)
 
     def _write(self, folder: Path) -> None:
         from safetensors.numpy import save as to_bytes

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.blueprint import LOGITS, Blueprint
+from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.families.small import mlp
 from headstart.clock import Clock
 from headstart.conducting import Conduct, Say
@@ -18,7 +18,7 @@ from headstart.data.folds import folds_of
 from headstart.data.rows import PathLike, Rows, open_rows, rows_from_arrays
 from headstart.data.split import hold_out
 from headstart.errors import DataError
-from headstart.learn.calibrate import fit_sharpness
+from headstart.learn.calibrate import fit_sharpness, sharpened
 from headstart.learn.evaluate import evaluate
 from headstart.planning import HOLDOUT, VALIDATION, check_settings
 from headstart.row_classifier import RowClassifier, Scale, forward
@@ -170,16 +170,14 @@ class _Job:
         trained, recipe = conduct.train(task, batches, validation, self.recipe, data, len(classes))
         logits = forward(self.blueprint, trained.weights, x[steering][:, :, 0, 0])
         sharpness, _ = fit_sharpness(logits, self.y[steering])
-        head = {
-            f"{LOGITS}.{part}": trained.weights[f"{LOGITS}.{part}"] * np.float32(sharpness)
-            for part in ("weight", "bias")
-        }
         record = conduct.record(trained, recipe, task, int(steering.sum()), len(classes))
         record |= {
             "parts": {"train": int(moving.sum()), "validation": int(steering.sum())},
             "temperature": 1 / sharpness,
         }
-        return RowClassifier(self.blueprint, {**trained.weights, **head}, scale, self.rows.columns, classes, record)
+        return RowClassifier(
+            self.blueprint, sharpened(trained.weights, sharpness), scale, self.rows.columns, classes, record
+        )
 
 
 def _rows(data: PathLike | Rows | NDArray[Any], labels: Iterable[object] | None, label: str | None) -> Rows:

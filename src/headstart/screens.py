@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from headstart.terminal import Rows, console, one_line, plural, quoted
+from headstart.terminal import Rows, accuracy_text, console, one_line, plural, quoted
 from headstart.types import Accuracy, Evaluation, Prediction, Problem
 
 if TYPE_CHECKING:
@@ -292,8 +292,7 @@ def show_cache(spaces: Sequence[SpaceInfo], weights: Collection[int], freed: int
 
 def _add_figures(rows: Rows, accuracy: dict[str, Any], unknown: float, calibration_error: float) -> None:
     figure = Accuracy(**accuracy)
-    interval = f"   95 % interval {figure.low:.1%} to {figure.high:.1%}"
-    rows.add("accuracy", Text(f"{figure.value:.1%}", "bold green") + Text(interval))
+    rows.add("accuracy", accuracy_text(figure.value, figure.low, figure.high))
     rows.add("probabilities", f"off by {calibration_error:.1%} on average; {unknown:.1%} of the images called unknown")
 
 

@@ -12,6 +12,11 @@ INDENT = 15  # of what stands beside a word
 PIPE = 1000  # columns, where nobody looks and a script wants a line to stay one
 
 
+def accuracy_text(value: float, low: float, high: float) -> Text:
+    """An accuracy with its interval."""
+    return Text(f"{value:.1%}", "bold green") + Text(f"   95 % interval {low:.1%} to {high:.1%}")
+
+
 class Rows:
     """A word, and what there is to say of it: wrapped beside the word on a terminal, one line each in a pipe."""
 

@@ -23,9 +23,10 @@ from headstart.options import (
     Strategy,
     Trainer,
     answer_with,
+    figures_of,
     names_of,
 )
-from headstart.terminal import Rows, console, one_line, plural, quoted
+from headstart.terminal import Rows, accuracy_text, console, one_line, plural, quoted
 
 if TYPE_CHECKING:
     from headstart.classifier import Classifier
@@ -147,12 +148,8 @@ def _units(text: str | None, usual: tuple[int, ...]) -> tuple[int, ...]:
 def _answer(model: Classifier | RowClassifier, where: str, folder: str, seconds: float) -> dict[str, Any]:
     record = model.record
     story = record.get("scratch", record)
-    result = record["result"]
-    accuracy = result["accuracy"] if result else None
     return {
-        "accuracy": accuracy["value"] if accuracy else None,
-        "interval": [accuracy["low"], accuracy["high"]] if accuracy else None,
-        "tested_on": accuracy["images"] if accuracy else 0,
+        **figures_of(record["result"]),
         "images": record["images"],
         "classes": list(model.classes_),
         "seconds": round(seconds, 3),
@@ -161,10 +158,6 @@ def _answer(model: Classifier | RowClassifier, where: str, folder: str, seconds:
         "log": folder,
         "network": model.blueprint.name,
         "folds": [fold["value"] for fold in story["folds"]],
-        "macro_f1": result["macro_f1"] if result else None,
-        "nll": result["nll"] if result else None,
-        "calibration_error": result["calibration_error"] if result else None,
-        "unknown": result["unknown"] if result else None,
         "left_out": record.get("left_out", []),
         **{key: story[key] for key in ("trainer", "recipe", "rate", "epochs", "best", "stopped", "verdict", "hidden")},
         "moving": story["moving"],
@@ -181,11 +174,7 @@ def _show(record: Mapping[str, Any], answer: Mapping[str, Any], what: str) -> No
     if answer["accuracy"] is None:
         rows.add("accuracy", Text("none: nothing was held out", "bold yellow"))
     else:
-        low, high = answer["interval"]
-        rows.add(
-            "accuracy",
-            Text(f"{answer['accuracy']:.1%}", "bold green") + Text(f"   95 % interval {low:.1%} to {high:.1%}"),
-        )
+        rows.add("accuracy", accuracy_text(answer["accuracy"], *answer["interval"]))
     if folds := answer["folds"]:
         mean = sum(folds) / len(folds)
         each = " ".join(f"{fold:.3f}" for fold in folds)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.data.split import shuffled
 from headstart.errors import DataError, UsageError
 
 
@@ -21,7 +21,7 @@ def folds_of(
 ) -> NDArray[np.int_]:
     """The fold of each, (N,), from 0: as many of every class in each as can be, whole groups in one.
 
-    The order comes from a hash of seed and content alone, as in `split.hold_out`.
+    The order is that of `split.hold_out`.
 
     Raises:
         UsageError: fewer than two folds.
@@ -30,10 +30,6 @@ def folds_of(
     labels, groups = np.asarray(labels, np.int_), np.asarray(groups, np.int_)
     if count < 2:
         raise UsageError(f"--folds: expected 2 or more. Received: {count}.")
-    ranks = [hashlib.blake2b(key, digest_size=8, salt=seed.to_bytes(8, "little")).digest() for key in keys]
-    members: dict[int, list[int]] = {}
-    for place in sorted(range(len(ranks)), key=ranks.__getitem__):
-        members.setdefault(int(groups[place]), []).append(place)
     for label in range(len(classes)):
         if (there := len(np.unique(groups[labels == label]))) < count:
             raise DataError(
@@ -42,7 +38,7 @@ def folds_of(
             )
     filled = np.zeros((count, len(classes)), int)
     fold = np.empty(len(labels), np.int_)
-    for group in members.values():
+    for group in shuffled(keys, groups, seed):
         need = np.bincount(labels[group], minlength=filled.shape[1])
         # the fold that lacks most of what the group brings; of equals the emptiest, then the first
         best = min(range(count), key=lambda k: (int(filled[k] @ need), int(filled[k].sum()), k))

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
-from headstart.errors import UnreadableImageError
+from headstart.errors import DataError, UnreadableImageError
 from headstart.types import ImageSpec, Table
 
 # Named, so that a decoder that starts a program (EPS) or has a poor record is never reached.
@@ -142,6 +142,14 @@ def fetch(table: Table, index: int, spec: ImageSpec, known: Container[bytes] = (
     except OSError as error:
         kind = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
         return Decoded(index, b"", None, None, UnreadableImageError(kind, str(error)))
+
+
+def gone(table: Table, index: int, error: Exception | None) -> DataError:
+    """What to raise of an image that could be read when the work began."""
+    return DataError(
+        f"'{table.samples[index].name}' could be read before, and now cannot: {error}. "
+        "Bring it back, or leave it out and start again."
+    )
 
 
 def in_chunks(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
+
+from headstart.backbones.blueprint import LOGITS
 
 Scores = NDArray[np.floating]
 STEPS = 50
@@ -21,6 +25,12 @@ def softmax(logits: Scores) -> Scores:
     """Probabilities along the last axis, in float64 sums."""
     result: Scores = np.exp(log_softmax(logits.astype(np.float64)))
     return result
+
+
+def sharpened(weights: Mapping[str, NDArray[np.float32]], sharpness: float) -> dict[str, NDArray[np.float32]]:
+    """A network's weights with logits so many times as large; ``sharpness`` is one over the temperature."""
+    head = {f"{LOGITS}.{part}": weights[f"{LOGITS}.{part}"] * np.float32(sharpness) for part in ("weight", "bias")}
+    return {**weights, **head}
 
 
 def fit_sharpness(

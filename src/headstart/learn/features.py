@@ -192,13 +192,18 @@ def _choose_store(table: Table, network: Network, origin: str, width: int, keep:
 def _open(network: Network, origin: str, width: int, keep: bool) -> _Store:
     if not keep:
         return _Nothing()
-    description = {
+    return FeatureStore(describe(network, origin, FEATURES), width)
+
+
+def describe(network: Network, origin: str, at: str) -> dict[str, object]:
+    """What the values of a node depend on but the image: the space of the feature store that they are kept in."""
+    description: dict[str, object] = {
         "backbone": network.name,
         "weights": origin,
-        "node": FEATURES,
+        "node": at,
         "image": asdict(network.spec),
         "precision": network.precision,
     }
     if network.engine != "fast":  # each rounds in its own way
         description["engine"] = network.engine
-    return FeatureStore(description, width)
+    return description

@@ -37,6 +37,11 @@ class Unknown:
         near = _nearness(self.similarities(x))
         return _log_rank(self.sure, probabilities.max(axis=1)) + _log_rank(self.near, near)
 
+    def strange(self, x: Design, probabilities: Matrix) -> NDArray[np.bool_]:
+        """Whether each is stranger than the threshold, (N,), a block at a time; ``x`` as for `score`."""
+        parts = [self.score(x[block], probabilities[block]) < self.threshold for block in blocks(x.shape[0])]
+        return np.concatenate(parts)
+
     def similarities(self, x: Matrix) -> NDArray[np.float32]:
         """Cosines (N, R) to the kept training photos, from the centre of the training set."""
         return (_unit(x - self.centre) @ self._directions).astype(np.float32, copy=False)

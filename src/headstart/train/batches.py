@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.augment import augment, margin_of
-from headstart.data.load import decode, in_chunks
+from headstart.data.load import decode, gone, in_chunks
 from headstart.errors import DataError, UnreadableImageError, UsageError, did_you_mean
 from headstart.train.base import Batch
 from headstart.train.recipe import Recipe
@@ -161,10 +161,7 @@ class PhotoBatches(_Ordered):
         try:
             return decode(self._table.read(row), self._source)
         except (OSError, UnreadableImageError) as error:
-            raise DataError(
-                f"'{self._table.samples[row].name}' could be read before, and now cannot: {error}. "
-                "Bring it back, or leave it out and start again."
-            ) from error
+            raise gone(self._table, row, error) from error
 
 
 def _class_of(label: str, numbers: dict[str, int]) -> int:

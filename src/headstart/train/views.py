@@ -12,16 +12,17 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.augment import augment, margin_of
-from headstart.data.load import THUMB, content_key, decode, in_chunks
+from headstart.data.load import THUMB, content_key, decode, gone, in_chunks
 from headstart.engines.base import Network, available_memory
-from headstart.errors import DataError, UnreadableImageError, UsageError
+from headstart.errors import UnreadableImageError, UsageError
 from headstart.home import cache_dir
+from headstart.learn.features import describe
 from headstart.learn.store import FeatureStore
 from headstart.train.batches import draw
 from headstart.types import Table
@@ -199,10 +200,7 @@ def _views_of(
         source = replace(spec, size=round(spec.size * margin_of(viewing.strength)), crop=wide)
         pixels = decode(raw, source)
     except (OSError, UnreadableImageError) as error:
-        raise DataError(
-            f"'{table.samples[row].name}' could be read before, and now cannot: {error}. "
-            "Bring it back, or leave it out and start again."
-        ) from error
+        raise gone(table, row, error) from error
     if viewing.strength == PLAIN:
         return key, wanted, [pixels]
     if viewing.strength == FLIPS:  # each once, where chance would have half of the photos twice alike
@@ -215,7 +213,7 @@ def _plain(table: Table, row: int, network: Network) -> NDArray[np.uint8]:
     try:
         return decode(table.read(row), network.spec)
     except (OSError, UnreadableImageError) as error:
-        raise DataError(f"'{table.samples[row].name}' could be read before, and now cannot: {error}.") from error
+        raise gone(table, row, error) from error
 
 
 def _half(values: NDArray[np.float32]) -> Activations:
@@ -224,15 +222,7 @@ def _half(values: NDArray[np.float32]) -> Activations:
 
 def _descriptions(network: Network, at: str, origin: str, viewing: Viewing) -> list[dict[str, object]]:
     """What the activations of each view depend on, but the photo."""
-    common = {
-        "backbone": network.name,
-        "weights": origin,
-        "node": at,
-        "image": asdict(network.spec),
-        "precision": network.precision,
-    }
-    if network.engine != "fast":  # each rounds in its own way
-        common["engine"] = network.engine
+    common = describe(network, origin, at)
     if viewing.strength == PLAIN:
         return [{**common, "view": PLAIN}]
     if viewing.strength == FLIPS:
