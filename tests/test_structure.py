@@ -92,6 +92,7 @@ TRAIN = {
         "tensorflow_moves",
         "tensorflow_network",
         "tensorflow_steps",
+        "torch_depthwise",
         "torch_moves",
         "torch_network",
         "torch_steps",

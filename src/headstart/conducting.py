@@ -15,6 +15,7 @@ from headstart.train.base import Batches, Callback, Task, Trained
 from headstart.train.callbacks import CsvLog, TensorBoardLog, Watch
 from headstart.train.checkpoint import Checkpoints, Follower, Identity, unfinished
 from headstart.train.finder import find_learning_rate
+from headstart.train.memory import kept_memory
 from headstart.train.recipe import Recipe
 from headstart.train.trainers import check_device, check_trainer, get_stepper, get_trainer
 from headstart.train.watch import watch
@@ -92,6 +93,7 @@ class Conduct:
                 checkpoints = doors.enter_context(kind(folder, identity, say=self.say))
                 checkpoints.latest()  # which refuses those of another training, before anything is written
                 logs = self._logs(folder, doors) if leads() else []
+            doors.enter_context(kept_memory())
             images = validation.images if validation else 0
             listening = () if self.quiet else (Watch(self.say, images=images, classes=classes),)
             trained = get_trainer(self.trainer)(

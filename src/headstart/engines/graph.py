@@ -155,6 +155,8 @@ def head_of(blueprint: Blueprint) -> set[str]:
 class Convolution(nn.Conv2d):  # type: ignore[misc]
     """A convolution whose padding is the blueprint's: of either side, or "same" for the image at hand."""
 
+    conv2d = staticmethod(functional.conv2d)  # training has one of its own
+
     def __init__(self, node: Node, channels: int) -> None:
         super().__init__(
             channels, node["filters"], node["kernel"], node["stride"], groups=node["groups"], bias=node["bias"]
@@ -172,7 +174,7 @@ class Convolution(nn.Conv2d):  # type: ignore[misc]
         if not even:
             x = functional.pad(x, (left, right, top, bottom))
         around = (top, left) if even else (0, 0)
-        return functional.conv2d(x, weight, bias, self.stride, around, groups=self.groups)
+        return self.conv2d(x, weight, bias, stride=self.stride, padding=around, groups=self.groups)
 
     def reset_parameters(self) -> None:
         """As torch does, but not while it is built: drawing numbers that are then replaced takes seconds."""

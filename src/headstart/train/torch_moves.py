@@ -13,6 +13,7 @@ from headstart.train.recipe import Recipe
 from headstart.train.schedule import snapshot_after
 
 MOMENTUM = 0.9  # of the optimiser "momentum"
+FUSED = ("cpu", "cuda")  # devices that every PyTorch we take has fused optimisers for
 
 
 def build_optimiser(parameters: Mapping[str, Tensor], shares: Mapping[str, float], recipe: Recipe) -> Any:
@@ -31,11 +32,12 @@ def build_optimiser(parameters: Mapping[str, Tensor], shares: Mapping[str, float
         {"params": members, "share": share, "weight_decay": decay if kernels else 0.0}
         for (share, kernels), members in groups.items()
     ]
+    fused = all(each.device.type in FUSED for each in parameters.values())  # one pass over the numbers, not a dozen
     match recipe.optimiser:
         case "adam":
-            return torch.optim.Adam(options, recipe.learning_rate)
+            return torch.optim.Adam(options, recipe.learning_rate, fused=fused)
         case "adamw":
-            return torch.optim.AdamW(options, recipe.learning_rate)
+            return torch.optim.AdamW(options, recipe.learning_rate, fused=fused)
     return torch.optim.SGD(options, recipe.learning_rate, MOMENTUM if recipe.optimiser == "momentum" else 0.0)
 
 

@@ -18,6 +18,7 @@ from headstart.engines.torch import to_module
 from headstart.train.base import Array, Task
 from headstart.train.dropout import dropout_mask, dropped
 from headstart.train.recipe import Recipe
+from headstart.train.torch_depthwise import depthwise
 from headstart.types import ImageSpec
 
 Masks = Mapping[str, NDArray[np.float32]]  # node -> what its values are multiplied by, for each image
@@ -50,7 +51,9 @@ class MovingNetwork:
         if self.low and device == "cpu":
             for node in self._trunk:
                 if node.op == "conv" and node["groups"] > 1:
-                    _in_fp32(self.module.get_submodule(self.module.paths[node.name]))
+                    convolution = self.module.get_submodule(self.module.paths[node.name])
+                    each_its_own = convolution.groups == convolution.in_channels == convolution.out_channels
+                    convolution.conv2d = depthwise if each_its_own else _in_fp32
         nodes = {name: self.node_of(name) for name in self.module.keys}
         moving = {name: self.module.keys[name] for name, node in nodes.items() if node in task.rates}
         parameters, statistics = dict(self.module.named_parameters()), self._keys_of_statistics()
@@ -150,15 +153,10 @@ def bf16_helps(blueprint: Blueprint, device: str) -> bool:
     return bool(fast and any(node.op == "conv" for node in blueprint.nodes))
 
 
-def _in_fp32(convolution: Any) -> None:
+def _in_fp32(x: Tensor, weight: Tensor, bias: Tensor | None, **settings: Any) -> Tensor:
     """Under autocast too: of convolutions in groups, processors take many times longer for a gradient in bf16."""
-    convolve = convolution.convolve
-
-    def exactly(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            return convolve(x.float(), weight, bias)
-
-    convolution.convolve = exactly
+    with torch.autocast(x.device.type, enabled=False):
+        return torch.nn.functional.conv2d(x.float(), weight, bias, **settings)
 
 
 def _times(mask: Tensor) -> Any:

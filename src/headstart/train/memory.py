@@ -1,0 +1,43 @@
+"""Memory that a training gives back and asks for again in every step, kept in the process as long as it goes on."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+TRIM, MMAP_FROM, MMAPS = -1, -3, -4  # glibc's names for what can be set: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX
+NEVER, NONE = 2**31 - 1, 0
+USUAL = {TRIM: 64 << 20, MMAP_FROM: 32 << 20, MMAPS: 1 << 16}  # where glibc's own adjustment ends
+
+
+@contextmanager
+def kept_memory() -> Iterator[bool]:
+    """Within it, glibc hands freed memory to whoever asks next instead of to the system; yields whether that is so.
+
+    Else each activation of a step is pages that the system has to clear first, which took a third of the time of a
+    fine-tuning on two cores. The process grows no larger than the step that needs most, and shrinks when it is over.
+    Elsewhere than on glibc nothing happens.
+    """
+    libc = _glibc()
+    if libc is None:
+        yield False
+        return
+    libc.mallopt(MMAPS, NONE)
+    libc.mallopt(TRIM, NEVER)
+    try:
+        yield True
+    finally:
+        for name, value in USUAL.items():
+            libc.mallopt(name, value)
+        libc.malloc_trim(0)
+
+
+def _glibc() -> Any:
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+        return None
+    libc = ctypes.CDLL(None)
+    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
