@@ -93,6 +93,9 @@ def test_it_comes_back_better_and_says_how(given: hs.Classifier, many: Path, tmp
     again = hs.load(tmp_path / "model")
     np.testing.assert_allclose(again.predict_proba(many), probabilities, atol=1e-5)
     assert again.record["finetune"] == story
+    settled = {part: given.record["head"][part] for part in ("kind", "prior")}
+    assert again.record["head"]["settled"] == settled != {part: again.record["head"][part] for part in settled}
+    assert again.finetune(many, recipe=QUICK).record["head"]["settled"] == settled  # what a second one begins with too
     assert "fine-tun" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8").lower()
 
 

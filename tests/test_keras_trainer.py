@@ -8,8 +8,8 @@ import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from headstart.errors import DataError, UsageError  # noqa: E402
-from headstart.train.base import Batch, History, Task, Trained  # noqa: E402
+from headstart.train.base import Batch, Task, Trained  # noqa: E402
 from headstart.train.batches import ArrayBatches  # noqa: E402
 from headstart.train.checkpoint import Checkpoints, Identity, Terminated  # noqa: E402
 from headstart.train.keras import compile_model, train_keras  # noqa: E402
@@ -36,14 +36,18 @@ from trainers import (  # noqa: E402
     EVERYTHING,
     SGD,
     STEPS,
+    Ending,
     Listener,
+    Short,
     assert_equal,
     batches_of,
+    crash,
     furthest,
     one_thread,  # noqa: F401
     pictures,
     small_task,
     table_task,
+    timeless,
 )
 
 DOC = Path(__file__).parents[1] / "docs" / "training_frameworks.md"
@@ -61,10 +65,6 @@ def whole() -> Trained:
     """Not to be changed."""
     trained: Trained = train(ALL)
     return trained
-
-
-def timeless(history: History) -> dict[str, Any]:
-    return asdict(replace(history, trainer="", epochs=tuple(replace(epoch, seconds=0) for epoch in history.epochs)))
 
 
 # --- the same as the loops --------------------------------------------------------------------------------------------
@@ -144,23 +144,6 @@ def test_patience_and_callbacks_end_a_training() -> None:
     assert told.steps == [(number, STEPS, loss) for number, loss in enumerate(found.losses)]
     half = train(SGD, callbacks=[Listener(steps=7)]).history
     assert (len(half.epochs), len(half.losses), half.stopped) == (2, 7, "Enough steps.")
-
-
-class Ending(Listener):
-    """Does something after so many steps."""
-
-    def __init__(self, after: int, deed: Callable[[], None]) -> None:
-        super().__init__()
-        self.after, self.deed = after, deed
-
-    def step(self, number: int, of: int, loss: float) -> str | None:
-        if number + 1 == self.after:
-            self.deed()
-        return super().step(number, of, loss)
-
-
-def crash() -> None:
-    raise RuntimeError("out of power")
 
 
 def interrupt() -> None:
@@ -262,11 +245,6 @@ class Wrong(ArrayBatches):
         yield from (Batch(batch.x, batch.y + 4) for batch in super().epoch(number, start))
 
 
-class Few(ArrayBatches):
-    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        yield from list(super().epoch(number, start))[:-1]
-
-
 class Many(ArrayBatches):
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         yield from [*super().epoch(number, start)] * 2
@@ -277,7 +255,7 @@ class Many(ArrayBatches):
     [
         (Broken, DataError, "'a.jpg' could be read before"),
         (Wrong, UsageError, "4 classes, so labels are from 0 to 3"),
-        (Few, UsageError, r"Epoch 1 should have had 5 batches\. Received: 4"),
+        (Short, UsageError, r"Epoch 1 should have had 5 batches\. Received: 4"),
         (Many, UsageError, r"Epoch 1 should have had 5 batches\. Received: more"),
     ],
 )

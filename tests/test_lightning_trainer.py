@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,14 @@ from headstart.train.recipe import Recipe
 from trainers import (
     EVERYTHING,
     SGD,
+    Ending,
     Listener,
     assert_equal,
     batches_of,
+    crash,
     furthest,
     one_thread,  # noqa: F401
+    sigterm,
     small_task,
     table_task,
 )
@@ -62,34 +64,13 @@ def test_it_says_nothing_and_leaves_no_files(
     assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
 
-class Ending(Listener):
-    """Does something after so many steps."""
-
-    def __init__(self, after: int, deed: Callable[[], None]) -> None:
-        super().__init__()
-        self.after, self.deed = after, deed
-
-    def step(self, number: int, of: int, loss: float) -> str | None:
-        if number + 1 == self.after:
-            self.deed()
-        return super().step(number, of, loss)
-
-
-def crash() -> None:
-    raise RuntimeError("out of power")
-
-
 def interrupt() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def terminate() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 @pytest.mark.parametrize(
     ("deed", "error", "start"),
-    [(crash, RuntimeError, 10), (interrupt, KeyboardInterrupt, 10), (terminate, Terminated, 13)],
+    [(crash, RuntimeError, 10), (interrupt, KeyboardInterrupt, 10), (sigterm, Terminated, 13)],
 )
 def test_a_resumed_training_is_the_uninterrupted_one(
     tmp_path: Path, deed: Any, error: type[BaseException], start: int

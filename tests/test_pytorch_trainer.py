@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,7 @@ from headstart.backbones.families.small import small_cnn
 from headstart.engines.torch import TorchNetwork, to_module, wrap
 from headstart.errors import CheckError, DivergedError, HeadstartError, UsageError
 from headstart.train.averaging import Averaging
-from headstart.train.base import Batch, History, Task
-from headstart.train.batches import ArrayBatches
+from headstart.train.base import Batch, Task
 from headstart.train.checkpoint import Checkpoints, Identity, Terminated
 from headstart.train.dropout import dropout_mask, dropped
 from headstart.train.pytorch import train_pytorch
@@ -36,17 +33,24 @@ from trainers import (
     EVERYTHING,
     SGD,
     STEPS,
+    Ending,
     Listener,
+    Short,
+    a_batch,
     assert_equal,
     batches_of,
+    crash,
     furthest,
     mobilenet_task,
     one_thread,  # noqa: F401
     pictures,
     plain_loop,
+    poisoned,
+    sigterm,
     small_task,
     table_task,
     task_of,
+    timeless,
 )
 
 
@@ -58,10 +62,6 @@ def train(recipe: Recipe, task: Task | None = None, **more: Any) -> Any:
     task = task or small_task(recipe)
     validation = batches_of(task, 24, seed=1, shuffle=False)
     return train_pytorch(task, batches_of(task), validation, recipe, device="cpu", **more)
-
-
-def a_batch(task: Task, images: int = 8) -> Batch:
-    return next(batches_of(task, images, images).epoch(0))
 
 
 # --- the same as a plain loop -----------------------------------------------------------------------------------------
@@ -289,27 +289,6 @@ def test_a_state_of_another_network_is_refused() -> None:
         other.load_state(state)
 
 
-class Ending(Listener):
-    """Ends the process's wish, or the training by an error, after so many steps."""
-
-    def __init__(self, after: int, deed: Callable[[], None]) -> None:
-        super().__init__()
-        self.after, self.deed = after, deed
-
-    def step(self, number: int, of: int, loss: float) -> str | None:
-        if number + 1 == self.after:
-            self.deed()
-        return None
-
-
-def crash() -> None:
-    raise RuntimeError("out of power")
-
-
-def sigterm() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 @pytest.mark.parametrize(("deed", "error"), [(crash, RuntimeError), (sigterm, Terminated)])
 def test_a_resumed_training_is_the_uninterrupted_one(tmp_path: Path, deed: Any, error: type[BaseException]) -> None:
     recipe = replace(EVERYTHING, optimiser="adamw", batch_norm="train")
@@ -327,10 +306,6 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path: Path, deed: Any, 
         again = train(recipe, checkpoints=checkpoints, callbacks=[Ending(1, crash)])
     assert_equal(again.weights, whole.weights)
     assert again.history == resumed.history
-
-
-def timeless(history: History) -> dict[str, Any]:
-    return asdict(replace(history, epochs=tuple(replace(epoch, seconds=0) for epoch in history.epochs)))
 
 
 # --- the course of a training -----------------------------------------------------------------------------------------
@@ -386,11 +361,6 @@ def test_patience_and_callbacks_end_a_training() -> None:
     assert (len(told.epochs), told.stopped) == (3, "Enough epochs.")
     half = train(SGD, callbacks=[Listener(steps=7)]).history
     assert (len(half.epochs), len(half.losses), half.stopped) == (2, 7, "Enough steps.")
-
-
-class Short(ArrayBatches):
-    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        return iter(list(super().epoch(number, start))[:-1])
 
 
 def test_batches_that_are_fewer_than_they_said_are_refused() -> None:
@@ -471,13 +441,6 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch: pytest.Mon
     monkeypatch.setattr(stepper.network, "logits", lambda x, masks: crash())
     with pytest.raises(RuntimeError, match="out of power"):
         stepper.step(a_batch(stepper.task))
-
-
-def poisoned(at: int) -> tuple[Task, ArrayBatches]:
-    task, batches = table_task()
-    batches = ArrayBatches(np.array(batches._x[0]), batches._y, 8, shuffle=False)
-    batches._x[0, 8 * at] = np.inf
-    return task, batches
 
 
 def test_a_loss_that_is_no_number_moves_nothing_and_names_the_batch() -> None:

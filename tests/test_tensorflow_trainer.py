@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 import random
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +27,7 @@ from headstart.backbones.families.small import small_cnn  # noqa: E402
 from headstart.errors import DivergedError, HeadstartError, UsageError  # noqa: E402
 from headstart.train import tensorflow_network  # noqa: E402
 from headstart.train.averaging import Averaging  # noqa: E402
-from headstart.train.base import Batch, History, Stepper, Task  # noqa: E402
-from headstart.train.batches import ArrayBatches  # noqa: E402
+from headstart.train.base import Batch, Stepper, Task  # noqa: E402
 from headstart.train.checkpoint import Checkpoints, Identity, Terminated  # noqa: E402
 from headstart.train.pytorch import train_pytorch  # noqa: E402
 from headstart.train.recipe import OPTIMISERS, Recipe  # noqa: E402
@@ -43,15 +40,22 @@ from trainers import (  # noqa: E402
     EVERYTHING,
     SGD,
     STEPS,
+    Ending,
     Listener,
+    Short,
+    a_batch,
     assert_equal,
     batches_of,
+    crash,
     furthest,
     one_thread,  # noqa: F401
     pictures,
+    poisoned,
+    sigterm,
     small_task,
     table_task,
     task_of,
+    timeless,
 )
 
 
@@ -63,14 +67,6 @@ def train(recipe: Recipe, task: Task | None = None, trainer: Any = train_tensorf
     task = task or small_task(recipe)
     validation = batches_of(task, 24, seed=1, shuffle=False)
     return trainer(task, batches_of(task, 36), validation, recipe, device="cpu", **more)
-
-
-def a_batch(task: Task, images: int = 8) -> Batch:
-    return next(batches_of(task, images, images).epoch(0))
-
-
-def timeless(history: History) -> dict[str, Any]:
-    return asdict(replace(history, trainer="", epochs=tuple(replace(epoch, seconds=0) for epoch in history.epochs)))
 
 
 # --- the same as in PyTorch -------------------------------------------------------------------------------------------
@@ -322,27 +318,6 @@ def test_a_state_of_another_network_is_refused() -> None:
         other.load_state(state)
 
 
-class Ending(Listener):
-    """Ends the process's wish, or the training by an error, after so many steps."""
-
-    def __init__(self, after: int, deed: Callable[[], None]) -> None:
-        super().__init__()
-        self.after, self.deed = after, deed
-
-    def step(self, number: int, of: int, loss: float) -> str | None:
-        if number + 1 == self.after:
-            self.deed()
-        return super().step(number, of, loss)
-
-
-def crash() -> None:
-    raise RuntimeError("out of power")
-
-
-def sigterm() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 @pytest.mark.parametrize(("deed", "error"), [(crash, RuntimeError), (sigterm, Terminated)])
 def test_a_resumed_training_is_the_uninterrupted_one(tmp_path: Path, deed: Any, error: type[BaseException]) -> None:
     recipe = replace(EVERYTHING, optimiser="adamw", batch_norm="train")
@@ -417,13 +392,6 @@ def test_a_pass_for_which_memory_ended_leaves_no_trace_in_the_next(monkeypatch: 
     assert again.step(batch) == whole.step(batch)
     assert tried == [8, 8]
     assert_equal(again.weights(), whole.weights())
-
-
-def poisoned(at: int) -> tuple[Task, ArrayBatches]:
-    task, batches = table_task()
-    x, y = (np.concatenate(parts) for parts in zip(*((each.x, each.y) for each in batches.epoch(0)), strict=True))
-    x[8 * at] = np.inf
-    return task, ArrayBatches(x, y, 8, shuffle=False)
 
 
 def test_a_loss_that_is_no_number_moves_nothing_and_names_the_batch() -> None:
@@ -565,11 +533,6 @@ def test_a_batch_that_cannot_be_is_refused(change: Callable[..., Any], said: str
     for deed in (stepper.step, lambda wrong: stepper.evaluate(iter([wrong]))):
         with pytest.raises(HeadstartError, match=said):
             deed(Batch(*change(batch.x, batch.y)))
-
-
-class Short(ArrayBatches):
-    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        return iter(list(super().epoch(number, start))[:-1])
 
 
 def test_batches_that_are_fewer_than_they_said_are_refused() -> None:

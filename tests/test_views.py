@@ -142,7 +142,12 @@ def test_bf16_that_is_too_coarse_is_not_used(
 def test_what_they_take_is_said_before() -> None:
     found, sentence = plan_views(range(1000), (112, 14, 14), "light", 4, seed=0)
     assert found.bytes == 2 * 4 * 1000 * 112 * 14 * 14
-    assert sentence == "4 views of 1000 photos where the frozen part ends take 176 MB of memory."
+    assert sentence == (
+        "4 views of 1000 photos where the frozen part ends take 176 MB of memory, and as much of the cache for the "
+        "next time."
+    )
+    few = plan_views(range(2), (112, 14, 14), "light", 1, seed=0, keep=False)[1]
+    assert few.endswith(" take less than 1 MB of memory.")
 
 
 def test_there_are_fewer_where_there_is_less_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.families.inverted import mobilenet_v2
 from headstart.backbones.families.small import mlp, small_cnn
 from headstart.engines.torch import to_module
-from headstart.train.base import Epoch, Task
+from headstart.train.base import Batch, Epoch, History, Task
 from headstart.train.batches import ArrayBatches
 from headstart.train.callbacks import Silent
 from headstart.train.initialise import initial_weights
@@ -166,3 +168,51 @@ class Listener(Silent):
     def epoch(self, history: Sequence[Epoch]) -> str | None:
         self.epochs = list(history)
         return "Enough epochs." if len(history) == self._end[1] else None
+
+
+# --- what befalls a training ------------------------------------------------------------------------------------------
+
+
+class Ending(Listener):
+    """Does something after so many steps: ends the process, or the training by an error."""
+
+    def __init__(self, after: int, deed: Callable[[], None]) -> None:
+        super().__init__()
+        self.after, self.deed = after, deed
+
+    def step(self, number: int, of: int, loss: float) -> str | None:
+        if number + 1 == self.after:
+            self.deed()
+        return super().step(number, of, loss)
+
+
+def crash() -> None:
+    raise RuntimeError("out of power")
+
+
+def sigterm() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Short(ArrayBatches):
+    """An epoch is a batch shorter than it says."""
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        yield from list(super().epoch(number, start))[:-1]
+
+
+def poisoned(at: int) -> tuple[Task, ArrayBatches]:
+    """Rows in batches of eight, one of which is no number."""
+    task, batches = table_task()
+    x, y = (np.concatenate(parts) for parts in zip(*((each.x, each.y) for each in batches.epoch(0)), strict=True))
+    x[8 * at] = np.inf
+    return task, ArrayBatches(x, y, 8, shuffle=False)
+
+
+def a_batch(task: Task, images: int = 8) -> Batch:
+    return next(batches_of(task, images, images).epoch(0))
+
+
+def timeless(history: History) -> dict[str, Any]:
+    """All of it but how long it took, and who trained."""
+    return asdict(replace(history, trainer="", epochs=tuple(replace(epoch, seconds=0) for epoch in history.epochs)))

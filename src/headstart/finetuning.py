@@ -20,7 +20,7 @@ from headstart.learn.calibrate import softmax
 from headstart.learn.features import Features
 from headstart.learn.heads import Head
 from headstart.learn.paired import mcnemar
-from headstart.staging import Begin, Ground, Progress, Scene, takes_roots, upper_part, whole_network
+from headstart.staging import Begin, Ground, Progress, Scene, head_settings, takes_roots, upper_part, whole_network
 from headstart.train.base import Callback, Trained
 from headstart.train.callbacks import Progress as StepProgress
 from headstart.train.callbacks import Until
@@ -104,6 +104,8 @@ def finetune(
     story = conduct.record(trained, followed, scene.task, scene.validation.images, len(ground.plan.classes))
     story |= comparison
     story |= {"refit": again, "cut": "" if whole else cut, "views": scene.views, "seconds": clock.seconds}
+    if found is not classifier:
+        found.record["head"]["settled"] = head_settings(classifier)
     return replace(found, record={**found.record, "finetune": story})
 
 

@@ -34,7 +34,7 @@ Head = Annotated[str, typer.Option(help="lda or ridge.")]
 Prior = Annotated[str, typer.Option(help="flat, or empirical: expect classes as often as in the data.")]
 Holdout = Annotated[float, typer.Option(help="Share held out, where the data has no test part.")]
 Seed = Annotated[int, typer.Option(help="Of the split.")]
-Cache = Annotated[bool, typer.Option(help="Keep features for the next fit.")]
+Cache = Annotated[bool, typer.Option(help="Keep what was computed for the next time.")]
 Engine = Annotated[str, typer.Option(help="What runs the network: auto, fast, torch or keras.")]
 
 RecipeName = Annotated[

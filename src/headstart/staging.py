@@ -105,17 +105,16 @@ class Ground:
 
     def settled_head(self, classifier: Classifier) -> Weights:
         """The classifier's network with a closed-form head of the photos that are trained on alone."""
-        settings = classifier.record.get("head", {})
+        settings = head_settings(classifier)
         rows, plan = self.rows, self.plan
-        kind = settings.get("kind", "lda")
         fitted = fit_head(
             self.features.values,
             plan.labels[rows],
             len(plan.classes),
             rows=rows,
             sqrt=takes_roots(classifier.blueprint),
-            kind="lda" if kind == "trained" else kind,
-            prior=settings.get("prior", "flat"),
+            kind=settings["kind"],
+            prior=settings["prior"],
             groups=plan.groups[rows],
             seed=self.seed,
         )
@@ -193,6 +192,13 @@ def upper_part(
 def trunk_of(classifier: Classifier) -> Weights:
     wanted = classifier.blueprint.upto(FEATURES).weight_shapes()
     return {name: array for name, array in classifier.weights.items() if name in wanted}
+
+
+def head_settings(classifier: Classifier) -> dict[str, str]:
+    """What the classifier's head was fitted with in closed form, before whatever was trained since."""
+    head = classifier.record.get("head", {})
+    settled = head.get("settled", {} if head.get("kind") == "trained" else head)
+    return {"kind": settled.get("kind", "lda"), "prior": settled.get("prior", "flat")}
 
 
 def takes_roots(blueprint: Blueprint) -> bool:

@@ -83,9 +83,11 @@ def plan_views(
     viewing = Viewing(tuple(map(int, rows)), strength, int(fitting), seed, shape, keep)
     fewer = "" if fitting == count else f", as there is room for no more than {fitting} of {count}"
     where = "memory" if viewing.bytes <= IN_MEMORY else "a file of the cache"
+    again = ", and as much of the cache for the next time" if keep else ""
+    amount = f"{viewing.bytes / 1e6:.0f} MB" if viewing.bytes >= 1e6 else "less than 1 MB"
     return viewing, (
         f"{viewing.count} view{'s' if viewing.count > 1 else ''} of {len(rows)} photos where the frozen part ends take "
-        f"{viewing.bytes / 1e6:.0f} MB of {where}{fewer}."
+        f"{amount} of {where}{again}{fewer}."
     )
 
 
