@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # read when it is first imported, by whichever test
@@ -17,6 +19,14 @@ from making import Shell, folder
 def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
     """The command line, in this process."""
     return Shell(monkeypatch, capsys)
+
+
+@pytest.fixture
+def hears_ctrl_c() -> Iterator[None]:
+    """As a job in the background does not by itself."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

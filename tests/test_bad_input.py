@@ -149,12 +149,11 @@ def test_the_shared_squeezenet_is_no_mobilenet(shell: Shell, photos: Path, share
     assert "conv_stem.weight" in answer.err
 
 
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_an_interruption_keeps_what_was_computed(tmp_path: Path, home: Path) -> None:
     data = folder(tmp_path / "data", 400)
     command = [sys.executable, "-m", "headstart", "fit", str(data), "--out", str(tmp_path / "model"), "--pixels", "160"]
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is given none
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"HEADSTART_HOME": str(home)})
-    signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not _kept(home):
         time.sleep(0.02)

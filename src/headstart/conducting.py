@@ -70,6 +70,7 @@ class Conduct:
                 )
         check_device(self.trainer, self.device)
 
+    @kept_memory()
     def train(
         self, task: Task, batches: Batches, validation: Batches | None, recipe: Recipe, data: str, classes: int
     ) -> tuple[Trained, Recipe]:
@@ -93,7 +94,6 @@ class Conduct:
                 checkpoints = doors.enter_context(kind(folder, identity, say=self.say))
                 checkpoints.latest()  # which refuses those of another training, before anything is written
                 logs = self._logs(folder, doors) if leads() else []
-            doors.enter_context(kept_memory())
             images = validation.images if validation else 0
             listening = () if self.quiet else (Watch(self.say, images=images, classes=classes),)
             trained = get_trainer(self.trainer)(

@@ -75,7 +75,7 @@ def finetune(
         UsageError: a classifier that was not fitted, or a setting that is not there or out of range.
         DataError: the photos are not of the classifier's classes, or too few of one.
     """
-    followed = recipe if isinstance(recipe, Recipe) else open_recipe(str(recipe))
+    followed = open_recipe(recipe)
     conduct = Conduct(
         trainer, device, devices, nodes, strategy, find_rate, folder, resume, callbacks, say or (lambda sentence: None)
     )

@@ -104,7 +104,7 @@ def train_photos(
         trainer, device, devices, nodes, strategy, find_rate, folder, resume, callbacks, say or (lambda sentence: None)
     )
     conduct.check()
-    chosen = recipe if isinstance(recipe, Recipe) else open_recipe(recipe)
+    chosen = open_recipe(recipe)
     check_recipe(chosen, norms=network == "small_cnn")
 
     clock = Clock()

@@ -80,7 +80,7 @@ def train_rows(
         trainer, device, devices, nodes, strategy, find_rate, folder, resume, callbacks, say or (lambda sentence: None)
     )
     conduct.check()
-    chosen = recipe if isinstance(recipe, Recipe) else open_recipe(recipe)
+    chosen = open_recipe(recipe)
     check_recipe(chosen, norms=False)
     rows = _rows(data, labels, label)
     blueprint = mlp(len(rows.columns), hidden, len(rows.classes), dropout=chosen.dropout)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +36,6 @@ def kept_memory() -> Iterator[bool]:
 
 
 def _glibc() -> Any:
-    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
-        return None
-    libc = ctypes.CDLL(None)
+    """None where the C library is another, which lacks these functions."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None

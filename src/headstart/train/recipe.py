@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -89,12 +90,15 @@ class Recipe:
         return replace(base, **{name: value for name, value in data.items() if name != "preset"})
 
 
-def open_recipe(name: str) -> Recipe:
-    """A preset by its name, or a JSON file.
+def open_recipe(recipe: str | os.PathLike[str] | Recipe) -> Recipe:
+    """A preset by its name, a JSON file, or a recipe as it is.
 
     Raises:
         UsageError: neither, or a file that is no recipe.
     """
+    if isinstance(recipe, Recipe):
+        return recipe
+    name = os.fspath(recipe)
     if not name.endswith(".json"):
         return preset(name)
     try:
