@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -55,11 +56,18 @@ def test_early_stopping_counts_from_what_it_began_with() -> None:
     stopping = EarlyStopping(2, start=0.5)
     assert ends(stopping, [0.6, 0.55, 0.4]) == 2
     assert stopping.epoch(history(0.6, 0.55)) == (
-        "2 epochs without a lower validation loss than 0.5 before the first epoch (patience 2)."
+        "2 epochs without a lower calibrated validation loss than 0.5 before the first epoch (patience 2)."
     )
     assert EarlyStopping(2).epoch(history(3, 1, 2, 2)) == (
-        "2 epochs without a lower validation loss than 1 in epoch 2 (patience 2)."
+        "2 epochs without a lower calibrated validation loss than 1 in epoch 2 (patience 2)."
     )
+
+
+def test_early_stopping_goes_by_the_calibrated_loss_where_there_is_one() -> None:
+    plain = history(1, 1.001, 1.002, 1.003)
+    surer = tuple(replace(epoch, val_calibrated=1 / (epoch.number + 1)) for epoch in plain)
+    assert EarlyStopping(2).epoch(surer) is None
+    assert EarlyStopping(2).epoch(plain) is not None
 
 
 def weights(value: float) -> dict[str, Any]:
@@ -146,7 +154,7 @@ def test_every_epoch_is_on_the_disk_when_it_is_over(tmp_path: Path) -> None:
         rows = rows_of(log.path)
         assert [float(row["val_loss"]) for row in rows] == [0.1, 0.2, 1 / 3][:count]  # to the last digit
     assert list(rows[0]) == [
-        "number", "train_loss", "train_error", "val_loss", "val_error", "learning_rate", "seconds"
+        "number", "train_loss", "train_error", "val_loss", "val_error", "learning_rate", "seconds", "val_calibrated"
     ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from headstart.errors import DivergedError, UsageError
-from headstart.train.base import Batch
+from headstart.train.base import Batch, Judged
 from headstart.train.batches import ArrayBatches
 from headstart.train.finder import EXPLODED, Found, find_learning_rate, find_rate
 
@@ -134,7 +134,7 @@ class Straight:
     def seen(self) -> tuple[float, float]:
         return 0.0, 0.0
 
-    def evaluate(self, batches: Any) -> tuple[float, float]:
+    def evaluate(self, batches: Any) -> Judged:
         raise AssertionError("not asked for")
 
     def weights(self) -> dict[str, Any]:

@@ -103,18 +103,27 @@ def test_the_answer_in_words(shell: Shell, photos: Path, given: Path, recipe: Pa
     assert "headstart finetune MODEL DATA" in card
 
 
+@pytest.mark.parametrize(("flags", "expected"), [((), True), (("--refit",), True), (("--no-refit",), False)])
+def test_the_validation_photos_may_be_left_out_in_the_end(
+    flags: tuple[str, ...], expected: bool, shell: Shell, photos: Path, given: Path, recipe: Path, tmp_path: Path
+) -> None:
+    answer = shell("finetune", given, photos, "--recipe", recipe, "--out", tmp_path / "new", *flags, "--json").json
+    assert answer["refit"] == (expected and answer["best"] >= 0)
+    assert answer["best"] >= 0
+
+
 def story_of(**changes: Any) -> dict[str, Any]:
     """What a record says of a fine-tuning."""
-    side = {"accuracy": 0.9, "interval": [0.8, 0.95], "nll": 0.3, "val_loss": 0.4}
+    side = {"accuracy": 0.9, "interval": [0.8, 0.95], "nll": 0.3, "val_calibrated": 0.4}
     return {
         "before": side,
-        "after": side | {"accuracy": 0.95, "interval": [0.86, 0.98], "val_loss": 0.3},
+        "after": side | {"accuracy": 0.95, "interval": [0.86, 0.98], "val_calibrated": 0.3},
         "chosen": "fine-tuned, epoch 2",
         "best": 1,
         "verdict": {"kind": "healthy", "sentence": "Healthy.", "since": None},
         "recipe": {"epochs": 2},
         "trainer": "keras",
-        "epochs": [{"val_loss": 0.35}, {"val_loss": 0.3}],
+        "epochs": [{"val_calibrated": 0.35}, {"val_calibrated": 0.3}],
         "stopped": "",
         "cut": "blocks.4",
         "moving": 2_000_000,
@@ -153,14 +162,18 @@ def test_what_moved_in_words() -> None:
     [
         (
             {},
-            ["fine-tuned, epoch 2: validation loss 0.4000 → 0.3000", "a recipe with more epochs", "2 epochs by keras"],
+            [
+                "fine-tuned, epoch 2: calibrated validation loss 0.4000 → 0.3000",
+                "a recipe with more epochs",
+                "2 epochs by keras",
+            ],
         ),
         ({"stopped": "Enough."}, ["It ended early: Enough."]),
-        ({"stopped": "Enough.", "refit": True}, ["were trained once more, with the photos that it was chosen"]),
-        ({"epochs": [{"val_loss": 0.301}, {"val_loss": 0.3}]}, ["validation loss 0.4000 → 0.3000"]),
+        ({"stopped": "Enough.", "refit": True}, ["was trained once more as long, with the photos that it was"]),
+        ({"epochs": [{"val_calibrated": 0.301}, {"val_calibrated": 0.3}]}, ["validation loss 0.4000 → 0.3000"]),
         (
             {"best": -1, "chosen": "the head alone"},
-            ["the head alone: no epoch had a lower validation loss than its 0.4000"],
+            ["the head alone: no epoch had a lower calibrated validation loss than its 0.4000"],
         ),
         (
             {side: story_of()[side] | {"accuracy": None, "interval": None} for side in ("before", "after")}

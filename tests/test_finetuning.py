@@ -16,7 +16,8 @@ from headstart import finetuning
 from headstart.conducting import Conduct
 from headstart.data.load import content_key
 from headstart.errors import DataError, UsageError
-from headstart.train.base import Epoch
+from headstart.staging import Ground
+from headstart.train.base import Epoch, History, Trained
 from headstart.train.callbacks import Silent
 from headstart.train.recipe import Recipe, preset
 
@@ -55,6 +56,12 @@ def same(one: hs.Classifier, other: hs.Classifier) -> bool:
     return all(np.array_equal(array, other.weights[name]) for name, array in one.weights.items())
 
 
+def unsettle(monkeypatch: pytest.MonkeyPatch, given: hs.Classifier) -> None:
+    """Let it begin with a head that knows nothing, so that every epoch is better, whatever six photos say."""
+    blank = {name: array * (not name.startswith("logits")) for name, array in given.weights.items()}
+    monkeypatch.setattr(Ground, "settled_head", lambda *_: blank)
+
+
 # --- what comes back --------------------------------------------------------------------------------------------------
 
 
@@ -70,8 +77,8 @@ def test_it_comes_back_better_and_says_how(given: hs.Classifier, many: Path, tmp
     story = found.record["finetune"]
     assert story["chosen"] == f"fine-tuned, epoch {story['best'] + 1}"
     assert [epoch["val_loss"] for epoch in story["epochs"]] == [epoch.val_loss for epoch in heard.epochs]
-    best = min(epoch.val_loss for epoch in heard.epochs)
-    assert story["after"]["val_loss"] == best < story["before"]["val_loss"]
+    best = min(epoch.val_calibrated for epoch in heard.epochs)
+    assert story["after"]["val_calibrated"] == best < story["before"]["val_calibrated"]
     assert story["images"] == {"train": 42, "validation": 6, "test": 12}
     assert story["cut"] == "blocks.4.2.add"
     assert story["views"]["count"] == 2
@@ -156,6 +163,7 @@ def test_from_the_cut_or_through_the_whole_the_weights_are_the_same(
         QUICK, optimiser="sgd", learning_rate=0.01, augmentation="none", precision="fp32", averaging="none",
         weight_decay=0.0,
     )  # fmt: skip
+    unsettle(monkeypatch, given)
     cut = given.finetune(many, recipe=plain, refit=True)
     monkeypatch.setattr(finetuning, "cut_at", lambda blueprint, rates: "input")
     whole = given.finetune(many, recipe=plain, refit=True)
@@ -174,24 +182,75 @@ def test_from_the_cut_or_through_the_whole_the_weights_are_the_same(
 def test_the_validation_photos_are_trained_on_in_the_end(
     given: hs.Classifier, many: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As many epochs as were best, from the given weights on; the first training tells how sure it may be."""
-    seen: list[tuple[int, float]] = []
+    """From the given weights on, as long as the first training, which tells how sure it may be."""
+    seen: list[tuple[int, float, int]] = []
     train = Conduct.train
 
     def listening(self: Any, task: Any, batches: Any, validation: Any, *more: Any) -> Any:
         found = train(self, task, batches, validation, *more)
-        seen.append((batches.images, len(found[0].history.losses) / batches.steps))
+        seen.append((batches.images, len(found[0].history.losses) / batches.steps, found[1].epochs))
         return found
 
+    unsettle(monkeypatch, given)
     monkeypatch.setattr(Conduct, "train", listening)
-    again = given.finetune(many, recipe=QUICK)
-    once = given.finetune(many, recipe=QUICK, refit=False)
-    best = again.record["finetune"]["best"] + 1
-    assert seen == [(42, 3), (48, best), (42, 3)]
+    recipe = replace(QUICK, epochs=1)  # of which the last is the best
+    again = given.finetune(many, recipe=recipe)
+    once = given.finetune(many, recipe=recipe, refit=False)
+    assert seen == [(42, 1, 1), (48, 1, 1), (42, 1, 1)]
     assert (again.record["finetune"]["refit"], once.record["finetune"]["refit"]) == (True, False)
     assert again.record["validation"] == pytest.approx(once.record["validation"], rel=1e-6)
     assert again.record["head"]["temperature"] == pytest.approx(once.record["head"]["temperature"], rel=1e-6)
     assert not same(again, once)
+
+
+def test_it_is_trained_once_more_only_as_long_as_was_good(
+    given: hs.Classifier, many: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here to the epoch after which a callback has enough: the schedule is laid over as many."""
+    seen: list[tuple[int, int]] = []
+    train = Conduct.train
+
+    def listening(self: Any, *task: Any) -> Any:
+        trained, recipe = train(self, *task)
+        seen.append((recipe.epochs, len(trained.history.epochs)))
+        return trained, recipe
+
+    class Enough(Silent):
+        def epoch(self, history: Sequence[Epoch]) -> str | None:
+            return "Enough." if len(history) == 2 else None
+
+    unsettle(monkeypatch, given)
+    monkeypatch.setattr(Conduct, "train", listening)
+    story = given.finetune(many, recipe=replace(QUICK, epochs=4), callbacks=[Enough()]).record["finetune"]
+    best = story["best"] + 1
+    assert best > 0
+    assert seen == [(4, 2), (best, best)]
+    assert story["chosen"] == f"fine-tuned, epoch {best}"
+
+
+def trained(*losses: float, start: float = 1.0, best: int) -> Trained:
+    """A training by the calibrated validation losses of its epochs."""
+    epochs = tuple(Epoch(n, 0.1, 0.1, loss, 0.1, 1e-3, 1.0, loss) for n, loss in enumerate(losses))
+    weights = ({"of": np.float32(number) * np.ones(1, np.float32)} for number in (best, len(losses) - 1))
+    return Trained(next(weights), History("", epochs, (), best, "", start), next(weights))
+
+
+@pytest.mark.parametrize(
+    ("first", "to_the_end", "epochs", "loss"),
+    [
+        (trained(0.9, 0.7, 0.72, best=1), True, 3, 0.72),
+        (trained(0.9, 0.7, 0.72, best=1), False, 2, 0.7),
+        (trained(0.9, 0.7, 1.2, best=1), True, 2, 0.7),  # the last is worse than the head alone
+        (trained(1.2, 1.3, best=-1), False, 0, 1.0),
+        (replace(trained(0.9, 0.7, 0.72, best=1), last=None), True, 2, 0.7),  # it ended in no numbers
+    ],
+)
+def test_the_last_epoch_says_how_long_where_it_went_well(
+    first: Trained, to_the_end: bool, epochs: int, loss: float
+) -> None:
+    kept = finetuning._kept(first, to_the_end=to_the_end)
+    assert (kept.epochs, kept.loss) == (epochs, loss)
+    assert kept.weights["of"].tolist() == [epochs - 1]
 
 
 def test_full_moves_all_and_needs_no_views(given: hs.Classifier, many: Path) -> None:

@@ -18,6 +18,7 @@ from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.families.small import small_cnn
 from headstart.engines.torch import TorchNetwork, to_module, wrap
 from headstart.errors import CheckError, DivergedError, HeadstartError, UsageError
+from headstart.learn.calibrate import fit_sharpness
 from headstart.train.averaging import Averaging
 from headstart.train.base import Batch, Task
 from headstart.train.checkpoint import Checkpoints, Identity, Terminated
@@ -41,6 +42,7 @@ from trainers import (
     batches_of,
     crash,
     furthest,
+    learned,
     mobilenet_task,
     one_thread,  # noqa: F401
     pictures,
@@ -60,7 +62,7 @@ def stepper_of(recipe: Recipe, task: Task | None = None, **more: Any) -> TorchSt
 
 def train(recipe: Recipe, task: Task | None = None, **more: Any) -> Any:
     task = task or small_task(recipe)
-    validation = batches_of(task, 24, seed=1, shuffle=False)
+    validation = batches_of(task, 24, shuffle=False)  # that it learns even in a few steps
     return train_pytorch(task, batches_of(task), validation, recipe, device="cpu", **more)
 
 
@@ -187,7 +189,7 @@ def test_it_is_evaluated_as_it_would_be_kept() -> None:
     for _ in range(3):
         one.step(batch)
         other.step(batch)
-        loss, error = one.evaluate(iter([batch, batch]))
+        loss, error, _ = one.evaluate(iter([batch, batch]))
     logits = TorchNetwork(EVERY_OP, one.weights(), SPEC, device="cpu").forward(x)
     logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     assert loss == pytest.approx(-logs[np.arange(16), batch.y].mean(), abs=1e-5)
@@ -202,7 +204,7 @@ def test_what_has_no_rate_stays_bit_by_bit() -> None:
     task = small_task()
     task = replace(task, rates={"bn2": 1.0, "logits": 1.0})
     for norms in ("frozen", "train"):
-        weights = train(replace(SGD, batch_norm=norms), task).weights
+        weights = train_pytorch(task, batches_of(task), None, replace(SGD, batch_norm=norms), device="cpu").weights
         moved = {name for name, array in weights.items() if not np.array_equal(array, task.weights[name])}
         statistics = {"bn2.mean", "bn2.var"} if norms == "train" else set()
         assert moved == {"bn2.weight", "bn2.bias", "logits.weight", "logits.bias"} | statistics
@@ -322,7 +324,7 @@ def test_the_history_says_how_it_went() -> None:
     assert told.epochs == list(history.epochs)
     assert told.steps == [(number, STEPS, loss) for number, loss in enumerate(history.losses)]
     assert history.epochs[1].train_loss == pytest.approx(np.mean(history.losses[5:10]), abs=1e-6)
-    assert history.best == int(np.argmin([epoch.val_loss for epoch in history.epochs]))
+    assert history.best == int(np.argmin([epoch.val_calibrated for epoch in history.epochs]))
     assert all(epoch.seconds > 0 and epoch.learning_rate == 0.03 for epoch in history.epochs)
     logits = TorchNetwork(task.blueprint, trained.weights, task.spec, device="cpu").forward(pictures(12, 24, 1)[0])  # type: ignore[arg-type]
     y = pictures(12, 24, 1)[1]
@@ -330,6 +332,23 @@ def test_the_history_says_how_it_went() -> None:
     best = history.epochs[history.best]
     assert best.val_loss == pytest.approx(-logs[np.arange(24), y].mean(), abs=1e-5)
     assert best.val_error == pytest.approx((logits.argmax(1) != y).mean(), abs=1e-9)
+    assert best.val_calibrated == pytest.approx(fit_sharpness(logits, y)[1], abs=1e-5)
+    assert history.start == pytest.approx(stepper_of(SGD, task).evaluate(validation.epoch(0)).calibrated, abs=1e-6)
+
+
+def test_being_too_sure_is_no_reason_to_prefer_what_has_learned_less() -> None:
+    """The plain loss of a network that is ten times too sure is high; a temperature makes that good."""
+    task = small_task()
+    logits = {name: array * 10 for name, array in task.weights.items() if name.startswith("logits.")}
+    validation = batches_of(task, 24, seed=1, shuffle=False)
+    modest, sure = (
+        stepper_of(SGD, replace(task, weights={**task.weights, **head})).evaluate(validation.epoch(0))
+        for head in ({}, logits)
+    )
+    assert sure.loss > modest.loss + 0.1
+    assert sure.error == modest.error
+    assert sure.calibrated == pytest.approx(modest.calibrated, abs=1e-5)
+    assert modest.calibrated <= modest.loss
 
 
 def test_losses_of_epochs_are_without_label_smoothing() -> None:
@@ -345,15 +364,15 @@ def test_losses_of_epochs_are_without_label_smoothing() -> None:
 
 
 def test_it_never_gives_back_a_worse_network() -> None:
-    task = small_task()
-    trained = train(replace(SGD, learning_rate=0.8), replace(task, rates={"logits": 10.0}))
-    assert min(epoch.val_loss for epoch in trained.history.epochs) > 2
+    task = replace(learned(), rates={"logits": 10.0})
+    trained = train(replace(SGD, learning_rate=0.8), task)
+    assert min(epoch.val_calibrated for epoch in trained.history.epochs) > trained.history.start
     assert trained.history.best == -1
     assert_equal(trained.weights, dict(task.weights))
 
 
 def test_patience_and_callbacks_end_a_training() -> None:
-    task = replace(small_task(), rates={"logits": 10.0})
+    task = replace(learned(), rates={"logits": 10.0})
     patient = train(replace(SGD, learning_rate=0.8, patience=2), task).history
     assert len(patient.epochs) == 2
     assert "patience 2" in patient.stopped

@@ -51,9 +51,17 @@ def epochs_of(out: Console) -> list[str]:
 
 
 def test_an_epoch_is_one_line_with_training_beside_validation() -> None:
-    line = epoch_line(history(0.5, 0.4), 8).plain
-    assert line.split() == ["2/8", "0.9000", "10.0%", "0.4000", "20.0%", "2.0e-04", "3.2", "←", "lowest", "so", "far"]
-    for title, value in (("epoch", "2/8"), ("rate", "2.0e-04"), ("s", "3.2")):  # each ends below its title
+    before, last = history(0.5, 0.4)
+    line = epoch_line([before, replace(last, val_calibrated=0.375)], 8).plain
+    assert line.split() == [
+        "2/8", "0.9000", "10.0%", "0.4000", "20.0%", "0.3750", "2.0e-04", "3.2", "←", "best"
+    ]  # fmt: skip
+    for title, value in (
+        ("epoch", "2/8"),
+        ("calibrated", "0.3750"),
+        ("rate", "2.0e-04"),
+        ("s", "3.2"),
+    ):  # each ends below its title
         assert HEADER[1].index(f" {title}") + 1 + len(title) == line.index(value) + len(value)
     for place, value in enumerate(("10.0%", "20.0%")):
         assert [n for n in range(80) if HEADER[1].startswith("error", n)][place] + 5 == line.index(value) + len(value)
@@ -62,7 +70,7 @@ def test_an_epoch_is_one_line_with_training_beside_validation() -> None:
 @pytest.mark.parametrize(
     "last",
     [
-        Epoch(9998, 123.45678, 1.0, 123.4, 1.0, 1.25e-10, 86399.9),
+        Epoch(9998, 123.45678, 1.0, 123.4, 1.0, 1.25e-10, 86399.9, 123.45678),
         Epoch(0, math.inf, 0.5, math.inf, 0.5, 10.0, 0.0),
         Epoch(0, NAN, NAN, NAN, NAN, 1e-3, 0.0),
     ],
@@ -72,12 +80,17 @@ def test_no_line_is_longer_than_80_columns(last: Epoch) -> None:
     assert max(map(len, HEADER)) <= 80
 
 
+def test_the_best_is_the_lowest_calibrated_loss() -> None:
+    epochs = [replace(epoch, val_calibrated=1 - epoch.val_loss) for epoch in history(0.5, 0.505, 0.4)]
+    assert [number for number in (1, 2, 3) if "best" in epoch_line(epochs[:number]).plain] == [1, 2]
+
+
 def test_only_an_epoch_below_all_before_it_is_marked() -> None:
     epochs = history(0.5, 0.6, 0.5, 0.4)
-    marked = [number for number in range(1, 5) if "lowest" in epoch_line(epochs[:number]).plain]
+    marked = [number for number in range(1, 5) if "best" in epoch_line(epochs[:number]).plain]
     assert marked == [1, 4]
-    assert "lowest" not in epoch_line(history(NAN)).plain  # nothing was validated
-    assert epoch_line(history(NAN)).plain.count("–") == 2
+    assert "best" not in epoch_line(history(NAN)).plain  # nothing was validated
+    assert epoch_line(history(NAN)).plain.count("–") == 3
 
 
 def test_a_training_as_it_is_seen_on_a_terminal() -> None:
@@ -100,7 +113,7 @@ def test_a_training_as_it_is_seen_on_a_terminal() -> None:
         assert line.endswith("0:00:00")
     told = epochs_of(out)
     assert [line.split()[0] for line in told] == ["1/3", "2/3", "3/3"]
-    assert "lowest so far" in told[0]
+    assert "← best" in told[0]
     assert [sum(line.endswith(header) for line in lines_of(out)) for header in HEADER] == [1, 1]
     assert sum(line.endswith("A sentence.") for line in lines_of(out)) == 1
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import inf, isnan, nan
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from headstart.train.base import Epoch
-from headstart.train.watch import PATIENCE, noise_of, watch
+from headstart.train.watch import FLAT, FLOOR, PATIENCE, noise_of, standings, watch
 
 Curve = NDArray[np.float64]
 
@@ -185,3 +187,28 @@ def test_noise_is_measured_where_there_is_a_slope() -> None:
         noisy = slope * np.arange(2000) + rng.normal(0, 0.1, 2000)
         assert 0.05 < noise_of(noisy) < 0.2
     assert noise_of(np.arange(50.0)) < 1e-9
+
+
+# --- what epochs are chosen by ----------------------------------------------------------------------------------------
+
+
+def calibrated(val: list[float], losses: list[float]) -> list[Epoch]:
+    return [replace(epoch, val_calibrated=loss) for epoch, loss in zip(epochs(1, val), losses, strict=True)]
+
+
+def test_epochs_are_chosen_by_the_calibrated_loss_until_the_plain_one_has_risen() -> None:
+    assert standings(calibrated([0.5, 0.4, 0.405, 0.43, 0.4], [0.45, 0.4, 0.38, 0.3, 0.35])) == [
+        0.45, 0.4, 0.38, inf, 0.35
+    ]  # fmt: skip
+    assert standings(epochs(1, [0.5, 0.4, 0.405])) == [0.5, 0.4, 0.405]  # of a run that somebody else recorded
+    assert standings(calibrated([0.01, 0.018], [0.01, 0.009])) == [0.01, 0.009]  # next to nothing has not risen
+    assert all(isnan(each) for each in standings(epochs(1, [nan, nan])))
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 5), st.floats(0.1, 5)), min_size=1, max_size=8))
+def test_the_chosen_epoch_has_hardly_more_than_the_lowest_loss_before_it(losses: list[tuple[float, float]]) -> None:
+    found = standings(calibrated([val for val, _ in losses], [loss for _, loss in losses]))
+    best = int(np.argmin(found))
+    lowest = min(val for val, _ in losses[: best + 1])
+    assert losses[best][0] <= lowest + max(FLAT * lowest, FLOOR)
+    assert found[best] == losses[best][1]

@@ -21,6 +21,7 @@ from headstart.train.base import Batch, Epoch, History, Task
 from headstart.train.batches import ArrayBatches
 from headstart.train.callbacks import Silent
 from headstart.train.initialise import initial_weights
+from headstart.train.pytorch import train_pytorch
 from headstart.train.recipe import Recipe
 from headstart.train.schedule import rates_by_layer
 from headstart.types import ImageSpec
@@ -207,6 +208,13 @@ def poisoned(at: int) -> tuple[Task, ArrayBatches]:
     x, y = (np.concatenate(parts) for parts in zip(*((each.x, each.y) for each in batches.epoch(0)), strict=True))
     x[8 * at] = np.inf
     return task, ArrayBatches(x, y, 8, shuffle=False)
+
+
+def learned() -> Task:
+    """A network that knows something already."""
+    task = small_task()
+    trained = train_pytorch(task, batches_of(task), None, replace(SGD, epochs=60, learning_rate=0.1), device="cpu")
+    return replace(task, weights=trained.weights)
 
 
 def a_batch(task: Task, images: int = 8) -> Batch:

@@ -116,7 +116,7 @@ def _training(title: str, story: Mapping[str, Any], rows: list[tuple[str, str]])
 
 
 def _side(figures: Mapping[str, Any]) -> str:
-    loss = f"validation loss {figures['val_loss']:.4f}"
+    loss = f"calibrated validation loss {figures['val_calibrated']:.4f}"
     if figures["accuracy"] is None:
         return loss
     low, high = figures["interval"]

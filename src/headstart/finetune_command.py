@@ -42,6 +42,13 @@ def finetune(
     nodes: Nodes = 1,
     strategy: Strategy = "auto",
     find_rate: FindRate = False,
+    refit: Annotated[
+        bool | None,
+        typer.Option(
+            "--refit/--no-refit",
+            help="Whether all is trained once more on the validation photos too; without it: where that is cheap.",
+        ),
+    ] = None,
     resume: Resume = False,
     holdout: Annotated[
         float | None, typer.Option(help="Share held out, where the data has no test part; without it: as in the fit.")
@@ -69,8 +76,8 @@ def finetune(
     with ended_early(folder), training_screen(followed.epochs) as screen:
         found = finetune_classifier(
             given, data, recipe=followed, trainer=trainer, device=device, devices=devices, nodes=nodes,
-            strategy=strategy, find_rate=find_rate, holdout=holdout, seed=seed, folder=folder, resume=resume,
-            cache=cache, callbacks=[screen], progress=screen.progress, say=screen.say,
+            strategy=strategy, find_rate=find_rate, refit=refit, holdout=holdout, seed=seed, folder=folder,
+            resume=resume, cache=cache, callbacks=[screen], progress=screen.progress, say=screen.say,
         )  # fmt: skip
     if not leads():  # of several processes that trained together, one answers
         return

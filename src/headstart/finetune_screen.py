@@ -42,15 +42,14 @@ def _figures(part: Mapping[str, Any]) -> Text:
 
 
 def _add_choice(rows: Rows, answer: Mapping[str, Any]) -> None:
-    before, after = (answer[side]["val_loss"] for side in ("before", "after"))
+    before, after = (answer[side]["val_calibrated"] for side in ("before", "after"))
     if answer["best"] < 0:
-        rows.add(
-            "kept", Text(f"{answer['chosen']}: no epoch had a lower validation loss than its {before:.4f}", "bold")
-        )
+        why = f"no epoch had a lower calibrated validation loss than its {before:.4f}"
+        rows.add("kept", Text(f"{answer['chosen']}: {why}", "bold"))
         return
-    rows.add("kept", Text(f"{answer['chosen']}: validation loss {before:.4f} → {after:.4f}", "bold"))
+    rows.add("kept", Text(f"{answer['chosen']}: calibrated validation loss {before:.4f} → {after:.4f}", "bold"))
     if answer["refit"]:
-        rows.add("", "As many epochs were trained once more, with the photos that it was chosen by.")
+        rows.add("", "It was trained once more as long, with the photos that it was chosen by.")
     if _still_falls(answer):
         rows.add("", "It still fell in the last epoch: a recipe with more epochs may do more.")
 
@@ -58,5 +57,5 @@ def _add_choice(rows: Rows, answer: Mapping[str, Any]) -> None:
 def _still_falls(answer: Mapping[str, Any]) -> bool:
     if answer["stopped"] or answer["best"] + 1 < len(answer["epochs"]):
         return False
-    losses = [answer["before"]["val_loss"], *(epoch["val_loss"] for epoch in answer["epochs"])]
+    losses = [answer["before"]["val_calibrated"], *(epoch["val_calibrated"] for epoch in answer["epochs"])]
     return bool(losses[-1] < (1 - FLAT) * losses[-2])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,26 @@ from headstart.learn.calibrate import softmax
 from headstart.learn.features import Features
 from headstart.learn.heads import Head
 from headstart.learn.paired import mcnemar
-from headstart.staging import Begin, Ground, Progress, Scene, head_settings, takes_roots, upper_part, whole_network
+from headstart.staging import (
+    Begin,
+    Ground,
+    Progress,
+    Scene,
+    Weights,
+    head_settings,
+    takes_roots,
+    upper_part,
+    whole_network,
+)
 from headstart.train.base import Callback, Trained
 from headstart.train.callbacks import Progress as StepProgress
-from headstart.train.callbacks import Until
 from headstart.train.cut import cut_at
 from headstart.train.recipe import Recipe, open_recipe
 from headstart.train.schedule import rates_by_layer
 from headstart.types import Accuracy
 
 REFIT = "refit"  # where its checkpoints are, in the folder of the others
+GONE_WRONG = ("overfitting", "diverging")  # verdicts after which the last epochs are not to be trusted
 
 
 def finetune(
@@ -56,11 +66,12 @@ def finetune(
 ) -> Classifier:
     """Train more of a classifier's network on labelled photos; what comes back is not worse than what was given.
 
-    The head is fitted anew, in closed form, on the part that is trained on; from there the recipe goes on. A validation
-    part chooses among the epochs and that head alone: where the head wins, the classifier comes back as it was. Else,
-    with ``refit``, as many epochs are trained once more from the given classifier on, on the validation photos too.
-    The part of the network below all that moves runs once for each view of each photo. ``record["finetune"]`` tells how
-    it went.
+    The head is fitted anew, in closed form, on the part that is trained on; from there the recipe goes on. The
+    calibrated loss of a validation part chooses among the epochs and that head alone: where the head wins, the
+    classifier comes back as it was. Else, with ``refit``, it is trained once more from the given classifier on, on the
+    validation photos too: for as many epochs as the first time where that went well to its end, else for as many as
+    were best. The part of the network below all that moves runs once for each view of each photo.
+    ``record["finetune"]`` tells how it went.
 
     Args:
         data, labels: as `fit` takes them; the same photos are split as they were, so the test photos stay unseen.
@@ -95,13 +106,15 @@ def finetune(
         trained, followed = conduct.train(
             scene.task, scene.batches, scene.validation, followed, ground.identity(), len(ground.plan.classes)
         )
-    best = trained.history.best
-    again = best >= 0 and (not whole if refit is None else refit)
-    with clock("refit"):
-        last = _refit(ground, begin, scene, conduct, best, followed, progress) if again else trained
-    with clock("measuring"):
-        found, comparison = _choose(classifier, ground, trained, last, progress)
     story = conduct.record(trained, followed, scene.task, scene.validation.images, len(ground.plan.classes))
+    again = trained.history.best >= 0 and (not whole if refit is None else refit)
+    well = not story["stopped"] and story["verdict"]["kind"] not in GONE_WRONG
+    kept = _kept(trained, to_the_end=again and well)
+    with clock("refit"):
+        refitted = _refit(ground, begin, scene, conduct, kept.epochs, followed, progress) if again else None
+    with clock("measuring"):
+        found, comparison = _choose(classifier, ground, kept, refitted, progress)
+    comparison["before"]["val_calibrated"] = trained.history.start
     story |= comparison
     story |= {"refit": again, "cut": "" if whole else cut, "views": scene.views, "seconds": clock.seconds}
     if found is not classifier:
@@ -109,38 +122,65 @@ def finetune(
     return replace(found, record={**found.record, "finetune": story})
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """What of the first training counts."""
+
+    epochs: int  # how many; 0: the head alone was better
+    weights: Mapping[str, NDArray[np.float32]]  # after as many
+    loss: float  # theirs, calibrated, of the validation photos
+
+
+def _kept(trained: Trained, *, to_the_end: bool) -> _Kept:
+    """The best epoch. Where it only says how long to train once more, the last, if that too is better than the head.
+
+    For with more photos the best epoch comes later, if anything, and which of the last ones it is few validation photos
+    cannot tell; the small steps at the schedule's end average out what those before left to chance.
+    """
+    history, epochs = trained.history, trained.history.epochs
+    if to_the_end and trained.last is not None and epochs[-1].val_calibrated < history.start:
+        return _Kept(len(epochs), trained.last, epochs[-1].val_calibrated)
+    loss = epochs[history.best].val_calibrated if history.best >= 0 else history.start
+    return _Kept(history.best + 1, trained.weights, loss)
+
+
 def _refit(
-    ground: Ground, begin: Begin, scene: Scene, conduct: Conduct, best: int, recipe: Recipe, progress: Progress | None
-) -> Trained:
-    """As many epochs as were best, from the given classifier's own weights on, on the validation photos too."""
+    ground: Ground, begin: Begin, scene: Scene, conduct: Conduct, epochs: int, recipe: Recipe, progress: Progress | None
+) -> Weights:
+    """So many epochs from the given classifier's own weights on, on the validation photos too.
+
+    The schedule is laid over as many, so that its small steps come at their end.
+    """
+    least = 2 if recipe.averaging == "snapshots" else 1  # the fewest that such a recipe may have
+    recipe = replace(recipe, epochs=max(epochs, least))
     given = {name: np.asarray(begin.classifier.weights[name], np.float32) for name in scene.task.weights}
-    of = (best + 1) * scene.everything.steps
-    listening: list[Callback] = [Until(best + 1)]
+    listening: list[Callback] = []
     if progress:
-        listening.append(StepProgress(lambda _, done, __: progress("refit", done, of)))
+        listening.append(StepProgress(lambda _, done, of: progress("refit", done, of)))
     folder = None if conduct.folder is None else Path(conduct.folder) / REFIT
     conduct = replace(conduct, callbacks=listening, folder=folder, find_rate=False, quiet=True)
     task, classes = replace(scene.task, weights=given), len(ground.plan.classes)
-    return conduct.train(task, scene.everything, None, recipe, ground.identity(), classes)[0]
+    return conduct.train(task, scene.everything, None, recipe, ground.identity(), classes)[0].weights
 
 
 def _choose(
-    classifier: Classifier, ground: Ground, trained: Trained, last: Trained, progress: Progress | None
+    classifier: Classifier, ground: Ground, kept: _Kept, refitted: Weights | None, progress: Progress | None
 ) -> tuple[Classifier, dict[str, Any]]:
     """The fine-tuned classifier, or the given one where no epoch was better than its head; and how both did.
 
-    ``trained`` has not seen the validation photos, so it tells how sure the classifier may be; ``last`` is the one.
+    Of weights that have seen the validation photos too, those ``kept`` tell how sure the classifier may be.
     """
-    history, plan = trained.history, ground.plan
+    plan = ground.plan
     test = np.flatnonzero(plan.test)
     given = _probabilities(classifier, ground.features, test)
-    if history.best < 0:
+    if not kept.epochs:
         found, after, chosen = classifier, given, "the head alone"
     else:
         record = classifier.record | plan.record(ground.table) | {"holdout": ground.holdout, "seed": ground.seed}
+        own = {**classifier.weights, **kept.weights}
         found, after = finish(
             classifier.blueprint,
-            {**classifier.weights, **last.weights},
+            own if refitted is None else {**classifier.weights, **refitted},
             classifier.spec,
             ground.table,
             plan,
@@ -151,16 +191,15 @@ def _choose(
             engine=classifier.engine,
             precision=classifier.precision,
             module=classifier.module,
-            steering=None if last is trained else {**classifier.weights, **trained.weights},
+            steering=None if refitted is None else own,
             progress=progress,
         )
         found = replace(found, fitted_on=found.fitted_on | classifier.fitted_on)
-        chosen = f"fine-tuned, epoch {history.best + 1}"
-    val_loss = history.epochs[history.best].val_loss if history.best >= 0 else history.start
+        chosen = f"fine-tuned, epoch {kept.epochs}"
     return found, {
         "chosen": chosen,
-        "before": _figures(given, plan.labels[test]) | {"val_loss": history.start},
-        "after": _figures(after, plan.labels[test]) | {"val_loss": val_loss},
+        "before": _figures(given, plan.labels[test]),
+        "after": _figures(after, plan.labels[test]) | {"val_calibrated": kept.loss},
         "p": _chance(given, after, plan.labels[test]),
         "images": {
             "train": len(ground.rows),

@@ -19,11 +19,12 @@ from headstart.terminal import one_line
 from headstart.train.base import Epoch
 from headstart.train.callbacks import Silent
 from headstart.train.checkpoint import Terminated, unfinished
+from headstart.train.watch import standings
 
 INTERRUPTED, TERMINATED = 130, 143  # exit codes
 HEADER = (
-    f"{'':>7}{'training':>17}  {'validation':>17}",
-    f"{'epoch':>7}{'loss':>9}{'error':>8}  {'loss':>9}{'error':>8}  {'rate':>8}{'s':>8}",
+    f"{'':>7}{'training':>17}  {'validation':>28}",
+    f"{'epoch':>7}{'loss':>9}{'error':>8}  {'loss':>9}{'error':>8}{'calibrated':>11}  {'rate':>8}{'s':>8}",
 )
 LINES = 40  # of epochs, at most; of more, every so many
 SMOOTH = 0.9  # of the loss beside the bar, from step to step
@@ -151,9 +152,11 @@ def epoch_line(history: Sequence[Epoch], epochs: int = 0) -> Text:
     last = history[-1]
     number = f"{last.number + 1}/{epochs}" if 0 < epochs < 1000 else str(last.number + 1)
     line = Text(f"{number:>7}{_side(last.train_loss, last.train_error)}  {_side(last.val_loss, last.val_error)}")
+    line.append(f"{'–' if math.isnan(last.val_calibrated) else f'{last.val_calibrated:.4f}':>11}")
     line.append(f"  {last.learning_rate:8.1e}{last.seconds:8.1f}", "dim")
-    if all(last.val_loss < epoch.val_loss for epoch in history[:-1]) and not math.isnan(last.val_loss):
-        line.append("  ← lowest so far", "bold green")
+    *before, now = standings(history)
+    if all(now < each for each in before) and math.isfinite(now):
+        line.append("  ← best", "bold green")
     return line
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,11 @@ class Task:
     spec: ImageSpec | None = None  # of pixels that the network normalises itself; None: batches are what `input` takes
     module: object | None = None  # the live one that the blueprint speaks of, if it does
 
+    @property
+    def classes(self) -> int:
+        """How many the logits tell apart."""
+        return self.blueprint.shapes(self.spec.size if self.spec else None)[self.blueprint.layers[-1]][0]
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -54,6 +59,14 @@ class Batches(Protocol):
         ...
 
 
+class Judged(NamedTuple):
+    """How a network did on images that it is not trained on."""
+
+    loss: float  # mean cross-entropy in nats, without label smoothing
+    error: float  # share of images that it took for another class
+    calibrated: float  # the loss at the temperature that suits these images best (Guo et al. 2017)
+
+
 @dataclass(frozen=True)
 class Epoch:
     """How one epoch went. Losses are means of the cross-entropy in nats, without label smoothing; errors are shares."""
@@ -65,6 +78,7 @@ class Epoch:
     val_error: float
     learning_rate: float  # at its end
     seconds: float
+    val_calibrated: float = math.nan  # the validation loss as `Judged` has it
 
 
 @dataclass(frozen=True)
@@ -76,7 +90,7 @@ class History:
     losses: tuple[float, ...]  # of every step, before it was taken; with label smoothing, as it was minimised
     best: int  # the epoch whose weights were kept; -1: those it began with
     stopped: str  # why it ended before its last epoch, in words, or ""
-    start: float = math.nan  # the validation loss before the first step
+    start: float = math.nan  # the calibrated validation loss before the first step
 
 
 @dataclass(frozen=True)
@@ -85,6 +99,7 @@ class Trained:
 
     weights: dict[str, NDArray[np.float32]]
     history: History
+    last: dict[str, NDArray[np.float32]] | None = None  # those after the last epoch, unless it ended in no numbers
 
 
 class Callback(Protocol):
@@ -117,8 +132,8 @@ class Stepper(Protocol):
         """Mean loss, without label smoothing, and share of errors of what was trained on since this was asked last."""
         ...
 
-    def evaluate(self, batches: Iterable[Batch]) -> tuple[float, float]:
-        """Mean loss and share of errors in evaluation mode, of the weights that would be kept."""
+    def evaluate(self, batches: Iterable[Batch]) -> Judged:
+        """How the weights that would be kept do, in evaluation mode."""
         ...
 
     def weights(self) -> dict[str, NDArray[np.float32]]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from headstart.errors import UsageError
 from headstart.train.base import Epoch
-from headstart.train.watch import watch
+from headstart.train.watch import standings, watch
 
 LOG = "training"  # name of the files, before their number
 
@@ -39,10 +39,10 @@ class Silent:
 
 
 class EarlyStopping(Silent):
-    """Ends a training after ``patience`` epochs without a lower validation loss; 0 for never.
+    """Ends a training after ``patience`` epochs without a lower calibrated validation loss; 0 for never.
 
     All that it knows it reads from the history, so a resumed training stops where an uninterrupted one does.
-    ``start`` is the validation loss of what the training began with, where known.
+    ``start`` is that of what the training began with, where known.
     """
 
     def __init__(self, patience: int, start: float = math.inf) -> None:
@@ -50,7 +50,7 @@ class EarlyStopping(Silent):
 
     def epoch(self, history: Sequence[Epoch]) -> str | None:
         """A sentence when it is time."""
-        losses = [self.start, *(epoch.val_loss for epoch in history)]
+        losses = [self.start, *standings(history)]
         if not self.patience or math.isnan(losses[-1]):
             return None
         best = min(range(len(losses)), key=lambda place: (math.isnan(losses[place]), losses[place]))
@@ -58,24 +58,13 @@ class EarlyStopping(Silent):
             return None
         when = f"in epoch {history[best - 1].number + 1}" if best else "before the first epoch"
         return (
-            f"{len(history) - best} epochs without a lower validation loss than {losses[best]:.3g} {when} "
+            f"{len(history) - best} epochs without a lower calibrated validation loss than {losses[best]:.3g} {when} "
             f"(patience {self.patience})."
         )
 
 
-class Until(Silent):
-    """Ends a training after so many epochs of its recipe, whose schedule goes on to more."""
-
-    def __init__(self, epochs: int) -> None:
-        self._epochs = epochs
-
-    def epoch(self, history: Sequence[Epoch]) -> str | None:
-        """A sentence when there were as many."""
-        return f"Ended after epoch {self._epochs}, as was asked." if len(history) >= self._epochs else None
-
-
 class BestSnapshot:
-    """The weights with the lowest validation loss, those that the training began with included: never worse than given.
+    """The weights with the lowest calibrated validation loss, those before the first step included: never worse.
 
     Without validation (losses are NaN) there is nothing to choose by, and the last weights count.
     """

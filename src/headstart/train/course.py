@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -10,11 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from headstart.errors import DivergedError, UsageError
-from headstart.train.base import Array, Batches, Callback, Epoch, History, Stepper, Task, Trained
+from headstart.train.base import Array, Batches, Callback, Epoch, History, Judged, Stepper, Task, Trained
 from headstart.train.callbacks import BestSnapshot, EarlyStopping
 from headstart.train.checkpoint import Checkpoints
 from headstart.train.recipe import Recipe
 from headstart.train.schedule import rate
+from headstart.train.watch import standings
 
 _OWN, _BEST = "course/", "course/best/"  # what names in a checkpoint begin with, beside the stepper's
 
@@ -22,9 +24,9 @@ _OWN, _BEST = "course/", "course/best/"  # what names in a checkpoint begin with
 class Trainer(Protocol):
     """A whole training: ``pytorch``, ``lightning``, ``tensorflow`` or ``keras``.
 
-    With ``validation`` the best weights by its loss are kept, those at the start included. With ``checkpoints``, which
-    somebody has entered, it goes on from the latest, and writes one after each epoch. ``say`` is told, in a sentence,
-    what goes otherwise than planned.
+    With ``validation`` the best weights by its calibrated loss are kept, those at the start included. With
+    ``checkpoints``, which somebody has entered, it goes on from the latest, and writes one after each epoch. ``say`` is
+    told, in a sentence, what goes otherwise than planned.
 
     Raises:
         UsageError: a task, batches or a device that do not go together.
@@ -74,7 +76,7 @@ class Course:
             self.stopped = found.about["stopped"]
             start, loss, best = found.about["start"], found.about["loss"], found.about["best"]
         else:
-            start, best = self._validate()[0], -1
+            start, best = self._validate().calibrated, -1
             loss = start
         self._start = start
         self._best = BestSnapshot(weights, loss, best)
@@ -130,8 +132,8 @@ class Course:
         train, val = self.stepper.seen(), self._validate()
         now = rate(self._recipe, done - 1, self.stepper.steps, steps_per_epoch=steps)
         seconds = time.perf_counter() - self._began
-        self._epochs.append(Epoch(len(self._epochs), *train, *val, now, seconds))
-        self._best.offer(len(self._epochs) - 1, val[0], self.stepper.weights)
+        self._epochs.append(Epoch(len(self._epochs), *train, val.loss, val.error, now, seconds, val.calibrated))
+        self._best.offer(len(self._epochs) - 1, standings(self._epochs)[-1], self.stepper.weights)
         self._hear(callback.epoch(tuple(self._epochs)) for callback in self.callbacks)
         if self._checkpoints:
             self._checkpoints.save(done, self._state(), self._about())
@@ -141,15 +143,16 @@ class Course:
         """The weights that are kept, and how it went."""
         best = self._best
         history = History(self.trainer, tuple(self._epochs), tuple(self._losses), best.epoch, self.stopped, self._start)
-        return Trained({name: np.asarray(array, np.float32) for name, array in best.weights.items()}, history)
+        kept = {name: np.asarray(array, np.float32) for name, array in best.weights.items()}
+        return Trained(kept, history, None if self._lost else self.stepper.weights())
 
     def _hear(self, reasons: Iterable[str | None]) -> None:
         told = [reason for reason in reasons if reason]  # all are told, also after one has had enough
         self.stopped = self.agree(self.stopped or next(iter(told), ""))
 
-    def _validate(self) -> tuple[float, float]:
+    def _validate(self) -> Judged:
         if self._validation is None:
-            return float("nan"), float("nan")
+            return Judged(math.nan, math.nan, math.nan)
         return self.stepper.evaluate(self._validation.epoch(0))
 
     def _state(self) -> dict[str, Array]:

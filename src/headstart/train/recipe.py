@@ -29,10 +29,10 @@ class Recipe:
         UsageError: a field out of its range, or two that contradict each other.
     """
 
-    epochs: int = 8  # passes over the photos; more when the validation loss still falls at the end
+    epochs: int = 8  # passes over the photos; more when the calibrated validation loss still falls at the end
     batch_size: int = 32  # images a step; smaller where memory ends, with a smaller rate
     optimiser: str = "adamw"  # "sgd" to compare frameworks, "momentum" from scratch on many photos
-    learning_rate: float = 1e-4  # of the highest layer at the schedule's peak; `find_learning_rate` proposes one
+    learning_rate: float = 2e-4  # of the highest layer at the schedule's peak; `find_learning_rate` proposes one
     schedule: str = "cosine"  # how the rate changes over the steps
     warm_up: float = 0.1  # share of the steps over which the rate rises from nothing
     layer_decay: float = 0.6  # the rate of each stage below is so many times that of the one above
@@ -42,7 +42,7 @@ class Recipe:
     augmentation: str = "flips"  # what is done to photos before the network sees them
     views: int = 2  # augmented copies of a photo that are kept where the lower layers stay frozen
     clip: float = 1.0  # greatest norm of the gradient; 0 for none
-    patience: int = 3  # epochs without a better validation loss after which training stops; 0 for never
+    patience: int = 0  # epochs without a better calibrated validation loss after which it stops; 0 for never
     averaging: str = "ema"  # which weights count: the last, a moving average, or the mean of several snapshots
     precision: str = "auto"  # of forward and backward passes
     initialisation: str = "he"  # of weights that start from nothing
@@ -168,8 +168,8 @@ def _check(name: str, value: Any) -> None:
 
 PRESETS: dict[str, Recipe] = {
     "careful": Recipe(),
-    "fast": Recipe(epochs=4, patience=2),
-    "full": Recipe(unfreeze="all", layer_decay=0.8),
+    "fast": Recipe(epochs=4),
+    "full": Recipe(learning_rate=1e-4, unfreeze="all", layer_decay=0.8),
     "scratch": Recipe(
         epochs=30,
         batch_size=64,
@@ -181,7 +181,6 @@ PRESETS: dict[str, Recipe] = {
         label_smoothing=0.1,
         augmentation="light",
         averaging="none",
-        patience=0,
         unfreeze="all",
         batch_norm="train",
     ),
@@ -193,7 +192,6 @@ PRESETS: dict[str, Recipe] = {
         layer_decay=1.0,
         label_smoothing=0.05,
         augmentation="none",
-        patience=0,
         unfreeze="all",
         batch_norm="train",
     ),

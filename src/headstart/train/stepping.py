@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import UsageError
-from headstart.train.base import Array, Batch, Task, check_task
+from headstart.learn.calibrate import fit_sharpness, log_softmax
+from headstart.train.base import Array, Batch, Judged, Task, check_task
 from headstart.train.recipe import Recipe
 from headstart.train.schedule import rate
 
@@ -111,6 +112,16 @@ def mean_of(sums: Sums) -> tuple[float, float]:
     """Mean loss and share of errors; not numbers, where there was no image."""
     loss, errors, images = sums.tolist()
     return (loss / images, errors / images) if images else (math.nan, math.nan)
+
+
+def judge(logits: Array, labels: Array) -> Judged:
+    """How a network did that gave these (N, classes) logits; NaN where they are no numbers, or there was no image."""
+    count = len(labels)
+    error = float((logits.argmax(axis=1) != labels).mean()) if count else math.nan
+    if not count or not np.isfinite(logits).all():
+        return Judged(math.nan, error, math.nan)
+    loss = -float(log_softmax(logits)[np.arange(count), labels].mean())
+    return Judged(loss, error, fit_sharpness(logits, labels)[1])
 
 
 def _first(names: Iterable[str]) -> str:

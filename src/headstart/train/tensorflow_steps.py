@@ -11,9 +11,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from headstart.errors import DivergedError
-from headstart.train.base import Array, Batch, Task, check_batch
+from headstart.train.base import Array, Batch, Judged, Task, check_batch
 from headstart.train.recipe import Recipe
-from headstart.train.stepping import Stepping, Sums, mean_of, parts
+from headstart.train.stepping import Stepping, Sums, judge, parts
 from headstart.train.tensorflow_moves import Average, RecipeOptimiser
 from headstart.train.tensorflow_network import MovingNetwork
 
@@ -51,7 +51,7 @@ class TensorFlowStepper(Stepping):
         labels, whole = tf.TensorSpec((None,), tf.int64), tf.TensorSpec((), tf.float32)
         # compiled once, whatever the number of images
         self._pass = _compiled(self._forward_and_back, network.signature(masked=True), labels, whole)
-        self._judge = _compiled(self._judged, network.signature(masked=False), labels)
+        self._logits = _compiled(lambda inputs: network.model(inputs, training=False), network.signature(masked=False))
         self._move = _compiled(
             self.optimiser.apply, [tf.TensorSpec(each.shape, tf.float32) for each in self._parameters]
         )
@@ -87,16 +87,16 @@ class TensorFlowStepper(Stepping):
             self.average.update(self.steps_done)
         self.steps_done += 1
 
-    def evaluate(self, batches: Iterable[Batch]) -> tuple[float, float]:
-        """Mean loss and share of errors in evaluation mode, of the weights that would be kept."""
-        sums = np.zeros(3)
+    def evaluate(self, batches: Iterable[Batch]) -> Judged:
+        """How the weights that would be kept do, in evaluation mode."""
+        scores, labels = [np.zeros((0, self.task.classes))], [np.zeros(0, np.int64)]
         with self.network.placed(), self.network.with_weights(self.average.values):
             for batch in batches:
                 check_batch(self.task, batch)
+                labels.append(batch.y)
                 for part in parts(len(batch.y), self.at_a_time):
-                    inputs = self.network.inputs(batch.x[part])
-                    sums += self._judge(inputs, tf.constant(batch.y[part], tf.int64)).numpy()
-        return mean_of(sums)
+                    scores.append(self._logits(self.network.inputs(batch.x[part])).numpy())
+        return judge(np.concatenate(scores), np.concatenate(labels))
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """The weights that would be kept: the averaged ones, where the recipe averages."""
@@ -169,9 +169,6 @@ class TensorFlowStepper(Stepping):
             mean = tf.reduce_sum(losses) / whole
         gradients = tape.gradient(mean, self._parameters, unconnected_gradients="zero")
         return tf.concat([[tf.reduce_sum(losses)], _sums(logits, labels)], 0), gradients
-
-    def _judged(self, inputs: Mapping[str, Any], labels: Any) -> Any:
-        return _sums(self.network.model(inputs, training=False), labels)
 
 
 def _compiled(function: Callable[..., Any], *signature: Any) -> Any:

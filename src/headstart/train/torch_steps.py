@@ -14,9 +14,9 @@ from torch.nn import functional
 
 from headstart.engines.torch import choose_device
 from headstart.errors import DivergedError
-from headstart.train.base import Array, Batch, Task, check_batch
+from headstart.train.base import Array, Batch, Judged, Task, check_batch
 from headstart.train.recipe import Recipe
-from headstart.train.stepping import Stepping, Sums, mean_of, parts
+from headstart.train.stepping import Stepping, Sums, judge, parts
 from headstart.train.torch_moves import Average, build_optimiser, clip
 from headstart.train.torch_network import MovingNetwork
 
@@ -97,15 +97,17 @@ class TorchStepper(Stepping):
         self.steps_done += 1
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
-    def evaluate(self, batches: Iterable[Batch]) -> tuple[float, float]:
-        """Mean loss and share of errors in evaluation mode, of the weights that would be kept."""
-        sums = np.zeros(3)
+    def evaluate(self, batches: Iterable[Batch]) -> Judged:
+        """How the weights that would be kept do, in evaluation mode."""
+        scores, labels = [np.zeros((0, self.task.classes))], [np.zeros(0, np.int64)]
         with self._exactly(), self.network.with_weights(self.average.values):
             for number, batch in enumerate(batches):
                 check_batch(self.task, batch)
+                scores.append(np.zeros((len(batch.y), self.task.classes)))
+                labels.append(batch.y)
                 for part in parts(len(batch.y), self.at_a_time) if number % self.ranks == self.rank else ():
-                    sums += judged(self.network.logits(batch.x[part]), self._labels(batch, part))
-        return mean_of(self.total(sums))
+                    scores[-1][part] = self.network.logits(batch.x[part]).cpu().numpy()
+        return judge(self.total(np.concatenate(scores)), np.concatenate(labels))  # the others' rows are zero here
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """The weights that would be kept: the averaged ones, where the recipe averages."""
@@ -173,7 +175,7 @@ class TorchStepper(Stepping):
             loss = functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
             backward(loss * (0 if idle else self.ranks / count))
             if not idle:
-                sums += (float(loss.detach()), *judged(logits.detach(), labels))
+                sums += (float(loss.detach()), *_sums(logits.detach(), labels))
         return sums
 
     def _labels(self, batch: Batch, part: slice) -> Tensor:
@@ -186,7 +188,7 @@ class TorchStepper(Stepping):
         return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # type: ignore[no-any-return]
 
 
-def judged(logits: Tensor, labels: Tensor) -> Sums:
+def _sums(logits: Tensor, labels: Tensor) -> Sums:
     """Sums over images: cross-entropy, errors, and how many images they are."""
     loss = functional.cross_entropy(logits, labels, reduction="sum")
     errors = (logits.argmax(1) != labels).sum()

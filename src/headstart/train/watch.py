@@ -60,6 +60,22 @@ def watch(epochs: Sequence[Epoch], *, images: int = 0, classes: int = 2) -> Verd
     )
 
 
+def standings(epochs: Sequence[Epoch]) -> list[float]:
+    """What epochs are chosen by, the lower the better: the calibrated validation loss; if there is none, the plain one.
+
+    Being too sure of itself raises a network's plain loss. One temperature makes that good in the end, so it is no
+    reason to prefer an epoch that has learned less. But where the plain loss is above its lowest by more than `FLAT`,
+    the network has begun to know its training images by heart, and the epoch stands behind all others.
+    """
+    found, lowest = list[float](), math.inf
+    for epoch in epochs:
+        lowest = min(lowest, epoch.val_loss)
+        overfitted = epoch.val_loss > lowest + max(FLAT * lowest, FLOOR)
+        own = epoch.val_loss if math.isnan(epoch.val_calibrated) else epoch.val_calibrated
+        found.append(math.inf if overfitted else own)
+    return found
+
+
 def noise_of(curve: Curve) -> float:
     """The standard deviation of a curve about a smooth one, from its second differences, which no slope enters.
 
