@@ -27,7 +27,7 @@ HEAD = {"unfreeze": "head", "epochs": 3, "augmentation": "none", "views": 1, "le
 
 KEYS = {
     "before", "after", "chosen", "verdict", "accuracy", "interval", "model", "epochs", "stopped", "trainer", "recipe",
-    "cut", "views", "seconds", "stages", "p", "best", "moving", "images", "rate", "tested_on", "classes", "log",
+    "cut", "views", "seconds", "stages", "kept", "p", "best", "moving", "images", "rate", "tested_on", "classes", "log",
 }  # fmt: skip
 
 
@@ -120,6 +120,7 @@ def story_of(**changes: Any) -> dict[str, Any]:
         "after": side | {"accuracy": 0.95, "interval": [0.86, 0.98], "val_calibrated": 0.3},
         "chosen": "fine-tuned, epoch 2",
         "best": 1,
+        "kept": 2,
         "verdict": {"kind": "healthy", "sentence": "Healthy.", "since": None},
         "recipe": {"epochs": 2},
         "trainer": "keras",
@@ -170,6 +171,10 @@ def test_what_moved_in_words() -> None:
         ),
         ({"stopped": "Enough."}, ["It ended early: Enough."]),
         ({"stopped": "Enough.", "refit": True}, ["was trained once more as long, with the photos that it was"]),
+        (
+            {"best": 0, "refit": True},
+            ["the photos that it was chosen by. Epoch 1 had 0.3500, which so few cannot tell from the last."],
+        ),
         ({"epochs": [{"val_calibrated": 0.301}, {"val_calibrated": 0.3}]}, ["validation loss 0.4000 → 0.3000"]),
         (
             {"best": -1, "chosen": "the head alone"},

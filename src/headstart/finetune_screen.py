@@ -49,9 +49,18 @@ def _add_choice(rows: Rows, answer: Mapping[str, Any]) -> None:
         return
     rows.add("kept", Text(f"{answer['chosen']}: calibrated validation loss {before:.4f} → {after:.4f}", "bold"))
     if answer["refit"]:
-        rows.add("", "It was trained once more as long, with the photos that it was chosen by.")
+        rows.add("", "It was trained once more as long, with the photos that it was chosen by." + _why_longer(answer))
     if _still_falls(answer):
         rows.add("", "It still fell in the last epoch: a recipe with more epochs may do more.")
+
+
+def _why_longer(answer: Mapping[str, Any]) -> str:
+    """Where another epoch than the last was best."""
+    best = answer["best"] + 1
+    if answer["kept"] == best:
+        return ""
+    loss = answer["epochs"][answer["best"]]["val_calibrated"]
+    return f" Epoch {best} had {loss:.4f}, which so few cannot tell from the last."
 
 
 def _still_falls(answer: Mapping[str, Any]) -> bool:

@@ -198,6 +198,7 @@ def _choose(
         chosen = f"fine-tuned, epoch {kept.epochs}"
     return found, {
         "chosen": chosen,
+        "kept": kept.epochs,
         "before": _figures(given, plan.labels[test]),
         "after": _figures(after, plan.labels[test]) | {"val_calibrated": kept.loss},
         "p": _chance(given, after, plan.labels[test]),

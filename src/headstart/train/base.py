@@ -64,7 +64,7 @@ class Judged(NamedTuple):
 
     loss: float  # mean cross-entropy in nats, without label smoothing
     error: float  # share of images that it took for another class
-    calibrated: float  # the loss at the temperature that suits these images best (Guo et al. 2017)
+    calibrated: float  # the loss at the temperature that `fit_sharpness` gives these images (Guo et al. 2017)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class Recipe:
     augmentation: str = "flips"  # what is done to photos before the network sees them
     views: int = 2  # augmented copies of a photo that are kept where the lower layers stay frozen
     clip: float = 1.0  # greatest norm of the gradient; 0 for none
-    patience: int = 0  # epochs without a better calibrated validation loss after which it stops; 0 for never
+    patience: int = 0  # epochs without a better calibrated validation loss that end it; 0 where the rate falls anyway
     averaging: str = "ema"  # which weights count: the last, a moving average, or the mean of several snapshots
     precision: str = "auto"  # of forward and backward passes
     initialisation: str = "he"  # of weights that start from nothing
