@@ -221,13 +221,14 @@ def _show(preset: str, sides: dict[str, Side], fits: list[Run]) -> None:
 def _judge(preset: str, times: float, sides: dict[str, Side], fits: list[Run]) -> tuple[dict[str, Any], list[Goal]]:
     goals: list[Goal] = []
     ratios: dict[str, dict[str, float]] = {}
-    for mine in [name for name in sides if name in (OURS, ONCE)]:
-        ours, ratios[mine] = sides[mine], {}
-        for name in [name for name in sides if name not in (OURS, ONCE)]:
-            theirs = sides[name]
+    own = {name: side for name, side in sides.items() if name in (OURS, ONCE)}
+    others = {name: side for name, side in sides.items() if name not in own}
+    for mine, ours in own.items():
+        ratios[mine] = {}
+        for name, theirs in others.items():
             pairs = list(zip(theirs.seconds, ours.seconds, fits, strict=True))
-            ratios[mine][name] = median([other / own for other, own, _ in pairs])
-            ratios[mine][f"{name}, with the fit"] = median([other / (own + fit.seconds) for other, own, fit in pairs])
+            ratios[mine][name] = median([their / our for their, our, _ in pairs])
+            ratios[mine][f"{name}, with the fit"] = median([their / (our + fit.seconds) for their, our, fit in pairs])
             note = " (extrapolated)" if theirs.extrapolated else ""
             what = preset + mine.removeprefix(OURS)
             goals.append(Goal(f"{what}, times faster than plain {name}{note}", ratios[mine][name], least=times))

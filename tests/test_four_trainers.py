@@ -19,6 +19,7 @@ from headstart.train.recipe import Recipe  # noqa: E402
 from headstart.train.trainers import get_trainer  # noqa: E402
 from trainers import (  # noqa: E402
     EVERYTHING,
+    MEASURED,
     SGD,
     STEPS,
     batches_of,
@@ -47,7 +48,6 @@ WITHOUT: dict[str, Any] = {  # each trick of `ALL` left out, or done in another 
     "batch_norm": "frozen",
     "seed": 1,
 }
-MEASURED = ("number", "train_loss", "train_error", "val_loss", "val_error", "learning_rate", "val_calibrated")
 
 
 def train(trainer: str, recipe: Recipe) -> Trained:

@@ -34,6 +34,7 @@ from headstart.train.tensorflow import TensorFlowStepper, train_tensorflow  # no
 from headstart.train.tensorflow_network import MovingNetwork  # noqa: E402
 from trainers import (  # noqa: E402
     EVERYTHING,
+    MEASURED,
     SGD,
     STEPS,
     Ending,
@@ -77,7 +78,7 @@ def test_every_part_of_the_recipe_works_in_it(whole: Trained) -> None:
     assert furthest(high.weights, low.weights) < 1e-6
     assert high.history.best == low.history.best
     for one, other in zip(high.history.epochs, low.history.epochs, strict=True):
-        for part in ("number", "train_loss", "train_error", "val_loss", "val_error", "learning_rate", "val_calibrated"):
+        for part in MEASURED:
             assert getattr(one, part) == pytest.approx(getattr(other, part), abs=1e-6)
         assert one.seconds > 0
 

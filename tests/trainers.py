@@ -58,6 +58,15 @@ EVERYTHING = replace(
     averaging="ema",
 )
 STEPS = 20  # of four epochs
+MEASURED = (
+    "number",
+    "train_loss",
+    "train_error",
+    "val_loss",
+    "val_error",
+    "learning_rate",
+    "val_calibrated",
+)  # of an epoch
 
 
 def pictures(size: int, images: int, seed: int = 0, noise: float = 60.0) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

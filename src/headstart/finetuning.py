@@ -36,10 +36,10 @@ from headstart.train.callbacks import Progress as StepProgress
 from headstart.train.cut import cut_at
 from headstart.train.recipe import Recipe, open_recipe
 from headstart.train.schedule import rates_by_layer
+from headstart.train.watch import GONE_WRONG
 from headstart.types import Accuracy
 
 REFIT = "refit"  # where its checkpoints are, in the folder of the others
-GONE_WRONG = ("overfitting", "diverging")  # verdicts after which the last epochs are not to be trusted
 
 
 def finetune(
@@ -114,9 +114,7 @@ def finetune(
         refitted = _refit(ground, begin, scene, conduct, kept.epochs, followed, progress) if again else None
     with clock("measuring"):
         found, comparison = _choose(classifier, ground, kept, refitted, progress)
-    comparison["before"]["val_calibrated"] = trained.history.start
-    story |= comparison
-    story |= {"refit": again, "cut": "" if whole else cut, "views": scene.views, "seconds": clock.seconds}
+    story |= comparison | {"refit": again, "cut": "" if whole else cut, "views": scene.views, "seconds": clock.seconds}
     if found is not classifier:
         found.record["head"]["settled"] = head_settings(classifier)
     return replace(found, record={**found.record, "finetune": story})
@@ -129,6 +127,7 @@ class _Kept:
     epochs: int  # how many; 0: the head alone was better
     weights: Mapping[str, NDArray[np.float32]]  # after as many
     loss: float  # theirs, calibrated, of the validation photos
+    start: float  # that of the head alone
 
 
 def _kept(trained: Trained, *, to_the_end: bool) -> _Kept:
@@ -139,9 +138,9 @@ def _kept(trained: Trained, *, to_the_end: bool) -> _Kept:
     """
     history, epochs = trained.history, trained.history.epochs
     if to_the_end and trained.last is not None and epochs[-1].val_calibrated < history.start:
-        return _Kept(len(epochs), trained.last, epochs[-1].val_calibrated)
+        return _Kept(len(epochs), trained.last, epochs[-1].val_calibrated, history.start)
     loss = epochs[history.best].val_calibrated if history.best >= 0 else history.start
-    return _Kept(history.best + 1, trained.weights, loss)
+    return _Kept(history.best + 1, trained.weights, loss, history.start)
 
 
 def _refit(
@@ -199,7 +198,7 @@ def _choose(
     return found, {
         "chosen": chosen,
         "kept": kept.epochs,
-        "before": _figures(given, plan.labels[test]),
+        "before": _figures(given, plan.labels[test]) | {"val_calibrated": kept.start},
         "after": _figures(after, plan.labels[test]) | {"val_calibrated": kept.loss},
         "p": _chance(given, after, plan.labels[test]),
         "images": {

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from headstart.errors import UsageError
 from headstart.train.base import Epoch
-from headstart.train.watch import standings, watch
+from headstart.train.watch import GONE_WRONG, standings, watch
 
 LOG = "training"  # name of the files, before their number
 
@@ -102,7 +102,7 @@ class Watch(Silent):
         news, self._said = verdict.kind != self._said, verdict.kind
         if news and verdict.kind not in ("healthy", "too early to say"):
             self._say(verdict.sentence)
-        return verdict.sentence if self._stop and verdict.kind in ("overfitting", "diverging") else None
+        return verdict.sentence if self._stop and verdict.kind in GONE_WRONG else None
 
 
 class Progress(Silent):

@@ -99,11 +99,12 @@ class TorchStepper(Stepping):
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def evaluate(self, batches: Iterable[Batch]) -> Judged:
         """How the weights that would be kept do, in evaluation mode."""
-        scores, labels = [np.zeros((0, self.task.classes))], [np.zeros(0, np.int64)]
+        classes = self.task.classes
+        scores, labels = [np.zeros((0, classes))], [np.zeros(0, np.int64)]
         with self._exactly(), self.network.with_weights(self.average.values):
             for number, batch in enumerate(batches):
                 check_batch(self.task, batch)
-                scores.append(np.zeros((len(batch.y), self.task.classes)))
+                scores.append(np.zeros((len(batch.y), classes)))
                 labels.append(batch.y)
                 for part in parts(len(batch.y), self.at_a_time) if number % self.ranks == self.rank else ():
                     scores[-1][part] = self.network.logits(batch.x[part]).cpu().numpy()

@@ -17,6 +17,7 @@ RISE = 0.05  # of the lowest validation loss, as a share; less is no turn
 FLOOR = 0.01  # nats, for losses that are next to nothing
 FLAT = 0.02  # of a loss, as a share: less of a change over some epochs is none
 POOR = 0.5  # of the errors that guessing makes; more, and no less to come, is underfitting
+GONE_WRONG = ("overfitting", "diverging")  # kinds after which the last epochs are not to be trusted
 KINDS = ("healthy", "overfitting", "underfitting", "diverging", "too early to say")
 
 Curve = NDArray[np.float64]
