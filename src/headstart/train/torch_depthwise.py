@@ -62,13 +62,14 @@ def _of_kernel(gradient: Tensor, x: Tensor, weight: Tensor, stride: list[int], p
     wide = weight.shape[3]
     if wide <= COLUMNS:
         return _backward(gradient, x, weight, stride, padding, (False, True))[1]
-    x, around = functional.pad(x, (padding[1], padding[1])), [padding[0], 0]
     reach = (gradient.shape[3] - 1) * stride[1]  # from the first place of a kernel to its last
     found = []
     for first in range(0, wide, COLUMNS):
         columns = weight[..., first : first + COLUMNS]
-        seen = x[..., first : first + reach + columns.shape[3]].contiguous(memory_format=torch.channels_last)
-        found.append(_backward(gradient, seen, columns, stride, around, (False, True))[1])
+        left = padding[1] - first  # what these columns alone see beside the image; below zero, what they do not see
+        right = reach + columns.shape[3] - x.shape[3] - left
+        seen = functional.pad(x, (left, right)).contiguous(memory_format=torch.channels_last)
+        found.append(_backward(gradient, seen, columns, stride, [padding[0], 0], (False, True))[1])
     return torch.cat(found, 3)
 
 

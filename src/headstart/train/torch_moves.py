@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -35,10 +37,21 @@ def build_optimiser(parameters: Mapping[str, Tensor], shares: Mapping[str, float
     fused = all(each.device.type in FUSED for each in parameters.values())  # one pass over the numbers, not a dozen
     match recipe.optimiser:
         case "adam":
-            return torch.optim.Adam(options, recipe.learning_rate, fused=fused)
+            return _plain(torch.optim.Adam)(options, recipe.learning_rate, fused=fused)
         case "adamw":
-            return torch.optim.AdamW(options, recipe.learning_rate, fused=fused)
-    return torch.optim.SGD(options, recipe.learning_rate, MOMENTUM if recipe.optimiser == "momentum" else 0.0)
+            return _plain(torch.optim.AdamW)(options, recipe.learning_rate, fused=fused)
+    momentum = MOMENTUM if recipe.optimiser == "momentum" else 0.0
+    return _plain(torch.optim.SGD)(options, recipe.learning_rate, momentum)
+
+
+@functools.cache
+def _plain(kind: Any) -> Any:
+    """An optimiser without what PyTorch wraps around its methods for `torch.compile`, which nothing here is for.
+
+    The first call of a wrapped one imports the whole compiler: 1.5 seconds.
+    """
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in ("add_param_group", "zero_grad")}
+    return type(kind.__name__, (kind,), methods | {"step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
