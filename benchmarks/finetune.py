@@ -178,26 +178,30 @@ def _race(
     wanted = FULL_EPOCHS if preset == "full" else followed.epochs
     network, model = place / "network.keras", place / "model"
     in_child(_Save(str(network)))
-    recipe = place / "recipe.json"  # a training that ended early would be no comparison
-    recipe.write_text(json.dumps({"preset": preset, "epochs": wanted, "patience": 0}), encoding="utf-8")
-    fits = [timed((*HEADSTART, "fit", str(folder), "--out", str(model), "--json")) for _ in range(options.repeats)]
-    ours = (*HEADSTART, "finetune", str(model), str(folder), "--recipe", str(recipe), "--out", str(place / "tuned"))
-    baselines, end = ROOT / "benchmarks" / "baselines", ["--epochs", str(epochs or wanted)]
-    end += ["--rate", str(followed.learning_rate), "--augmentation", followed.augmentation]
-    end += ["--full"] * (preset == "full")
-    commands = {
-        OURS: (*ours, "--json"),
-        **({ONCE: (*ours, "--no-refit", "--json")} if preset == "careful" else {}),
-        "Lightning": (sys.executable, str(baselines / "finetune_lightning.py"), str(listed), _weights(), *end),
-        "Keras": (
-            *(sys.executable, str(baselines / "finetune_keras.py"), str(listed), str(network), *end),
-            *("--jit", options.jit),
-        ),
-    }
-    sides = {name: Side(name, [], wanted) for name in commands}
-    for _ in range(options.repeats):  # in turn, so that a slow minute of the machine falls on all of them
-        for name, command in commands.items():
-            sides[name].runs.append(timed(command))
+    fits: list[Run] = []
+    sides = {name: Side(name, [], wanted) for name in (OURS, ONCE, "Lightning", "Keras")}
+    if preset != "careful":
+        del sides[ONCE]
+    for seed in range(options.repeats):  # in turn, so that a slow minute of the machine falls on all of them
+        fits.append(timed((*HEADSTART, "fit", str(folder), "--out", str(model), "--seed", str(seed), "--json")))
+        recipe = place / "recipe.json"  # a training that ended early would be no comparison
+        settings = {"preset": preset, "epochs": wanted, "patience": 0, "seed": seed}
+        recipe.write_text(json.dumps(settings), encoding="utf-8")
+        ours = (*HEADSTART, "finetune", str(model), str(folder), "--recipe", str(recipe), "--out", str(place / "tuned"))
+        end = ("--epochs", str(epochs or wanted), "--rate", str(followed.learning_rate), "--seed", str(seed))
+        end += ("--augmentation", followed.augmentation, *["--full"] * (preset == "full"))
+        baselines = ROOT / "benchmarks" / "baselines"
+        commands = {
+            OURS: (*ours, "--json"),
+            ONCE: (*ours, "--no-refit", "--json"),
+            "Lightning": (sys.executable, str(baselines / "finetune_lightning.py"), str(listed), _weights(), *end),
+            "Keras": (
+                *(sys.executable, str(baselines / "finetune_keras.py"), str(listed), str(network), *end),
+                *("--jit", options.jit),
+            ),
+        }
+        for name, side in sides.items():
+            side.runs.append(timed(commands[name]))
     _show(preset, sides, fits)
     return _judge(preset, times, sides, fits)
 

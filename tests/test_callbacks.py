@@ -209,7 +209,7 @@ def test_tensorboard_is_told_where_it_is_installed(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "find_spec", lambda name: name)
     log = TensorBoardLog(tmp_path)
     log.step(4, 9, 0.5)
-    log.epoch(history(0.25))
+    log.epoch([replace(epoch, val_calibrated=0.2) for epoch in history(0.25)])
     log.close()
     writer: Writer = log._writer
     assert writer.folder == str(tmp_path)
@@ -217,6 +217,7 @@ def test_tensorboard_is_told_where_it_is_installed(monkeypatch: pytest.MonkeyPat
         ("loss/step", 0.5, 4),
         ("loss", {"train": 1.0, "val": 0.25}, 0),
         ("error", {"train": 0.1, "val": 0.2}, 0),
+        ("loss/calibrated", 0.2, 0),
         ("learning_rate", 1e-3, 0),
         "flush",
     ]

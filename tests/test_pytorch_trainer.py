@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +128,25 @@ def test_every_part_of_a_step_is_what_it_says(optimiser: str) -> None:
     moved = {name: array for name, array in stepper.weights().items() if name in last}
     assert furthest(moved, average.weights(last)) < 2e-5
     assert furthest(moved, last) > 1e-4  # the average is not the last
+
+
+STEPS_OF_EVERY_OPTIMISER = """
+import sys
+from dataclasses import replace
+from headstart.train.recipe import OPTIMISERS
+from headstart.train.torch_steps import TorchStepper
+from trainers import SGD, a_batch, small_task
+
+for optimiser in OPTIMISERS:
+    TorchStepper(small_task(), replace(SGD, optimiser=optimiser), 2, "cpu").step(a_batch(small_task()))
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_no_optimiser_waits_for_a_compiler_that_compiles_nothing() -> None:
+    there, code = Path(__file__).parent, [sys.executable, "-c", STEPS_OF_EVERY_OPTIMISER]
+    done = subprocess.run(code, cwd=there, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize("averaging", ["none", "snapshots"])

@@ -24,6 +24,7 @@ from headstart.training_screen import (
     TrainingScreen,
     ended_early,
     epoch_line,
+    still_falls,
     training_screen,
 )
 
@@ -209,3 +210,22 @@ def test_an_early_end_says_how_to_go_on(
     with pytest.raises(EndedEarlyError) as caught, ended_early(str(tmp_path)):
         raise error
     assert (caught.value.exit_code, str(caught.value)) == (code, sentence)
+
+
+@pytest.mark.parametrize(
+    ("losses", "before", "best", "stopped", "falls"),
+    [
+        ([1.0, 0.9], math.inf, 1, "", True),
+        ([1.0, 0.99], math.inf, 1, "", False),  # by less than is told from nothing
+        ([0.9, 1.0], math.inf, 0, "", False),
+        ([1.0, 0.9], math.inf, 1, "somebody had enough", False),
+        ([0.9], 1.0, 0, "", True),
+        ([0.99], 1.0, 0, "", False),
+        ([0.9], math.inf, 0, "", True),
+    ],
+)
+def test_a_training_that_could_go_on_is_told_from_one_that_has_ended(
+    losses: list[float], before: float, best: int, stopped: str, falls: bool
+) -> None:
+    answer = {"stopped": stopped, "best": best, "epochs": [{"val_calibrated": loss} for loss in losses]}
+    assert still_falls(answer, before) == falls

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from headstart.card import difference, moved
 from headstart.terminal import Rows, accuracy_text, console, one_line, plural, quoted
-from headstart.train.watch import FLAT
+from headstart.training_screen import still_falls
 
 if TYPE_CHECKING:
     from headstart.classifier import Classifier
@@ -50,7 +50,7 @@ def _add_choice(rows: Rows, answer: Mapping[str, Any]) -> None:
     rows.add("kept", Text(f"{answer['chosen']}: calibrated validation loss {before:.4f} → {after:.4f}", "bold"))
     if answer["refit"]:
         rows.add("", "It was trained once more as long, with the photos that it was chosen by." + _why_longer(answer))
-    if _still_falls(answer):
+    if still_falls(answer, before):
         rows.add("", "It still fell in the last epoch: a recipe with more epochs may do more.")
 
 
@@ -61,10 +61,3 @@ def _why_longer(answer: Mapping[str, Any]) -> str:
         return ""
     loss = answer["epochs"][answer["best"]]["val_calibrated"]
     return f" Epoch {best} had {loss:.4f}, which so few cannot tell from the last."
-
-
-def _still_falls(answer: Mapping[str, Any]) -> bool:
-    if answer["stopped"] or answer["best"] + 1 < len(answer["epochs"]):
-        return False
-    losses = [answer["before"]["val_calibrated"], *(epoch["val_calibrated"] for epoch in answer["epochs"])]
-    return bool(losses[-1] < (1 - FLAT) * losses[-2])

@@ -167,6 +167,8 @@ def _answer(model: Classifier | RowClassifier, where: str, folder: str, seconds:
 
 def _show(record: Mapping[str, Any], answer: Mapping[str, Any], what: str) -> None:
     """How it did, what was kept, what the curves say, where it lies, how to go on."""
+    from headstart.training_screen import still_falls
+
     rows, parts, verdict, epochs = Rows(), answer["parts"], answer["verdict"], len(answer["epochs"])
     classes = f"{answer['images']} {what} in {len(answer['classes'])} classes"
     rows.add("data", Text(f"{one_line(record['data'])}: {classes}"))
@@ -184,7 +186,7 @@ def _show(record: Mapping[str, Any], answer: Mapping[str, Any], what: str) -> No
     rows.add(
         "kept", f"epoch {best + 1}" if best >= 0 else Text("the weights it began with: no epoch did better", "yellow")
     )
-    if best + 1 == epochs and not answer["stopped"]:
+    if still_falls(answer):
         rows.add("", "The loss still fell in the last epoch: a recipe with more epochs may do more.")
     rows.add("curves", Text(verdict["sentence"], "" if verdict["kind"] == "healthy" else "yellow"))
     early = f". It ended early: {answer['stopped']}" if answer["stopped"] else ""

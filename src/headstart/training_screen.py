@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -19,7 +20,7 @@ from headstart.terminal import one_line
 from headstart.train.base import Epoch
 from headstart.train.callbacks import Silent
 from headstart.train.checkpoint import Terminated, unfinished
-from headstart.train.watch import standings
+from headstart.train.watch import FLAT, standings
 
 INTERRUPTED, TERMINATED = 130, 143  # exit codes
 HEADER = (
@@ -29,6 +30,19 @@ HEADER = (
 LINES = 40  # of epochs, at most; of more, every so many
 SMOOTH = 0.9  # of the loss beside the bar, from step to step
 TRAINING = "training"  # the stage of the steps
+
+
+def still_falls(answer: Mapping[str, Any], before: float = math.inf) -> bool:
+    """Whether the last epoch was the best, and more than a little better than what it went on from.
+
+    Args:
+        answer: of a training, as its command gives it.
+        before: the calibrated validation loss that the training began with.
+    """
+    if answer["stopped"] or answer["best"] + 1 < len(answer["epochs"]):
+        return False
+    losses = [before, *(epoch["val_calibrated"] for epoch in answer["epochs"])]
+    return bool(losses[-1] < (1 - FLAT) * losses[-2])
 
 
 class EndedEarlyError(HeadstartError):

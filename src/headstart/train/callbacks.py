@@ -171,6 +171,7 @@ class TensorBoardLog(Silent):
             for kind in ("loss", "error"):
                 sides = {side: getattr(last, f"{side}_{kind}") for side in ("train", "val")}
                 self._writer.add_scalars(kind, sides, last.number)
+            self._writer.add_scalar("loss/calibrated", last.val_calibrated, last.number)
             self._writer.add_scalar("learning_rate", last.learning_rate, last.number)
             self._writer.flush()
         return None
