@@ -29,6 +29,7 @@ TEST, VALIDATION = 0.25, 0.15  # shares of the baselines' photos, the second of 
 FULL_EPOCHS = 2
 CORES = 2
 NETWORK = "efficientnet_lite0"
+NETWORK_FILE = "network.keras"
 OURS, ONCE = "headstart", "headstart, trained once"
 
 
@@ -176,34 +177,45 @@ def _race(
 
     followed = recipe_called(preset)
     wanted = FULL_EPOCHS if preset == "full" else followed.epochs
-    network, model = place / "network.keras", place / "model"
-    in_child(_Save(str(network)))
+    in_child(_Save(str(place / NETWORK_FILE)))
     fits: list[Run] = []
     sides = {name: Side(name, [], wanted) for name in (OURS, ONCE, "Lightning", "Keras")}
     if preset != "careful":
         del sides[ONCE]
     for seed in range(options.repeats):  # in turn, so that a slow minute of the machine falls on all of them
-        fits.append(timed((*HEADSTART, "fit", str(folder), "--out", str(model), "--seed", str(seed), "--json")))
-        recipe = place / "recipe.json"  # a training that ended early would be no comparison
-        settings = {"preset": preset, "epochs": wanted, "patience": 0, "seed": seed}
-        recipe.write_text(json.dumps(settings), encoding="utf-8")
-        ours = (*HEADSTART, "finetune", str(model), str(folder), "--recipe", str(recipe), "--out", str(place / "tuned"))
-        end = ("--epochs", str(epochs or wanted), "--rate", str(followed.learning_rate), "--seed", str(seed))
-        end += ("--augmentation", followed.augmentation, *["--full"] * (preset == "full"))
-        baselines = ROOT / "benchmarks" / "baselines"
-        commands = {
-            OURS: (*ours, "--json"),
-            ONCE: (*ours, "--no-refit", "--json"),
-            "Lightning": (sys.executable, str(baselines / "finetune_lightning.py"), str(listed), _weights(), *end),
-            "Keras": (
-                *(sys.executable, str(baselines / "finetune_keras.py"), str(listed), str(network), *end),
-                *("--jit", options.jit),
-            ),
-        }
+        settings = {"preset": preset, "epochs": wanted, "patience": 0, "seed": seed}  # all epochs, as the others have
+        (place / "recipe.json").write_text(json.dumps(settings), encoding="utf-8")
+        fits.append(
+            timed((*HEADSTART, "fit", str(folder), "--out", str(place / "model"), "--seed", str(seed), "--json"))
+        )
+        same = ["--epochs", str(epochs or wanted), "--rate", str(followed.learning_rate), "--seed", str(seed)]
+        same += ["--augmentation", followed.augmentation, *["--full"] * (preset == "full")]
+        commands = _commands(place, folder, listed, same, options.jit)
         for name, side in sides.items():
             side.runs.append(timed(commands[name]))
     _show(preset, sides, fits)
     return _judge(preset, times, sides, fits)
+
+
+def _commands(place: Path, folder: Path, listed: Path, same: list[str], jit: str) -> dict[str, tuple[str, ...]]:
+    """Of each side; ``same`` says to the baselines what the recipe says to ours."""
+    baselines = ROOT / "benchmarks" / "baselines"
+    ours: tuple[str, ...] = (
+        *HEADSTART,
+        "finetune",
+        str(place / "model"),
+        str(folder),
+        "--recipe",
+        str(place / "recipe.json"),
+    )
+    ours += ("--out", str(place / "tuned"), "--json")
+    network = str(place / NETWORK_FILE)
+    return {
+        OURS: ours,
+        ONCE: (*ours, "--no-refit"),
+        "Lightning": (sys.executable, str(baselines / "finetune_lightning.py"), str(listed), _weights(), *same),
+        "Keras": (sys.executable, str(baselines / "finetune_keras.py"), str(listed), network, *same, "--jit", jit),
+    }
 
 
 def _show(preset: str, sides: dict[str, Side], fits: list[Run]) -> None:
