@@ -29,7 +29,7 @@ TEST, VALIDATION = 0.25, 0.15  # shares of the baselines' photos, the second of 
 FULL_EPOCHS = 2
 CORES = 2
 NETWORK = "efficientnet_lite0"
-NETWORK_FILE = "network.keras"
+MODEL, RECIPE_FILE, NETWORK_FILE = "model", "recipe.json", "network.keras"  # where each race keeps them
 OURS, ONCE = "headstart", "headstart, trained once"
 
 
@@ -179,15 +179,12 @@ def _race(
     wanted = FULL_EPOCHS if preset == "full" else followed.epochs
     in_child(_Save(str(place / NETWORK_FILE)))
     fits: list[Run] = []
-    sides = {name: Side(name, [], wanted) for name in (OURS, ONCE, "Lightning", "Keras")}
-    if preset != "careful":
-        del sides[ONCE]
+    own = (OURS, ONCE) if preset == "careful" else (OURS,)  # `full` trains once as it comes
+    sides = {name: Side(name, [], wanted) for name in (*own, "Lightning", "Keras")}
     for seed in range(options.repeats):  # in turn, so that a slow minute of the machine falls on all of them
         settings = {"preset": preset, "epochs": wanted, "patience": 0, "seed": seed}  # all epochs, as the others have
-        (place / "recipe.json").write_text(json.dumps(settings), encoding="utf-8")
-        fits.append(
-            timed((*HEADSTART, "fit", str(folder), "--out", str(place / "model"), "--seed", str(seed), "--json"))
-        )
+        (place / RECIPE_FILE).write_text(json.dumps(settings), encoding="utf-8")
+        fits.append(timed((*HEADSTART, "fit", str(folder), "--out", str(place / MODEL), "--seed", str(seed), "--json")))
         same = ["--epochs", str(epochs or wanted), "--rate", str(followed.learning_rate), "--seed", str(seed)]
         same += ["--augmentation", followed.augmentation, *["--full"] * (preset == "full")]
         commands = _commands(place, folder, listed, same, options.jit)
@@ -200,16 +197,8 @@ def _race(
 def _commands(place: Path, folder: Path, listed: Path, same: list[str], jit: str) -> dict[str, tuple[str, ...]]:
     """Of each side; ``same`` says to the baselines what the recipe says to ours."""
     baselines = ROOT / "benchmarks" / "baselines"
-    ours: tuple[str, ...] = (
-        *HEADSTART,
-        "finetune",
-        str(place / "model"),
-        str(folder),
-        "--recipe",
-        str(place / "recipe.json"),
-    )
-    ours += ("--out", str(place / "tuned"), "--json")
-    network = str(place / NETWORK_FILE)
+    model, recipe, network = (str(place / name) for name in (MODEL, RECIPE_FILE, NETWORK_FILE))
+    ours = (*HEADSTART, "finetune", model, str(folder), "--recipe", recipe, "--out", str(place / "tuned"), "--json")
     return {
         OURS: ours,
         ONCE: (*ours, "--no-refit"),

@@ -27,7 +27,8 @@ HEAD = {"unfreeze": "head", "epochs": 3, "augmentation": "none", "views": 1, "le
 
 KEYS = {
     "before", "after", "chosen", "verdict", "accuracy", "interval", "model", "epochs", "stopped", "trainer", "recipe",
-    "cut", "views", "seconds", "stages", "kept", "p", "best", "moving", "images", "rate", "tested_on", "classes", "log",
+    "cut", "views", "seconds", "stages", "kept", "refit", "p", "best", "moving", "images", "rate", "tested_on",
+    "classes", "log",
 }  # fmt: skip
 
 
