@@ -61,7 +61,7 @@ def _images() -> np.ndarray[Any, np.dtype[np.uint8]]:
 def _network(name: str, engine: str) -> Any:
     """A catalogued network with random weights."""
     from headstart.backbones.catalogue import find_backbone
-    from headstart.engines.base import get_engine
+    from headstart.engines.registry import get_engine
 
     backbone, rng = find_backbone(name), np.random.default_rng(0)
     blueprint = backbone.blueprint()
@@ -80,7 +80,7 @@ def _start(name: str, engine: str) -> dict[str, float]:
         nonlocal start
         seconds[stage], start = time.perf_counter() - start, time.perf_counter()
 
-    import_module({"fast": "openvino", "torch": "headstart.engines.torch"}[engine])
+    import_module({"fast": "openvino", "torch": "headstart.engines.torch.network"}[engine])
     mark("imports")
     network = build()
     mark("building")

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from harness import Goal, arguments, finish, in_child, median, shared, spread
 
 if TYPE_CHECKING:
-    from headstart.train.base import Task
     from headstart.train.batches import PhotoBatches
+    from headstart.train.protocol import Task
 
 TOLERANCE = 1e-5
 ROUNDING = 5  # times the difference that rounding alone makes, where that is above the tolerance
@@ -72,8 +72,8 @@ class Training:
 
     def __call__(self) -> Outcome:
         import headstart as hs
-        from headstart.train.base import Task
         from headstart.train.batches import PhotoBatches
+        from headstart.train.protocol import Task
         from headstart.train.recipe import Recipe
         from headstart.train.schedule import rates_by_layer
         from headstart.train.trainers import get_trainer
@@ -91,7 +91,7 @@ class Training:
         batches = PhotoBatches(table, rows, spec, recipe)
         for _ in batches.epoch(0):  # decoded once, so that the clock runs for the steps alone
             pass
-        task, clock = Task(blueprint, start, rates_by_layer(blueprint, recipe), spec), Clock()
+        task, clock = Task(blueprint, start, rates_by_layer(blueprint, recipe), spec), StageTimer()
         if self.trainer in PLAIN:
             losses, weights = _plain(task, batches, case.rate, clock, reverse=self.trainer == PLAIN[1])
         else:
@@ -101,7 +101,7 @@ class Training:
         return Outcome(losses, weights, moved, clock.speed(case.batch))
 
 
-class Clock:
+class StageTimer:
     """A callback that looks at the time after every step."""
 
     def __init__(self) -> None:
@@ -120,10 +120,10 @@ class Clock:
 
 
 def _plain(
-    task: Task, batches: PhotoBatches, rate: float, clock: Clock, *, reverse: bool
+    task: Task, batches: PhotoBatches, rate: float, clock: StageTimer, *, reverse: bool
 ) -> tuple[tuple[float, ...], dict[str, NDArray[np.float32]]]:
     """Losses and last weights of an ordinary loop in PyTorch."""
-    from headstart.engines.base import torch_engine
+    from headstart.engines.registry import torch_engine
 
     to_module = torch_engine().to_module
     import torch
@@ -189,7 +189,7 @@ def _options() -> argparse.Namespace:
 
 
 def _compare(case: Case, steps: int, model: str, options: argparse.Namespace) -> dict[str, Any]:
-    from headstart.train.base import TRAINERS
+    from headstart.train.protocol import TRAINERS
 
     found: dict[str, list[Outcome]] = {name: [] for name in (*TRAINERS, *PLAIN)}
     for _ in range(options.repeats):  # in turn, so that a slow minute of the machine falls on all of them
@@ -229,7 +229,7 @@ def _start(network: str, model: str) -> tuple[Any, dict[str, NDArray[np.float32]
     """Blueprint, weights and pixels that it begins with."""
     import headstart as hs
     from headstart.backbones.families.small import small_cnn
-    from headstart.train.initialise import initial_weights
+    from headstart.train.initialisation import initial_weights
 
     if network == "small_cnn":
         blueprint = small_cnn(32, 10)

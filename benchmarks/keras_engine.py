@@ -90,7 +90,7 @@ def _features(photos: Path, weights: str, repeats: int, count: int) -> tuple[dic
     import headstart as hs
     from headstart.backbones.catalogue import load_pretrained
     from headstart.data.load import fetch
-    from headstart.engines.base import get_engine
+    from headstart.engines.registry import get_engine
 
     found = load_pretrained("mobilenet_v2", weights)
     table = hs.open_source(photos)

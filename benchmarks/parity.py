@@ -72,9 +72,10 @@ def _rows(quick: bool) -> Iterator[Row]:
 
 
 def _keras_rows() -> Iterator[Row]:
+    from test_keras_names import opened
+
     from headstart.engines.fast import FastNetwork
     from official_keras import CASES, LARGE, run
-    from test_keras_names import opened
 
     for name, case in (CASES | LARGE).items():
         with tempfile.TemporaryDirectory() as folder:
@@ -92,11 +93,12 @@ def _keras_rows() -> Iterator[Row]:
 
 def _out(quick: bool) -> Iterator[Row]:
     """Every network that another library has in the same form, with its head."""
+    from test_export_weights import deviation, images_of, lively
+
     from headstart.backbones.catalogue import BACKBONES
     from headstart.engines.fast import FastNetwork
     from headstart.export.library_forms import FORMS
     from headstart.export.weights import SUFFIX, replay, write
-    from test_export_weights import deviation, images_of, lively
 
     for library, forms in FORMS.items():
         for form in forms[-1:] if quick else forms:

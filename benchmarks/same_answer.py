@@ -124,7 +124,7 @@ def _settled(found: Pretrained, images: NDArray[np.uint8]) -> dict[str, NDArray[
     """Weights drawn at random, and batch norms that have seen ``images``, so that no layer overflows or dies."""
     import torch
 
-    from headstart.engines.base import torch_engine
+    from headstart.engines.registry import torch_engine
 
     generator = np.random.default_rng(0)
 
@@ -162,9 +162,9 @@ def _runtimes(
     found: Pretrained, images: NDArray[np.uint8], folder: Path
 ) -> Iterator[tuple[str, Callable[[NDArray[np.uint8]], NDArray[np.float32]]]]:
     """Each runtime in turn, with what asks it; one network in memory at a time."""
-    from headstart.classifier import Golden
-    from headstart.engines.base import get_engine
+    from headstart.engines.registry import get_engine
     from headstart.export.package import Package
+    from headstart.model.classifier import Golden
 
     def engine(name: str, precision: str = "fp32") -> Any:
         return get_engine(name, found.blueprint, found.weights, found.spec, precision).forward

@@ -15,20 +15,20 @@ from headstart.backbones.blueprint import LOGITS, Blueprint
 from headstart.backbones.builder import Builder
 from headstart.backbones.catalogue import DEFAULT, find_backbone, load_pretrained
 from headstart.backbones.families.small import mlp, small_cnn
+from headstart.core.types import ImageDataset, ImageSpec, Sample
 from headstart.data.augment import augment
-from headstart.data.named import NAMED
+from headstart.data.named_sets import NAMED
 from headstart.data.sources import open_source
-from headstart.engines.base import torch_engine
 from headstart.engines.fast import FastNetwork
+from headstart.engines.registry import torch_engine
 from headstart.learn.heads import fit_head
-from headstart.train.base import Batches, History, Task, Trained
 from headstart.train.batches import ArrayBatches, PhotoBatches
-from headstart.train.finder import find_learning_rate
-from headstart.train.initialise import STD, initial_weights
+from headstart.train.initialisation import STD, initial_weights
+from headstart.train.learning_rate_finder import find_learning_rate
+from headstart.train.overfitting_watch import watch
+from headstart.train.protocol import Batches, History, Task, Trained
 from headstart.train.recipe import Recipe
 from headstart.train.schedule import rates_by_layer
-from headstart.train.watch import watch
-from headstart.types import ImageSpec, Sample, Table
 
 PARTS = ("train", "val", "test")
 SPLIT, WRONG = 0, 1  # what is drawn
@@ -98,8 +98,8 @@ def train(setting: Setting, seed: int) -> Outcome:
     torch_engine()  # first, which imports PyTorch in the order that does no harm
     import torch
 
-    from headstart.train.pytorch import train_pytorch
-    from headstart.train.torch_steps import TorchStepper
+    from headstart.train.torch.plain_loop import train_pytorch
+    from headstart.train.torch.stepper import TorchStepper
 
     torch.set_num_threads(1)
     recipe = replace(setting.recipe, seed=seed)
@@ -140,7 +140,7 @@ def _verdict(history: History, images: int, classes: int) -> str:
 def proposed_rate(setting: Setting, seed: int) -> float | None:
     """What the learning-rate finder says."""
     torch_engine()
-    from headstart.train.torch_steps import TorchStepper
+    from headstart.train.torch.stepper import TorchStepper
 
     task, table, rows = _prepared(setting, seed)
     batches = _batches(setting, setting.recipe, table, rows)
@@ -148,7 +148,7 @@ def proposed_rate(setting: Setting, seed: int) -> float | None:
     return find_learning_rate(stepper, batches).suggestion
 
 
-def _prepared(setting: Setting, seed: int) -> tuple[Task, Table, list[int]]:
+def _prepared(setting: Setting, seed: int) -> tuple[Task, ImageDataset, list[int]]:
     """The task, and the photos to train on."""
     table, parts = _photos(setting.lab, setting.quick)
     rows = _first_of_each(table, parts["train"], setting.each)
@@ -168,7 +168,7 @@ def _prepared(setting: Setting, seed: int) -> tuple[Task, Table, list[int]]:
     return Task(blueprint, weights, rates_by_layer(blueprint, setting.recipe), spec), table, rows
 
 
-def _batches(setting: Setting, recipe: Recipe, table: Table, rows: Sequence[int]) -> Batches:
+def _batches(setting: Setting, recipe: Recipe, table: ImageDataset, rows: Sequence[int]) -> Batches:
     spec = LABS[setting.lab].spec
     fresh = PhotoBatches(table, rows, spec, recipe)
     if not setting.cached:
@@ -190,7 +190,7 @@ def _measured(setting: Setting) -> dict[str, PhotoBatches]:
 
 
 @cache
-def _photos(lab: str, quick: bool) -> tuple[Table, dict[str, list[int]]]:
+def _photos(lab: str, quick: bool) -> tuple[ImageDataset, dict[str, list[int]]]:
     """The table of a lab's photos in memory, and which of them are for what: the same in every training."""
     data, each = LABS[lab].data, QUICK if quick else LABS[lab].each
     source = open_source(data if data in NAMED else shared("data", data))
@@ -205,24 +205,24 @@ def _photos(lab: str, quick: bool) -> tuple[Table, dict[str, list[int]]]:
                 parts[part].append(len(chosen))
                 chosen.append(row)
     raw = [source.read(row) for row in chosen]
-    return Table(lab, [source.samples[row] for row in chosen], raw.__getitem__), parts
+    return ImageDataset(lab, [source.samples[row] for row in chosen], raw.__getitem__), parts
 
 
-def _first_of_each(table: Table, rows: Sequence[int], each: int) -> list[int]:
+def _first_of_each(table: ImageDataset, rows: Sequence[int], each: int) -> list[int]:
     """So many rows of each class."""
     labels = np.array([table.samples[row].label for row in rows])
     places = [np.flatnonzero(labels == name)[: each or None] for name in table.classes]
     return [rows[place] for place in np.concatenate(places).tolist()]
 
 
-def _mislabelled(table: Table, rows: Sequence[int], share: float) -> Table:
+def _mislabelled(table: ImageDataset, rows: Sequence[int], share: float) -> ImageDataset:
     """Some of the rows get the label of another class."""
     rng = np.random.default_rng(WRONG)
     samples = list(table.samples)
     for row in rng.permutation(rows)[: round(share * len(rows))].tolist():
         others = [name for name in table.classes if name != samples[row].label]
         samples[row] = Sample(samples[row].name, str(rng.choice(others)))
-    return Table(table.root, samples, table.read)
+    return ImageDataset(table.root, samples, table.read)
 
 
 def _network(lab: str, kind: str, classes: int) -> Blueprint:
@@ -243,7 +243,7 @@ def _without_norms(classes: int) -> Blueprint:
 
 
 def _with_closed_head(
-    spec: ImageSpec, table: Table, rows: Sequence[int]
+    spec: ImageSpec, table: ImageDataset, rows: Sequence[int]
 ) -> tuple[Blueprint, dict[str, NDArray[np.float32]]]:
     """The pretrained trunk with the head that a fit gives it: where fine-tuning begins."""
     trunk = load_pretrained(DEFAULT, pixels=spec.size, head=False)

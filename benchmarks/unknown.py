@@ -19,7 +19,7 @@ from headstart.engines.fast import FastNetwork
 from headstart.learn.calibrate import softmax
 from headstart.learn.features import extract
 from headstart.learn.heads import fit_head
-from headstart.learn.paths import Design
+from headstart.learn.regularisation_path import Design
 from headstart.learn.unknown import fit_unknown
 
 ROOT = Path(__file__).resolve().parents[1]

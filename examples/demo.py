@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import headstart as hs
+from headstart.cli.progress import progress
 from headstart.data.load import content_key
-from headstart.screens import progress
 
 PUBLISHED = (("SVM on hand-made features", 0.824), ("VGG-19, fine-tuned", 0.884))
 
@@ -22,13 +22,15 @@ def main() -> None:
     with progress() as report:
         model = hs.fit(cells, progress=report)
     seconds = time.perf_counter() - start
-    accuracy = model.record["result"]["accuracy"]
-    print(f"\n{'accuracy':<30}{accuracy['value']:.3f}  (95 % interval {accuracy['low']:.3f} to {accuracy['high']:.3f},")
-    print(f"{'':<30}       on {accuracy['images']} cells that were not fitted on; {seconds:.0f} s in all)")
+    if model.record.result is None:
+        raise SystemExit("No cell was held out, so nothing was measured.")
+    accuracy = model.record.result.accuracy
+    print(f"\n{'accuracy':<30}{accuracy.value:.3f}  (95 % interval {accuracy.low:.3f} to {accuracy.high:.3f},")
+    print(f"{'':<30}       on the {accuracy.images} cells of the test set; {seconds:.0f} s in all)")
     for name, value in PUBLISHED:
         print(f"{name:<30}{value:.3f}  (Deitsch et al. 2019, on another split: for orientation)")
 
-    print("\nSix cells that it was not fitted on:")
+    print("\nSix cells of the test set:")
     held_out = [row for row in range(len(cells)) if content_key(cells.read(row)) not in model.fitted_on]
     rows = held_out[:: len(held_out) // 6][:6]
     for row, seen in zip(rows, model.predictions(cells.part(rows)), strict=True):

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import headstart as hs
-from headstart.classifier import Golden
 from headstart.data.load import decode
 from headstart.engines.fast import FastNetwork
 from headstart.export.package import Package
+from headstart.model.classifier import Golden
 from referee import EVERY_OP, SPEC, photos, slow_forward, weights_for
 
 BATCHES = (1, 3, 17)

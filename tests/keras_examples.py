@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from headstart.engines.base import keras_engine
-from headstart.types import ImageSpec
+from headstart.core.types import ImageSpec
+from headstart.engines.registry import keras_engine
 from referee import photos as some_photos
 
 keras_engine()
@@ -16,8 +16,8 @@ keras_engine()
 import keras  # noqa: E402
 from keras import layers  # noqa: E402
 
-from headstart.engines.keras import KerasNetwork  # noqa: E402
-from headstart.engines.keras_models import wrap  # noqa: E402
+from headstart.engines.keras.models import wrap  # noqa: E402
+from headstart.engines.keras.network import KerasNetwork  # noqa: E402
 
 SIZE, KINDS = 32, ("functional", "sequential", "subclassed", "nested", "tokens")
 SPEC = ImageSpec(SIZE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

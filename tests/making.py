@@ -50,6 +50,14 @@ def folder(root: Path, count: int = 8, kinds: Sequence[str] = SHAPES, start: int
     return root
 
 
+def record_of(model: Any) -> dict[str, Any]:
+    """What a model's folder keeps of how it was made, as JSON has it."""
+    from headstart.model.records import to_json
+
+    values: dict[str, Any] = json.loads(json.dumps(to_json(model.record)))
+    return values
+
+
 @dataclass
 class Answer:
     """What a command left behind."""
@@ -71,7 +79,7 @@ class Shell:
         self._monkeypatch, self._capsys = monkeypatch, capsys
 
     def __call__(self, *arguments: object) -> Answer:
-        from headstart.cli import main
+        from headstart.cli.app import main
 
         self._monkeypatch.setattr("sys.argv", ["headstart", *map(str, arguments)])
         self._capsys.readouterr()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.ops import SQRT_EPSILON, Node
-from headstart.types import ImageSpec
+from headstart.core.types import ImageSpec
 
 Array = NDArray[Any]
 Weights = dict[str, NDArray[np.float32]]

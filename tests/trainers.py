@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.families.inverted import mobilenet_v2
 from headstart.backbones.families.small import mlp, small_cnn
-from headstart.engines.torch import to_module
-from headstart.train.base import Batch, Epoch, History, Task
+from headstart.core.types import ImageSpec
+from headstart.engines.torch.network import to_module
 from headstart.train.batches import ArrayBatches
 from headstart.train.callbacks import Silent
-from headstart.train.initialise import initial_weights
-from headstart.train.pytorch import train_pytorch
+from headstart.train.initialisation import initial_weights
+from headstart.train.protocol import Batch, Epoch, History, Task
 from headstart.train.recipe import Recipe
 from headstart.train.schedule import rates_by_layer
-from headstart.types import ImageSpec
+from headstart.train.torch.plain_loop import train_pytorch
 
 CLASSES = 4
 # so plain that frameworks have no choice in anything

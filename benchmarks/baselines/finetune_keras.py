@@ -19,7 +19,7 @@ SIZE, BATCH = (224, 224), 32
 MOVING = ("blocks.5", "blocks.6", "conv_head", "bn2")
 
 
-class Clock(keras.callbacks.Callback):  # type: ignore[misc]
+class StageTimer(keras.callbacks.Callback):  # type: ignore[misc]
     """Seconds of every epoch, its validation included."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ def main() -> None:
             dataset = dataset.batch(BATCH)
         return dataset.prefetch(tf.data.AUTOTUNE)
 
-    model, clock = build(options.network, len(listed["classes"]), options.full), Clock()
+    model, clock = build(options.network, len(listed["classes"]), options.full), StageTimer()
     model.compile(
         keras.optimizers.AdamW(options.rate),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

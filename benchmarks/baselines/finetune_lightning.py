@@ -91,7 +91,7 @@ class FineTuning(pl.LightningModule):  # type: ignore[misc]
         return torch.optim.AdamW([each for each in self.parameters() if each.requires_grad], self.rate)
 
 
-class Clock(pl.Callback):  # type: ignore[misc]
+class StageTimer(pl.Callback):  # type: ignore[misc]
     """Seconds of every epoch, its validation included."""
 
     def __init__(self) -> None:
@@ -131,7 +131,7 @@ def main() -> None:
         )
         for part in ("train", "val", "test")
     }
-    model, clock = FineTuning(options.weights, len(photos["classes"]), options.rate, options.full), Clock()
+    model, clock = FineTuning(options.weights, len(photos["classes"]), options.rate, options.full), StageTimer()
     with tempfile.TemporaryDirectory() as folder:
         best = pl.callbacks.ModelCheckpoint(folder, monitor="val_loss")
         trainer = pl.Trainer(max_epochs=options.epochs, callbacks=[best, clock], default_root_dir=folder)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headstart.backbones.ops import Node, Shape, check_node, shape_of
-from headstart.errors import UsageError, did_you_mean
+from headstart.core.errors import UsageError, did_you_mean
 
 INPUT, POOLED, FEATURES, LOGITS = "input", "pooled", "features", "logits"
 

@@ -21,8 +21,8 @@ from headstart.backbones.families.vgg import vgg
 from headstart.backbones.imagenet import class_names
 from headstart.backbones.names import rename
 from headstart.backbones.weights import WeightsRecord, hash_of, match, read_weights
-from headstart.errors import UsageError, did_you_mean
-from headstart.types import ImageSpec
+from headstart.core.errors import UsageError, did_you_mean
+from headstart.core.types import ImageSpec
 
 DEFAULT = "efficientnet_lite0"
 SMALLEST, LARGEST = 32, 1024  # pixels that an image may be scaled to

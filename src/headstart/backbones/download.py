@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from headstart.backbones.weights import WeightsRecord, find_package_file, hash_of, installed_file
-from headstart.errors import CheckError, UsageError
-from headstart.home import cache_dir
+from headstart.core.cache_folder import cache_dir
+from headstart.core.errors import CheckError, UsageError
 
 if TYPE_CHECKING:
     from headstart.backbones.fetch import Progress

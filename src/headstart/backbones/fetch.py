@@ -15,7 +15,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from headstart.errors import UsageError
+from headstart.core.errors import UsageError
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all (0: unknown)
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import hdf5_places
-from headstart.errors import MissingExtraError, UsageError
+from headstart.core.errors import MissingExtraError, UsageError
 
 SIGNATURE, ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 PATIENCE = 60  # seconds for finding out where the values lie; a fraction of one is usual

@@ -12,7 +12,7 @@ from headstart.backbones.blueprint import LOGITS
 from headstart.backbones.keras_names import blocks_of, from_keras, to_keras
 from headstart.backbones.ops import Shape
 from headstart.backbones.weights import Weights
-from headstart.errors import UsageError, did_you_mean
+from headstart.core.errors import UsageError, did_you_mean
 
 PARTS = {"running_mean": "mean", "running_var": "var"}  # PyTorch's name of a weight within its layer -> a blueprint's
 KERAS = "keras"  # whose arrays lie otherwise too; its keys are "layer/variable"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from headstart.errors import UsageError, did_you_mean
+from headstart.core.errors import UsageError, did_you_mean
 
 Shape = tuple[int, ...]
 Padding = tuple[int, int, int, int]  # top, bottom, left, right

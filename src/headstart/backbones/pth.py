@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import UsageError
+from headstart.core.errors import UsageError
 
 KINDS = {  # storage type -> how its values lie in the file
     "FloatStorage": "<f4",
@@ -36,8 +36,7 @@ ALLOWED = STORAGES | {ORDERED_DICT, REBUILD}
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # where training scripts put the state dict in a checkpoint
 
 # What a file may make us hold: a step of a pickle makes one small object, values cost no more than the file has.
-MAX_STEPS = 500_000  # a tensor takes about 25
-MAX_STRUCTURE = 8 << 20  # bytes of pickle; a thousand tensors take about 0.2 MB
+MAX_STEPS, MAX_STRUCTURE = 500_000, 8 << 20  # a tensor takes about 25 steps, and 0.2 kB of pickle
 MAX_REPEATED = 64 << 20  # bytes beyond the file's own size, for tensors that repeat their values
 
 WIDTHS = {  # opcode -> bytes of its argument or of its length; for tuples, how many items

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from headstart.backbones.hdf5 import read_h5
 from headstart.backbones.ops import Shape
 from headstart.backbones.pth import read_pth
-from headstart.errors import CheckError, UsageError
+from headstart.core.errors import CheckError, UsageError
 
 Weights = dict[str, NDArray[Any]]
 

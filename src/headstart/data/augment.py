@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from headstart.errors import UsageError, did_you_mean
+from headstart.core.errors import UsageError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.split import shuffled
-from headstart.errors import DataError, UsageError
+from headstart.core.errors import DataError, UsageError
+from headstart.data.hold_out import shuffled
 
 
 def folds_of(
@@ -21,7 +21,7 @@ def folds_of(
 ) -> NDArray[np.int_]:
     """The fold of each, (N,), from 0: as many of every class in each as can be, whole groups in one.
 
-    The order is that of `split.hold_out`.
+    The order is that of `hold_out`.
 
     Raises:
         UsageError: fewer than two folds.

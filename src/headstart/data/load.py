@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
-from headstart.errors import DataError, UnreadableImageError
-from headstart.types import ImageSpec, Table
+from headstart.core.errors import DataError, UnreadableImageError
+from headstart.core.types import ImageDataset, ImageSpec
 
 # Named, so that a decoder that starts a program (EPS) or has a poor record is never reached.
 _PLUGINS = (TiffImagePlugin, WebPImagePlugin)  # the two that Pillow does not load by itself, without the other forty
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 KEY = 16  # bytes that stand for the content of an image
-THUMB = 16  # side of the grey thumbnail that near-duplicates are compared by
+THUMBNAIL = 16  # side of the grey thumbnail that near-duplicates are compared by
 AHEAD = 12  # chunks decoded ahead of the network; with CHUNK it bounds the memory whatever the number of images
 CHUNK = 8
 
@@ -64,8 +64,9 @@ class Decoded:
     index: int
     key: bytes  # 16 bytes that stand for the content
     pixels: NDArray[np.uint8] | None  # (size, size, 3)
-    thumb: NDArray[np.uint8] | None  # (THUMB, THUMB), grey
+    thumbnail: NDArray[np.uint8] | None  # (THUMBNAIL, THUMBNAIL), grey
     error: UnreadableImageError | None = None
+    format: str = ""  # of FORMATS, as the file itself says; "" for pixels
 
 
 def content_key(raw: Raw) -> bytes:
@@ -123,20 +124,21 @@ def decode(raw: Raw, spec: ImageSpec) -> NDArray[np.uint8]:
     return np.asarray(_square(raw, spec))
 
 
-def decode_with_thumb(raw: Raw, spec: ImageSpec) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """As `decode`, and the grey thumbnail (THUMB, THUMB) of the same square."""
+def decode_with_thumbnail(raw: Raw, spec: ImageSpec) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """As `decode`, and the grey thumbnail (THUMBNAIL, THUMBNAIL) of the same square."""
     square = _square(raw, spec)
-    return np.asarray(square), np.asarray(square.convert("L").resize((THUMB, THUMB), Image.Resampling.BOX))
+    return np.asarray(square), np.asarray(square.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
 
 
-def fetch(table: Table, index: int, spec: ImageSpec, known: Container[bytes] = ()) -> Decoded:
+def fetch(dataset: ImageDataset, index: int, spec: ImageSpec, known: Container[bytes] = ()) -> Decoded:
     """Read and decode one image of a table, unless its key is ``known``. A bad one has an ``error``."""
     try:
-        raw = table.read(index)
+        raw = dataset.read(index)
         key = content_key(raw)
         if key in known:
             return Decoded(index, key, None, None)
-        return Decoded(index, key, *decode_with_thumb(raw, spec))
+        kind = sniff(raw[:16]) if isinstance(raw, bytes) else ""
+        return Decoded(index, key, *decode_with_thumbnail(raw, spec), format=kind)
     except UnreadableImageError as error:
         return Decoded(index, b"", None, None, error)
     except OSError as error:
@@ -144,10 +146,10 @@ def fetch(table: Table, index: int, spec: ImageSpec, known: Container[bytes] = (
         return Decoded(index, b"", None, None, UnreadableImageError(kind, str(error)))
 
 
-def gone(table: Table, index: int, error: Exception | None) -> DataError:
+def gone(dataset: ImageDataset, index: int, error: Exception | None) -> DataError:
     """What to raise of an image that could be read when the work began."""
     return DataError(
-        f"'{table.samples[index].name}' could be read before, and now cannot: {error}. "
+        f"'{dataset.samples[index].name}' could be read before, and now cannot: {error}. "
         "Bring it back, or leave it out and start again."
     )
 
@@ -183,7 +185,7 @@ def _square(raw: Raw, spec: ImageSpec) -> Image.Image:
         if need < 1:  # JPEG decodes at 1/2, 1/4 or 1/8 for a fraction of the time; never below what is needed
             image.draft(None, (round(width * need), round(height * need)))
         image.load()
-        turn = turn_of(image)  # asked after loading, which turns a TIFF by itself
+        turn = _turn_of(image)  # asked after loading, which turns a TIFF by itself
         image = to_rgb(image)
         square = image.resize((spec.size, spec.size), _RESAMPLE[spec.resample], box=_centre(image.size, spec.crop))
         return square.transpose(turn) if turn is not None else square  # a centred square turns into itself
@@ -193,7 +195,7 @@ def _square(raw: Raw, spec: ImageSpec) -> Image.Image:
         raise why_unreadable(error) from error
 
 
-def turn_of(image: Image.Image) -> Image.Transpose | None:
+def _turn_of(image: Image.Image) -> Image.Transpose | None:
     try:
         return _TURN.get(image.getexif().get(0x0112, 1)) if image.format else None
     except Exception:  # a damaged EXIF block says nothing about the photo itself

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
+from headstart.core.errors import DataError, MissingExtraError, UnreadableImageError
+from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.load import AHEAD, CHUNK
 from headstart.data.tables import (
     IMAGE_COLUMN,
@@ -24,8 +26,6 @@ from headstart.data.tables import (
     settle_splits,
     split_of,
 )
-from headstart.errors import DataError, MissingExtraError, UnreadableImageError
-from headstart.types import Problem, Sample, Table
 
 _BATCH_BYTES = 8 << 20  # decoded at once
 _KEEP_BYTES = 64 << 20  # kept of what was decoded, and at least:
@@ -42,9 +42,9 @@ class _Group:
     batch: int  # rows decoded at once
 
 
-def parquet_table(
+def parquet_dataset(
     root: str, files: Sequence[str], *, image_column: str = IMAGE_COLUMN, label_column: str | None = None
-) -> Table:
+) -> ImageDataset:
     """The rows of Parquet files; a file called train…, validation… or test… gives its rows that split.
 
     Images are ``struct{bytes, path}`` or binary; labels are strings or integers, with class names where the schema's
@@ -88,7 +88,7 @@ def parquet_table(
             raise DataError(f"{path!r} cannot be read as Parquet: {error}") from error
 
     images = _Images(groups, columns)
-    return Table(root, settle_splits(samples), lambda index: images.read(rows[index]), tuple(problems))
+    return ImageDataset(root, settle_splits(samples), lambda index: images.read(rows[index]), tuple(problems))
 
 
 def _image_column(schema: Any, wanted: str, path: str) -> str:

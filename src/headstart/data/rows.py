@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.errors import DataError, MissingExtraError, UsageError, did_you_mean
 from headstart.data.tables import IMAGE_COLUMNS, LABEL_COLUMNS, csv_rows, printable
-from headstart.errors import DataError, MissingExtraError, UsageError, did_you_mean
 
 LABELS = (*LABEL_COLUMNS, "species")
 MISSING = frozenset({"", "?", "-", "na", "n/a", "nan", "null", "none"})  # how tables write that a value is not there

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.errors import DataError, UsageError
+from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.load import SUFFIXES, sniff
-from headstart.data.named import NAMED
-from headstart.data.parquet import parquet_table
+from headstart.data.named_sets import NAMED
+from headstart.data.parquet import parquet_dataset
 from headstart.data.tables import (
     IMAGE_COLUMN,
     LEFT_OUT,
@@ -22,15 +24,13 @@ from headstart.data.tables import (
     SPLIT_NAMES,
     Found,
     csv_files,
-    file_table,
+    file_dataset,
+    idx_dataset,
     idx_pairs,
-    idx_table,
     is_idx,
     printable,
-    unsorted_table,
+    unsorted_dataset,
 )
-from headstart.errors import DataError, UsageError
-from headstart.types import Problem, Sample, Table
 
 # Photos that no decoder here reads. Anything else that is no image (Thumbs.db, notes.txt) is passed over in silence.
 FOREIGN = frozenset(
@@ -46,7 +46,7 @@ _LAYOUT = (
 PathLike = str | os.PathLike[str]
 
 
-def open_source(data: PathLike, *, image_column: str = IMAGE_COLUMN, label_column: str | None = None) -> Table:
+def open_source(data: PathLike, *, image_column: str = IMAGE_COLUMN, label_column: str | None = None) -> ImageDataset:
     """One table of samples out of a folder, a CSV, Parquet or IDX file, or the name of a known set.
 
     The columns are for CSV and Parquet; the usual names are found without them.
@@ -69,10 +69,10 @@ def open_source(data: PathLike, *, image_column: str = IMAGE_COLUMN, label_colum
     if suffix in (".csv", ".tsv"):
         return _csv(folder, [(root, "")], image_column, label_column)
     if suffix in (".parquet", ".pq"):
-        return parquet_table(root, [root], image_column=image_column, label_column=label_column)
+        return parquet_dataset(root, [root], image_column=image_column, label_column=label_column)
     if stem := is_idx(name):
         beside = [entry.name for entry in _entries(folder or os.curdir) if is_idx(entry.name) == stem]
-        return idx_table(root, idx_pairs(folder, beside))
+        return idx_dataset(root, idx_pairs(folder, beside))
     what = "a single image" if suffix in SUFFIXES else "a file"
     todo = (
         "Unpack it first, and give the folder" if suffix in (".zip", ".gz", ".tar", ".tgz", ".7z", ".rar") else _LAYOUT
@@ -80,7 +80,7 @@ def open_source(data: PathLike, *, image_column: str = IMAGE_COLUMN, label_colum
     raise UsageError(f"{root!r} is {what}, not a folder of images nor a CSV, Parquet or IDX file. {todo}.")
 
 
-def from_pairs(paths: Sequence[PathLike], labels: Sequence[object] | NDArray[Any]) -> Table:
+def from_pairs(paths: Sequence[PathLike], labels: Sequence[object] | NDArray[Any]) -> ImageDataset:
     """Image files and their labels, one for one and in this order.
 
     Raises:
@@ -91,12 +91,12 @@ def from_pairs(paths: Sequence[PathLike], labels: Sequence[object] | NDArray[Any
     names = [os.fspath(path) for path in paths]
     words = _words(labels, len(names), "paths")
     found = [(Sample(printable(name), label), name) for name, label in zip(names, words, strict=True)]
-    return unsorted_table("", found)
+    return unsorted_dataset("", found)
 
 
 def from_arrays(
     images: NDArray[Any] | Sequence[NDArray[Any]], labels: Sequence[object] | NDArray[Any] | None = None
-) -> Table:
+) -> ImageDataset:
     """Images in memory, NHWC, NHW, or a list of HWC or HW: uint8, uint16, or floats in [0, 1].
 
     Without labels, as `unlabelled`: to predict on.
@@ -117,10 +117,10 @@ def from_arrays(
             return np.asarray(image.astype(np.uint8) * 255)
         return image if image.dtype in (np.uint8, np.uint16) else image.astype(np.uint8)
 
-    return Table("", [Sample(f"images[{index}]", label) for index, label in enumerate(words)], read)
+    return ImageDataset("", [Sample(f"images[{index}]", label) for index, label in enumerate(words)], read)
 
 
-def unlabelled(paths: Sequence[PathLike] | PathLike) -> Table:
+def unlabelled(paths: Sequence[PathLike] | PathLike) -> ImageDataset:
     """Image files, and all images in folders and their subfolders, to predict on: in this order, folders sorted.
 
     Raises:
@@ -142,26 +142,26 @@ def unlabelled(paths: Sequence[PathLike] | PathLike) -> Table:
             raise UsageError(f"No such file or folder: {path!r}.")
     if not found:
         raise UsageError("No images given. Expected paths of image files or of folders with images.")
-    return unsorted_table("", found, problems)
+    return unsorted_dataset("", found, problems)
 
 
-def _folder(root: str, image_column: str, label_column: str | None) -> Table:
+def _folder(root: str, image_column: str, label_column: str | None) -> ImageDataset:
     names = {entry.name for entry in _entries(root)}
     if METADATA in names:
         return _csv(root, [(os.path.join(root, METADATA), "")], image_column, label_column)
     if idx := [name for name in names if is_idx(name)]:
-        return idx_table(root, idx_pairs(root, idx))
+        return idx_dataset(root, idx_pairs(root, idx))
     for folder in (root, os.path.join(root, "data")):  # the Hub keeps them in data/
         if os.path.isdir(folder) and (files := sorted(e.name for e in _entries(folder) if e.name.endswith(".parquet"))):
             paths = [os.path.join(folder, name) for name in files]
-            return parquet_table(root, paths, image_column=image_column, label_column=label_column)
+            return parquet_dataset(root, paths, image_column=image_column, label_column=label_column)
     parts = {name: os.path.join(root, name, METADATA) for name in sorted(names) if name.lower() in SPLIT_NAMES}
     if tables := [(path, SPLIT_NAMES[name.lower()]) for name, path in parts.items() if os.path.isfile(path)]:
         return _csv(root, tables, image_column, label_column)
     return _class_folders(root)
 
 
-def _csv(root: str, files: Iterable[tuple[str, str]], image_column: str, label_column: str | None) -> Table:
+def _csv(root: str, files: Iterable[tuple[str, str]], image_column: str, label_column: str | None) -> ImageDataset:
     found: list[Found] = []
     problems: list[Problem] = []
     for file, split in files:
@@ -171,10 +171,10 @@ def _csv(root: str, files: Iterable[tuple[str, str]], image_column: str, label_c
     if not found:
         first = f" First of {len(problems)} problems: {problems[0].detail}." if problems else ""
         raise DataError(f"{root!r}: its table names no labelled image that is there.{first}")
-    return file_table(root, found, problems)
+    return file_dataset(root, found, problems)
 
 
-def _class_folders(root: str) -> Table:
+def _class_folders(root: str) -> ImageDataset:
     problems: list[Problem] = []
     names = _scan(root, problems)
     tops = {name.split("/", 1)[0] for name in names if "/" in name}
@@ -202,7 +202,7 @@ def _class_folders(root: str) -> Table:
         Problem(printable(top), NO_LABEL, f"{count} images lie beside {where}: {', '.join(sorted(splits))}")
         for top, count in sorted(beside.items())
     ]
-    return file_table(root, found, problems)
+    return file_dataset(root, found, problems)
 
 
 def _nothing_labelled(root: str, loose: Sequence[str], problems: Sequence[Problem]) -> str:

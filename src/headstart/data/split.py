@@ -1,66 +1,194 @@
-"""Which images are fitted on and which are held out: seeded, stratified, and whole groups on one side."""
+"""Training set and test set: what becomes of every image, with no near copy on both sides."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-FEWEST = 2  # images of a class that the fit needs; a class gives up none below that
+from headstart.core.errors import DataError, UsageError
+from headstart.core.types import ImageDataset, Problem, Sample
+from headstart.data.fingerprints import Fingerprints
+from headstart.data.hold_out import FEWEST, hold_out
+from headstart.data.near_copies import join_groups
+
+HOLDOUT, LARGEST_HOLDOUT = 0.2, 0.9
+VALIDATION = 0.15  # share of what is fitted on that a training is steered by
 
 
-def hold_out(
-    labels: Sequence[int] | NDArray[np.int_],
+def check_holdout(holdout: float, seed: int) -> None:
+    """What can be known to be wrong before any image is looked at."""
+    if not 0 <= holdout <= LARGEST_HOLDOUT:
+        raise UsageError(f"--holdout: expected a share from 0 to {LARGEST_HOLDOUT}. Received: {holdout}.")
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"--seed: expected a whole number from 0. Received: {seed}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitRecord:
+    """What became of the images, as a model keeps it."""
+
+    images: int
+    train: int
+    test: int
+    test_part: str = "held out"  # or the part of the data: "test", "val"; or "cross-validation"
+    per_class: dict[str, int] = field(default_factory=dict)  # of the training set
+    left_out: tuple[Problem, ...] = ()
+    near_duplicates: int = 0  # images that have a near copy
+
+
+@dataclass
+class Split:
+    """What becomes of every image: fitted on, held out, or left out."""
+
+    classes: tuple[str, ...]
+    labels: NDArray[np.int_]  # (N,), of the classes that are left; -1 elsewhere
+    train: NDArray[np.bool_]
+    test: NDArray[np.bool_]
+    groups: NDArray[np.int_]  # near-duplicates, and groups that the data names
+    own_test: str  # the part that the data brings to be measured on, or ""
+    left_out: list[Problem]
+
+    def record(self) -> SplitRecord:
+        """What a model keeps of it."""
+        return SplitRecord(
+            images=len(self.labels),
+            train=int(self.train.sum()),
+            test=int(self.test.sum()),
+            test_part=self.own_test or "held out",
+            per_class={name: int((self.labels[self.train] == k).sum()) for k, name in enumerate(self.classes)},
+            left_out=tuple(self.left_out),
+            near_duplicates=int((np.bincount(self.groups)[self.groups] > 1).sum()),
+        )
+
+    def check(self, dataset: ImageDataset, seen: Fingerprints) -> None:
+        """Refuse what was seen later if it lacks an image that the split counts on.
+
+        Raises:
+            DataError: an image could be read when the split was made, and now could not.
+        """
+        lost = np.flatnonzero((self.train | self.test) & ~seen.usable)
+        if len(lost):
+            name = dataset.samples[lost[0]].name
+            raise DataError(f"'{name}' could be read at first and then could not. Were the photos changed? Try again.")
+
+
+def make_split(
+    dataset: ImageDataset, seen: Fingerprints, holdout: float, seed: int, pinned: NDArray[np.bool_] | None = None
+) -> Split:
+    """Decide what becomes of every image.
+
+    Args:
+        holdout: share of every class to hold out, where the data brings no part of its own for that.
+        pinned: (N,) images that were looked at already: neither they nor their near copies are held out.
+
+    Raises:
+        DataError: the images that are left do not make two classes with two images each.
+    """
+    samples = dataset.samples
+    left_out = [*dataset.problems, *seen.problems]
+    usable = seen.usable.copy()
+    if not usable.any():
+        raise DataError(_nothing_left(dataset, left_out))
+
+    def drop(rows: Iterable[Any], kind: str, why: Callable[[int], str]) -> None:
+        for row in rows:
+            usable[row] = False
+            left_out.append(Problem(samples[row].name, kind, why(row)))
+
+    own_test = dataset.own_test
+    held = np.array([bool(own_test) and sample.split == own_test for sample in samples])
+    _drop_repeats(samples, seen.keys, usable, held, drop)
+
+    groups = seen.copies()
+    groups[~usable] = len(groups) + np.flatnonzero(~usable)  # an unreadable image is like no other
+    named = [sample.group or f"\0{row}" for row, sample in enumerate(samples)]
+    groups = join_groups(groups, np.unique(named, return_inverse=True)[1])
+    if own_test:
+        copies = np.isin(groups, groups[held & usable]) & usable & ~held
+        drop(np.flatnonzero(copies), "copy of a test image", lambda row: f"nearly the same as one in {own_test}/")
+
+    text = np.array([sample.label for sample in samples])
+    counts = dict(zip(*np.unique(text[usable & ~held], return_counts=True), strict=True))
+    kept = tuple(name for name in dataset.classes if counts.get(name, 0) >= FEWEST)
+    few = [row for row in np.flatnonzero(usable) if counts.get(text[row], 0) < FEWEST]
+    drop(
+        few,
+        "class too small",
+        lambda row: f"class '{text[row]}' has {counts.get(text[row], 0)} image(s) to fit on, 2 are needed",
+    )
+    if len(kept) < 2:
+        raise DataError(_nothing_left(dataset, left_out))
+
+    place = {name: k for k, name in enumerate(kept)}
+    labels = np.array([place.get(name, -1) for name in text])
+    rows = np.flatnonzero(usable)
+    if not own_test:
+        if pinned is not None:
+            looked_at = {seen.keys[row] for row in np.flatnonzero(pinned)}  # byte-identical copies are dropped
+            pinned = np.array([key in looked_at for key in seen.keys])
+            free = rows[~np.isin(groups[rows], groups[pinned])]
+            holdout = min(holdout * len(rows) / max(len(free), 1), LARGEST_HOLDOUT)  # as many images as without
+            rows = free
+        held[rows] = hold_out(labels[rows], [seen.keys[row] for row in rows.tolist()], groups[rows], holdout, seed)
+    return Split(kept, labels, usable & ~held, usable & held, groups, own_test, left_out)
+
+
+def validation_part(plan: Split, keys: Sequence[bytes], seed: int, share: float = VALIDATION) -> NDArray[np.bool_]:
+    """Photos of the part that is fitted on, to steer a training by: (N,), a share of every class, whole groups.
+
+    Raises:
+        DataError: a class has none to spare.
+    """
+    rows = np.flatnonzero(plan.train)
+    own = [keys[row] for row in rows.tolist()]
+    validation = np.zeros(len(plan.labels), bool)
+    validation[rows] = hold_out(plan.labels[rows], own, plan.groups[rows], share, seed, least=1)
+    counts = np.bincount(plan.labels[validation], minlength=len(plan.classes))
+    if not counts.all():
+        names = [name for name, count in zip(plan.classes, counts, strict=True) if not count]
+        k = plan.classes.index(names[0])
+        raise DataError(
+            f"Class '{names[0]}'{f' and {len(names) - 1} more have' if len(names) > 1 else ' has'} no photo to "
+            f"validate with: two are needed to train on, and there are {int((plan.labels[rows] == k).sum())} beside "
+            "the test photos (near copies of each other stay together). Add photos of it, or leave it out."
+        )
+    return validation
+
+
+def _drop_repeats(
+    samples: Sequence[Sample],
     keys: Sequence[bytes],
-    groups: Sequence[int] | NDArray[np.int_],
-    share: float,
-    seed: int,
-    *,
-    least: int = 0,
-) -> NDArray[np.bool_]:
-    """Choose about ``share`` of every class to be held out, as a mask (N,); ``least`` of each, where it has so many.
-
-    The order comes from a hash of seed and content alone, so the same photos are split alike on every machine, whatever
-    they are called and however they are listed. All images of a group go together, also where it spans classes.
-    """
-    labels = np.asarray(labels, np.int_)
-    sizes = np.bincount(labels)
-    wanted = np.maximum(np.round(sizes * share).astype(int), least)
-    room = np.maximum(np.minimum(wanted, sizes - FEWEST), 0)
-    out = np.zeros(len(labels), bool)
-    for group in shuffled(keys, groups, seed):
-        need = np.bincount(labels[group], minlength=len(room))
-        if (need <= room).all():
-            out[group] = True
-            room -= need
-    return out
+    usable: NDArray[np.bool_],
+    held: NDArray[np.bool_],
+    drop: Callable[[Iterable[Any], str, Callable[[int], str]], None],
+) -> None:
+    """Of byte-identical images keep one, a test image first; where their labels differ, none: one of them is wrong."""
+    first: dict[bytes, int] = {}
+    labels: dict[bytes, set[str]] = {}
+    for row in [*np.flatnonzero(usable & held).tolist(), *np.flatnonzero(usable & ~held).tolist()]:
+        first.setdefault(keys[row], row)
+        labels.setdefault(keys[row], set()).add(samples[row].label)
+    rows = np.flatnonzero(usable).tolist()
+    again = [row for row in rows if first[keys[row]] != row and len(labels[keys[row]]) == 1]
+    torn = [row for row in rows if len(labels[keys[row]]) > 1]
+    drop(again, "duplicate", lambda row: f"the same file as '{samples[first[keys[row]]].name}'")
+    drop(torn, "conflicting labels", lambda row: f"the same file is labelled {' and '.join(sorted(labels[keys[row]]))}")
 
 
-def shuffled(keys: Sequence[bytes], groups: Sequence[int] | NDArray[np.int_], seed: int) -> list[list[int]]:
-    """The places of each group's images, in an order that a hash of seed and content alone decides."""
-    ranks = [hashlib.blake2b(key, digest_size=8, salt=seed.to_bytes(8, "little")).digest() for key in keys]
-    members: dict[int, list[int]] = {}
-    for index in sorted(range(len(ranks)), key=ranks.__getitem__):  # a group stands where its first image does
-        members.setdefault(int(groups[index]), []).append(index)
-    return [*members.values()]
-
-
-def join(first: Sequence[int] | NDArray[np.int_], second: Sequence[int] | NDArray[np.int_]) -> NDArray[np.int_]:
-    """Groups such that two images are together when they are in ``first``, in ``second`` or through others in either.
-
-    Both are group numbers (N,); so is the result, numbered from 0.
-    """
-    first, second = np.unique(first, return_inverse=True)[1], np.unique(second, return_inverse=True)[1]
-    root = np.arange(first.max(initial=-1) + 1)  # union-find over the groups of ``first``
-
-    def find(group: int) -> int:
-        while root[group] != group:
-            root[group] = group = root[root[group]]
-        return group
-
-    seen: dict[int, int] = {}
-    for a, b in zip(first.tolist(), second.tolist(), strict=True):
-        root[find(a)] = find(seen.setdefault(b, a))
-    return np.unique([find(group) for group in first.tolist()], return_inverse=True)[1]
+def _nothing_left(dataset: ImageDataset, left_out: Sequence[Problem]) -> str:
+    counts = Counter(sample.label for sample in dataset.samples)
+    reasons = Counter(problem.kind for problem in left_out)
+    sentence = (
+        f"Expected two classes or more with two readable images each in '{dataset.root}'. "
+        f"Received: {len(dataset)} images in {len(counts)} class{'' if len(counts) == 1 else 'es'}"
+    )
+    if reasons:
+        first = left_out[0]
+        sentence += f"; left out: {', '.join(f'{n} {kind}' for kind, n in reasons.most_common())}"
+        sentence += f" (first: '{first.name}': {first.detail})"
+    return sentence + ". Put each class's photos into a folder of its own."

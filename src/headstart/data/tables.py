@@ -19,9 +19,9 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.errors import DataError, UsageError
+from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.load import Raw
-from headstart.errors import DataError, UsageError
-from headstart.types import Problem, Sample, Table
 
 SPLIT_NAMES = {
     "train": "train",
@@ -50,21 +50,21 @@ def settle_splits(samples: Sequence[Sample]) -> Sequence[Sample]:
     return [replace(sample, split="") if sample.split else sample for sample in samples]
 
 
-def file_table(root: str, found: Iterable[Found], problems: Iterable[Problem] = ()) -> Table:
+def file_dataset(root: str, found: Iterable[Found], problems: Iterable[Problem] = ()) -> ImageDataset:
     """A table of image files, sorted by name, so that the order of a listing never matters."""
     ordered = sorted(found, key=lambda pair: (pair[0].name, pair[0].label, pair[1]))
-    return unsorted_table(root, ordered, problems)
+    return unsorted_dataset(root, ordered, problems)
 
 
-def unsorted_table(root: str, found: Sequence[Found], problems: Iterable[Problem] = ()) -> Table:
-    """As `file_table`, in the order given."""
+def unsorted_dataset(root: str, found: Sequence[Found], problems: Iterable[Problem] = ()) -> ImageDataset:
+    """As `file_dataset`, in the order given."""
     paths = [os.path.abspath(path) for _, path in found]
 
     def read(index: int) -> bytes:
         with open(paths[index], "rb") as file:
             return file.read()
 
-    return Table(root, settle_splits([sample for sample, _ in found]), read, tuple(problems))
+    return ImageDataset(root, settle_splits([sample for sample, _ in found]), read, tuple(problems))
 
 
 def printable(name: str) -> str:
@@ -224,7 +224,7 @@ def is_idx(name: str) -> str:
     return match["stem"] or match["what"] if match else ""
 
 
-def idx_table(root: str, pairs: dict[str, tuple[str, str]]) -> Table:
+def idx_dataset(root: str, pairs: dict[str, tuple[str, str]]) -> ImageDataset:
     """Images (uint8, height × width) and labels "0", "1", … of IDX files, the format of MNIST.
 
     Raises:
@@ -247,7 +247,7 @@ def idx_table(root: str, pairs: dict[str, tuple[str, str]]) -> Table:
         stack = bisect_right(starts, index) - 1
         return np.asarray(stacks[stack][index - starts[stack]])
 
-    return Table(root, settle_splits(samples), read)
+    return ImageDataset(root, settle_splits(samples), read)
 
 
 def _read_idx(path: str, dims: int) -> NDArray[np.uint8]:

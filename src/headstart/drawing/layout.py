@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from headstart.drawing.folding import TITLE, Point, fold
+from headstart.drawing.columns import TITLE, Point, fold
 from headstart.drawing.layers import Grid, Item, layered, shared
-from headstart.drawing.routing import PAD, SAME, Wire, choose_lanes, choose_ports, choose_tracks, room, wires_of
+from headstart.drawing.lines import PAD, SAME, Wire, choose_lanes, choose_ports, choose_tracks, room, wires_of
 
 TRACK, AIR, LABEL = 9, 8, 20  # between level lines; below a row; above a box, for the words beside its lines
 

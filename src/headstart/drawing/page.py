@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 
 from headstart.backbones.blueprint import Blueprint
+from headstart.core.atomic_files import beside, probe, put
+from headstart.core.errors import UsageError
 from headstart.drawing.boxes import clean
 from headstart.drawing.picture import svg
-from headstart.errors import UsageError
-from headstart.writing import beside, probe, put
 
 MARK = "<!-- Drawn by Headstart -->"  # by which a file of ours is known again
 STARTS = {".svg": f'<?xml version="1.0" encoding="UTF-8"?>\n{MARK}\n', ".html": f"<!DOCTYPE html>\n{MARK}\n"}

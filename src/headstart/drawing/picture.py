@@ -22,7 +22,7 @@ from headstart.drawing.boxes import (
 )
 from headstart.drawing.layers import Item
 from headstart.drawing.layout import Frame, Line, Rect, arrange
-from headstart.plots import INK, QUIET
+from headstart.plots.comparison import INK, QUIET
 
 TEXT, SMALL, BOLD, ROW = 11, 10, 12.5, 15  # sizes of letters, bold as if larger; the height of a line in a box
 INSET, COLUMNS = 8, 14  # of the words in a box: from its edge, and between them

@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import FEATURES, LOGITS, Blueprint
 from headstart.backbones.ops import SQRT_EPSILON, Node, Shape, padding_of
 from headstart.backbones.weights import match
+from headstart.core.errors import UsageError
+from headstart.core.types import ImageSpec
 from headstart.data.load import CHUNK, cores
-from headstart.engines.base import (
+from headstart.engines.names import resolve_engine
+from headstart.engines.protocol import (
     Array,
     Weights,
     check_images,
@@ -26,10 +29,7 @@ from headstart.engines.base import (
     check_network,
     coarseness,
     foldable,
-    resolve_engine,
 )
-from headstart.errors import UsageError
-from headstart.types import ImageSpec
 
 if TYPE_CHECKING:
     import openvino as ov

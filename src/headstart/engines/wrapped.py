@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import LOGITS
 from headstart.backbones.catalogue import LARGEST, SMALLEST, Pretrained
-from headstart.errors import UsageError
+from headstart.core.errors import UsageError
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from pathlib import Path
 from types import ModuleType
 
 from headstart.backbones.blueprint import Blueprint
+from headstart.core.atomic_files import folder_above, probe
+from headstart.core.errors import MissingExtraError, UsageError, did_you_mean
 from headstart.data.sources import PathLike
-from headstart.engines.base import framework_of
-from headstart.errors import MissingExtraError, UsageError, did_you_mean
+from headstart.engines.names import framework_of
 from headstart.export.weights import LIBRARIES, SUFFIX
-from headstart.writing import folder_above, probe
 
 TOLERANCE = 1e-4  # of golden logits in fp32, relative to the largest
 

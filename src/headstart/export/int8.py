@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.classifier import Images, labelled_table
+from headstart.core.errors import CheckError, DataError
+from headstart.core.types import Accuracy, ImageSpec
+from headstart.data.inputs import Images, labelled_dataset
 from headstart.data.load import Decoded, fetch, in_chunks
-from headstart.errors import CheckError, DataError
-from headstart.learn.paired import mcnemar
-from headstart.types import Accuracy, ImageSpec
+from headstart.learn.significance import mcnemar
 
 CALIBRATION, MEASURED = 200, 1000  # photos at most
 LEAST = 20  # photos of either kind
@@ -59,21 +59,23 @@ def gather(data: Images, classes: Sequence[str], spec: ImageSpec, fitted_on: Col
     Raises:
         DataError: a label that is not among ``classes``, or too few photos that can be read.
     """
-    table = labelled_table(data, None)
-    if strangers := sorted({sample.label for sample in table.samples} - {*classes}):
-        raise DataError(f"The classifier does not know the label '{strangers[0]}'. Give it photos of its own classes.")
+    dataset = labelled_dataset(data, None)
+    if unknown_labels := sorted({sample.label for sample in dataset.samples} - {*classes}):
+        raise DataError(
+            f"The classifier does not know the label '{unknown_labels[0]}'. Give it photos of its own classes."
+        )
     place = {name: k for k, name in enumerate(classes)}
     old: list[tuple[NDArray[np.uint8], int]] = []  # fitted on
     new: list[tuple[NDArray[np.uint8], int]] = []
 
     def read(rows: Sequence[int]) -> list[Decoded]:
         known = fitted_on if len(old) >= CALIBRATION + MEASURED else ()
-        return [fetch(table, row, spec, known) for row in rows]
+        return [fetch(dataset, row, spec, known) for row in rows]
 
-    for item in in_chunks(read, np.random.default_rng(0).permutation(len(table)).tolist()):
+    for item in in_chunks(read, np.random.default_rng(0).permutation(len(dataset)).tolist()):
         kind = old if item.key in fitted_on else new
         if item.pixels is not None and len(kind) < CALIBRATION + MEASURED:
-            kind.append((item.pixels, place[table.samples[item.index].label]))
+            kind.append((item.pixels, place[dataset.samples[item.index].label]))
         if len(old) >= CALIBRATION and len(new) >= MEASURED:
             break
     if min(len(old), len(new)) >= LEAST:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.engines.base import keras_engine
-from headstart.errors import UsageError
+from headstart.core.errors import UsageError
+from headstart.engines.registry import keras_engine
 from headstart.export.labels import append
 from headstart.export.quiet import quiet
 

@@ -9,7 +9,7 @@ from typing import Any
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.catalogue import BACKBONES
 from headstart.backbones.ops import Node
-from headstart.errors import UsageError, did_you_mean
+from headstart.core.errors import UsageError, did_you_mean
 
 LIBRARIES = ("keras-applications", "torchvision", "timm")
 ANY = "The formats onnx, openvino, keras, savedmodel, tflite and torch take any network."

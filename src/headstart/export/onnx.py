@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import MissingExtraError
+from headstart.core.errors import MissingExtraError
 from headstart.export.onnx_graph import IMAGES, build
 from headstart.export.package import Package
 

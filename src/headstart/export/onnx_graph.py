@@ -10,7 +10,7 @@ import numpy as np
 from headstart import __version__
 from headstart.backbones.blueprint import LOGITS
 from headstart.backbones.ops import SQRT_EPSILON, Node, Shape, padding_of
-from headstart.errors import MissingExtraError, UsageError
+from headstart.core.errors import MissingExtraError, UsageError
 from headstart.export.package import INPUT, Package
 
 OPSET, IR_VERSION = 14, 7  # the lowest that has HardSwish (ONNX 1.9, 2021), so that older runtimes open it, too

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart import __version__
 from headstart.backbones.blueprint import Blueprint
-from headstart.classifier import Classifier, Golden
-from headstart.engines.base import get_engine
-from headstart.types import ImageSpec
+from headstart.core.types import ImageSpec
+from headstart.engines.registry import get_engine
+from headstart.model.classifier import Classifier, Golden
+from headstart.model.records import FitRecord
 
 GOLDEN = 8  # images made where a network brings none
 INPUT = "uint8 RGB NHWC, 0 to 255"
@@ -33,7 +33,7 @@ class Package:
     spec: ImageSpec
     classes: tuple[str, ...]
     golden: Golden  # images (n, size, size, 3), uint8, and the logits (n, K) of fp32 that a replay is held against
-    record: Mapping[str, Any] = field(default_factory=dict)  # how it was fitted; JSON values
+    record: FitRecord = field(default_factory=FitRecord)  # how it was fitted
     module: object | None = None  # the live one, where the network is a module of somebody else's
 
     @classmethod
@@ -41,13 +41,13 @@ class Package:
         """A classifier as it would be exported; without golden images of its own it gets made ones."""
         golden = classifier.golden or _made(classifier)
         return cls(
-            classifier.blueprint,
-            classifier.weights,
-            classifier.spec,
-            classifier.classes_,
-            golden,
-            classifier.record,
-            classifier.module,
+            blueprint=classifier.blueprint,
+            weights=classifier.weights,
+            spec=classifier.spec,
+            classes=classifier.classes_,
+            golden=golden,
+            record=classifier.record,
+            module=classifier.module,
         )
 
     def metadata(self) -> dict[str, str]:
@@ -68,9 +68,8 @@ class Package:
             "input": INPUT,
             "output": OUTPUT,
         }
-        head = self.record.get("head")
-        if isinstance(head, Mapping) and "temperature" in head:
-            known["fitted_temperature"] = repr(head["temperature"])
+        if self.record.head is not None:
+            known["fitted_temperature"] = repr(self.record.head.temperature)
         return known
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import MissingExtraError, UsageError
+from headstart.core.errors import MissingExtraError, UsageError
 from headstart.export import savedmodel
 from headstart.export.labels import append
 from headstart.export.quiet import quiet

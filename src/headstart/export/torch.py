@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.engines.base import torch_engine
-from headstart.errors import UsageError
+from headstart.core.errors import UsageError
+from headstart.engines.registry import torch_engine
 from headstart.export.labels import members
 from headstart.export.quiet import quiet
 

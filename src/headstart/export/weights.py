@@ -15,11 +15,11 @@ from headstart.backbones.hdf5 import VARIABLES
 from headstart.backbones.names import COUNTER, KERAS, restore
 from headstart.backbones.ops import Shape
 from headstart.backbones.pth import read_pth
+from headstart.core.errors import CheckError, MissingExtraError, UsageError
+from headstart.core.types import ImageSpec
 from headstart.engines import frameworks
-from headstart.errors import CheckError, MissingExtraError, UsageError
 from headstart.export.library_forms import LIBRARIES, Part, find_part
 from headstart.export.quiet import quiet
-from headstart.types import ImageSpec
 
 __all__ = ["LIBRARIES", "SUFFIX", "expects", "replay", "write"]
 

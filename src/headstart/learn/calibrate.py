@@ -27,13 +27,17 @@ def softmax(logits: Scores) -> Scores:
     return result
 
 
-def sharpened(weights: Mapping[str, NDArray[np.float32]], sharpness: float) -> dict[str, NDArray[np.float32]]:
-    """A network's weights with logits so many times as large; ``sharpness`` is one over the temperature."""
-    head = {f"{LOGITS}.{part}": weights[f"{LOGITS}.{part}"] * np.float32(sharpness) for part in ("weight", "bias")}
+def with_scaled_logits(
+    weights: Mapping[str, NDArray[np.float32]], inverse_temperature: float
+) -> dict[str, NDArray[np.float32]]:
+    """A network's weights with logits so many times as large; ``inverse_temperature`` is one over the temperature."""
+    head = {
+        f"{LOGITS}.{part}": weights[f"{LOGITS}.{part}"] * np.float32(inverse_temperature) for part in ("weight", "bias")
+    }
     return {**weights, **head}
 
 
-def fit_sharpness(
+def fit_inverse_temperature(
     scores: Scores, labels: NDArray[np.int_], offset: Scores | float = 0.0, start: float = 1.0
 ) -> tuple[float, float]:
     """The factor s, one over the temperature, that minimises the negative log-likelihood of softmax(s·scores + offset).

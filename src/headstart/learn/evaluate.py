@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.learn.paths import Labels, Matrix
-from headstart.types import Accuracy, Confusion, Evaluation
+from headstart.core.types import Accuracy, Confusion, Evaluation
+from headstart.learn.regularisation_path import Labels, Matrix
 
 BINS = 15
 

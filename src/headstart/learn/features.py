@@ -5,16 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import FEATURES
-from headstart.data.load import THUMB, Decoded, fetch, in_chunks
-from headstart.engines.base import Network
-from headstart.learn.store import FeatureStore
-from headstart.types import Problem, Table
+from headstart.core.types import ImageDataset
+from headstart.data.fingerprints import Fingerprints
+from headstart.data.load import THUMBNAIL, Decoded, fetch, in_chunks
+from headstart.engines.protocol import Network
+from headstart.learn.feature_cache import FeatureCache
 
 Progress = Callable[[int, int], None]
 TRIAL = 16  # images that bf16 is tried on before it is trusted
@@ -22,22 +23,18 @@ READ = 4096  # rows read from the store at a time: all at once would double the 
 KEEP = 256  # rows computed between two writes: what an interruption can cost
 
 
-@dataclass
-class Features:
-    """Features and thumbnails of a table's images, row by row; those of unreadable images are zero."""
+@dataclass(kw_only=True)
+class Features(Fingerprints):
+    """Features of a data set's images, row by row, and what else was seen of them; zero for unreadable ones."""
 
     values: NDArray[np.float16]  # (N, D)
-    thumbs: NDArray[np.uint8]  # (N, THUMB, THUMB)
-    keys: list[bytes]
-    usable: NDArray[np.bool_]
-    problems: list[Problem] = field(default_factory=list)
     computed: int = 0
     from_store: int = 0
     store_problem: str | None = None
 
 
 def extract(
-    table: Table, network: Network, origin: str, *, keep: bool = True, progress: Progress | None = None
+    dataset: ImageDataset, network: Network, origin: str, *, keep: bool = True, progress: Progress | None = None
 ) -> Features:
     """The features of every image, read from the store where they are kept, else computed and kept.
 
@@ -50,15 +47,10 @@ def extract(
         progress: called with (images done, images).
     """
     width = network.shape(FEATURES)[0]
-    count = len(table)
-    found = Features(
-        np.zeros((count, width), np.float16),
-        np.zeros((count, THUMB, THUMB), np.uint8),
-        [b""] * count,
-        np.zeros(count, bool),
-    )
-    with _choose_store(table, network, origin, width, keep) as store:
-        run = _Run(table, network, store, found, progress)
+    count = len(dataset)
+    found = Features(**vars(Fingerprints.of(count)), values=np.zeros((count, width), np.float16))
+    with _choose_store(dataset, network, origin, width, keep) as store:
+        run = _Run(dataset, network, store, found, progress)
         run.over(range(count), store.known)
         found.from_store = int(found.usable.sum())
         lost = run.read_known()
@@ -69,7 +61,7 @@ def extract(
 
 
 def observe(
-    table: Table,
+    dataset: ImageDataset,
     network: Network,
     at: Sequence[str],
     indices: Sequence[int] | None = None,
@@ -89,18 +81,18 @@ def observe(
             yield from (list(row) for row in zip(*values, strict=True))
 
     def work(chunk: Sequence[int]) -> list[tuple[Decoded, list[NDArray[np.float32]] | None]]:
-        items = [fetch(table, index, network.spec, known) for index in chunk]
+        items = [fetch(dataset, index, network.spec, known) for index in chunk]
         rows = see([item.pixels for item in items if item.pixels is not None])
         return [(item, None if item.pixels is None else next(rows)) for item in items]
 
-    return in_chunks(work, range(len(table)) if indices is None else indices)
+    return in_chunks(work, range(len(dataset)) if indices is None else indices)
 
 
 class _Run:
     def __init__(
-        self, table: Table, network: Network, store: _Store, found: Features, progress: Progress | None
+        self, dataset: ImageDataset, network: Network, store: _Store, found: Features, progress: Progress | None
     ) -> None:
-        self.table, self.network, self.store, self.found, self.progress = table, network, store, found, progress
+        self.dataset, self.network, self.store, self.found, self.progress = dataset, network, store, found, progress
         self._pending: list[int] = []
         self._known: list[int] = []
         self._done = 0
@@ -108,11 +100,11 @@ class _Run:
     def over(self, indices: Sequence[int], known: Container[bytes]) -> None:
         """Decode and compute these images but for the ``known``; what is finished is kept, whatever ends the run."""
         try:
-            for item, values in observe(self.table, self.network, (FEATURES,), indices, known):
+            for item, values in observe(self.dataset, self.network, (FEATURES,), indices, known):
                 self._take(item, values[0] if values else None)
                 self._done += 1
                 if self.progress:  # may raise, to stop the run: this image is safe by then
-                    self.progress(min(self._done, len(self.table)), len(self.table))
+                    self.progress(min(self._done, len(self.dataset)), len(self.dataset))
                 if len(self._pending) >= KEEP:
                     self._flush()
         finally:
@@ -124,32 +116,30 @@ class _Run:
         for start in range(0, len(self._known), READ):
             rows = self._known[start : start + READ]
             values = np.zeros((len(rows), self.found.values.shape[1]), np.float16)
-            thumbs = np.zeros((len(rows), THUMB, THUMB), np.uint8)
-            sound = self.store.read([self.found.keys[row] for row in rows], values, thumbs)
-            self.found.values[rows], self.found.thumbs[rows] = values, thumbs
+            thumbnails = np.zeros((len(rows), THUMBNAIL, THUMBNAIL), np.uint8)
+            sound = self.store.read([self.found.keys[row] for row in rows], values, thumbnails)
+            self.found.values[rows], self.found.thumbnails[rows] = values, thumbnails
             lost += [row for row, fine in zip(rows, sound, strict=True) if not fine]
         return lost
 
     def _take(self, item: Decoded, row: NDArray[np.float32] | None) -> None:
         found = self.found
+        found.take(item, self.dataset.samples[item.index].name)
         if item.error is not None:
-            found.usable[item.index] = False  # where the store lost it, it was usable before
-            found.problems.append(Problem(self.table.samples[item.index].name, item.error.kind, item.error.detail))
             return
-        found.keys[item.index] = item.key
-        found.usable[item.index] = True
-        if row is None or item.thumb is None:
+        if row is None or item.thumbnail is None:
             self._known.append(item.index)
             return
         found.values[item.index] = np.clip(row, -65504, 65504)  # the range of float16
-        found.thumbs[item.index] = item.thumb
         found.computed += 1
         self._pending.append(item.index)
 
     def _flush(self) -> None:
         rows, self._pending = self._pending, []
         if rows:
-            self.store.write([self.found.keys[row] for row in rows], self.found.values[rows], self.found.thumbs[rows])
+            self.store.write(
+                [self.found.keys[row] for row in rows], self.found.values[rows], self.found.thumbnails[rows]
+            )
 
 
 class _Nothing(AbstractContextManager["_Nothing"]):
@@ -166,20 +156,20 @@ class _Nothing(AbstractContextManager["_Nothing"]):
     ) -> NDArray[np.bool_]:
         return np.zeros(len(keys), bool)
 
-    def write(self, keys: Sequence[bytes], features: NDArray[np.float16], thumbs: NDArray[np.uint8]) -> None:
+    def write(self, keys: Sequence[bytes], features: NDArray[np.float16], thumbnails: NDArray[np.uint8]) -> None:
         return None
 
 
-_Store = FeatureStore | _Nothing
+_Store = FeatureCache | _Nothing
 
 
-def _choose_store(table: Table, network: Network, origin: str, width: int, keep: bool) -> _Store:
+def _choose_store(dataset: ImageDataset, network: Network, origin: str, width: int, keep: bool) -> _Store:
     """The store of the precision that these images can bear. Where all of the trial are known, it was tried before."""
     store = _open(network, origin, width, keep)
     if network.precision == "fp32":
         return store
-    places = np.unique(np.linspace(0, max(len(table) - 1, 0), TRIAL).astype(int))[: len(table)]
-    trial = [fetch(table, int(place), network.spec, store.known) for place in places]
+    places = np.unique(np.linspace(0, max(len(dataset) - 1, 0), TRIAL).astype(int))[: len(dataset)]
+    trial = [fetch(dataset, int(place), network.spec, store.known) for place in places]
     images = [item.pixels for item in trial if item.pixels is not None]
     if images:
         network.check_precision(np.stack(images))
@@ -192,7 +182,7 @@ def _choose_store(table: Table, network: Network, origin: str, width: int, keep:
 def _open(network: Network, origin: str, width: int, keep: bool) -> _Store:
     if not keep:
         return _Nothing()
-    return FeatureStore(describe(network, origin, FEATURES), width)
+    return FeatureCache(describe(network, origin, FEATURES), width)
 
 
 def describe(network: Network, origin: str, at: str) -> dict[str, object]:

@@ -8,9 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import DataError, UsageError, did_you_mean
-from headstart.learn.calibrate import fit_sharpness
-from headstart.learn.paths import BLOCK, Design, Labels, LdaPath, Matrix, Path, RidgePath, transform
+from headstart.core.errors import DataError, UsageError, did_you_mean
+from headstart.data.split import Split
+from headstart.learn.calibrate import fit_inverse_temperature, softmax
+from headstart.learn.features import Features
+from headstart.learn.regularisation_path import (
+    BLOCK,
+    Design,
+    Labels,
+    LdaPath,
+    Matrix,
+    Path,
+    RidgePath,
+    blocks,
+    transform,
+)
 
 HEADS: dict[str, Callable[[Design, Labels, int], Path]] = {"lda": LdaPath, "ridge": RidgePath}
 PRIORS = ("flat", "empirical")
@@ -30,6 +42,12 @@ class Head:
     def logits(self, features: Matrix) -> Matrix:
         """Calibrated logits (N, K) of features (N, D)."""
         return transform(features.astype(np.float32), self.sqrt) @ self.weight.T + self.bias
+
+    def probabilities(self, features: Matrix, rows: Labels) -> NDArray[np.float64]:
+        """Probabilities (R, K) of some rows of the features, a block at a time."""
+        design = Design(features, rows, sqrt=self.sqrt)
+        parts = [softmax(design[block] @ self.weight.T + self.bias) for block in blocks(len(rows))]
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.bias)))
 
 
 @dataclass(frozen=True)
@@ -94,15 +112,35 @@ def fit_head(
     chosen_on, scores = _held_out(path, kind, x, labels, classes, groups, seed)
     fits: list[tuple[float, float]] = []
     for at_strength in scores:
-        fits.append(fit_sharpness(at_strength, labels[chosen_on], offset, start=fits[-1][0] if fits else 1.0))
+        fits.append(fit_inverse_temperature(at_strength, labels[chosen_on], offset, start=fits[-1][0] if fits else 1.0))
     best = int(np.argmin([loss for _, loss in fits]))
-    strength, sharpness = float(STRENGTHS[best]), fits[best][0]
+    strength, inverse_temperature = float(STRENGTHS[best]), fits[best][0]
 
     weight, bias = path.solve(strength)
-    head = Head((sharpness * weight).astype(np.float32), (sharpness * bias + offset).astype(np.float32), sqrt)
+    head = Head(
+        (inverse_temperature * weight).astype(np.float32),
+        (inverse_temperature * bias + offset).astype(np.float32),
+        sqrt,
+    )
     losses = tuple((float(s), loss) for s, (_, loss) in zip(STRENGTHS, fits, strict=True))
-    logits = scores[best] * x.dtype.type(sharpness) + offset.astype(x.dtype)
-    return HeadFit(head, kind, prior, strength, 1 / sharpness, losses, chosen_on, logits)
+    logits = scores[best] * x.dtype.type(inverse_temperature) + offset.astype(x.dtype)
+    return HeadFit(head, kind, prior, strength, 1 / inverse_temperature, losses, chosen_on, logits)
+
+
+def fit_head_on_split(features: Features, split: Split, *, kind: str, prior: str, seed: int) -> HeadFit:
+    """Fit a head on the training set of a split."""
+    train = np.flatnonzero(split.train)
+    return fit_head(
+        features.values,
+        split.labels[train],
+        len(split.classes),
+        rows=train,
+        sqrt=bool(features.values.min() >= 0),
+        kind=kind,
+        prior=prior,
+        groups=split.groups[train],
+        seed=seed,
+    )
 
 
 def _held_out(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from headstart.learn.calibrate import softmax
 from headstart.learn.heads import HeadFit
-from headstart.learn.paths import Design, Labels, Matrix, blocks
+from headstart.learn.regularisation_path import Design, Labels, Matrix, blocks
 
 NEAREST = 5
 KEPT = 0.95  # share of known photos that are not called unknown
@@ -33,12 +33,12 @@ class Unknown:
     threshold: float
 
     def score(self, x: Matrix, probabilities: Matrix) -> NDArray[np.float64]:
-        """(N,) sums of the logarithms of both ranks; smaller is stranger. ``x`` (N, D) as the head sees it."""
+        """(N,) sums of the logarithms of both ranks; smaller is less typical. ``x`` (N, D) as the head sees it."""
         near = _nearness(self.similarities(x))
         return _log_rank(self.sure, probabilities.max(axis=1)) + _log_rank(self.near, near)
 
-    def strange(self, x: Design, probabilities: Matrix) -> NDArray[np.bool_]:
-        """Whether each is stranger than the threshold, (N,), a block at a time; ``x`` as for `score`."""
+    def is_unknown(self, x: Design, probabilities: Matrix) -> NDArray[np.bool_]:
+        """Whether each is less typical than the threshold, (N,), a block at a time; ``x`` as for `score`."""
         parts = [self.score(x[block], probabilities[block]) < self.threshold for block in blocks(x.shape[0])]
         return np.concatenate(parts)
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.errors import DataError, UnreadableImageError, UsageError, did_you_mean
+from headstart.core.types import ImageDataset, ImageSpec
 from headstart.data.augment import augment, margin_of
 from headstart.data.load import decode, gone, in_chunks
-from headstart.errors import DataError, UnreadableImageError, UsageError, did_you_mean
-from headstart.train.base import Batch
+from headstart.train.protocol import Batch
 from headstart.train.recipe import Recipe
-from headstart.types import ImageSpec, Table
 
 KEEP = 1 << 30  # bytes of decoded photos that stay in memory
 ORDER, VIEW, PIXELS = 1, 2, 3  # what is drawn, so that no two draws share their numbers
@@ -106,7 +106,7 @@ class PhotoBatches(_Ordered):
 
     def __init__(
         self,
-        table: Table,
+        dataset: ImageDataset,
         rows: Sequence[int] | NDArray[np.integer[Any]],
         spec: ImageSpec,
         recipe: Recipe,
@@ -116,9 +116,9 @@ class PhotoBatches(_Ordered):
         keep: int = KEEP,
     ) -> None:
         super().__init__(len(rows), recipe.batch_size, recipe.seed, train)
-        self._table, self._rows, self._size = table, [int(row) for row in rows], spec.size
-        numbers = {name: number for number, name in enumerate(table.classes if classes is None else classes)}
-        self._y = np.array([_class_of(table.samples[row].label, numbers) for row in self._rows])
+        self._table, self._rows, self._size = dataset, [int(row) for row in rows], spec.size
+        numbers = {name: number for number, name in enumerate(dataset.classes if classes is None else classes)}
+        self._y = np.array([_class_of(dataset.samples[row].label, numbers) for row in self._rows])
         self._strength = recipe.augmentation if train else "none"
         wide = min(spec.crop * margin_of(self._strength), 1.0)
         self._source = replace(spec, size=round(spec.size * margin_of(self._strength)), crop=wide)

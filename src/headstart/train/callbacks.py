@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import UsageError
-from headstart.train.base import Epoch
-from headstart.train.watch import GONE_WRONG, standings, watch
+from headstart.core.errors import UsageError
+from headstart.train.overfitting_watch import GONE_WRONG, standings, watch
+from headstart.train.protocol import Epoch
 
 LOG = "training"  # name of the files, before their number
 
@@ -195,7 +195,7 @@ def _new_file(folder: Path) -> Path:
 def _summary_writer(folder: str | os.PathLike[str]) -> Any:
     if find_spec("tensorboard") is None or find_spec("torch") is None:
         return None
-    from headstart.engines.base import torch_engine
+    from headstart.engines.registry import torch_engine
 
     torch_engine()  # which imports PyTorch in the order that does no harm
     from torch.utils.tensorboard import SummaryWriter

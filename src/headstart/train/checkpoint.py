@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.weights import weights_digest
-from headstart.errors import CheckError, HeadstartError, UsageError
-from headstart.train.base import Task
+from headstart.core.errors import CheckError, HeadstartError, UsageError
+from headstart.train.protocol import Task
 from headstart.train.recipe import Recipe
 
 FORMAT = 1

@@ -6,7 +6,7 @@ import math
 import re
 
 from headstart.backbones.blueprint import Blueprint
-from headstart.errors import UsageError, did_you_mean
+from headstart.core.errors import UsageError, did_you_mean
 from headstart.train.recipe import Recipe
 
 DROPS, DROP = (0.5, 0.75), 0.1  # where of the training a step decay multiplies the rate by what (He et al. 2016)

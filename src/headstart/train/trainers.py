@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from headstart.engines.base import keras_engine, torch_engine
-from headstart.errors import UsageError, did_you_mean
-from headstart.train.base import TRAINERS, Stepper, Task
+from headstart.core.errors import UsageError, did_you_mean
+from headstart.engines.registry import keras_engine, torch_engine
+from headstart.train.protocol import TRAINERS, Stepper, Task
 from headstart.train.recipe import Recipe
 
 if TYPE_CHECKING:
-    from headstart.train.course import Trainer
+    from headstart.train.loop import Trainer
 
 
 def check_trainer(name: str, devices: int = 1, nodes: int = 1, strategy: str = "auto") -> None:
@@ -41,7 +41,7 @@ def check_device(trainer: str, device: str) -> None:
     if trainer in ("pytorch", "lightning"):
         torch_engine().choose_device(device)
     else:
-        from headstart.train.tensorflow_network import choose_device
+        from headstart.train.tensorflow.network import choose_device
 
         choose_device(device)
 
@@ -58,15 +58,15 @@ def get_trainer(name: str) -> Trainer:
     if name in ("pytorch", "lightning"):
         torch_engine()
         if name == "pytorch":
-            from headstart.train.pytorch import train_pytorch as trainer
+            from headstart.train.torch.plain_loop import train_pytorch as trainer
         else:
-            from headstart.train.lightning import train_lightning as trainer
+            from headstart.train.torch.lightning import train_lightning as trainer
     else:
         keras_engine()
         if name == "tensorflow":
-            from headstart.train.tensorflow import train_tensorflow as trainer
+            from headstart.train.tensorflow.plain_loop import train_tensorflow as trainer
         else:
-            from headstart.train.keras import train_keras as trainer
+            from headstart.train.tensorflow.keras import train_keras as trainer
     return trainer
 
 
@@ -80,10 +80,10 @@ def get_stepper(trainer: str, task: Task, recipe: Recipe, steps: int, device: st
     check_trainer(trainer)
     if trainer in ("pytorch", "lightning"):
         torch_engine()
-        from headstart.train.torch_steps import TorchStepper
+        from headstart.train.torch.stepper import TorchStepper
 
         return TorchStepper(task, recipe, steps, device, **more)
     keras_engine()
-    from headstart.train.tensorflow_steps import TensorFlowStepper
+    from headstart.train.tensorflow.stepper import TensorFlowStepper
 
     return TensorFlowStepper(task, recipe, steps, device, **more)

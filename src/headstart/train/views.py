@@ -17,15 +17,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.cache_folder import cache_dir
+from headstart.core.errors import UnreadableImageError, UsageError
+from headstart.core.types import ImageDataset
 from headstart.data.augment import augment, margin_of
-from headstart.data.load import THUMB, content_key, decode, gone, in_chunks
-from headstart.engines.base import Network, available_memory
-from headstart.errors import UnreadableImageError, UsageError
-from headstart.home import cache_dir
+from headstart.data.load import THUMBNAIL, content_key, decode, gone, in_chunks
+from headstart.engines.protocol import Network, available_memory
+from headstart.learn.feature_cache import FeatureCache
 from headstart.learn.features import describe
-from headstart.learn.store import FeatureStore
 from headstart.train.batches import draw
-from headstart.types import Table
 
 IN_MEMORY = 1 << 30  # bytes of activations that may lie in memory; more lie in a file
 IN_STORE = 8 << 30  # bytes that are kept for the next training
@@ -92,7 +92,7 @@ def plan_views(
 
 
 def compute_views(
-    table: Table,
+    dataset: ImageDataset,
     network: Network,
     at: str,
     origin: str,
@@ -115,24 +115,24 @@ def compute_views(
     out = _allocate((viewing.count, len(viewing.rows), *viewing.shape))
     if network.precision != "fp32":
         places = np.unique(np.linspace(0, len(viewing.rows) - 1, TRIAL).astype(int))
-        network.check_precision(np.stack([_plain(table, viewing.rows[p], network) for p in places]), at)
+        network.check_precision(np.stack([_plain(dataset, viewing.rows[p], network) for p in places]), at)
     with ExitStack() as open_stores:
         stores = [
-            open_stores.enter_context(FeatureStore(each, math.prod(viewing.shape)))
+            open_stores.enter_context(FeatureCache(each, math.prod(viewing.shape)))
             for each in (_descriptions(network, at, origin, viewing) if viewing.keep else ())
         ]
-        _fill(table, network, at, viewing, stores, out, progress or (lambda done, of: None))
+        _fill(dataset, network, at, viewing, stores, out, progress or (lambda done, of: None))
         if say and (problem := next((store.problem for store in stores if store.problem), None)):
             say(problem)
     return out
 
 
 def _fill(
-    table: Table,
+    dataset: ImageDataset,
     network: Network,
     at: str,
     viewing: Viewing,
-    stores: Sequence[FeatureStore],
+    stores: Sequence[FeatureCache],
     out: Activations,
     progress: Callable[[int, int], None],
 ) -> None:
@@ -142,7 +142,7 @@ def _fill(
         """Of each photo its place, its key, which views of it had to be computed, and those."""
         if not hasattr(local, "run"):  # one inference request a thread
             local.run = network.runner((at,))
-        found = [(place, *_views_of(table, viewing, place, network, stores)) for place in places]
+        found = [(place, *_views_of(dataset, viewing, place, network, stores)) for place in places]
         pixels = [each for *_, views in found for each in views]
         parts = [
             local.run(np.stack(pixels[first : first + network.micro_batch]))[0]
@@ -155,7 +155,9 @@ def _fill(
             for (place, key, wanted, _), end in zip(found, ends.tolist(), strict=True)
         ]
 
-    thumbs = np.zeros((TOGETHER, THUMB, THUMB), np.uint8)  # the store keeps one with each row; these photos have theirs
+    thumbnails = np.zeros(
+        (TOGETHER, THUMBNAIL, THUMBNAIL), np.uint8
+    )  # the store keeps one with each row; these photos have theirs
     waiting: list[tuple[int, bytes, list[int]]] = []
 
     def settle() -> None:
@@ -165,10 +167,10 @@ def _fill(
             known = [(place, key) for place, key, computed in waiting if number not in computed]
             if made:
                 flat = out[number, [place for place, _ in made]].reshape(len(made), -1)
-                store.write([key for _, key in made], flat, thumbs[: len(made)])
+                store.write([key for _, key in made], flat, thumbnails[: len(made)])
             if known:
                 values = np.zeros((len(known), store.width), np.float16)
-                sound = store.read([key for _, key in known], values, thumbs[: len(known)].copy())
+                sound = store.read([key for _, key in known], values, thumbnails[: len(known)].copy())
                 places = np.array([place for place, _ in known])
                 out[number, places[sound]] = values[sound].reshape(-1, *viewing.shape)
                 lost.extend((number, place) for place in places[~sound].tolist())
@@ -183,17 +185,17 @@ def _fill(
         progress(count * viewing.count, len(viewing.rows) * viewing.count)
     settle()
     for number, place in lost:  # the store's rows were damaged
-        pixels = _views_of(table, viewing, place, network, ())[2]
+        pixels = _views_of(dataset, viewing, place, network, ())[2]
         out[number, place] = _half(network.runner((at,))(pixels[number][None])[0][0])
 
 
 def _views_of(
-    table: Table, viewing: Viewing, place: int, network: Network, stores: Sequence[FeatureStore]
+    dataset: ImageDataset, viewing: Viewing, place: int, network: Network, stores: Sequence[FeatureCache]
 ) -> tuple[bytes, list[int], list[NDArray[np.uint8]]]:
     """The content key of a photo, and pixels of those views that no store knows."""
     row, spec = viewing.rows[place], network.spec
     try:
-        raw = table.read(row)
+        raw = dataset.read(row)
         key = content_key(raw)
         wanted = [number for number in range(viewing.count) if not stores or key not in stores[number].known]
         if not wanted:
@@ -202,7 +204,7 @@ def _views_of(
         source = replace(spec, size=round(spec.size * margin_of(viewing.strength)), crop=wide)
         pixels = decode(raw, source)
     except (OSError, UnreadableImageError) as error:
-        raise gone(table, row, error) from error
+        raise gone(dataset, row, error) from error
     if viewing.strength == PLAIN:
         return key, wanted, [pixels]
     if viewing.strength == FLIPS:  # each once, where chance would have half of the photos twice alike
@@ -211,11 +213,11 @@ def _views_of(
     return key, wanted, [augment(pixels, rng, viewing.strength, spec.size, spec.crop / wide) for rng in draws]
 
 
-def _plain(table: Table, row: int, network: Network) -> NDArray[np.uint8]:
+def _plain(dataset: ImageDataset, row: int, network: Network) -> NDArray[np.uint8]:
     try:
-        return decode(table.read(row), network.spec)
+        return decode(dataset.read(row), network.spec)
     except (OSError, UnreadableImageError) as error:
-        raise gone(table, row, error) from error
+        raise gone(dataset, row, error) from error
 
 
 def _half(values: NDArray[np.float32]) -> Activations:

@@ -1,0 +1,109 @@
+"""The command line: its commands, and how each ends. A command turns its words into one call of the library."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+
+from headstart import __version__
+from headstart.cli import backbones, cache, check, compare, evaluate, export, finetune, fit, predict, show, train
+from headstart.cli.options import say
+from headstart.core.errors import HeadstartError, UsageError
+
+app = typer.Typer(
+    name="headstart",
+    help="A folder of labelled photos becomes an image classifier you can trust, in seconds, on an ordinary machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run a command and end with its exit code; errors are a sentence, never a traceback (but with --debug)."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a name that the terminal has no letters for is no reason to stop
+                stream.reconfigure(errors="backslashreplace")
+        code = app(args=arguments, prog_name="headstart", standalone_mode=False)
+        sys.stdout.flush()
+        if code == INTERRUPTED:  # typer turns Ctrl-C into an exit code
+            raise KeyboardInterrupt
+    except HeadstartError as error:
+        if debug:
+            raise
+        say(str(error))
+        code = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        say("interrupted. What was computed is kept: the same command goes on from there.")
+        code = INTERRUPTED
+    except (BrokenPipeError, SystemExit):  # whoever read the output has had enough; typer and rich make it an exit
+        _mute()
+        code = 0
+    except OSError as error:  # a disk or a file gave up where nothing better could be said
+        if debug:
+            raise
+        say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.")
+        _mute()
+        code = UsageError.exit_code
+    except Exception as error:
+        if debug:
+            raise
+        code = _unforeseen(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unforeseen(error: Exception) -> int:
+    if hasattr(error, "exit_code") and hasattr(error, "show"):  # the command line itself was wrong
+        error.show()
+        return int(error.exit_code)
+    say(f"{type(error).__name__}: {error}. This was not foreseen; with --debug it shows where it happened.")
+    return 1
+
+
+def _mute() -> None:
+    """Let nothing that is still in the buffer of standard output complain on the way out."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """A folder of labelled photos becomes an image classifier you can trust, in seconds, on an ordinary machine."""
+
+
+for command in (
+    check.check,
+    fit.fit,
+    compare.compare,
+    evaluate.evaluate,
+    predict.predict,
+    finetune.finetune,
+    train.train,
+    export.export,
+    show.show,
+    backbones.backbones,
+    cache.cache,
+):
+    app.command()(command)

@@ -1,0 +1,76 @@
+"""`headstart cache`: what is kept of earlier work, and how to remove it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from headstart.cli.options import Json, answer_with
+from headstart.cli.terminal import console, plural
+from headstart.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from headstart.learn.feature_cache import SpaceInfo
+
+
+def cache(
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove all, or the features that the next options name.")
+    ] = False,
+    days: Annotated[float | None, typer.Option(help="With --prune: those not used for so many days.")] = None,
+    max_gb: Annotated[
+        float | None, typer.Option(help="With --prune: the longest unused, until so many GB are left.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show how much is kept of earlier fits, and of weights that were fetched, and remove it."""
+    from headstart.backbones.download import kept_files
+    from headstart.backbones.download import prune as prune_weights
+    from headstart.learn.feature_cache import prune as prune_spaces
+    from headstart.learn.feature_cache import spaces
+
+    if not prune and (days is not None or max_gb is not None):
+        raise UsageError("--days and --max-gb say what to remove; add --prune to remove it.")
+    freed = 0
+    if prune:
+        limit = None if max_gb is None else int(max_gb * 1e9)
+        freed = prune_spaces(older_than_days=days, max_bytes=limit, everything=days is None and max_gb is None)
+        freed += prune_weights() if days is None and max_gb is None else 0
+    kept, weights = spaces(), kept_files()
+    answer = {
+        "freed": freed,
+        "bytes": sum(space.size for space in kept) + sum(weights.values()),
+        "spaces": [
+            {"id": s.space, "images": s.rows, "bytes": s.size, "last_used": s.last_used, **s.description} for s in kept
+        ],
+        "weights": [{"file": str(path), "bytes": size} for path, size in weights.items()],
+    }
+    answer_with(answer, as_json, lambda: _show(kept, weights.values(), freed if prune else None))
+
+
+def _show(spaces: Sequence[SpaceInfo], weights: Collection[int], freed: int | None) -> None:
+    """`headstart cache`: features, and files of weights by their bytes."""
+    out = console()
+    if freed is not None:
+        out.print(f"Freed {freed / 1e6:.1f} MB.")
+    if not spaces and not weights:
+        out.print("Nothing is kept.")
+        return
+    table = Table("backbone", "pixels", "precision", box=None, header_style="bold", pad_edge=False)
+    for title in ("images", "MB"):
+        table.add_column(title, justify="right")
+    for space in spaces:
+        about = space.description
+        image = about.get("image")
+        size = str(image.get("size", "?")) if isinstance(image, dict) else "?"
+        kind = str(about.get("backbone", "damaged"))
+        table.add_row(kind, size, str(about.get("precision", "?")), str(space.rows), f"{space.size / 1e6:.1f}")
+    if spaces:
+        out.print(table)
+    if weights:
+        out.print(f"weights: {len(weights)} file{plural(len(weights))}, {sum(weights) / 1e6:.1f} MB")
+    whole = sum(space.size for space in spaces) + sum(weights)
+    out.print(f"{whole / 1e6:.1f} MB in all. Remove with: headstart cache --prune")

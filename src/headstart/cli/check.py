@@ -1,0 +1,91 @@
+"""`headstart check`: what in a data set cannot be read, is repeated, or is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from headstart.cli.options import Data, Json, answer_with
+from headstart.cli.progress import progress
+from headstart.cli.terminal import FEW, Rows, console, one_line, plural, quoted
+from headstart.core.types import Problem
+
+if TYPE_CHECKING:
+    from headstart.data.check import Health, Repeat
+
+
+def check(data: Data, as_json: Json = False) -> None:
+    """Look for unreadable, wrongly named and repeated images, tiny classes and imbalance."""
+    from headstart.data.check import check as check_data
+
+    with progress() as report:
+        health = check_data(data, lambda done, count: report("looking", done, count))
+    answer_with(health.as_json(), as_json, lambda: _show(health, data))
+
+
+def _show(health: Health, data: str) -> None:
+    """What `headstart check` found."""
+    out, rows = console(), Rows()
+    sizes = sorted(health.classes.items(), key=lambda item: -item[1])
+    rows.add("images", f"{health.images} in {len(sizes)} classes")
+    if sizes:
+        largest, smallest = sizes[0], sizes[-1]
+        text = f"{one_line(largest[0])} has most ({largest[1]}), {one_line(smallest[0])} fewest ({smallest[1]})"
+        rows.add("balance", Text(text, "yellow" if health.imbalanced else ""))
+    if len(health.splits) > 1:
+        rows.add("parts", ", ".join(f"{name or 'none'} {sum(of.values())}" for name, of in health.splits.items()))
+    if health.tiny_classes:
+        names = ", ".join(one_line(name) for name in health.tiny_classes[:FEW])
+        rows.add("tiny classes", Text(f"{len(health.tiny_classes)}: {names}{_more(health.tiny_classes)}", "yellow"))
+    rows.show(out)
+    _list(out, "cannot be read", health.unreadable)
+    _list(out, "named as what they are not (read all the same)", health.wrong_names)
+    _list(out, "passed over", health.passed_over)
+    _repeats(out, "repeated exactly", health.duplicates)
+    _repeats(out, "nearly the same", health.near_duplicates)
+    fine = not (
+        health.unreadable or health.wrong_names or health.passed_over or health.duplicates or health.near_duplicates
+    )
+    if fine:
+        out.print(Text("\nEvery image can be read, and none is repeated.", "green"))
+    last = Rows()
+    last.add("next", Text(f"headstart fit {quoted(data)}", "cyan"), whole=True)
+    out.print()
+    last.show(out)
+
+
+def _list(out: Console, title: str, problems: Sequence[Problem]) -> None:
+    if problems:
+        out.print(Text(f"\n{len(problems)} {title}", "bold yellow"))
+        for problem in problems[:FEW]:
+            out.print(
+                Text(f"  {problem.kind:<11} {one_line(problem.name)}  ") + Text(one_line(problem.detail), "dim"),
+                soft_wrap=True,
+            )
+        if len(problems) > FEW:
+            out.print(Text(f"  and {len(problems) - FEW} more: --json has them all", "dim"))
+
+
+def _repeats(out: Console, title: str, repeats: Sequence[Repeat]) -> None:
+    if not repeats:
+        return
+    images = sum(len(repeat.names) for repeat in repeats)
+    out.print(Text(f"\n{images} {title}, in {len(repeats)} group{plural(len(repeats))}", "bold yellow"))
+    worst = {"across classes": 0, "across splits": 1, "same class": 2}
+    for repeat in sorted(repeats, key=lambda repeat: worst[repeat.relation])[:FEW]:
+        names = "  =  ".join(one_line(name) for name in repeat.names[:3]) + (
+            f"  … {len(repeat.names)} in all" if len(repeat.names) > 3 else ""
+        )
+        out.print(
+            Text(f"  {repeat.relation:<15}", "red" if worst[repeat.relation] < 2 else "dim") + Text(names),
+            soft_wrap=True,
+        )
+    if len(repeats) > FEW:
+        out.print(Text(f"  and {len(repeats) - FEW} more groups: --json has them all", "dim"))
+
+
+def _more(names: Sequence[str]) -> str:
+    return " …" if len(names) > FEW else ""

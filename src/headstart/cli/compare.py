@@ -1,0 +1,151 @@
+"""`headstart compare`: several networks and sizes on the same photos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from headstart.cli.options import (
+    Cache,
+    Data,
+    Engine,
+    Head,
+    Holdout,
+    Json,
+    Precision,
+    Prior,
+    Seed,
+    answer_with,
+    files_of,
+    names_of,
+    sizes_of,
+)
+from headstart.cli.progress import one_bar
+from headstart.cli.terminal import Rows, console, one_line, quoted
+from headstart.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from headstart.workflows.compare import Comparison
+    from headstart.workflows.ranking import Candidate
+
+RIGHT = ("px", "accuracy", "95 %", "points", "p", "img/s", "params", "MB", "s")
+
+
+def compare(
+    data: Data,
+    backbones: Annotated[
+        str | None, typer.Option(metavar="NAME,…", help="See: headstart backbones. Without it: all at hand.")
+    ] = None,
+    pixels: Annotated[
+        str | None, typer.Option(metavar="SIZE,…", help="Scale images to each of these; else to each network's own.")
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="Weights of your own for one of them; may be repeated."),
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(metavar="SPEED", help="Choose the most accurate with so many images a second.")
+    ] = None,
+    within: Annotated[
+        float | None, typer.Option(metavar="POINTS", help="Choose the fastest so near to the most accurate.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="Draw the plot into this folder.")] = None,
+    head: Head = "lda",
+    prior: Prior = "flat",
+    holdout: Holdout = 0.2,
+    seed: Seed = 0,
+    engine: Engine = "auto",
+    precision: Precision = "auto",
+    cache: Cache = True,
+    as_json: Json = False,
+) -> None:
+    """Fit several networks and sizes on the same photos, and say which is the lightest that is not worse."""
+    from headstart.plots.comparison import plot_comparison, why_no_folder
+    from headstart.workflows.compare import compare as compare_networks
+
+    if out is not None and (problem := why_no_folder(out)):
+        raise UsageError(problem)
+    own = files_of(weights or [])
+    with one_bar() as report:
+        found = compare_networks(
+            data, backbones=None if backbones is None else names_of(backbones), pixels=sizes_of(pixels or ""),
+            weights=own, budget=budget, within=within, head=head, prior=prior, holdout=holdout,
+            seed=seed, engine=engine, precision=precision, cache=cache, progress=report,
+        )  # fmt: skip
+    files = [] if out is None else [str(path) for path in plot_comparison(found.rows, found.chosen, out)]
+    answer_with(found.as_json() | {"files": files}, as_json, lambda: _show(found, files, data, own))
+    if found.chosen is None:
+        raise UsageError(found.sentence)
+
+
+def _show(found: Comparison, files: Sequence[str], data: str, weights: Mapping[str, str]) -> None:
+    """The table, what its signs mean, the choice and how to go on from it."""
+    out, rows = console(), Rows()
+    judged = {"held out": "held out", "left out in turn": "left out in turn"}.get(
+        found.judged_on, f"of the {found.judged_on} part"
+    )
+    rows.add("data", f"{found.train} images fitted on, {found.images} {judged}, {len(found.classes)} classes")
+    for problem in found.skipped:
+        rows.add("passed over", Text(f"{problem.name}: {one_line(problem.detail)}", "yellow"))
+    rows.show(out)
+    out.print()
+    out.print(_table(found))
+    out.print()
+
+    rows = Rows()
+    if any(row.difference and row.may_be_noise for row in found.rows):
+        rows.add("≈", "as good as the best for all that is known: the difference may be noise (McNemar, mid-p)")
+    if len(found.rows) > 1:
+        rows.add("•", "no other is both faster and more accurate")
+    if found.chosen is not None:
+        rows.add("choice", Text(found.sentence, "bold"))
+    if files:
+        rows.add("plot", Text("  ".join(one_line(file) for file in files)), whole=True)
+    if found.chosen is not None:
+        rows.add("next", Text(_next(found.chosen, data, weights), "cyan"), whole=True)
+    rows.show(out)
+
+
+def _table(found: Comparison) -> Table:
+    table = Table("", "network", box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    for title in RIGHT:
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in found.rows:
+        chosen = row is found.chosen
+        low, high = f"{100 * row.accuracy.low:.1f}", f"{100 * row.accuracy.high:.1f}"
+        table.add_row(
+            "→" if chosen else "",
+            row.backbone,
+            str(row.pixels),
+            f"{row.accuracy.value:.1%}",
+            f"{low}–{high}",
+            *_beside(row, found.rows[0]),
+            f"{_short(row.images_per_second)}{'•' if row.pareto and len(found.rows) > 1 else ' '}",
+            f"{_short(row.parameters / 1e6)}M",
+            _short(row.megabytes),
+            _short(row.seconds),
+            style="bold green" if chosen else "",
+        )
+    return table
+
+
+def _beside(row: Candidate, best: Candidate) -> tuple[str, str]:
+    """How many points below the best, and how sure that is."""
+    if row is best:
+        return "best", ""
+    noise = "≈" if row.may_be_noise else ""
+    return f"{noise}{100 * row.difference:.1f}".replace("-", "−"), "<.001" if row.p < 0.001 else f"{row.p:.2g}"
+
+
+def _short(value: float) -> str:
+    """Three digits, about."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def _next(chosen: Candidate, data: str, weights: Mapping[str, str]) -> str:
+    file = f" --weights {quoted(weights[chosen.backbone])}" if chosen.backbone in weights else ""
+    return f"headstart fit {quoted(data)} --backbone {chosen.backbone} --pixels {chosen.pixels}{file}"

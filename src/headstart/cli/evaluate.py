@@ -1,0 +1,57 @@
+"""`headstart evaluate`: how a model does on labelled photos."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from headstart.cli.figures import add_confusions, add_figures
+from headstart.cli.options import Data, Engine, Json, Model, Precision, Weights, answer_with, open_model
+from headstart.cli.progress import progress
+from headstart.cli.terminal import FEW, Rows, console, one_line
+from headstart.core.types import Evaluation
+
+
+def evaluate(
+    model: Model,
+    data: Data,
+    fitted_on_too: Annotated[
+        bool, typer.Option("--fitted-on-too", help="Count images that the model was fitted on.")
+    ] = False,
+    engine: Engine = "auto",
+    weights: Weights = None,
+    precision: Precision = "auto",
+    as_json: Json = False,
+) -> None:
+    """Measure a model on labelled photos that it was not fitted on: on the test part, where the data has one."""
+    classifier = open_model(model, weights, engine, precision)
+    with progress() as report:
+        result = classifier.evaluate(data, fitted_on_too=fitted_on_too, progress=report)
+    answer = asdict(result) | {
+        "accuracy": result.accuracy.value,
+        "interval": [result.accuracy.low, result.accuracy.high],
+        "images": result.accuracy.images,
+    }
+    answer_with(answer, as_json, lambda: _show(result))
+
+
+def _show(result: Evaluation) -> None:
+    """How a model did."""
+    rows = Rows()
+    add_figures(rows, result)
+    rows.add("macro F1", f"{result.macro_f1:.3f}")
+    rows.add("NLL", f"{result.nll:.3f}")
+    apart = [
+        f"{n} {what}"
+        for n, what in ((result.passed_over, "in the training set"), (result.unreadable, "unreadable"))
+        if n
+    ]
+    rows.add("images", f"{result.accuracy.images}{' (not counted: ' + ', '.join(apart) + ')' if apart else ''}")
+    add_confusions(rows, result.confusions)
+    worst = sorted(result.per_class.items(), key=lambda item: item[1].value)[:FEW]
+    if len(result.per_class) > 2:
+        rows.add("hardest", Text(", ".join(f"{one_line(name)} {figure.value:.0%}" for name, figure in worst)))
+    rows.show(console())

@@ -1,0 +1,76 @@
+"""The figures of an evaluation or a training, as JSON and as rows of a screen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from headstart.cli.terminal import Rows, accuracy_text, one_line, plural
+from headstart.core.types import Confusion, Evaluation
+
+if TYPE_CHECKING:
+    from headstart.train.training_run import TrainingRecord
+
+CONFUSIONS = 5  # that a screen shows
+LEAST = 0.05  # seconds of a stage that is shown
+
+
+def figures_of(result: Evaluation | None) -> dict[str, Any]:
+    """What JSON tells of an evaluation; None of each where nothing was measured."""
+    accuracy = result.accuracy if result else None
+    return {
+        "accuracy": accuracy.value if accuracy else None,
+        "interval": [accuracy.low, accuracy.high] if accuracy else None,
+        "tested_on": accuracy.images if accuracy else 0,
+        **{name: getattr(result, name, None) for name in ("macro_f1", "nll", "calibration_error", "unknown")},
+    }
+
+
+def add_figures(rows: Rows, result: Evaluation) -> None:
+    """Accuracy, calibration error, share of unknown."""
+    rows.add("accuracy", accuracy_text(result.accuracy.value, result.accuracy.low, result.accuracy.high))
+    rows.add(
+        "calibration", f"error (ECE) {result.calibration_error:.1%}; {result.unknown:.1%} of the images are unknown"
+    )
+
+
+def add_confusions(rows: Rows, confusions: Sequence[Confusion]) -> None:
+    """The most frequent mistakes."""
+    for place, each in enumerate(confusions[:CONFUSIONS]):
+        text = f"{each.images} × {one_line(each.truth)} predicted as {one_line(each.label)}"
+        rows.add("" if place else "mistakes", text)
+    if others := sum(each.images for each in confusions[CONFUSIONS:]):
+        rows.add("", Text(f"and {others} others", "dim"))
+
+
+def add_seconds(
+    rows: Rows, seconds: float, stages: Mapping[str, float], notes: Mapping[str, str] | None = None
+) -> None:
+    """How long it took, and each stage of it; ``notes`` stand behind a stage."""
+    shown = [f"{name} {took:.1f}{(notes or {}).get(name, '')}" for name, took in stages.items() if took >= LEAST]
+    rows.add("seconds", Text(f"{seconds:.1f}", "bold") + Text(f"  = {' + '.join(shown)}", "dim"))
+
+
+def add_training(rows: Rows, record: TrainingRecord) -> None:
+    """What the curves say, and how long who trained."""
+    verdict, epochs = record.verdict, len(record.epochs)
+    rows.add("curves", Text(verdict.sentence, "" if verdict.kind == "healthy" else "yellow"))
+    early = f". It ended early: {record.stopped}" if record.stopped else ""
+    rate = f"learning rate {record.rate:.2g}"
+    rows.add("training", f"{epochs} epoch{plural(epochs)}, trainer {record.trainer}, {rate}{early}")
+
+
+def still_falls(record: TrainingRecord, before: float = math.inf) -> bool:
+    """Whether the last epoch was the best, and more than a little better than what it went on from.
+
+    ``before`` is the calibrated validation loss that the training began with.
+    """
+    from headstart.train.overfitting_watch import FLAT
+
+    if record.stopped or record.best + 1 < len(record.epochs):
+        return False
+    losses = [before, *(epoch.val_calibrated for epoch in record.epochs)]
+    return losses[-1] < (1 - FLAT) * losses[-2]

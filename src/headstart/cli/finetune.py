@@ -1,0 +1,160 @@
+"""The command that trains more of a model than its head."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from headstart.cli.figures import add_seconds, add_training, still_falls
+from headstart.cli.options import (
+    Cache,
+    Data,
+    Device,
+    Devices,
+    FindRate,
+    Json,
+    Nodes,
+    RecipeName,
+    Resume,
+    Strategy,
+    Trainer,
+    answer_with,
+    open_model,
+)
+from headstart.cli.terminal import Rows, accuracy_text, console, one_line, quoted
+from headstart.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from headstart.model.classifier import Classifier
+    from headstart.model.records import FinetuneRecord, Side
+
+
+def finetune(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's folder, as fit made it.")],
+    data: Data,
+    out: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Where the new model goes; without it: MODEL-finetuned.")
+    ] = None,
+    recipe: RecipeName = "careful",
+    trainer: Trainer = "pytorch",
+    device: Device = "auto",
+    devices: Devices = 1,
+    nodes: Nodes = 1,
+    strategy: Strategy = "auto",
+    find_rate: FindRate = False,
+    refit: Annotated[
+        bool | None,
+        typer.Option(
+            "--refit/--no-refit",
+            help="Whether all is trained once more on the validation photos too; without it: where that is cheap.",
+        ),
+    ] = None,
+    resume: Resume = False,
+    holdout: Annotated[
+        float | None, typer.Option(help="Share held out, where the data has no test part; without it: as in the fit.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the split; without it: that of the fit.")] = None,
+    cache: Cache = True,
+    as_json: Json = False,
+) -> None:
+    """Train more of a model than its head. What comes out is not worse by the photos that it is chosen on."""
+    from headstart.cli.training_progress import ended_early, folder_beside, training_screen
+    from headstart.model.bundle import save, why_not_writable
+    from headstart.train.checkpoint import discard
+    from headstart.train.recipe import open_recipe
+    from headstart.train.training_run import TrainingRun, leads
+    from headstart.workflows.finetune import finetune as finetune_classifier
+
+    start = time.perf_counter()
+    followed = open_recipe(recipe)
+    target = f"{os.path.abspath(model)}-finetuned" if out is None else out
+    if problem := why_not_writable(target):
+        raise UsageError(problem)
+    folder = folder_beside(target)
+    given = open_model(model, None, "auto", "auto")
+    with ended_early(folder), training_screen(followed.epochs) as screen:
+        run = TrainingRun(
+            trainer, device=device, devices=devices, nodes=nodes, strategy=strategy, find_rate=find_rate,
+            folder=folder, resume=resume, callbacks=[screen], say=screen.say,
+        )  # fmt: skip
+        found = finetune_classifier(
+            given, data, recipe=followed, trainer=run, refit=refit, holdout=holdout, seed=seed, cache=cache,
+            progress=screen.progress,
+        )  # fmt: skip
+    if not leads():  # of several processes that trained together, one answers
+        return
+    where = save(found, target)
+    discard(folder)
+    answer = _answer(found, str(where), folder, time.perf_counter() - start)
+    answer_with(answer, as_json, lambda: show(found, answer))
+
+
+def _answer(found: Classifier, where: str, folder: str, seconds: float) -> dict[str, Any]:
+    from headstart.model.records import to_json
+
+    training: dict[str, Any] = to_json(found.record)["finetune"]
+    return training | {
+        "accuracy": training["after"]["accuracy"],
+        "interval": training["after"]["interval"],
+        "tested_on": training["images"]["test"],
+        "classes": list(found.classes_),
+        "model": where,
+        "log": folder,
+        "seconds": round(seconds, 3),
+        "stages": training["seconds"],
+    }
+
+
+def show(found: Classifier, answer: Mapping[str, Any]) -> None:
+    """Before and after, what was kept and why, what the curves say, where it lies, how to go on."""
+    from headstart.model.model_card import difference, moved
+
+    record, rows = found.record.finetune, Rows()
+    if record is None:
+        raise UsageError("This model was not fine-tuned.")
+    images = record.images
+    rows.add("split", f"training set {images.train}, validation set {images.validation}, test set {images.test}")
+    rows.add("before", _figures(record.before))
+    rows.add("after", _figures(record.after))
+    rows.add("difference", difference(record))
+    _add_choice(rows, record)
+    add_training(rows, record)
+    rows.add("trained", moved(record, sum(found.blueprint.parameters().values())))
+    add_seconds(rows, answer["seconds"], record.seconds)
+    rows.add("log", Text(one_line(answer["log"])), whole=True)
+    rows.add("model", Text(one_line(answer["model"]), "bold"), whole=True)
+    rows.add("next", Text(f"headstart predict {quoted(answer['model'])} PHOTO …", "cyan"), whole=True)
+    rows.show(console())
+
+
+def _figures(side: Side) -> Text:
+    if side.accuracy is None or side.interval is None:
+        return Text("not measured: there is no test set", "yellow")
+    return accuracy_text(side.accuracy, *side.interval)
+
+
+def _add_choice(rows: Rows, record: FinetuneRecord) -> None:
+    before, after = record.before.val_calibrated, record.after.val_calibrated
+    if record.best < 0:
+        why = f"no epoch had a lower calibrated validation loss than its {before:.4f}"
+        rows.add("kept", Text(f"{record.chosen}: {why}", "bold"))
+        return
+    rows.add("kept", Text(f"{record.chosen}: calibrated validation loss {before:.4f} → {after:.4f}", "bold"))
+    if record.refit:
+        again = "Then all was trained once more for as many epochs, on the validation set too."
+        rows.add("", again + _why_longer(record))
+    if still_falls(record, before):
+        rows.add("", "The loss still fell in the last epoch: a recipe with more epochs may do more.")
+
+
+def _why_longer(record: FinetuneRecord) -> str:
+    """Where another epoch than the last was best."""
+    if record.kept == record.best + 1:
+        return ""
+    loss = record.epochs[record.best].val_calibrated
+    return f" Epoch {record.best + 1} had {loss:.4f}; so few images cannot tell the two apart."

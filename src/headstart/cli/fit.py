@@ -1,0 +1,131 @@
+"""`headstart fit`: a classifier from labelled photos."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from headstart.cli.figures import add_confusions, add_figures, add_seconds, figures_of
+from headstart.cli.options import (
+    Backbone,
+    Cache,
+    Data,
+    Engine,
+    Head,
+    Holdout,
+    Json,
+    Pixels,
+    Precision,
+    Prior,
+    Seed,
+    Weights,
+    answer_with,
+)
+from headstart.cli.progress import progress
+from headstart.cli.terminal import Rows, console, one_line, quoted
+from headstart.core.errors import UsageError
+from headstart.core.types import Problem
+
+if TYPE_CHECKING:
+    from headstart.model.classifier import Classifier
+
+
+def fit(
+    data: Data,
+    out: Annotated[str, typer.Option(metavar="MODEL", help="Where the model goes.")] = "model",
+    backbone: Backbone = "efficientnet_lite0",
+    weights: Weights = None,
+    pixels: Pixels = None,
+    head: Head = "lda",
+    prior: Prior = "flat",
+    holdout: Holdout = 0.2,
+    seed: Seed = 0,
+    engine: Engine = "auto",
+    precision: Precision = "auto",
+    cache: Cache = True,
+    as_json: Json = False,
+) -> None:
+    """Fit a classifier on labelled photos, measure it on photos it has not seen, and save it."""
+    from headstart.model.bundle import save, why_not_writable
+    from headstart.workflows.fit import fit as fit_classifier
+
+    if problem := why_not_writable(out):
+        raise UsageError(problem)
+    start = time.perf_counter()
+    with progress() as report:
+        model = fit_classifier(
+            data, backbone=backbone, weights=weights, pixels=pixels, head=head, prior=prior, holdout=holdout,
+            seed=seed, engine=engine, precision=precision, cache=cache, progress=report,
+        )  # fmt: skip
+    saving = time.perf_counter()
+    where = save(model, out)
+    now = time.perf_counter()
+    model.record.seconds["save"] = round(now - saving, 3)
+    answer = _answer(model, str(where), now - start)
+    answer_with(answer, as_json, lambda: _show(model, answer))
+
+
+def _answer(model: Classifier, where: str, seconds: float) -> dict[str, Any]:
+    from headstart.model.records import to_json
+
+    record = to_json(model.record)
+    result = record["result"]
+    copied = ("images", "left_out", "near_duplicates", "computed", "from_store", "choice", "backbone", "pixels")
+    return {
+        **figures_of(model.record.result),
+        "classes": list(model.classes_),
+        "seconds": round(seconds, 3),
+        "stages": record["seconds"],
+        "model": where,
+        "confusions": result["confusions"] if result else [],
+        **{key: record[key] for key in (*copied, "precision", "train", "test", "head", "store_problem")},
+    }
+
+
+def _show(model: Classifier, answer: dict[str, Any]) -> None:
+    """The summary of a fit."""
+    record, rows = model.record, Rows()
+    rows.add("data", f"{one_line(record.data)}: {record.images} images in {len(model.classes_)} classes")
+    if record.result is None:
+        rows.add("split", f"training set {record.train}, no test set")
+        why = "too few images to hold any out" if record.holdout else "no image was held out"
+        rows.add("accuracy", Text(f"not measured: {why}", "bold yellow"))
+        if alone := record.left_one_out:
+            rows.add("", f"leave-one-out: {alone.accuracy:.1%} of {alone.images}; the settings were chosen on them too")
+    else:
+        own = "held out" if record.test_part == "held out" else f"the data's own {record.test_part} part"
+        rows.add("split", f"training set {record.train}, test set {record.test} ({own})")
+        add_figures(rows, record.result)
+        rows.add("", Text(f"measured on the {record.result.accuracy.images} images of the test set", "dim"))
+        add_confusions(rows, record.result.confusions)
+    _add_left_out(rows, record.left_out)
+    if record.near_duplicates:
+        side = ", which are on the same side of the split" if record.result else ""
+        rows.add("near copies", f"{record.near_duplicates} images have near copies{side}")
+    computed = (
+        f" ({record.computed / record.seconds['features']:.0f} images/s)" if record.computed else " (from the cache)"
+    )
+    add_seconds(rows, answer["seconds"], record.seconds, {"features": computed})
+    if record.store_problem:
+        rows.add("cache", Text(record.store_problem, "yellow"))
+    head = record.head.kind if record.head else "none"
+    rows.add("network", f"{record.backbone} at {record.pixels} pixels, {record.precision}; head {head}")
+    if record.choice:
+        rows.add("choice", f"{record.choice.sentence} Tried on {record.choice.images} images of the training set.")
+    rows.add("model", Text(one_line(answer["model"]), "bold"), whole=True)
+    rows.add("next", Text(f"headstart predict {quoted(answer['model'])} PHOTO …", "cyan"), whole=True)
+    rows.show(console())
+
+
+def _add_left_out(rows: Rows, problems: Sequence[Problem]) -> None:
+    for place, (kind, count) in enumerate(Counter(problem.kind for problem in problems).most_common()):
+        first = next(problem for problem in problems if problem.kind == kind)
+        text = Text(f"{count} {kind}", "yellow") + Text(
+            f": {one_line(first.name)}{' …' if count > 1 else ''} ({one_line(first.detail)})"
+        )
+        rows.add("" if place else "left out", text)

@@ -1,0 +1,107 @@
+"""What the commands share: the words that they take, and how they answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headstart.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from headstart.model.classifier import Classifier
+
+Data = Annotated[
+    str, typer.Argument(metavar="DATA", help="Folder of class folders, CSV, Parquet or IDX file, or a named set.")
+]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A model's folder, or a backbone's name for its own ImageNet classes.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Backbone = Annotated[
+    str, typer.Option(help="See: headstart backbones. auto: the lightest at hand that does as well on these photos.")
+]
+Weights = Annotated[str | None, typer.Option(metavar="FILE", help="Weights of your own: .safetensors, .pth or .h5.")]
+Pixels = Annotated[
+    int | None, typer.Option(help="Scale images to so many pixels: fewer are faster, a little less accurate.")
+]
+Precision = Annotated[str, typer.Option(help="auto, bf16 or fp32.")]
+Head = Annotated[str, typer.Option(help="lda or ridge.")]
+Prior = Annotated[str, typer.Option(help="flat, or empirical: expect classes as often as in the data.")]
+Holdout = Annotated[float, typer.Option(help="Share held out, where the data has no test part.")]
+Seed = Annotated[int, typer.Option(help="Of the split.")]
+Cache = Annotated[bool, typer.Option(help="Keep what was computed for the next time.")]
+Engine = Annotated[str, typer.Option(help="What runs the network: auto, fast, torch or keras.")]
+
+RecipeName = Annotated[
+    str, typer.Option("--recipe", metavar="PRESET|FILE", help="careful, fast, full or scratch; or a JSON file.")
+]
+Trainer = Annotated[str, typer.Option(help="pytorch, lightning, tensorflow or keras.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Devices = Annotated[int, typer.Option(metavar="N", help="Of Lightning: on how many devices.")]
+Nodes = Annotated[int, typer.Option(metavar="N", help="Of Lightning: on how many machines.")]
+Strategy = Annotated[str, typer.Option(help="Of Lightning: how several devices work together, such as ddp.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the same training.")]
+FindRate = Annotated[bool, typer.Option("--find-rate", help="Look for the learning rate first, and train with it.")]
+
+
+def open_model(model: str, weights: str | None, engine: str, precision: str) -> Classifier:
+    """A bundle, or a backbone with its own head."""
+    from headstart.backbones.catalogue import BACKBONES
+    from headstart.cli.progress import progress
+    from headstart.core.errors import did_you_mean
+    from headstart.engines.names import framework_of
+    from headstart.model.bundle import load
+    from headstart.model.classifier import pretrained
+
+    if os.path.exists(model) and not (os.path.isfile(model) and framework_of(model)):
+        return load(model, engine=engine, precision=precision)
+    if model in BACKBONES or framework_of(model):
+        with progress() as report:
+            return pretrained(model, weights, engine=engine, precision=precision, progress=report)
+    raise UsageError(f"There is no model '{model}', and no backbone of that name. {did_you_mean(model, BACKBONES)}")
+
+
+def names_of(text: str) -> list[str]:
+    """ "a,b" as ["a", "b"]."""
+    return [name for name in (part.strip() for part in text.split(",")) if name]
+
+
+def sizes_of(text: str) -> list[int]:
+    """ "128,160" as [128, 160]."""
+    try:
+        return [int(size) for size in names_of(text)]
+    except ValueError:
+        raise UsageError(f"--pixels: expected sizes, as in 128,160,224. Received: '{text}'.") from None
+
+
+def files_of(pairs: list[str]) -> dict[str, str]:
+    """ "NAME=FILE" as {NAME: FILE}."""
+    files: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, file = pair.partition("=")
+        if not (name and equals and file):
+            raise UsageError(f"--weights: expected NAME=FILE. Received: '{pair}'.")
+        if name in files:
+            raise UsageError(f"--weights: {name} is given two files.")
+        files[name] = file
+    return files
+
+
+def answer_with(values: dict[str, Any], as_json: bool, screen: Callable[[], None]) -> None:
+    """Print JSON, in ASCII: any stream carries it, and no name in it breaks the line. Or what a person reads."""
+    if as_json:
+        sys.stdout.write(json.dumps(values) + "\n")
+    else:
+        screen()
+
+
+def say(text: str) -> None:
+    """One line on standard error."""
+    from headstart.cli.terminal import one_line
+
+    sys.stderr.write(f"headstart: {one_line(text)}\n")

@@ -1,0 +1,59 @@
+"""Plain words on a terminal or in a pipe: wrapped here, a line each there, and no name that plays tricks on either."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+
+from rich.console import Console
+from rich.text import Text
+
+FEW = 8  # lines or names of a long list that a screen shows; --json has them all
+INDENT = 15  # of what stands beside a word
+PIPE = 1000  # columns, where nobody looks and a script wants a line to stay one
+
+
+def accuracy_text(value: float, low: float, high: float) -> Text:
+    """An accuracy with its interval."""
+    return Text(f"{value:.1%}", "bold green") + Text(f"   95 % interval {low:.1%} to {high:.1%}")
+
+
+class Rows:
+    """A word, and what there is to say of it: wrapped beside the word on a terminal, one line each in a pipe."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[str, Text, bool]] = []
+
+    def add(self, word: str, text: str | Text, whole: bool = False) -> None:
+        """``whole`` for what is there to be copied, which a line break would spoil."""
+        self._rows.append((word, Text(text) if isinstance(text, str) else text, whole))
+
+    def show(self, out: Console) -> None:
+        """Print all rows."""
+        for word, text, whole in self._rows:
+            lines = [text] if whole or not out.is_terminal else text.wrap(out, max(out.width - INDENT, 20))
+            for place, line in enumerate(lines):
+                out.print(Text(f"{'' if place else word:<{INDENT}}", "dim") + line, soft_wrap=True)
+
+
+def console() -> Console:
+    """Standard output."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE)
+
+
+def one_line(text: str) -> str:
+    """A name as one line that does nothing to a terminal."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def quoted(path: str) -> str:
+    """A path as a shell takes it, on one line."""
+    if path.isprintable():
+        return shlex.quote(path)
+    path = path.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{one_line(path)}'"  # what bash, zsh and ksh read with its escapes
+
+
+def plural(things: int) -> str:
+    """The ending of a word for so many."""
+    return "" if things == 1 else "s"

@@ -1,0 +1,206 @@
+"""The command that trains a network from nothing, on photos or on rows of numbers."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from headstart.cli.figures import add_seconds, add_training, figures_of, still_falls
+from headstart.cli.options import (
+    Device,
+    Devices,
+    FindRate,
+    Holdout,
+    Json,
+    Nodes,
+    Resume,
+    Seed,
+    Strategy,
+    Trainer,
+    answer_with,
+    names_of,
+)
+from headstart.cli.terminal import Rows, accuracy_text, console, one_line, quoted
+from headstart.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from headstart.model.classifier import Classifier
+    from headstart.model.records import FitRecord, TabularRecord
+    from headstart.model.tabular_classifier import TabularClassifier
+
+WIDEST = 65_536  # units of a hidden layer
+
+
+def train(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="Photos, as fit takes them; or numbers: a CSV file with a line of names, iris, wine, breast_cancer.",
+        ),
+    ],
+    out: Annotated[str, typer.Option(metavar="MODEL", help="Where the model goes.")] = "model",
+    network: Annotated[
+        str | None, typer.Option(help="mlp or small_cnn; without it: small_cnn for photos, mlp for numbers.")
+    ] = None,
+    hidden: Annotated[
+        str | None,
+        typer.Option(
+            metavar="UNITS,…",
+            help="Of the mlp: its hidden layers, as in 64,32, or none; without it: 512,256 for photos, 16 for numbers.",
+        ),
+    ] = None,
+    pixels: Annotated[
+        int | None, typer.Option(help="Scale images to so many; without it: their own size where small, else 64.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="scratch (for photos; small grey pictures, such as digits, are neither mirrored nor turned), table "
+            '(for numbers), or a JSON file that begins with {"preset": "scratch"}.',
+        ),
+    ] = None,
+    trainer: Trainer = "pytorch",
+    device: Device = "auto",
+    devices: Devices = 1,
+    nodes: Nodes = 1,
+    strategy: Strategy = "auto",
+    find_rate: FindRate = False,
+    folds: Annotated[
+        int, typer.Option(metavar="K", help="Measure by K-fold cross-validation: K trainings, and one more on all.")
+    ] = 0,
+    label: Annotated[str | None, typer.Option(metavar="NAME", help="Of numbers: the column of the labels.")] = None,
+    holdout: Holdout = 0.2,
+    seed: Seed = 0,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Train a small network from nothing: for comparison, or for digits, rows of numbers and the like."""
+    from headstart.cli.training_progress import ended_early, folder_beside, training_screen
+    from headstart.data.rows import is_rows
+    from headstart.model.bundle import why_not_writable
+    from headstart.train.checkpoint import discard
+    from headstart.train.recipe import open_recipe
+    from headstart.train.training_run import TrainingRun, leads
+    from headstart.workflows.train_images import HIDDEN, NETWORKS, SCRATCH, train_photos
+    from headstart.workflows.train_tables import HIDDEN as HIDDEN_OF_ROWS
+    from headstart.workflows.train_tables import TABLE, train_rows
+
+    start = time.perf_counter()
+    numbers = is_rows(data)
+    _check(data, numbers, network, pixels, label, hidden)
+    if problem := why_not_writable(out):
+        raise UsageError(problem)
+    name = recipe or (TABLE if numbers else SCRATCH)
+    folder = folder_beside(out)
+    model: Classifier | TabularClassifier
+    with ended_early(folder), training_screen(open_recipe(name).epochs) as screen:
+        run = TrainingRun(
+            trainer, device=device, devices=devices, nodes=nodes, strategy=strategy, find_rate=find_rate,
+            folder=folder, resume=resume, callbacks=[screen], say=screen.say,
+        )  # fmt: skip
+        common: dict[str, Any] = {
+            "recipe": name, "trainer": run, "folds": folds, "holdout": holdout, "seed": seed,
+            "progress": screen.progress,
+        }  # fmt: skip
+        if numbers:
+            model = train_rows(data, label=label, hidden=_units(hidden, HIDDEN_OF_ROWS), **common)
+        else:
+            model = train_photos(
+                data, network=network or NETWORKS[0], hidden=_units(hidden, HIDDEN), pixels=pixels, **common
+            )
+    if not leads():  # of several processes that trained together, one answers
+        return
+    model.save(out)
+    discard(folder)
+    answer = _answer(model, os.path.realpath(out), folder, time.perf_counter() - start)
+    answer_with(answer, as_json, lambda: _show(model.record, answer, "rows" if numbers else "images"))
+
+
+def _check(
+    data: str, numbers: bool, network: str | None, pixels: int | None, label: str | None, hidden: str | None
+) -> None:
+    """Refuse options that say nothing of such data, or of such a network."""
+    if numbers and network not in (None, "mlp"):
+        raise UsageError(f"'{data}' is a table of numbers, which an mlp is trained on. Received: --network {network}.")
+    if numbers and pixels is not None:
+        raise UsageError(f"'{data}' is a table of numbers, which has no pixels. Leave --pixels out.")
+    if not numbers and label is not None:
+        raise UsageError(f"--label names a column of a table of numbers, and '{data}' is none. Leave it out.")
+    if hidden is not None and not numbers and network != "mlp":
+        raise UsageError("--hidden is for the mlp. Add: --network mlp")
+
+
+def _units(text: str | None, usual: tuple[int, ...]) -> tuple[int, ...]:
+    """ "512,256" as (512, 256), "none" as ()."""
+    if text is None:
+        return usual
+    words = names_of(text)
+    if words == ["none"]:
+        return ()
+    if not words or not all(word.isdecimal() and 0 < int(word) <= WIDEST for word in words):
+        raise UsageError(f"--hidden: expected units of each layer, as in 512,256, or none. Received: '{text}'.")
+    return tuple(map(int, words))
+
+
+def _answer(model: Classifier | TabularClassifier, where: str, folder: str, seconds: float) -> dict[str, Any]:
+    from headstart.model.records import to_json
+
+    record = to_json(model.record)
+    training = record.get("scratch", record)
+    copied = ("trainer", "recipe", "rate", "epochs", "best", "stopped", "verdict", "hidden", "moving")
+    return {
+        **figures_of(model.record.result),
+        "images": record["images"],
+        "classes": list(model.classes_),
+        "seconds": round(seconds, 3),
+        "stages": record["seconds"],
+        "model": where,
+        "log": folder,
+        "network": model.blueprint.name,
+        "folds": [fold["value"] for fold in training["folds"]],
+        "left_out": record.get("left_out", []),
+        **{key: training[key] for key in copied},
+        "parts": training["images"] if "scratch" in record else training["parts"],
+    }
+
+
+def _show(record: FitRecord | TabularRecord, answer: Mapping[str, Any], what: str) -> None:
+    """How it did, what was kept, what the curves say, where it lies, how to go on."""
+    from headstart.train.training_run import TrainingRecord
+
+    training = record if isinstance(record, TrainingRecord) else record.scratch
+    if training is None:
+        raise UsageError("This model was not trained from scratch.")
+    rows, parts = Rows(), answer["parts"]
+    rows.add("data", f"{one_line(record.data)}: {answer['images']} {what} in {len(answer['classes'])} classes")
+    sets = f"training set {parts['train']}, validation set {parts['validation']}"
+    rows.add("split", f"{sets}, test set {answer['tested_on']}" if not answer["folds"] else sets)
+    if record.result is None:
+        rows.add("accuracy", Text("not measured: nothing was held out", "bold yellow"))
+    else:
+        rows.add("accuracy", accuracy_text(answer["accuracy"], *answer["interval"]))
+    if folds := answer["folds"]:
+        rows.add("folds", f"mean {sum(folds) / len(folds):.4f} of {len(folds)}: {' '.join(f'{f:.3f}' for f in folds)}")
+        rows.add("", Text("the model itself is trained on all of them", "dim"))
+    start = Text("the weights it began with: no epoch did better", "yellow")
+    rows.add("kept", f"epoch {training.best + 1}" if training.best >= 0 else start)
+    if still_falls(training):
+        rows.add("", "The loss still fell in the last epoch: a recipe with more epochs may do more.")
+    add_training(rows, training)
+    hidden = f" ({', '.join(map(str, answer['hidden']))})" if answer["hidden"] else ""
+    rows.add("network", f"{answer['network']}{hidden}, {training.moving:,} weights")
+    if lost := answer["left_out"]:
+        rows.add("left out", f"{len(lost)}, first '{one_line(lost[0]['name'])}': {one_line(lost[0]['detail'])}")
+    add_seconds(rows, answer["seconds"], record.seconds)
+    rows.add("log", Text(one_line(answer["log"])), whole=True)
+    rows.add("model", Text(one_line(answer["model"]), "bold"), whole=True)
+    example = "ROWS.csv" if what == "rows" else "PHOTO …"
+    rows.add("next", Text(f"headstart predict {quoted(answer['model'])} {example}", "cyan"), whole=True)
+    rows.show(console())

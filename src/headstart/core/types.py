@@ -1,0 +1,149 @@
+"""The words that the rooms share: small frozen records, no behaviour beyond what reads them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+SPLITS = ("train", "val", "test")
+
+PROBLEMS = {
+    "empty": "the file has no content",
+    "unreadable": "not an image that can be decoded",
+    "truncated": "the image ends before its data does",
+    "bomb": "more pixels than can be decoded safely",
+    "missing": "named in a table, but not there",
+    "wrong name": "the ending of the name does not fit the content",
+    "no label": "nothing gives the image a class",
+    "left out": "not looked at",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """What a network wants to see, and how a photo becomes that.
+
+    An image is uint8 NHWC RGB outside a network; the network itself turns it into ``(x / 255 - mean) / std``.
+    """
+
+    size: int  # height and width, pixels
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    crop: float = 0.875  # share of the photo's shorter side that the centred square keeps
+    resample: str = "bicubic"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One labelled image, by name. The bytes stay where they are until they are read."""
+
+    name: str  # what a message calls it: a path relative to the root, or "train.parquet#17"
+    label: str
+    split: str = ""  # one of SPLITS, or "" where the source does not say
+    group: str = ""  # samples of one group stay on one side of every split (a patient, a burst of photos)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something about one image that a person should know."""
+
+    name: str
+    kind: str  # a key of PROBLEMS, or a kind that a check defines
+    detail: str
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """All samples of a source, and how to read one.
+
+    ``read(i)`` gives the file's bytes, or an array (uint8 or uint16, HW or HWC) where the source holds pixels;
+    it is called from several threads at once and raises `errors.UnreadableImageError` or `OSError`.
+    """
+
+    root: str
+    samples: Sequence[Sample]
+    read: Callable[[int], bytes | NDArray[np.generic]]
+    problems: tuple[Problem, ...] = ()  # what the source itself passed over, one line each
+    classes: tuple[str, ...] = field(init=False)  # sorted once, never derived again
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(sorted({sample.label for sample in self.samples})))
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def part(self, rows: Sequence[int]) -> ImageDataset:
+        """A table of some of the samples, in this order."""
+        rows = list(rows)
+        return ImageDataset(
+            self.root, [self.samples[row] for row in rows], lambda index: self.read(rows[index]), self.problems
+        )
+
+    @property
+    def own_test(self) -> str:
+        """The part that the source brings to measure on: "test", else "val", else "" for none beside "train"."""
+        splits = {sample.split for sample in self.samples}
+        return next((name for name in ("test", "val") if name in splits and "train" in splits), "")
+
+
+Table = ImageDataset  # its name in the first version
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """A share of right answers with its 95 % interval (Wilson 1927)."""
+
+    value: float
+    low: float
+    high: float
+    images: int
+
+    @classmethod
+    def of(cls, right: int, images: int) -> Accuracy:
+        """Count ``right`` out of ``images`` (at least one)."""
+        z = 1.959963984540054
+        p, z2n = right / images, z * z / images
+        centre = (p + z2n / 2) / (1 + z2n)
+        half = z / (1 + z2n) * math.sqrt(p * (1 - p) / images + z2n / (4 * images))
+        return cls(p, max(0.0, centre - half), min(1.0, centre + half), images)
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """How often images of one class were taken for another."""
+
+    truth: str
+    label: str
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How a classifier did on images that it had not seen."""
+
+    accuracy: Accuracy
+    macro_f1: float  # mean over the classes that have images
+    nll: float  # mean negative log-likelihood, nats
+    calibration_error: float  # expected, over 15 bins of equal counts (Naeini et al. 2015)
+    unknown: float  # share called unknown
+    confusions: tuple[Confusion, ...]  # most frequent first
+    per_class: dict[str, Accuracy]
+    passed_over: int = 0  # images not counted, because the classifier was fitted on them
+    unreadable: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a classifier says of one image."""
+
+    path: str
+    label: str
+    probability: float
+    unknown: bool  # unlike the photos it was fitted on: the label is a guess

@@ -1,0 +1,67 @@
+"""What tells images apart and alike: a key of the content and a grey thumbnail of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.core.types import ImageDataset, ImageSpec, Problem
+from headstart.data.load import THUMBNAIL, Decoded, fetch, in_chunks
+from headstart.data.near_copies import near_copies
+
+SEEN = ImageSpec(224)  # the pixels that thumbnails are made of where no network asks for others: the default network's
+
+
+@dataclass(kw_only=True)
+class Fingerprints:
+    """Keys and thumbnails of a data set's images, row by row; those of unreadable images are empty and zero."""
+
+    keys: list[bytes]
+    thumbnails: NDArray[np.uint8]  # (N, THUMBNAIL, THUMBNAIL)
+    usable: NDArray[np.bool_]
+    problems: list[Problem] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, count: int) -> Fingerprints:
+        """None yet, with room for so many."""
+        return cls(
+            keys=[b""] * count,
+            thumbnails=np.zeros((count, THUMBNAIL, THUMBNAIL), np.uint8),
+            usable=np.zeros(count, bool),
+        )
+
+    def take(self, item: Decoded, name: str) -> None:
+        """Note the fingerprint of one image, or what is wrong with it."""
+        self.usable[item.index] = item.error is None
+        if item.error is not None:
+            self.problems.append(Problem(name, item.error.kind, item.error.detail))
+            return
+        self.keys[item.index] = item.key
+        if item.thumbnail is not None:
+            self.thumbnails[item.index] = item.thumbnail
+
+    def copies(self) -> NDArray[np.intp]:
+        """For each image the smallest index of its group (N,): images of the same content, and near copies of them.
+
+        Near copies are looked for among one image of each content, so that exact copies do not pass for neighbours.
+        """
+        first: dict[bytes, int] = {}
+        groups = np.arange(len(self.keys))
+        for row in np.flatnonzero(self.usable).tolist():
+            groups[row] = first.setdefault(self.keys[row], row)
+        contents = np.array([*first.values()], np.intp)
+        groups[contents] = contents[near_copies(self.thumbnails[contents])]
+        return groups[groups] if len(groups) else groups
+
+
+def take_fingerprints(dataset: ImageDataset, progress: Callable[[int, int], None] | None = None) -> Fingerprints:
+    """Look at every image once; ``progress(done, count)`` is called after each."""
+    found = Fingerprints.of(len(dataset))
+    for item in in_chunks(lambda chunk: [fetch(dataset, row, SEEN) for row in chunk], range(len(dataset))):
+        found.take(item, dataset.samples[item.index].name)
+        if progress is not None:
+            progress(item.index + 1, len(dataset))
+    return found

@@ -1,0 +1,47 @@
+"""Which images are held out: seeded, stratified, and whole groups together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+FEWEST = 2  # images of a class that the fit needs; a class gives up none below that
+
+
+def hold_out(
+    labels: Sequence[int] | NDArray[np.int_],
+    keys: Sequence[bytes],
+    groups: Sequence[int] | NDArray[np.int_],
+    share: float,
+    seed: int,
+    *,
+    least: int = 0,
+) -> NDArray[np.bool_]:
+    """Choose about ``share`` of every class to be held out, as a mask (N,); ``least`` of each, where it has so many.
+
+    The order comes from a hash of seed and content alone, so the same photos are split alike on every machine, whatever
+    they are called and however they are listed. All images of a group go together, also where it spans classes.
+    """
+    labels = np.asarray(labels, np.int_)
+    sizes = np.bincount(labels)
+    wanted = np.maximum(np.round(sizes * share).astype(int), least)
+    room = np.maximum(np.minimum(wanted, sizes - FEWEST), 0)
+    out = np.zeros(len(labels), bool)
+    for group in shuffled(keys, groups, seed):
+        need = np.bincount(labels[group], minlength=len(room))
+        if (need <= room).all():
+            out[group] = True
+            room -= need
+    return out
+
+
+def shuffled(keys: Sequence[bytes], groups: Sequence[int] | NDArray[np.int_], seed: int) -> list[list[int]]:
+    """The places of each group's images, in an order that a hash of seed and content alone decides."""
+    ranks = [hashlib.blake2b(key, digest_size=8, salt=seed.to_bytes(8, "little")).digest() for key in keys]
+    members: dict[int, list[int]] = {}
+    for index in sorted(range(len(ranks)), key=ranks.__getitem__):  # a group stands where its first image does
+        members.setdefault(int(groups[index]), []).append(index)
+    return [*members.values()]

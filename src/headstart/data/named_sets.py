@@ -1,0 +1,50 @@
+"""Data sets known by name: each comes with an installed package, none is downloaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, distribution
+
+import numpy as np
+
+from headstart.core.errors import DataError, MissingExtraError
+from headstart.core.types import ImageDataset, Sample
+from headstart.data.tables import file_dataset
+
+
+def elpv() -> ImageDataset:
+    """2 624 photos of solar cells under current, "functional" or "defective" (Deitsch et al., Solar Energy 185, 2019).
+
+    Defective is a cell whose probability of a defect, as the experts gave it, is above one half.
+    """
+    try:
+        package = distribution("elpv-dataset")
+    except PackageNotFoundError as error:
+        raise MissingExtraError("elpv-dataset", "demo", "The data set 'elpv'") from error
+    root = str(package.locate_file("elpv_dataset/data"))
+    found = []
+    try:
+        with open(os.path.join(root, "labels.csv"), encoding="utf-8") as lines:
+            for line in lines:
+                name, probability, _ = line.split()
+                label = "defective" if float(probability) > 0.5 else "functional"
+                found.append((Sample(name, label), os.path.join(root, name)))
+    except (OSError, ValueError) as error:
+        raise DataError(f"The installed elpv-dataset is damaged ({error}). Install it again.") from error
+    return file_dataset(root, found)
+
+
+def digits() -> ImageDataset:
+    """1 797 handwritten digits of 8 × 8 pixels, from scikit-learn."""
+    try:
+        from sklearn.datasets import load_digits
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("scikit-learn", "data", "The data set 'digits'") from error
+    data = load_digits()
+    images = np.round(data.images * (255 / 16)).astype(np.uint8)  # counts of 0 to 16
+    samples = [Sample(f"digits#{index}", str(label)) for index, label in enumerate(data.target.tolist())]
+    return ImageDataset("digits", samples, images.__getitem__)
+
+
+NAMED: dict[str, Callable[[], ImageDataset]] = {"digits": digits, "elpv": elpv}

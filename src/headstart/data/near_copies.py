@@ -1,0 +1,185 @@
+"""Near copies of one photo, by what thumbnails show that others of the set do not.
+
+All solar cells have bars and all leaves a dark background, so plain correlation takes strangers for copies. Whitened by
+set's own covariance, what all images share counts little; and measured in units of the distance to the 5th
+neighbour, a copy is near where neighbours are far, be they digits or photos.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.load import THUMBNAIL
+
+AXES = 32  # of the whitened thumbnails
+ALIKE = 0.1  # the largest distance of copies, in units of what is usual thereabouts
+SAME = 0.01  # so near that it is a copy in any set: says nothing of how far others are
+FAR = 0.5  # the unit where neighbours are far, as in sets of photos; never larger, so that a few images have one too
+CROP = 0.9  # share of its side that a cropped copy keeps
+BLUR = 0.3  # share of each neighbour: hides where the grid of 16 pixels lay
+PRIOR = 128  # weight of the usual covariance of photos, in thumbnails: a few images have none of their own
+FLAT = 1.0  # grey levels of contrast, blurred; with less there is nothing to compare
+
+_SAMPLE = 2048  # images that the covariance is taken from
+_TILE = 512
+_BLOCK = 2**21  # distances held at a time
+
+Floats = NDArray[np.floating]
+Index = NDArray[np.intp]
+
+
+class Components:
+    """Connected components under union: ``group_of[i]`` is the smallest index of i's component."""
+
+    def __init__(self, size: int) -> None:
+        self.group_of = np.arange(size)
+
+    def join(self, i: Index, j: Index) -> None:
+        """Unite the components of ``i[k]`` and ``j[k]`` for every k."""
+        parent = self.group_of
+        while len(i):
+            a, b = parent[i], parent[j]
+            np.minimum.at(parent, np.maximum(a, b), np.minimum(a, b))
+            while not np.array_equal(above := parent[parent], parent):
+                parent[:] = above
+            apart = parent[i] != parent[j]
+            i, j = i[apart], j[apart]
+
+
+def join_groups(first: NDArray[np.int_], second: NDArray[np.int_]) -> Index:
+    """Groups such that two images are together when they are in ``first``, in ``second`` or through others in either.
+
+    Both are group numbers (N,); the result is for each image the smallest index of its group.
+    """
+    components = Components(len(first))
+    for groups in (first, second):
+        _, place, number = np.unique(groups, return_index=True, return_inverse=True)
+        components.join(np.arange(len(groups)), place[number])
+    return components.group_of
+
+
+def near_copies(thumbnails: NDArray[np.uint8]) -> Index:
+    """Group copies of one photo: re-encoded, resized, brightened, mirrored, or cropped by about 5 % a side.
+
+    ``thumbnails`` uint8 (N, 16, 16), grey. The distance of two photos is 1 - cosine of their blurred and whitened
+    thumbnails, as they are, mirrored, or one against the inner part of the other, whichever fits best. They are copies
+    when it is below ``ALIKE`` times the distance from one of them to its 5th neighbour. Returns for each photo the
+    smallest index of its group (N,); the order of the photos changes no group.
+
+    Compares all pairs, a tile at a time. Memory: about 400 bytes a photo, and tiles.
+    """
+    if thumbnails.shape[1:] != (THUMBNAIL, THUMBNAIL):
+        raise ValueError(f"Expected thumbnails of shape (N, {THUMBNAIL}, {THUMBNAIL}). Received: {thumbnails.shape}.")
+    components = Components(len(thumbnails))
+    if len(thumbnails) < 2:
+        return components.group_of
+    whole, mirrored, inner = _whitened_views(thumbnails)
+    for i, j in _alike(whole, mirrored, inner, _units(whole)):
+        components.join(i, j)
+    return components.group_of
+
+
+def _whitened_views(thumbnails: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    """Unit vectors (N, AXES) of the whole, the mirrored and the inner picture; zero where there is nothing to see."""
+    blur, crop = _blur(), _blur() @ _inner()
+    views = ((blur, blur), (blur, blur[:, ::-1]), (crop, crop))
+    sample = thumbnails[_sample_of(thumbnails, _SAMPLE)]
+    mean, axes = _whitening(np.concatenate([_shapes(sample, *view) for view in views[:2]]))
+    whitened = []
+    for view in views:
+        points = np.empty((len(thumbnails), axes.shape[1]), np.float32)
+        for start in range(0, len(thumbnails), _TILE):
+            shapes = _shapes(thumbnails[start : start + _TILE], *view)
+            tile = (shapes - mean) @ axes
+            length = np.linalg.norm(tile, axis=1, keepdims=True)
+            seen = shapes.any(axis=1, keepdims=True) & (length > 0)
+            points[start : start + _TILE] = np.divide(tile, length, out=np.zeros_like(tile), where=seen)
+        whitened.append(points)
+    return whitened
+
+
+def _shapes(thumbnails: NDArray[np.uint8], rows: Floats, columns: Floats) -> NDArray[np.float64]:
+    """Resampled thumbnails as centred vectors (N, 256) of length 1; zero where flat."""
+    pixels = (rows @ thumbnails.astype(np.float64) @ columns.T).reshape(len(thumbnails), THUMBNAIL * THUMBNAIL)
+    pixels -= pixels.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(pixels, axis=1, keepdims=True)
+    shapes: NDArray[np.float64] = np.divide(pixels, length, out=np.zeros_like(pixels), where=length >= FLAT * THUMBNAIL)
+    return shapes
+
+
+def _blur() -> NDArray[np.float64]:
+    """A side's pixels mixed with their neighbours (16, 16)."""
+    at = np.arange(THUMBNAIL)
+    blur = np.zeros((THUMBNAIL, THUMBNAIL))
+    for offset, weight in ((-1, BLUR), (0, 1 - 2 * BLUR), (1, BLUR)):
+        np.add.at(blur, (at, np.clip(at + offset, 0, THUMBNAIL - 1)), weight)
+    return blur
+
+
+def _inner() -> NDArray[np.float64]:
+    """The central part of a side at the size of the whole (16, 16): cubic interpolation (Keys 1981), a = -3/4."""
+    at = (np.arange(THUMBNAIL) + 0.5) * CROP + THUMBNAIL * (1 - CROP) / 2 - 0.5
+    apart = np.abs(at[:, None] - np.arange(-2, THUMBNAIL + 2))
+    near = 1.25 * apart**3 - 2.25 * apart**2 + 1
+    far = -0.75 * (apart**3 - 5 * apart**2 + 8 * apart - 4)
+    weights = np.where(apart < 1, near, np.where(apart < 2, far, 0))
+    inner: NDArray[np.float64] = weights[:, 2:-2]
+    inner[:, 0] += weights[:, :2].sum(axis=1)  # beyond its edge a picture goes on as it ends
+    inner[:, -1] += weights[:, -2:].sum(axis=1)
+    return inner
+
+
+def _whitening(sample: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean (256,) and scaled principal axes (256, AXES), after which the sample has variance 1 along each."""
+    at = np.arange(THUMBNAIL)
+    row, column = np.repeat(at, THUMBNAIL), np.tile(at, THUMBNAIL)
+    usual = np.exp(-np.hypot(row[:, None] - row, column[:, None] - column) / (THUMBNAIL / 2))
+    usual -= usual.mean(axis=0)
+    usual -= usual.mean(axis=1, keepdims=True)
+    weight = len(sample) + PRIOR
+    mean = sample.sum(axis=0) / weight
+    covariance = ((sample - mean).T @ (sample - mean) + PRIOR * usual / np.trace(usual)) / weight
+    variances, axes = np.linalg.eigh(covariance)
+    return mean, axes[:, -AXES:] / np.sqrt(variances[-AXES:])
+
+
+def _units(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What is a usual distance to each photo (N,): to its 5th neighbour, copies left out, or half the set's median."""
+    units = np.full(len(points), FAR, np.float32)
+    if len(points) >= 5:
+        rows = max(1, _BLOCK // len(points))
+        for start in range(0, len(points), rows):
+            cosines = points[start : start + rows] @ points.T
+            cosines[cosines > 1 - SAME] = -1
+            cosines.partition(len(points) - 5, axis=1)
+            units[start : start + rows] = np.minimum(1 - cosines[:, -5], FAR)
+    return np.maximum(units, np.median(units[points.any(axis=1)]) / 2 if points.any() else FAR)
+
+
+def _alike(
+    whole: NDArray[np.float32], mirrored: NDArray[np.float32], inner: NDArray[np.float32], units: NDArray[np.float32]
+) -> Iterator[tuple[Index, Index]]:
+    """Pairs i < j whose thumbnails are those of copies, a tile at a time."""
+    least = 1 - ALIKE * units.max()
+    for top in range(0, len(whole), _TILE):
+        for left in range(top, len(whole), _TILE):
+            i, j = slice(top, top + _TILE), slice(left, left + _TILE)
+            cosines = whole[i] @ whole[j].T
+            for a, b in ((whole, mirrored), (whole, inner), (inner, whole)):
+                np.maximum(cosines, a[i] @ b[j].T, out=cosines)
+            row, column = np.divmod(np.flatnonzero(cosines > least), cosines.shape[1])
+            unit = np.maximum(units[i][row], units[j][column])
+            wanted = (row + top < column + left) & (1 - cosines[row, column] < ALIKE * unit)
+            yield row[wanted] + top, column[wanted] + left
+
+
+def _sample_of(thumbnails: NDArray[np.uint8], size: int) -> Index:
+    """Indices of up to ``size`` images, chosen by what they show and not by where they stand in the list."""
+    if len(thumbnails) <= size:
+        return np.arange(len(thumbnails))
+    keys = np.array([hashlib.blake2b(thumbnail.tobytes(), digest_size=8).digest() for thumbnail in thumbnails])
+    return np.argsort(keys, kind="stable")[:size]

@@ -1,0 +1,1 @@
+"""The Keras engine, and models of Keras as backbones."""

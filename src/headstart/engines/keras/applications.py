@@ -1,0 +1,195 @@
+"""Networks of `keras.applications` by name: their architecture, their pixels, and their weights from a file."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import keras
+import numpy as np
+from keras.src.utils import file_utils
+
+from headstart.backbones.download import find_weights
+from headstart.backbones.weights import WeightsRecord, hash_of, match, read_weights
+from headstart.core.errors import UsageError
+from headstart.core.types import ImageSpec
+from headstart.engines.keras.config import undisturbed
+from headstart.engines.keras.flat_model import counted_by, find_head, named_layers, recounted, variables
+from headstart.engines.protocol import APPLICATIONS
+from headstart.engines.wrapped import attempt
+
+PathLike = str | os.PathLike[str]
+USUAL = 224  # pixels of a network that says nothing else
+DEVIATION = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Application:
+    """A network with its weights."""
+
+    model: Any
+    spec: ImageSpec
+    record: WeightsRecord
+    flip: bool  # whether it takes blue, green, red
+    whole: bool  # whether its head has weights, too
+
+
+def application(source: str, file: PathLike | None, pixels: int | None) -> Application:
+    """The network "keras/NAME" with the weights of a ``file``, or else those that Keras itself would fetch.
+
+    For images of another size than its own, or a file without a head, a network that cannot keep its head goes without.
+
+    Raises:
+        UsageError: no such network or file, one of another network, a size that it cannot take.
+        CheckError: what was fetched is not the file that Keras has a hash of.
+    """
+    make = _maker(source)
+    options = {} if pixels is None else {"input_shape": (pixels, pixels, 3)}
+    model = _build(make, source, **options)
+    spec, flip = _spec(make, pixels or int(model.input_shape[1] or USUAL))
+    record = WeightsRecord(source, "unknown", "keras")
+    if file is None:
+        record = published(make, source)
+        file = find_weights(record)
+    try:
+        return Application(model, spec, record, flip, fill(model, file, lambda: published(make, source)))
+    except UsageError:
+        headless = _build(make, source, include_top=False, **options)
+        if not _fits(headless, lambda: _build(make, source), file):
+            raise
+    return Application(headless, spec, record, flip, False)
+
+
+def fill(model: Any, file: PathLike, record: Callable[[], WeightsRecord] | None = None) -> bool:
+    """Take the weights of a file; whether those of the head were among them.
+
+    Args:
+        model: a functional one.
+        file: .weights.h5 or .h5. What Keras numbered in it is told by order, all else by name.
+        record: says which file Keras itself publishes.
+
+    Raises:
+        UsageError: it holds the weights of another network.
+    """
+    found, head = variables(model), find_head(model)
+    ignored = {name for layer, name in named_layers(model) if head and layer is head[0]}
+    kept = match(
+        _named_as(model, read_weights(file)), {name: tuple(v.shape) for name, v in found.items()}, file, ignored
+    )
+    if "normalization.variance" in kept and record and _is(file, record()):
+        # the files of EfficientNet were made for another way of normalising, which Keras makes up for likewise
+        kept["normalization.variance"] = kept["normalization.variance"] * np.array(DEVIATION, np.float32)
+    for name, array in kept.items():
+        found[name].assign(array)
+    return len(kept) == len(found)
+
+
+def published(make: Callable[..., Any], source: str) -> WeightsRecord:
+    """Which file Keras would fetch: it is asked for its weights, and stopped when it turns to the network for them."""
+    asking, fetch = threading.get_ident(), file_utils.get_file
+
+    def get_file(*args: Any, **options: Any) -> Any:
+        if threading.get_ident() != asking:
+            return fetch(*args, **options)
+        named = dict(zip(("fname", "origin"), args, strict=False)) | options
+        raise _Asked(str(named["origin"]), str(named.get("file_hash") or ""))
+
+    with mock.patch.object(file_utils, "get_file", get_file):
+        try:
+            _build(make, source, weights="imagenet")
+        except UsageError as error:
+            if isinstance(error.__cause__, _Asked):
+                url, digits = error.__cause__.args
+                kind = "sha256" if len(digits) == 64 else "md5"
+                return WeightsRecord(source, "unknown", "keras", url=url, **{kind: digits})
+            raise
+    raise UsageError(f"Keras has no weights for '{source}'. Name a file of them: --weights FILE")
+
+
+class _Asked(Exception):  # noqa: N818  # no error: the address and the hash that were wanted
+    pass
+
+
+def _maker(source: str) -> Callable[..., Any]:
+    name = source.removeprefix(APPLICATIONS)
+    known: dict[str, Callable[..., Any]] = {
+        each: make for each, make in vars(keras.applications).items() if each[:1].isupper() and callable(make)
+    }
+    if name not in known:
+        lower = {each.lower(): each for each in known}
+        near = [lower[each] for each in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
+        hint = f"Did you mean {' or '.join(near)}?" if near else "See https://keras.io/api/applications"
+        raise UsageError(f"keras.applications has no model '{name[:80]}'. {hint}")
+    return known[name]
+
+
+def _build(make: Callable[..., Any], source: str, **options: Any) -> Any:
+    with undisturbed(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of sizes that it has no weights for
+        return attempt(f"keras.applications cannot build '{source}'", lambda: make(**{"weights": None} | options))
+
+
+def _spec(make: Callable[..., Any], size: int) -> tuple[ImageSpec, bool]:
+    """The pixels that it wants, found out by showing some to its ``preprocess_input``; and whether it turns colours."""
+    colours = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)])
+    seen = sys.modules[make.__module__].preprocess_input(
+        colours.reshape(1, 4, 1, 3).copy(), data_format="channels_last"
+    )
+    black, *primary = np.asarray(seen, np.float64).reshape(4, 3)
+    gains = np.array(primary) - black  # (given, seen)
+    flip = not np.any(np.diag(gains)[::2])
+    gain, offset = np.diag(gains[:, ::-1] if flip else gains), black[::-1] if flip else black
+    std = tuple((1 / gain).round(12).tolist())
+    mean = tuple(((0.0 - offset) / gain).round(12).tolist())
+    return ImageSpec(size, mean, std, resample="bilinear"), flip
+
+
+def _named_as(model: Any, arrays: dict[str, Any]) -> dict[str, Any]:
+    """The arrays of a file by the names that `variables` gives those of the model."""
+    wanted: dict[str, list[str]] = {}
+    for name in variables(model):
+        wanted.setdefault(name.rpartition(".")[0], []).append(name)
+    given: dict[str, dict[str, Any]] = {}
+    for name, array in arrays.items():
+        if array.dtype.kind == "f":  # counters are left out
+            layer, _, part = name.rpartition("/")
+            given.setdefault(layer, {})[part] = array
+    own = recounted({layer: (base, number) for layer in given for base, number in counted_by(model, layer)})
+    found: dict[str, Any] = {}
+    for layer, parts in given.items():
+        name = own.get(layer, layer)
+        names = wanted.get(name, ())
+        if len(names) != len(parts):
+            names = [f"{name}.{part}" for part in parts]
+        found |= dict(zip(names, parts.values(), strict=True))
+    return found
+
+
+def _is(file: PathLike, record: WeightsRecord) -> bool:
+    return hash_of(file, "md5" if record.md5 else "sha256") == (record.md5 or record.sha256)
+
+
+def _fits(headless: Any, native: Callable[[], Any], file: PathLike) -> bool:
+    """Give a model without a head its weights: of a file without one, or of a whole one for the network's own size."""
+    try:
+        fill(headless, file)
+        return True
+    except UsageError:
+        whole = native()
+    try:
+        fill(whole, file)
+    except UsageError:
+        return False
+    wanted, there = variables(headless), variables(whole)
+    if any(name not in there or there[name].shape != each.shape for name, each in wanted.items()):
+        return False
+    for name, variable in wanted.items():
+        variable.assign(there[name])
+    return True

@@ -1,0 +1,161 @@
+"""A Keras architecture as text: what it may consist of, so that building it runs no code but Keras' own."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+from headstart.core.errors import UsageError
+from headstart.engines.wrapped import attempt
+
+POLICY = "float32"
+# layers of Keras' own that run what a configuration brings, or open another file that it names
+UNSAFE = {
+    "Lambda": "runs Python code that it brings",
+    "TorchModuleWrapper": "runs a pickled module that it brings",
+    "FlaxLayer": "runs code that it names",
+    "JaxLayer": "runs code that it names",
+    "TFSMLayer": "opens another file",
+    "TextVectorization": "opens another file",
+    "StringLookup": "opens another file",
+    "IntegerLookup": "opens another file",
+}
+MODELS = {"Model", "Functional", "Sequential"}
+PLAIN = {f"__{kind}__" for kind in ("keras_tensor", "tensor", "numpy", "bytes", "ellipsis", "slice")}
+OPERATIONS = tuple(f"keras.src.ops.{name}" for name in ("core", "image", "linalg", "math", "nn", "numpy"))
+POLICIES = ("DTypePolicy", "FloatDTypePolicy")
+ZEROS: dict[str, Any] = {"module": "keras.initializers", "class_name": "Zeros", "config": {}, "registered_name": None}
+
+
+def to_text(model: Any) -> str:
+    """The architecture as JSON that `from_text` builds again, or "" where that would take code of somebody else's."""
+    config = plain(keras.saving.serialize_keras_object(model))
+    return "" if problem(config) else json.dumps(config)
+
+
+def from_text(text: str, source: str, policy: str = POLICY) -> Any:
+    """The model, with weights of zeros.
+
+    Args:
+        text: what `to_text` gave, or the ``config.json`` of a ".keras" file.
+        source: what a message calls it.
+        policy: dtype policy of all layers.
+
+    Raises:
+        UsageError: it is no architecture of Keras', or of more than Keras' own layers. Nothing of it was run.
+    """
+    try:
+        config = plain(json.loads(text), policy)
+        fault = problem(config)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"'{source}' is damaged: its architecture is no JSON ({type(error).__name__}).") from error
+    if fault:
+        raise UsageError(f"'{source}' is not opened, for it could run code of somebody else's: {fault}.")
+    if not isinstance(config, dict) or config.get("class_name") not in MODELS:
+        raise UsageError(f"'{source}' is damaged: expected the architecture of a Keras model.")
+    with undisturbed():
+        return attempt(
+            f"'{source}' is damaged: Keras cannot build it",
+            lambda: keras.saving.deserialize_keras_object(config, safe_mode=True),
+        )
+
+
+def plain(value: Any, policy: str = POLICY) -> Any:
+    """A configuration that computes in ``policy``, without what is for training alone.
+
+    Losses and metrics go, and how weights are drawn: they are to be replaced, and drawing them takes seconds.
+    """
+    if isinstance(value, list | tuple):
+        return type(value)(plain(each, policy) for each in value)
+    if not isinstance(value, dict):
+        return value
+    kind = value.get("class_name")
+    if kind in POLICIES:
+        return {"module": "keras", "class_name": POLICIES[0], "config": {"name": policy}, "registered_name": None}
+    config = {}
+    for key, each in value.items():
+        if key.endswith("_initializer") and isinstance(each, dict):
+            config[key] = ZEROS
+        elif not (kind and key == "compile_config"):
+            config[key] = plain(each, policy)
+    if kind == "InputLayer" and isinstance(config.get("config"), dict):
+        config["config"] = config["config"] | {"dtype": "float64" if policy == "float64" else "float32"}
+    return config
+
+
+def problem(value: Any, where: str = "") -> str:
+    """What in a configuration is not Keras' own, the first of it, in words; "" where all is."""
+    if isinstance(value, list | tuple):
+        return next(filter(None, (problem(each, where) for each in value)), "")
+    if not isinstance(value, dict):
+        return ""
+    if "class_name" in value:
+        config = value.get("config")
+        name = config.get("name") if isinstance(config, dict) else None
+        where = f"the layer {name[:80]!r}" if isinstance(name, str) else where or "it"
+        if fault := _fault(value):
+            return f"{where} {fault}"
+    return next(filter(None, (problem(each, where) for each in value.values())), "")
+
+
+def _fault(entry: dict[str, Any]) -> str:
+    kind, module, registered = entry["class_name"], entry.get("module"), entry.get("registered_name")
+    if not isinstance(kind, str) or not isinstance(module, str | None) or not isinstance(registered, str | None):
+        return "has no proper class"
+    if kind in PLAIN:
+        return ""
+    if kind == "function":
+        name = entry.get("config")
+        own = module in ("builtins", "keras.activations") and name in _activations() and registered in (None, name)
+        return "" if own else f"calls the function {str(name)[:80]!r} of {str(module)[:80]!r}"
+    if kind in UNSAFE or kind == "__lambda__":
+        return f"is a {kind}, which {UNSAFE.get(kind, UNSAFE['Lambda'])}"
+    if kind in _classes().get(module or "", ()) and registered in (None, kind):
+        return ""
+    return f"is or holds a {'.'.join(filter(None, (module, registered or kind)))[:160]!r}, which is none of Keras' own"
+
+
+@functools.cache
+def _activations() -> frozenset[str]:
+    return frozenset(name for name, each in vars(keras.activations).items() if callable(each))
+
+
+@functools.cache
+def _classes() -> dict[str, frozenset[str]]:
+    """Classes that a configuration may name, by the module that it names them by."""
+
+    def of(module: Any, base: type = object, without: type | tuple[type, ...] = ()) -> frozenset[str]:
+        types = {name: each for name, each in vars(module).items() if isinstance(each, type)}
+        return frozenset(
+            name for name, each in types.items() if issubclass(each, base) and not issubclass(each, without)
+        )
+
+    found = {name: of(importlib.import_module(name), keras.Operation, keras.Layer) for name in OPERATIONS}
+    found |= {f"keras.{name}": of(getattr(keras, name)) for name in ("initializers", "regularizers", "constraints")}
+    return found | {
+        "keras.layers": of(keras.layers, keras.Layer) - UNSAFE.keys(),
+        "keras": frozenset({*MODELS, *POLICIES}),
+        "keras.models": frozenset(MODELS),
+        "keras.dtype_policies": frozenset(POLICIES),
+        "keras.random": frozenset({"SeedGenerator"}),
+        "keras.src.models.functional": frozenset({"Functional"}),
+        "keras.src.applications.convnext": frozenset({"LayerScale", "StochasticDepth"}),
+        "keras.src.applications.inception_resnet_v2": frozenset({"CustomScaleLayer"}),
+    }
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Build layers without drawing from the user's random numbers."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)

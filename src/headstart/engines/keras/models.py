@@ -1,0 +1,175 @@
+"""Any `keras.Model`, any network of `keras.applications` by name, and ".keras" files, as one node of a blueprint."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from headstart.backbones.blueprint import FEATURES, INPUT, Blueprint
+from headstart.backbones.catalogue import Backbone, Pretrained
+from headstart.backbones.ops import Node
+from headstart.backbones.weights import WeightsRecord
+from headstart.core.errors import UsageError
+from headstart.core.types import ImageSpec
+from headstart.engines.keras.applications import application, fill
+from headstart.engines.keras.config import POLICY, from_text, to_text
+from headstart.engines.keras.files import open_file
+from headstart.engines.keras.flat_model import (
+    built_shape,
+    find_head,
+    head_weights,
+    inner_tensors,
+    last_weighted,
+    model_name,
+    unroll,
+    variables,
+)
+from headstart.engines.protocol import APPLICATIONS, LIVE_KERAS, nearest
+from headstart.engines.wrapped import Wrapped, check_pixels
+
+__all__ = ["build_model", "inner_tensors", "variables", "wrap"]
+
+BYTES = ImageSpec(224, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255), resample="bilinear")  # as they come
+
+
+def wrap(
+    source: object,
+    weights: str | os.PathLike[str] | None = None,
+    *,
+    spec: ImageSpec | None = None,
+    features: str | None = None,
+    pixels: int | None = None,
+) -> Wrapped:
+    """A trunk of "keras/NAME", of a ".keras" file or of a live model.
+
+    Args:
+        source: the name, the file, or the model; a model is copied and stays as it is.
+        weights: a file (.weights.h5, .h5) with its weights. Without one a network of `keras.applications` takes those
+            that Keras itself would fetch, and any other keeps those that it has.
+        spec: pixels that it wants; default: of `keras.applications` what its ``preprocess_input`` gives, else those of
+            the model's input, from 0 to 255, as Keras' own loaders give them.
+        features: the layer whose output, averaged over height and width, is the feature vector; "" for the model's own
+            output. Default: what its last dense layer is given.
+        pixels: height and width to scale images to, in place of those of ``spec``.
+
+    Raises:
+        UsageError: no such model, layer or file, one that would run code, one that cannot be copied, has no
+            recognisable head or fails on images.
+    """
+    check_pixels(pixels)
+    flip, whole = False, True
+    if isinstance(source, str) and source.startswith(APPLICATIONS):
+        found = application(source, weights, pixels if spec is None else pixels or spec.size)
+        name, model, record, flip, whole = source, found.model, found.record, found.flip, found.whole
+        spec = spec or found.spec
+    else:
+        model = open_file(source) if isinstance(source, str) else source
+        if not isinstance(model, keras.Model):
+            raise UsageError(f"Expected the name of a backbone or a keras.Model. Received: {type(model).__qualname__}.")
+        name = f"{LIVE_KERAS}{_called(model)}"
+        spec = spec or replace(BYTES, size=_own_size(model) or BYTES.size)
+        record = WeightsRecord(origin=name, licence="its own", names="keras")
+    if pixels is not None:
+        spec = replace(spec, size=pixels)
+
+    flat = unroll(model, spec.size, name, flip=flip)
+    if weights is not None and not name.startswith(APPLICATIONS):
+        whole = fill(flat, weights)
+    head = find_head(flat) if features is None else None
+    if head is None and features is None and not name.startswith(APPLICATIONS):
+        raise UsageError(_no_head(flat, name))
+    trunk = _cut(flat, head[0].name if head else features or "", name, head=head is not None)
+    arrays = {key: np.array(each.numpy(), np.float32) for key, each in variables(trunk).items()}
+    attrs: dict[str, Any] = {
+        "source": name,
+        "features": head[0].name if head else features or "",
+        "head": head is not None,
+        "units": int(trunk.output.shape[-1]),
+        "weights": {key: value.shape for key, value in arrays.items()},
+        "config": to_text(trunk),
+    }
+    node = Node(FEATURES, "module", (INPUT,), attrs)
+    blueprint = Blueprint(name, (Node(INPUT, "input", (), {"channels": 3}), node), spec.size)
+    backbone = Backbone(name, lambda: blueprint, spec, record, layers=(FEATURES,))
+    named = {f"{FEATURES}.{key}": value for key, value in arrays.items()}
+    own = head_weights(head[0]) if head and whole else None
+    return Wrapped(Pretrained(blueprint, named, spec, backbone), None if attrs["config"] else flat, own)
+
+
+def build_model(node: Node, live: object | None, size: int, policy: str = POLICY) -> Any:
+    """The model that a node stands for, without its head; its weights are yet to be filled.
+
+    Normalised images (N, size, size, 3) in; a map, tokens or a vector out. ``policy`` is its layers' dtype policy.
+
+    Raises:
+        UsageError: a live model other than the node's, or an architecture that was tampered with.
+    """
+    source = node["source"]
+    if live is None:
+        model = from_text(node["config"], source, policy)
+    elif isinstance(live, keras.Model):
+        flat = unroll(live, size, source, policy)
+        model = _cut(flat, node["features"], source, head=node["head"])
+    else:
+        raise UsageError(f"Expected a keras.Model. Received: {type(live).__qualname__}.")
+    found = {name: tuple(each.shape) for name, each in variables(model).items()}
+    for name, shape in node["weights"].items():
+        if found.get(name) != tuple(shape):
+            raise UsageError(
+                f"The model given is not the one that this one was made of ({source}): its weight '{name}' expected "
+                f"{tuple(shape)}, received {found.get(name, 'none')}."
+            )
+    return model
+
+
+def _called(model: Any) -> str:
+    kind = type(model)
+    own = kind.__module__.partition(".")[0] == "keras"
+    return model_name(model) if own else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _own_size(model: Any) -> int | None:
+    """The height that a model was made for, where it says so."""
+    shapes = [tuple(each.shape) for each in getattr(model, "inputs", None) or ()] or [built_shape(model) or ()]
+    return shapes[0][1] if len(shapes) == 1 and len(shapes[0]) == 4 else None
+
+
+def _cut(flat: Any, layer: str, source: str, *, head: bool) -> Any:
+    """The part of a flat model up to a ``layer``, or to what it is given if that is its head; "": to its end."""
+    tensors = inner_tensors(flat)
+    if head:
+        found = find_head(flat)
+        if found is None or found[0].name != layer:
+            raise UsageError(
+                f"The model given is not the one that this one was made of ({source}): its head is not '{layer}'."
+            )
+        output = found[1]
+    elif layer:
+        if layer not in tensors:
+            raise UsageError(
+                f"'{source}' has no layer '{layer}' that could give the features. {nearest(layer, tensors)}"
+            )
+        output = tensors[layer]
+    else:
+        output = flat.outputs[0]
+        if len(flat.outputs) != 1 or not 2 <= len(output.shape) <= 4 or None in output.shape[1:]:
+            raise UsageError(
+                f"'{source}' returns {', '.join(str(tuple(each.shape)) for each in flat.outputs)}; expected one tensor "
+                "with a row for each image. Name a layer that gives one: features='LAYER'"
+            )
+    return keras.Model(flat.inputs, output, name=flat.name)
+
+
+def _no_head(flat: Any, name: str) -> str:
+    last = last_weighted(flat)
+    kind = f"{type(last[0]).__name__} at {last[0].name!r}" if last else "several ways"
+    layers = ", ".join([*inner_tensors(flat)][-6:])
+    return (
+        f"'{name}' has no head that can be recognised: looked for a keras.layers.Dense after which nothing has "
+        f"weights, found {kind} at the end. Name the layer whose output is to be the features: features='LAYER', one "
+        f"of {layers} and others, or features='' for the model's own output."
+    )

@@ -1,0 +1,43 @@
+"""The engines by name, and which of them can run a network: told without importing a framework."""
+
+from __future__ import annotations
+
+from headstart.backbones.blueprint import Blueprint
+from headstart.backbones.catalogue import BACKBONES
+from headstart.core.errors import UsageError, did_you_mean
+from headstart.engines.protocol import APPLICATIONS, LIVE, LIVE_KERAS, TIMM
+
+ENGINES = ("auto", "fast", "torch", "keras")
+
+
+def framework_of(backbone: object) -> str:
+    """Which framework alone can run a network: "torch", "keras", or "" where a blueprint describes it.
+
+    Of a name, a blueprint's source, or a live object; no framework is imported to tell.
+    """
+    if isinstance(backbone, str):
+        if backbone in BACKBONES:  # some of which end in ".keras"
+            return ""
+        if backbone.startswith((APPLICATIONS, LIVE_KERAS)) or backbone.endswith(".keras"):
+            return "keras"
+        return "torch" if backbone.startswith((TIMM, LIVE)) else ""
+    makers = {base.__module__.partition(".")[0] for base in type(backbone).__mro__}
+    return next((name for name in ("keras", "torch") if name in makers), "")
+
+
+def resolve_engine(name: str, blueprint: Blueprint) -> str:
+    """ "auto" decided: the fast engine, but for a network that only its framework can run.
+
+    Raises:
+        UsageError: no such engine, or one that cannot run this network.
+    """
+    if name not in ENGINES:
+        raise UsageError(f"There is no engine '{name}'. {did_you_mean(name, ENGINES)}")
+    needed = framework_of(blueprint.source)
+    if needed and name not in ("auto", needed):
+        kind = {"torch": "PyTorch module", "keras": "Keras model"}[needed]
+        raise UsageError(
+            f"'{blueprint.source}' is a {kind}, which no other engine than its own can run. Received: --engine {name}. "
+            f"Take its own: --engine {needed}"
+        )
+    return name if name != "auto" else needed or "fast"

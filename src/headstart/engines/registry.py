@@ -1,0 +1,111 @@
+"""Every engine by its name, and every kind of backbone: the one place that knows them all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
+
+from headstart.backbones.blueprint import Blueprint
+from headstart.backbones.catalogue import Pretrained, load_pretrained
+from headstart.core.errors import MissingExtraError, UsageError
+from headstart.core.types import ImageSpec
+from headstart.engines import frameworks
+from headstart.engines.names import framework_of, resolve_engine
+from headstart.engines.protocol import Network, Weights
+
+
+def get_engine(
+    name: str,
+    blueprint: Blueprint,
+    weights: Weights,
+    spec: ImageSpec,
+    precision: str = "auto",
+    module: object | None = None,
+) -> Network:
+    """Build the network on the engine called ``name``; ``module`` is the live one that the blueprint speaks of."""
+    engine = resolve_engine(name, blueprint)
+    network: Network
+    if engine == "torch":
+        network = torch_engine().TorchNetwork(blueprint, weights, spec, precision, module=module)
+    elif engine == "keras":
+        network = keras_engine().KerasNetwork(blueprint, weights, spec, precision, module=module)
+    else:
+        from headstart.engines.fast import FastNetwork
+
+        network = FastNetwork(blueprint, weights, spec, precision)
+    return network
+
+
+def open_backbone(
+    backbone: object,
+    weights: str | os.PathLike[str] | None = None,
+    pixels: int | None = None,
+    *,
+    head: bool,
+    spec: ImageSpec | None = None,
+    features: str | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> tuple[Pretrained, object | None]:
+    """A network with its weights, and the live module where it is one.
+
+    Args:
+        backbone: a catalogued name, "timm/NAME", "keras/NAME", a ".keras" file, a `torch.nn.Module` or a `keras.Model`.
+        weights: a file, in place of the usual ones.
+        pixels: height and width to scale images to.
+        head: whether its own classes are wanted too, or only the trunk.
+        spec, features: of a module, see `engines.modules.wrap`.
+        progress: called with ("weights", bytes done, of how many) while they are fetched.
+    """
+    framework = framework_of(backbone)
+    if framework:
+        engine = torch_engine() if framework == "torch" else keras_engine()
+        wrapped = engine.wrap(backbone, weights, spec=spec, features=features, pixels=pixels)
+        return wrapped.whole() if head else wrapped.trunk, wrapped.module
+    if not isinstance(backbone, str):
+        raise UsageError(
+            "Expected the name of a backbone, a torch.nn.Module or a keras.Model. "
+            f"Received: {type(backbone).__qualname__}."
+        )
+    if spec is not None or features is not None:
+        raise UsageError(f"'{backbone}' brings its own pixels and features; spec and features are those of a module.")
+    return load_pretrained(backbone, weights, pixels, head=head, progress=progress), None
+
+
+def torch_engine() -> ModuleType:
+    """The PyTorch engine, imported late.
+
+    Raises:
+        MissingExtraError: PyTorch is not installed.
+    """
+    frameworks.guard()
+    try:
+        from headstart.engines.torch import network
+    except ModuleNotFoundError as error:
+        raise _missing(error, ("torch",), "torch", "The PyTorch engine") from error
+    return network
+
+
+def keras_engine() -> ModuleType:
+    """The Keras engine, imported late.
+
+    Raises:
+        MissingExtraError: Keras or TensorFlow is not installed.
+        UsageError: Keras runs on another framework in this process.
+    """
+    frameworks.guard()
+    try:
+        with contextlib.nullcontext() if frameworks.TENSORFLOW in sys.modules else frameworks.muted():
+            from headstart.engines.keras import network
+
+            network.check_backend()
+    except ModuleNotFoundError as error:
+        raise _missing(error, ("keras", "tensorflow"), "keras", "The Keras engine") from error
+    return network
+
+
+def _missing(error: ModuleNotFoundError, packages: Sequence[str], extra: str, what: str) -> Exception:
+    missing = (error.name or "").partition(".")[0]
+    return MissingExtraError(missing, extra, what) if missing in packages else error

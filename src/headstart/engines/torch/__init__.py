@@ -1,0 +1,1 @@
+"""The PyTorch engine, and modules of PyTorch as backbones."""

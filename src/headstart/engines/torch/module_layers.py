@@ -1,0 +1,158 @@
+"""The layers inside any `torch.nn.Module`: found by path, read and cut by hooks that are gone afterwards."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headstart.backbones.ops import Node, Shape
+from headstart.core.errors import UsageError
+from headstart.engines.protocol import nearest
+
+TRIED = 2  # images that a module is tried on: with one, a module that forgets the batch would not be found out
+
+Taps = Mapping[str, Callable[[Tensor], Tensor]]  # layer -> what the layers after it are to see in place of its value
+
+
+class Inside:
+    """Every submodule, by path, whose output is one tensor with an image a row, and the one that gives the features.
+
+    Of a submodule that is called several times, the last call counts. A feature vector is a layer's output, averaged
+    over height and width, or over tokens.
+
+    Raises:
+        UsageError: the module fails on images, or the layer of the features is not there or gives something else.
+    """
+
+    def __init__(self, node: Node, module: Any, size: int) -> None:
+        source, features = node["source"], node["features"]
+        trace = Trace(module, size, source)
+        if features not in trace.outputs:
+            raise UsageError(
+                f"'{source}' has no layer '{features}' that could give the features. {nearest(features, trace.outputs)}"
+            )
+        output = trace.outputs[features]
+        if not _is_batch(output):
+            raise UsageError(
+                f"'{source}' returns {_described(output)} from {repr(features) if features else 'its forward'}; "
+                "expected one tensor with a row for each image. Name a layer that gives one: features='PATH'"
+            )
+        self.name = node.name
+        self.units = int(pooled(output).shape[1])
+        self.shapes: dict[str, Shape] = {
+            path: tuple(value.shape[1:]) for path, value in trace.outputs.items() if path and _is_batch(value)
+        }
+        self._calls = trace.calls
+        self._features = "" if output is trace.outputs.get("") else features  # "" needs no hook
+
+    def run(self, module: Any, x: Tensor, at: Collection[str], taps: Taps, *, through: bool) -> dict[str, Tensor]:
+        """Values of the layers ``at`` and, if it goes ``through``, of the node. Stops as soon as it has them."""
+        changed = taps.keys() & self.shapes.keys()
+        if through and not at and not changed and not self._features:
+            return {self.name: pooled(module(x))}
+        pending = {*at, *([self._features] if through else [])}
+        whole = torch.compiler.is_compiling()  # who traces a module wants to see it end
+        calls: Counter[str] = Counter()
+        values: dict[str, Tensor] = {}
+
+        def hook_for(path: str) -> Callable[..., Tensor | None]:
+            def hook(_module: Any, _inputs: Any, output: Tensor) -> Tensor | None:
+                calls[path] += 1
+                if calls[path] != self._calls[path]:
+                    return None
+                value = taps[path](output) if path in changed else output
+                if path in pending:
+                    pending.discard(path)
+                    values[path] = value.clone() if pending or whole else value  # what follows may work in place
+                    if not pending and not whole:
+                        raise _Enough
+                return value
+
+            return hook
+
+        submodules = dict(module.named_modules())
+        handles = []
+        try:
+            for path in pending | changed:
+                handles.append(submodules[path].register_forward_hook(hook_for(path)))
+            module(x)
+        except _Enough:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
+        if pending:
+            raise UsageError(f"Layer '{min(pending)}' was not reached with these images, though it was on trial.")
+        found = {path: values[path] for path in at}
+        return found | {self.name: pooled(values[self._features])} if through else found
+
+
+class _Enough(Exception):  # noqa: N818  # no error: everything that was wanted is there
+    pass
+
+
+class Trace:
+    """What happens in a module while it looks at images: outputs and calls by path, in order of completion."""
+
+    def __init__(self, module: Any, size: int, name: str) -> None:
+        self.outputs: dict[str, Any] = {}
+        self.calls: Counter[str] = Counter()
+        self.last_weighted = ""  # the layer with weights of its own that began last
+
+        def ended(path: str) -> Callable[..., None]:
+            def hook(_module: Any, _inputs: Any, output: Any) -> None:
+                self.outputs.pop(path, None)
+                self.outputs[path] = output
+                self.calls[path] += 1
+
+            return hook
+
+        def began(path: str) -> Callable[..., None]:
+            def hook(_module: Any, _inputs: Any) -> None:
+                self.last_weighted = path
+
+            return hook
+
+        handles = []
+        x = torch.zeros(TRIED, 3, size, size)
+        try:
+            for path, submodule in module.named_modules():
+                handles.append(submodule.register_forward_hook(ended(path)))
+                if next(submodule.parameters(recurse=False), None) is not None:
+                    handles.append(submodule.register_forward_pre_hook(began(path)))
+            with torch.no_grad():
+                module(x)
+        except Exception as error:  # somebody else's code can raise anything
+            what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise UsageError(
+                f"'{name}' fails on images of {size} pixels, given as a tensor of shape {tuple(x.shape)}: {what}"
+            ) from error
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def pooled(value: Tensor) -> Tensor:
+    """(N, D): a map's average over height and width, wherever its channels are; tokens' average; a vector as it is."""
+    if value.ndim == 4:
+        _, first, second, last = value.shape
+        return value.mean((1, 2) if first == second != last else (2, 3))
+    return value.flatten(1, -2).mean(1) if value.ndim > 2 else value
+
+
+def _is_batch(value: Any) -> bool:
+    return (
+        isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 1 and len(value) == TRIED
+    )  # windows and the like, which mix the images, have other numbers of rows
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)} for {TRIED} images"
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__} with {', '.join(map(repr, list(value)[:5]))}"
+    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, tuple | list) else "")

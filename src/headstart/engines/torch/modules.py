@@ -1,0 +1,229 @@
+"""Any `torch.nn.Module`, and any model of timm by name, as one node of a blueprint."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from headstart.backbones.blueprint import FEATURES, INPUT, Blueprint
+from headstart.backbones.catalogue import Backbone, Pretrained
+from headstart.backbones.download import HUB, find_weights
+from headstart.backbones.ops import Node
+from headstart.backbones.weights import Weights, WeightsRecord, match, read_weights
+from headstart.core.errors import MissingExtraError, UsageError
+from headstart.core.types import ImageSpec
+from headstart.engines.protocol import LIVE, TIMM
+from headstart.engines.torch.module_layers import TRIED, Inside, Trace
+from headstart.engines.wrapped import Wrapped, check_pixels
+
+IMAGENET = ImageSpec(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def wrap(
+    source: object,
+    weights: str | os.PathLike[str] | None = None,
+    *,
+    spec: ImageSpec | None = None,
+    features: str | None = None,
+    pixels: int | None = None,
+) -> Wrapped:
+    """A trunk of "timm/NAME" or of a live module.
+
+    Args:
+        source: the name, or the module; a module is copied and stays as it is.
+        weights: a file (.safetensors, .pth) with its state dict. Without one timm fetches the weights, and a live
+            module keeps those that it has.
+        spec: pixels that it wants; default: what timm's record says, else 224 of them with ImageNet's mean and std.
+        features: path of the layer whose output, averaged over height and width, is the feature vector; "" for the
+            module's own output. Default: what its last linear layer is given.
+        pixels: height and width to scale images to, in place of those of ``spec``.
+
+    Raises:
+        UsageError: no such model or layer, a module that cannot be copied, has no recognisable head or fails on images.
+    """
+    check_pixels(pixels)
+    config: dict[str, Any] = {}
+    if isinstance(source, str):
+        name, model = source, _timm(source)
+        config = dict(model.pretrained_cfg)
+        record = _timm_record(source, config)
+        spec = spec or _timm_spec(source, config)
+        if config.get("fixed_input_size") and pixels not in (None, spec.size):
+            raise UsageError(f"'{source}' takes images of {spec.size} pixels and no others. Received: {pixels}.")
+    else:
+        model = _copy(source)
+        name, spec = f"{LIVE}{type(model).__module__}.{type(model).__qualname__}", spec or IMAGENET
+        record = WeightsRecord(origin=name, licence="its own", names="timm")
+    if pixels is not None:
+        spec = ImageSpec(pixels, spec.mean, spec.std, spec.crop, spec.resample)
+
+    linear = _find_head(model, spec.size, name) if features is None else None
+    if linear is None and features is None and not config:
+        raise UsageError(_no_head(model, spec.size, name))
+    if linear is None and config:
+        model.reset_classifier(0)
+    if config and weights is None:
+        weights = find_weights(record)
+    whole = weights is None or _fill(model, weights, linear, config)
+    head = _linear_weights(model.get_submodule(linear)) if linear and whole else None
+    if linear:
+        _cut(model, linear)
+    arrays = _floats(model)
+    attrs: dict[str, Any] = {
+        "source": name,
+        "features": linear or features or "",
+        "head": linear is not None,
+        "weights": {key: value.shape for key, value in arrays.items()},
+        "config": "",
+    }
+    units = Inside(Node(FEATURES, "module", (INPUT,), attrs), model, spec.size).units
+    node = Node(FEATURES, "module", (INPUT,), attrs | {"units": units})
+    blueprint = Blueprint(name, (Node(INPUT, "input", (), {"channels": 3}), node), spec.size)
+    backbone = Backbone(name, lambda: blueprint, spec, record, layers=(FEATURES,))
+    named = {f"{FEATURES}.{key}": value for key, value in arrays.items()}
+    return Wrapped(Pretrained(blueprint, named, spec, backbone), model, head)
+
+
+def build_module(node: Node, live: object | None) -> Any:
+    """The module that a node stands for: a copy, its head taken off, in evaluation mode, its weights yet to be filled.
+
+    Raises:
+        UsageError: a live module other than the node's.
+    """
+    source = node["source"]
+    if live is not None:
+        model = _copy(live)
+    else:
+        model = _timm(source)
+        if not node["head"]:
+            model.reset_classifier(0)
+    if node["head"] and node["features"] in dict(model.named_modules()):
+        _cut(model, node["features"])
+    found = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    for name, shape in node["weights"].items():
+        if found.get(name) != tuple(shape):
+            raise UsageError(
+                f"The module given is not the one that the model was made of ({source}): its weight '{name}' expected "
+                f"{tuple(shape)}, received {found.get(name, 'none')}."
+            )
+    return model
+
+
+def _copy(module: object) -> Any:
+    """A copy in evaluation mode, float32, on the processor, that does nothing in place."""
+    if not isinstance(module, nn.Module):
+        raise UsageError(
+            f"Expected the name of a backbone or a torch.nn.Module. Received: {type(module).__qualname__}."
+        )
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        module = module.module
+    module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
+    try:
+        model = copy.deepcopy(module)
+    except Exception as error:  # somebody else's code can raise anything
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise UsageError(f"The module {type(module).__qualname__} cannot be copied: {what}") from error
+    return _quiet(model)
+
+
+def _quiet(model: Any) -> Any:
+    for submodule in model.modules():
+        if getattr(submodule, "inplace", False) is True:  # it would change values that were read before it
+            submodule.inplace = False
+    return model.cpu().float().eval()
+
+
+def _timm(source: str) -> Any:
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("timm", "torch", f"The network '{source}'") from error
+    name = source.removeprefix(TIMM)
+    if not timm.is_model(name.partition(".")[0]):  # nor "hf-hub:…" or "local-dir:…", which would read what others wrote
+        near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(near)}?" if near else "timm.list_models() names them."
+        raise UsageError(f"timm has no model '{name[:80]}'. {hint}")
+    try:
+        return _quiet(timm.create_model(name, pretrained=False))
+    except Exception as error:  # of a tag that there is not, or a package that the model needs
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UsageError(f"timm cannot build '{name}': {what}") from error
+
+
+def _timm_record(source: str, config: dict[str, Any]) -> WeightsRecord:
+    """Where timm keeps a model's weights: on the Hub, as safetensors; some have none."""
+    repository = config.get("hf_hub_id") or ""
+    return WeightsRecord(
+        origin=source,
+        licence=str(config.get("license") or "unknown"),
+        names="timm",
+        url=f"{HUB}{repository}/{config.get('hf_hub_filename') or 'model.safetensors'}" if repository else "",
+    )
+
+
+def _timm_spec(source: str, config: dict[str, Any]) -> ImageSpec:
+    channels, size = config["input_size"][:2]
+    if channels != 3 or len(config["mean"]) != 3:
+        raise UsageError(f"Images have 3 channels. '{source}' takes {channels}.")
+    resample = config["interpolation"] if config["interpolation"] in ("bilinear", "bicubic") else "bicubic"
+    return ImageSpec(size, tuple(config["mean"]), tuple(config["std"]), float(config["crop_pct"]), resample)
+
+
+def _find_head(model: Any, size: int, name: str) -> str | None:
+    """The path of the linear layer that ends the network: what comes after it, if anything, has no weights."""
+    trace = Trace(model, size, name)
+    path = trace.last_weighted
+    output = trace.outputs.get(path)
+    fits = isinstance(output, Tensor) and output.ndim == 2 and len(output) == TRIED and trace.calls[path] == 1
+    return path if path and fits and isinstance(model.get_submodule(path), nn.Linear) else None
+
+
+def _no_head(model: Any, size: int, name: str) -> str:
+    trace = Trace(model, size, name)
+    last = trace.last_weighted
+    kind = type(model.get_submodule(last)).__name__ if last else "nothing with weights"
+    return (
+        f"'{name}' has no head that can be recognised: looked for a torch.nn.Linear after which nothing has weights, "
+        f"found {kind}{f' at {last!r}' if last else ''} at the end. Name the layer whose output is to be the features: "
+        f"features='PATH', one of {', '.join([path for path in trace.outputs if path][-6:])} and others, or "
+        "features='' for the module's own output."
+    )
+
+
+def _cut(model: Any, path: str) -> None:
+    """Put what hands its input on in the place of the head."""
+    place, _, leaf = path.rpartition(".")
+    model.get_submodule(place)._modules[leaf] = nn.Identity()
+
+
+def _fill(model: Any, file: str | os.PathLike[str], linear: str | None, config: dict[str, Any]) -> bool:
+    """Take the weights of a file; whether those of the head were among them."""
+    weights = read_weights(file)
+    if weights and all(name.startswith("module.") for name in weights):  # torch.nn.DataParallel's wrapping
+        weights = {name.removeprefix("module."): array for name, array in weights.items()}
+    shapes = {name: tuple(value.shape) for name, value in _floats(model).items()}
+    given = {name: array for name, array in weights.items() if array.dtype.kind == "f"}  # counters are left out
+    classifier = config.get("classifier") or ()
+    heads = {classifier} if isinstance(classifier, str) else {*classifier}
+    kept = match(given, shapes, file, ignore=heads | ({linear} if linear else set()))
+    state = model.state_dict()
+    for name, array in kept.items():
+        state[name].copy_(torch.tensor(array))
+    return len(kept) == len(shapes)
+
+
+def _floats(model: Any) -> Weights:
+    """Its state dict without counters and indices, which belong to the code."""
+    return {name: value.numpy() for name, value in model.state_dict().items() if value.is_floating_point()}
+
+
+def _linear_weights(linear: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    bias = np.zeros(linear.out_features, np.float32) if linear.bias is None else linear.bias.detach().numpy()
+    return linear.weight.detach().numpy(), bias

@@ -1,0 +1,155 @@
+"""What every export goes through: written beside its place, opened by its own runtime, held against fp32, renamed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones.blueprint import LOGITS
+from headstart.core.atomic_files import beside, put
+from headstart.core.errors import CheckError, HeadstartError, UsageError
+from headstart.data.inputs import Images
+from headstart.data.sources import PathLike
+from headstart.engines.registry import get_engine
+from headstart.export.formats import Format, check_holds, find_format, target_of
+from headstart.export.int8 import Loss, gather, measure
+from headstart.export.package import Package
+from headstart.model.bundle import greatest_difference
+from headstart.model.classifier import Classifier
+
+Replay = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An export that stands, and how near it comes to the classifier."""
+
+    format: str
+    path: Path
+    files: dict[Path, int]  # with their bytes
+    max_difference: float  # of a value, relative to the largest
+    tolerance: float | None  # what was allowed; None in int8, of which ``loss`` is asked
+    images: int  # that were replayed
+    node: str  # what was compared: "logits", or the feature map where weights are those of a trunk
+    classes: tuple[str, ...]
+    pixels: int
+    opens: str  # how to open it, in Python
+    expects: str  # what it wants to see
+    loss: Loss | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "format": self.format,
+            "path": str(self.path),
+            "files": [str(file) for file in self.files],
+            "bytes": sum(self.files.values()),
+            "max_difference": self.max_difference,
+            "tolerance": self.tolerance,
+            "images": self.images,
+            "node": self.node,
+            "pixels": self.pixels,
+            "opens": self.opens,
+            "expects": self.expects,
+            "int8": None if self.loss is None else self.loss.as_json(),
+        }
+
+
+def export_model(
+    classifier: Classifier, to: str, path: PathLike, *, int8: bool = False, data: Images | None = None
+) -> Exported:
+    """Write a classifier to ``path`` in the format ``to``, one of `formats.FORMATS`; on an error nothing is there.
+
+    Args:
+        classifier: on any engine; its logits in fp32 are what the file's are held against.
+        to: the format.
+        path: a file, or a folder for the formats that are one; nothing may be there.
+        int8: weights and activations in int8, in formats that have it.
+        data: labelled photos for int8, to take its ranges from and to measure on what it costs.
+
+    Raises:
+        UsageError: no such format, a place that is taken or cannot be written, a network that the format cannot hold.
+        MissingExtraError: the format needs what is not installed.
+        CheckError: the file gives other answers than the classifier, or int8 costs too much accuracy.
+    """
+    found = find_format(to, int8=int8)
+    target = target_of(found, path)
+    check_holds(found, classifier.blueprint)
+    if int8 and data is None:
+        raise UsageError("int8 takes its ranges from labelled photos, and is measured on others: --data PHOTOS")
+    if data is not None and not int8:
+        raise UsageError("Photos are for int8, which was not asked for: --int8")
+    try:
+        with beside(target) as folder:
+            result = _make(classifier, found, folder / target.name, target, data)
+            put(folder / target.name, target)
+    except HeadstartError:
+        raise
+    except OSError as error:
+        raise UsageError(f"The export cannot be written to '{target}': {error.strerror or error}.") from error
+    except Exception as error:  # of the format's own writer or runtime, which can raise anything
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise CheckError(
+            f"'{classifier.blueprint.name}' cannot be put into the format {to}: {what}. Nothing was written."
+        ) from error
+    return result
+
+
+def _make(classifier: Classifier, found: Format, made: Path, target: Path, data: Images | None) -> Exported:
+    """Write to ``made``, on its way to ``target``, and check it there."""
+    package = Package.of(classifier)
+    blueprint, spec, images = package.blueprint, package.spec, package.golden.images
+    node, expected, loss = LOGITS, package.golden.logits, None
+    opens, expects = found.opens, f"images (N, {spec.size}, {spec.size}, 3), uint8 RGB; normalised inside"
+    writer = found.module()
+    if found.library:
+        opens = writer.write(found.name, blueprint, package.weights, spec, made)
+        expects = f"{spec.size} × {spec.size} pixels: {writer.expects(found.name, blueprint, spec)['in words']}"
+        node, values = writer.replay(found.name, blueprint, spec, made, images)
+        if node != LOGITS:
+            expected = get_engine("auto", blueprint, package.weights, spec, "fp32").forward(images, node)
+    elif data is not None:
+        photos = gather(data, package.classes, spec, classifier.fitted_on)
+        writer.write(package, made, photos.calibration)
+        values = writer.replay(made, images)
+        loss = measure(
+            photos, classifier.network.at_precision("fp32").forward, lambda batch: writer.replay(made, batch)
+        )
+    else:
+        writer.write(package, made)
+        values = writer.replay(made, images)
+    difference = _compare(values, expected, found, None if loss else found.tolerance)
+    files = [made] if made.is_file() else sorted(file for file in made.rglob("*") if file.is_file())
+    return Exported(
+        found.name,
+        target,
+        {target / file.relative_to(made): file.stat().st_size for file in files},
+        difference,
+        None if loss else found.tolerance,
+        len(images),
+        node,
+        package.classes,
+        spec.size,
+        opens.replace("FILE", str(target)),
+        expects,
+        loss,
+    )
+
+
+def _compare(
+    values: NDArray[np.floating], expected: NDArray[np.floating], found: Format, tolerance: float | None
+) -> float:
+    if values.shape != expected.shape:
+        raise CheckError(f"The {found.name} file gives values of shape {values.shape}, not {expected.shape}.")
+    difference = greatest_difference(values, expected)
+    if not difference <= (np.inf if tolerance is None else tolerance):
+        raise CheckError(
+            f"The {found.name} file gives other answers than the model: {len(expected)} images differ by up to "
+            f"{difference:.2g} of the largest value, {tolerance:g} is allowed. Nothing was written."
+        )
+    return difference

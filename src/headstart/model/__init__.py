@@ -1,0 +1,1 @@
+"""What a fitted model is: classifier, tabular classifier, its folder and its card."""

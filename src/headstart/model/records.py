@@ -1,0 +1,169 @@
+"""What a model remembers of how it was made, and how it did: frozen, and JSON at one edge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+
+from headstart.core.types import Accuracy, Evaluation
+from headstart.data.split import SplitRecord
+from headstart.train.training_run import TrainingRecord
+
+OPTIONAL = ("scratch", "finetune", "validation", "settled")  # left out of JSON where there is none
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class HeadRecord:
+    """How the head was fitted."""
+
+    kind: str  # "lda", "ridge", or "trained" by gradient descent
+    prior: str
+    strength: float
+    temperature: float
+    path: tuple[tuple[float, float], ...] = ()  # (strength, held-out NLL after calibration)
+    settled: dict[str, str] | None = None  # kind and prior of the closed form that a trained head began with
+
+
+@dataclass(frozen=True)
+class LeftOneOut:
+    """Training images, each judged by a head that was fitted without it."""
+
+    accuracy: float
+    images: int
+
+
+@dataclass(frozen=True)
+class ValidationRecord:
+    """How a trained network did on its validation set, calibrated on it too."""
+
+    accuracy: float
+    nll: float
+    images: int
+
+
+@dataclass(frozen=True)
+class ChoiceRecord:
+    """The automatic choice of a backbone."""
+
+    sentence: str
+    images: int  # that each was tried on
+    rows: tuple[dict[str, Any], ...]  # the candidates, as `compare --json` has them
+
+
+@dataclass(frozen=True)
+class PartCounts:
+    """Images of each part."""
+
+    train: int
+    validation: int
+    test: int = 0
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of two models on the test set; None of each where there is none."""
+
+    accuracy: float | None
+    interval: tuple[float, float] | None
+    nll: float | None
+    val_calibrated: float
+
+
+@dataclass(frozen=True)
+class ViewsRecord:
+    """The activations that were computed once and trained on."""
+
+    count: int  # of each image; 0: every step went through the whole network
+    mb: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneRecord(TrainingRecord):
+    """How a fine-tuning went."""
+
+    chosen: str
+    kept: int  # epochs; 0: the head alone was better
+    before: Side
+    after: Side
+    p: float | None  # of McNemar's test between the two
+    images: PartCounts
+    refit: bool
+    cut: str  # the node below all that was trained, "" for the whole network
+    views: ViewsRecord
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScratchRecord(TrainingRecord):
+    """How a training from random weights went."""
+
+    images: PartCounts
+    network: str = ""
+    hidden: tuple[int, ...] = ()
+    folds: tuple[Accuracy, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitRecord(SplitRecord):
+    """How a classifier of images was fitted, and how it did."""
+
+    images: int = 0
+    train: int = 0
+    test: int = 0
+    data: str = "in memory"
+    backbone: str = ""
+    licence: str = ""
+    pixels: int = 0
+    precision: str = ""
+    holdout: float = 0.0
+    seed: int = 0
+    head: HeadRecord | None = None
+    result: Evaluation | None = None  # on the test set
+    left_one_out: LeftOneOut | None = None
+    validation: ValidationRecord | None = None
+    choice: ChoiceRecord | None = None
+    computed: int = 0  # images whose features were computed, and
+    from_store: int = 0  # those whose features were kept from before
+    store_problem: str | None = None
+    seconds: dict[str, float] = field(default_factory=dict)  # by stage
+    scratch: ScratchRecord | None = None
+    finetune: FinetuneRecord | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TabularRecord(TrainingRecord):
+    """How a classifier of rows of numbers was trained, and how it did."""
+
+    parts: PartCounts
+    temperature: float
+    data: str = "rows"
+    images: int = 0  # rows in all
+    result: Evaluation | None = None
+    accuracy: Accuracy | None = None
+    test: int = 0
+    folds: tuple[Accuracy, ...] = ()
+    hidden: tuple[int, ...] = ()
+    holdout: float = 0.0
+    seed: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def to_json(record: Any) -> dict[str, Any]:
+    """Plain values, without what there is nothing to say of."""
+    return asdict(
+        record,
+        dict_factory=lambda pairs: {key: value for key, value in pairs if value is not None or key not in OPTIONAL},
+    )
+
+
+def from_json(kind: type[T], values: Mapping[str, Any]) -> T:
+    """A record of what `to_json` gave, by this version or an earlier one; what is not known is passed over.
+
+    Raises:
+        Exception: values that are none of such a record.
+    """
+    import cattrs
+
+    return cattrs.Converter(detailed_validation=False).structure(values, kind)

@@ -1,0 +1,205 @@
+"""A classifier of rows of numbers: a perceptron small enough for NumPy, and its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart import __version__
+from headstart.backbones.blueprint import INPUT, LOGITS, Blueprint
+from headstart.backbones.weights import match, read_weights, sha256_of
+from headstart.core.errors import CheckError, HeadstartError, UsageError
+from headstart.core.types import Prediction
+from headstart.data.rows import PathLike, Rows, rows_to_predict
+from headstart.learn.calibrate import softmax
+from headstart.model.bundle import CARD, CONFIG, MODEL, write_folder
+from headstart.model.records import TabularRecord, from_json, to_json
+
+FORMAT, KIND = 1, "rows"
+BEYOND = 0.5  # of a column's range in training: a number further out than this is like none that was trained on
+
+Matrix = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What the columns were like in training, (C,) each."""
+
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]  # 1 for a column that did not vary
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, values: Matrix) -> Scale:
+        """That of rows (N, C)."""
+        std = values.std(axis=0)
+        return cls(values.mean(axis=0), np.where(std > 0, std, 1.0), values.min(axis=0), values.max(axis=0))
+
+    def __call__(self, values: Matrix) -> NDArray[np.float32]:
+        """Mean 0 and deviation 1 (N, C)."""
+        scaled: NDArray[np.float32] = ((values - self.mean) / self.std).astype(np.float32)
+        return scaled
+
+    def beyond(self, values: Matrix) -> NDArray[np.bool_]:
+        """Whether a number of a row lies further outside the training's range than half of its width (N,)."""
+        margin = BEYOND * (self.high - self.low)
+        outside = (values < self.low - margin) | (values > self.high + margin)
+        return np.asarray(outside.any(axis=1))
+
+
+@dataclass(frozen=True)
+class TabularClassifier:
+    """A perceptron for rows of numbers; `train_rows` and `load_rows` make one."""
+
+    blueprint: Blueprint
+    weights: Mapping[str, NDArray[np.float32]]  # calibrated: the softmax of the logits is the probability
+    scale: Scale
+    columns: tuple[str, ...]
+    classes_: tuple[str, ...]
+    record: TabularRecord  # how it was trained, and how it did
+
+    def predict_proba(self, values: Matrix) -> NDArray[np.float64]:
+        """Calibrated probabilities (N, K) of rows (N, C), whose columns are in the order of ``columns``."""
+        matrix = np.asarray(values, np.float64)
+        if matrix.ndim != 2 or matrix.shape[1] != len(self.columns) or not np.isfinite(matrix).all():
+            raise UsageError(
+                f"Expected finite numbers of shape (rows, {len(self.columns)}), in the order of the columns "
+                f"{', '.join(self.columns)}. Received: {matrix.shape}."
+            )
+        return np.asarray(softmax(forward(self.blueprint, self.weights, self.scale(matrix))))
+
+    def predict(self, values: Matrix) -> NDArray[np.str_]:
+        """The most probable class of each row, (N,)."""
+        names: NDArray[np.str_] = np.array(self.classes_)
+        chosen: NDArray[np.str_] = names[self.predict_proba(values).argmax(axis=1)]
+        return chosen
+
+    def predictions(self, rows: Rows) -> Iterator[Prediction]:
+        """Row by row: label, probability, and whether a number of it is beyond all that was trained on."""
+        strange = self.scale.beyond(rows.values)
+        for name, chances, unknown in zip(rows.names, self.predict_proba(rows.values), strange, strict=True):
+            best = int(chances.argmax())
+            yield Prediction(name, self.classes_[best], float(chances[best]), bool(unknown))
+
+    def predict_file(self, path: PathLike) -> Iterator[Prediction]:
+        """As `predictions`, for a CSV file with columns of the same names."""
+        return self.predictions(rows_to_predict(path, self.columns))
+
+    def save(self, path: PathLike) -> Path:
+        """Write a folder that `load_rows` opens. Until it is whole nothing is there, or what was there before.
+
+        Raises:
+            UsageError: ``path`` is something other than a model, or cannot be written.
+        """
+        return write_folder(path, self._write)
+
+    def _write(self, folder: Path) -> None:
+        from safetensors.numpy import save as to_bytes
+
+        arrays = {f"network.{name}": array for name, array in self.weights.items()}
+        arrays |= {f"scale.{name}": array for name, array in asdict(self.scale).items()}
+        (folder / MODEL).write_bytes(to_bytes({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+        config = {
+            "format": FORMAT,
+            "headstart": __version__,
+            "kind": KIND,
+            "columns": list(self.columns),
+            "id2label": {str(k): name for k, name in enumerate(self.classes_)},
+            "label2id": {name: k for k, name in enumerate(self.classes_)},
+            "blueprint": self.blueprint.to_json(),
+            "fit": to_json(self.record),
+            "files": {MODEL: sha256_of(folder / MODEL)},
+        }
+        (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / CARD).write_text(_card(self), encoding="utf-8")
+
+
+def forward(blueprint: Blueprint, weights: Mapping[str, NDArray[np.float32]], x: Matrix) -> Matrix:
+    """Logits (N, K) of rows (N, C) as the network sees them.
+
+    Raises:
+        UsageError: a node that no perceptron has.
+    """
+    for node in blueprint.nodes:
+        if node.op == "dense":
+            x = x @ weights[f"{node.name}.weight"].T + weights[f"{node.name}.bias"]
+        elif node.op == "act" and node["kind"] == "relu":
+            x = np.maximum(x, 0)
+        elif node.op not in (INPUT, "flatten", "dropout"):
+            raise UsageError(f"'{blueprint.name}' is no perceptron: it has a node '{node.name}' ({node.op}).")
+    return x
+
+
+def is_tabular_model(path: PathLike) -> bool:
+    """Whether a folder is a classifier of rows by the look of it."""
+    try:
+        return bool(json.loads((Path(path) / CONFIG).read_text(encoding="utf-8"))["kind"] == KIND)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def load_rows(path: PathLike) -> TabularClassifier:
+    """Open what `TabularClassifier.save` wrote.
+
+    Raises:
+        UsageError: there is none at ``path``, or it is from a newer version.
+        CheckError: a file of it is missing or was altered.
+    """
+    folder = Path(path)
+    if not is_tabular_model(folder):
+        raise UsageError(f"'{folder}' is no model of rows. Make one with: headstart train ROWS.csv --out MODEL")
+    try:
+        if (folder / MODEL).is_symlink() or (folder / CONFIG).is_symlink():
+            raise CheckError(f"'{folder}' has links that lead out of it; they are not followed.")
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if config["format"] > FORMAT:
+            raise UsageError(
+                f"'{folder}' is of format {config['format']}, this Headstart {__version__} reads up to {FORMAT}. "
+                "Install a newer one: pip install --upgrade headstart"
+            )
+        if not (folder / MODEL).is_file() or sha256_of(folder / MODEL) != config["files"][MODEL]:
+            raise CheckError(f"'{folder / MODEL}' was altered or is missing. Copy the whole folder again.")
+        return _assemble(config, read_weights(folder / MODEL))
+    except HeadstartError:
+        raise
+    except Exception as error:  # a made-up config can break the network's construction in any way
+        raise CheckError(f"'{folder}' does not hold together: {type(error).__name__}: {error}") from error
+
+
+def _assemble(config: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> TabularClassifier:
+    blueprint, columns = Blueprint.from_json(config["blueprint"]), tuple(map(str, config["columns"]))
+    classes = tuple(str(config["id2label"][str(k)]) for k in range(len(config["id2label"])))
+    if blueprint.shapes()[LOGITS] != (len(classes),) or blueprint.nodes[0]["channels"] != len(columns):
+        raise ValueError(f"{len(columns)} columns and {len(classes)} classes do not fit the network")
+    network = {name.removeprefix("network."): array for name, array in arrays.items() if name.startswith("network.")}
+    scale = Scale(**{name: arrays[f"scale.{name}"] for name in ("mean", "std", "low", "high")})
+    if any(array.shape != (len(columns),) or not np.isfinite(array).all() for array in asdict(scale).values()):
+        raise ValueError(f"the scale is not one of {len(columns)} columns")
+    weights = match(network, blueprint.weight_shapes(), MODEL)
+    forward(blueprint, weights, np.zeros((1, len(columns)), np.float32))  # refuses what is no perceptron
+    return TabularClassifier(blueprint, weights, scale, columns, classes, from_json(TabularRecord, config["fit"]))
+
+
+def _card(model: TabularClassifier) -> str:
+    record, accuracy, figure = model.record, model.record.accuracy, "Not measured."
+    if accuracy:
+        how = f"{len(record.folds)}-fold cross-validation" if record.folds else "rows that were held out"
+        figure = (
+            f"Accuracy {accuracy.value:.3f} (95 % interval {accuracy.low:.3f} to {accuracy.high:.3f}) on "
+            f"{accuracy.images} rows, by {how}."
+        )
+    columns = "\n".join(f"- {name}" for name in model.columns)
+    return (
+        f"---\nlibrary_name: headstart\npipeline_tag: tabular-classification\n---\n\n# {record.data}\n\n"
+        f"Tells {len(model.classes_)} classes apart: {', '.join(model.classes_)}.\n\n{figure}\n\n"
+        f"A perceptron, trained from random weights on the columns\n\n{columns}\n\n"
+        "each scaled to mean 0 and deviation 1. Probabilities are calibrated. "
+        'A row is "unknown" where one of its numbers lies far outside what was trained on.\n'
+    )

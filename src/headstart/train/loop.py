@@ -1,0 +1,182 @@
+"""What goes on around the steps, whoever takes them: the record, the best snapshot, callbacks, reasons to stop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
+
+import numpy as np
+
+from headstart.core.errors import DivergedError, UsageError
+from headstart.train.callbacks import BestSnapshot, EarlyStopping
+from headstart.train.checkpoint import Checkpoints
+from headstart.train.overfitting_watch import standings
+from headstart.train.protocol import Array, Batches, Callback, Epoch, History, Judged, Stepper, Task, Trained
+from headstart.train.recipe import Recipe
+from headstart.train.schedule import rate
+
+_OWN, _BEST = "course/", "course/best/"  # what names in a checkpoint begin with, beside the stepper's
+
+
+class Trainer(Protocol):
+    """A whole training: ``pytorch``, ``lightning``, ``tensorflow`` or ``keras``.
+
+    With ``validation`` the best weights by its calibrated loss are kept, those at the start included. With
+    ``checkpoints``, which somebody has entered, it goes on from the latest, and writes one after each epoch. ``say`` is
+    told, in a sentence, what goes otherwise than planned.
+
+    Raises:
+        UsageError: a task, batches or a device that do not go together.
+    """
+
+    def __call__(
+        self,
+        task: Task,
+        batches: Batches,
+        validation: Batches | None,
+        recipe: Recipe,
+        callbacks: Sequence[Callback] = (),
+        *,
+        device: str = "auto",
+        say: Callable[[str], None] | None = None,
+        checkpoints: Checkpoints | None = None,
+    ) -> Trained: ...
+
+
+class TrainingLoop:
+    """What goes on around the steps: call `stepped` after each and `ended` after each epoch, while it is `going`."""
+
+    def __init__(
+        self,
+        trainer: str,
+        stepper: Stepper,
+        batches: Batches,
+        validation: Batches | None,
+        recipe: Recipe,
+        callbacks: Sequence[Callback] = (),
+        checkpoints: Checkpoints | None = None,
+    ) -> None:
+        self.trainer, self.stepper, self.batches = trainer, stepper, batches
+        self.stopped = ""  # why it ended before its last epoch
+        self.agree: Callable[[str], str] = lambda reason: reason  # what one of several processes decides
+        self._lost = False
+        self._validation, self._recipe, self._checkpoints = validation, recipe, checkpoints
+        self._epochs: list[Epoch] = []
+        self._losses: list[float] = []
+        found = checkpoints.latest() if checkpoints else None
+        weights = stepper.weights()
+        if found:
+            stepper.load_state({name: array for name, array in found.state.items() if not name.startswith(_OWN)})
+            weights = {name: found.state.get(f"{_BEST}{name}", array) for name, array in weights.items()}
+            self._epochs = [Epoch(**epoch) for epoch in found.about["epochs"]]
+            self._losses = found.state[f"{_OWN}losses"].tolist()
+            self.stopped = found.about["stopped"]
+            start, loss, best = found.about["start"], found.about["loss"], found.about["best"]
+        else:
+            start, best = self._validate().calibrated, -1
+            loss = start
+        self._start = start
+        self._best = BestSnapshot(weights, loss, best)
+        self.callbacks: Sequence[Callback] = (EarlyStopping(recipe.patience, start), *callbacks)
+        self._began = time.perf_counter()
+
+    @property
+    def going(self) -> bool:
+        """Whether there is a step to be taken."""
+        return not self.stopped and self.stepper.steps_done < self.stepper.steps
+
+    @property
+    def epoch(self) -> int:
+        """The number of the epoch that the next step belongs to."""
+        return self.stepper.steps_done // self.batches.steps
+
+    @property
+    def start(self) -> int:
+        """The place of the next step in its epoch."""
+        return self.stepper.steps_done % self.batches.steps
+
+    def stepped(self, loss: float) -> bool:
+        """Take note of a step; whether to go on with the epoch.
+
+        Raises:
+            Terminated: the system asked the process to end; all is saved.
+        """
+        self._losses.append(loss)
+        done = self.stepper.steps_done
+        self._hear(callback.step(done - 1, self.stepper.steps, loss) for callback in self.callbacks)
+        if self._checkpoints:
+            self._checkpoints.end_if_asked(done, self._state, self._about)
+        return not self.stopped
+
+    def diverged(self, error: DivergedError) -> None:
+        """End the training: nothing after the last whole epoch counts."""
+        self.stopped, self._lost = str(error), True
+
+    def ended(self) -> None:
+        """Take note of the end of an epoch, or of as much of it as there was.
+
+        Raises:
+            UsageError: the epoch had fewer or more batches than `Batches.steps` said.
+        """
+        done, steps = self.stepper.steps_done, self.batches.steps
+        if self._lost:
+            return
+        if (done % steps and not self.stopped) or done > self.stepper.steps or len(self._epochs) * steps >= done:
+            raise UsageError(
+                f"Epoch {len(self._epochs) + 1} should have had {steps} batches. Received: "
+                f"{done - len(self._epochs) * steps}. Batches have as many in an epoch as their `steps`."
+            )
+        train, val = self.stepper.seen(), self._validate()
+        now = rate(self._recipe, done - 1, self.stepper.steps, steps_per_epoch=steps)
+        seconds = time.perf_counter() - self._began
+        self._epochs.append(Epoch(len(self._epochs), *train, val.loss, val.error, now, seconds, val.calibrated))
+        self._best.offer(len(self._epochs) - 1, standings(self._epochs)[-1], self.stepper.weights)
+        self._hear(callback.epoch(tuple(self._epochs)) for callback in self.callbacks)
+        if self._checkpoints:
+            self._checkpoints.save(done, self._state(), self._about())
+        self._began = time.perf_counter()
+
+    def trained(self) -> Trained:
+        """The weights that are kept, and how it went."""
+        best = self._best
+        history = History(self.trainer, tuple(self._epochs), tuple(self._losses), best.epoch, self.stopped, self._start)
+        kept = {name: np.asarray(array, np.float32) for name, array in best.weights.items()}
+        return Trained(kept, history, None if self._lost else self.stepper.weights())
+
+    def _hear(self, reasons: Iterable[str | None]) -> None:
+        told = [reason for reason in reasons if reason]  # all are told, also after one has had enough
+        self.stopped = self.agree(self.stopped or next(iter(told), ""))
+
+    def _validate(self) -> Judged:
+        if self._validation is None:
+            return Judged(math.nan, math.nan, math.nan)
+        return self.stepper.evaluate(self._validation.epoch(0))
+
+    def _state(self) -> dict[str, Array]:
+        best = {f"{_BEST}{name}": array for name, array in self._best.weights.items()}
+        return {**self.stepper.state(), **best, f"{_OWN}losses": np.array(self._losses, np.float64)}
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "epochs": [asdict(epoch) for epoch in self._epochs],
+            "start": self._start,
+            "best": self._best.epoch,
+            "loss": self._best.loss,
+            "stopped": self.stopped,
+        }
+
+
+def run(loop: TrainingLoop) -> Trained:
+    """The plain loop."""
+    while loop.going:
+        try:
+            for batch in loop.batches.epoch(loop.epoch, loop.start):
+                if not loop.stepped(loop.stepper.step(batch)):
+                    break
+        except DivergedError as error:
+            loop.diverged(error)
+        loop.ended()
+    return loop.trained()

@@ -1,0 +1,1 @@
+"""The trainers `tensorflow` and `keras`, and what they share."""

@@ -1,0 +1,170 @@
+"""The trainer ``keras``: the same network, loss, groups and rates in an ordinary `compile` and `fit`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from headstart.engines.registry import keras_engine
+
+keras_engine()  # which brings TensorFlow in, in the order that does no harm, or says what is missing
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+from headstart.core.errors import DivergedError, UsageError  # noqa: E402
+from headstart.train.checkpoint import Checkpoints  # noqa: E402
+from headstart.train.loop import TrainingLoop, run  # noqa: E402
+from headstart.train.protocol import Array, Batch, Batches, Callback, Task, Trained, check_batch  # noqa: E402
+from headstart.train.recipe import Recipe  # noqa: E402
+from headstart.train.tensorflow.stepper import TensorFlowStepper  # noqa: E402
+
+LABELS = "labels"
+
+
+def train_keras(
+    task: Task,
+    batches: Batches,
+    validation: Batches | None,
+    recipe: Recipe,
+    callbacks: Sequence[Callback] = (),
+    *,
+    device: str = "auto",
+    say: Callable[[str], None] | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> Trained:
+    """Train with Keras' `fit`; see `loop.Trainer`. ``device`` is auto, cpu, cuda or mps.
+
+    Where memory does not hold a batch, which `fit` cannot take in parts, the loop of ``tensorflow`` goes on.
+    """
+    stepper = TensorFlowStepper(task, recipe, recipe.epochs * batches.steps, device, say=say)
+    loop = TrainingLoop("keras", stepper, batches, validation, recipe, callbacks, checkpoints)
+    model = compile_model(stepper)
+    with stepper.network.placed():
+        while loop.going and not stepper.at_a_time:
+            # a first epoch that was cut off is shorter: Keras takes the next ones to be no longer than it
+            epochs = 1 if loop.start else recipe.epochs - loop.epoch
+            _fit(model, loop, stepper, epochs)
+    return run(loop)
+
+
+def compile_model(stepper: TensorFlowStepper) -> Any:
+    """The stepper's network as a compiled `keras.Model`, with its optimiser, and the recipe's loss.
+
+    It takes what `network.inputs` gives, and labels as rows of zeros with a one.
+    """
+    model = stepper.network.model
+    smoothing = stepper.recipe.label_smoothing
+    model.compile(
+        optimizer=stepper.optimiser,
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing, dtype="float32"),
+        metrics=[
+            keras.metrics.CategoricalCrossentropy("crossentropy", dtype="float32", from_logits=True),
+            keras.metrics.CategoricalAccuracy("accuracy", dtype="float32"),
+        ],
+        auto_scale_loss=False,
+        jit_compile=False,  # XLA takes longer to compile a network than to train what lies above a cut
+    )
+    return model
+
+
+class _Stream:
+    """Batches of whichever epoch it is, from the next step on, and what became of them.
+
+    Not by `Dataset.from_generator`, which lowers the whole process' threshold for giving memory back, and says so.
+    """
+
+    def __init__(self, loop: TrainingLoop, stepper: TensorFlowStepper) -> None:
+        self._course, self._stepper = loop, stepper
+        self._start = loop.start
+        self._coming: Iterator[Batch] = iter(())
+        self.drawn = list[Batch]()  # the one that is not yet trained on
+        self.error: Exception | None = None  # of which TensorFlow would only keep the words
+
+    def dataset(self) -> Any:
+        """As `fit` takes it, for any number of images."""
+        network = self._stepper.network
+        specs = [
+            *network.signature(masked=True).items(),
+            (LABELS, tf.TensorSpec((None, *network.shapes[network.task.blueprint.layers[-1]]), tf.float32)),
+        ]
+
+        def drawn(place: Any) -> tuple[dict[str, Any], Any]:
+            values = tf.numpy_function(self._draw, [place], [spec.dtype for _, spec in specs])
+            tensors = {
+                name: tf.ensure_shape(value, spec.shape) for (name, spec), value in zip(specs, values, strict=True)
+            }
+            return tensors, tensors.pop(LABELS)
+
+        options = tf.data.Options()
+        options.experimental_optimization.inject_prefetch = False  # Keras begins an epoch that it then begins again
+        return tf.data.Dataset.range(self._start, self._course.batches.steps).map(drawn).with_options(options)
+
+    def _draw(self, place: np.int64) -> list[Array]:
+        """Images, masks and labels of the batch at a place in its epoch."""
+        loop, network = self._course, self._stepper.network
+        try:
+            if place == self._start:
+                self._coming = loop.batches.epoch(loop.epoch, self._start)
+            batch, steps = next(self._coming, None), loop.batches.steps
+            if batch is None or (place == steps - 1 and next(self._coming, None)):
+                raise UsageError(
+                    f"Epoch {loop.epoch + 1} should have had {steps} batches. Received: "
+                    f"{'more' if batch else place}. Batches have as many in an epoch as their `steps`."
+                )
+            check_batch(network.task, batch)
+            self.drawn = [batch]
+            masks = network.masks(loop.epoch * steps + int(place), len(batch.y))
+            classes = network.shapes[network.task.blueprint.layers[-1]][0]
+            return [network.images(batch.x), *masks.values(), np.eye(classes, dtype=np.float32)[batch.y]]
+        except Exception as error:
+            self.error = self.error or error
+            raise
+
+
+class _Bridge(keras.callbacks.Callback):  # type: ignore[misc]
+    """Between `fit` and the loop: rates before a step, its loss after it, validation after an epoch."""
+
+    def __init__(self, loop: TrainingLoop, stepper: TensorFlowStepper, stream: _Stream) -> None:
+        super().__init__()
+        self.loop, self.stepper, self.stream = loop, stepper, stream
+        self.statistics: Mapping[str, Array] = {}
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Set the rate."""
+        self.statistics = self.stepper.statistics()
+        self.stepper.optimiser.learning_rate = self.stepper.rate()
+
+    def on_train_batch_end(self, place: int, logs: Mapping[str, float]) -> None:
+        """Take note of the step."""
+        self.model.reset_metrics()  # or the next loss would be a mean of all since the epoch's start
+        batch, loss = self.stream.drawn.pop(), float(logs["loss"])
+        images = len(batch.y)
+        if math.isfinite(loss) and math.isfinite(self.stepper.optimiser.norm.numpy()):
+            self.stepper.took(np.array([logs["crossentropy"] * images, round((1 - logs["accuracy"]) * images), images]))
+            self.model.stop_training = not self.loop.stepped(loss)
+        else:
+            self.stepper.network.put(self.statistics)
+            self.loop.diverged(DivergedError(self.stepper.diverged(batch, loss)))
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Validate, keep the best, listen to the callbacks."""
+        self.loop.ended()
+        self.model.stop_training = not self.loop.going
+
+
+def _fit(model: Any, loop: TrainingLoop, stepper: TensorFlowStepper, epochs: int) -> None:
+    stream = _Stream(loop, stepper)
+    bridge = _Bridge(loop, stepper, stream)
+    try:
+        model.fit(stream.dataset(), epochs=epochs, callbacks=[bridge], shuffle=False, verbose=0)
+    except tf.errors.ResourceExhaustedError as error:
+        if not stream.drawn:  # it was no step
+            raise
+        stepper.network.put(bridge.statistics)  # the optimiser waits for all gradients: nothing else has moved
+        stepper.halve(len(stream.drawn[0].y), error)
+    except tf.errors.OpError as error:
+        raise (stream.error or error) from None

@@ -1,0 +1,1 @@
+"""The trainers `pytorch` and `lightning`, and what they share."""

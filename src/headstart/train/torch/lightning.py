@@ -1,0 +1,173 @@
+"""The trainer ``lightning``: the same steps inside a LightningModule, on as many devices as its Trainer takes."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from headstart.core.errors import DivergedError, MissingExtraError, UsageError
+from headstart.engines.torch.network import choose_device
+from headstart.train.checkpoint import Checkpoints
+from headstart.train.loop import TrainingLoop
+from headstart.train.protocol import Batch, Batches, Callback, Task, Trained
+from headstart.train.recipe import Recipe
+from headstart.train.stepper import Sums
+from headstart.train.torch.stepper import TorchStepper
+
+try:
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from lightning.pytorch import LightningModule
+    from lightning.pytorch import Trainer as LightningTrainer
+    from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+except ModuleNotFoundError as error:
+    raise MissingExtraError("lightning", "torch", "The trainer 'lightning'") from error
+
+ACCELERATORS = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}
+
+
+def train_lightning(
+    task: Task,
+    batches: Batches,
+    validation: Batches | None,
+    recipe: Recipe,
+    callbacks: Sequence[Callback] = (),
+    *,
+    device: str = "auto",
+    say: Callable[[str], None] | None = None,
+    checkpoints: Checkpoints | None = None,
+    devices: int | str | list[int] = 1,
+    nodes: int = 1,
+    strategy: str = "auto",
+) -> Trained:
+    """Train with Lightning's Trainer; see `loop.Trainer`.
+
+    Several processes cut every batch between them, and take the same steps as one would; where batch norm's statistics
+    move, each process has those of its own part. The first process alone calls the callbacks and saves.
+
+    Args:
+        devices, nodes, strategy: as Lightning's Trainer takes them.
+
+    Raises:
+        UsageError: as Lightning refuses the devices; or a strategy whose processes leave nothing behind here.
+    """
+    stepper = TorchStepper(task, recipe, recipe.epochs * batches.steps, device, say=say)
+    with _quiet():
+        try:
+            trainer = LightningTrainer(
+                accelerator=ACCELERATORS[choose_device(device)],
+                devices=devices,
+                num_nodes=nodes,
+                strategy=strategy,
+                max_epochs=-1,  # the course says when
+                use_distributed_sampler=False,  # which would shuffle
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
+        except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
+            wish = f"devices={devices!r}, nodes={nodes}, strategy='{strategy}' on {choose_device(device)}"
+            raise UsageError(f"Lightning refuses {wish}: {error}") from error
+        if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+            raise UsageError(
+                f"The strategy '{strategy}' trains in processes that leave nothing behind in this one. "
+                "Take 'ddp', which starts the program once for each device."
+            )
+        own = callbacks if trainer.global_rank == 0 else ()
+        loop = TrainingLoop("lightning", stepper, batches, validation, recipe, own, checkpoints)
+        if loop.going:
+            _fit(trainer, _Module(loop, stepper), _Stream(loop))
+    return loop.trained()
+
+
+class _Module(LightningModule):  # type: ignore[misc]
+    """Steps of the stepper at the Trainer's bidding."""
+
+    def __init__(self, loop: TrainingLoop, stepper: TorchStepper) -> None:
+        super().__init__()
+        self.automatic_optimization = False  # clips over all groups, and takes batches in parts where memory ends
+        self.loop, self.stepper = loop, stepper
+        self.network = stepper.network.module
+
+    def configure_optimizers(self) -> Any:
+        """The recipe's; the stepper sets its rate."""
+        return self.stepper.optimiser
+
+    def on_fit_start(self) -> None:
+        """Of several processes, know which one this is."""
+        average = self.stepper.average
+        average.values = {name: value.to(self.device) for name, value in average.values.items()}
+        self.stepper.rank, self.stepper.ranks = self.trainer.global_rank, self.trainer.world_size
+        if self.trainer.world_size > 1:
+            self.stepper.total = self._total
+            self.loop.agree = self.trainer.strategy.broadcast
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """One step."""
+        try:
+            loss = self.stepper.gradients(batch, backward=self.manual_backward)
+        except DivergedError as error:
+            self.loop.diverged(error)
+            self.trainer.should_stop = True
+            return
+        self.optimizers().step()
+        self.stepper.moved()
+        self.trainer.should_stop = not self.loop.stepped(loss)
+
+    def on_train_epoch_end(self) -> None:
+        """Validate, keep the best, listen to the callbacks."""
+        self.loop.ended()
+        self.trainer.should_stop = not self.loop.going
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """The stepper does that, a part at a time."""
+        return batch
+
+    def _total(self, sums: Sums) -> Sums:
+        """Over all processes."""
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        mine = torch.tensor(sums, dtype=dtype, device=self.device)
+        return np.asarray(self.trainer.strategy.reduce(mine, reduce_op="sum").cpu().numpy(), np.float64)
+
+
+class _Stream:
+    """Batches of whichever epoch it is, from the next step on. It has no length: the first may be shorter."""
+
+    def __init__(self, loop: TrainingLoop) -> None:
+        self._course = loop
+
+    def __iter__(self) -> Iterator[Batch]:
+        loop = self._course
+        yield from loop.batches.epoch(loop.epoch, loop.start)
+
+
+def _fit(trainer: Any, module: _Module, stream: _Stream) -> None:
+    """Fit; Ctrl-C stays what it is, which Lightning makes an exit of."""
+    try:
+        trainer.fit(module, stream)
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise end.__context__ from None
+        raise
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Lightning has to say of itself."""
+    logs = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
+    before = [log.level for log in logs]
+    try:
+        for log in logs:
+            log.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\.")
+            yield
+    finally:
+        for log, level in zip(logs, before, strict=True):
+            log.setLevel(level)

@@ -1,0 +1,89 @@
+"""What moves weights in PyTorch: the recipe's optimiser, the clip before it, and the average after it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headstart.train.recipe import Recipe
+from headstart.train.schedule import snapshot_after
+from headstart.train.weight_average import ema_decay
+
+MOMENTUM = 0.9  # of the optimiser "momentum"
+FUSED = ("cpu", "cuda")  # devices that every PyTorch we take has fused optimisers for
+
+
+def build_optimiser(parameters: Mapping[str, Tensor], shares: Mapping[str, float], recipe: Recipe) -> Any:
+    """The recipe's optimiser; its groups each have a ``share`` of the learning rate, which is set before every step.
+
+    Weight decay pulls at kernels, not at biases and norms, which have one axis.
+
+    Args:
+        parameters, shares: by name.
+    """
+    groups: dict[tuple[float, bool], list[Tensor]] = {}
+    for name, parameter in parameters.items():
+        groups.setdefault((shares[name], parameter.ndim > 1), []).append(parameter)
+    decay = recipe.weight_decay
+    options = [
+        {"params": members, "share": share, "weight_decay": decay if kernels else 0.0}
+        for (share, kernels), members in groups.items()
+    ]
+    fused = all(each.device.type in FUSED for each in parameters.values())  # one pass over the numbers, not a dozen
+    match recipe.optimiser:
+        case "adam":
+            return _plain(torch.optim.Adam)(options, recipe.learning_rate, fused=fused)
+        case "adamw":
+            return _plain(torch.optim.AdamW)(options, recipe.learning_rate, fused=fused)
+    momentum = MOMENTUM if recipe.optimiser == "momentum" else 0.0
+    return _plain(torch.optim.SGD)(options, recipe.learning_rate, momentum)
+
+
+@functools.cache
+def _plain(kind: Any) -> Any:
+    """An optimiser without what PyTorch wraps around its methods for `torch.compile`, which nothing here is for.
+
+    The first call of a wrapped one imports the whole compiler: 1.5 seconds.
+    """
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in ("add_param_group", "zero_grad")}
+    return type(kind.__name__, (kind,), methods | {"step": torch.no_grad()(inspect.unwrap(kind.step))})
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def clip(parameters: Iterable[Tensor], greatest: float) -> float:
+    """Scale all gradients so that their norm, as one vector, is no greater; 0 leaves them. Returns what it was."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+    if 0 < greatest < norm:
+        torch._foreach_mul_(gradients, greatest / norm)
+    return norm
+
+
+class Average:
+    """As `averaging.Averaging`, in tensors: kept as an average throughout, so that fp32 is enough."""
+
+    def __init__(self, recipe: Recipe, steps: int) -> None:
+        self._recipe, self._steps = recipe, steps
+        self.values: dict[str, Tensor] = {}  # empty: the last weights count
+        self.mass = 0.0  # what the weights in the average add up to
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def update(self, step: int, moving: Mapping[str, Tensor]) -> None:
+        """Take in the weights after a step, counted from 0."""
+        if self._recipe.averaging == "ema":
+            keep, share = ema_decay(self._steps), 1 - ema_decay(self._steps)
+        elif snapshot_after(self._recipe, step, self._steps):
+            keep, share = 1.0, 1.0
+        else:
+            return
+        self.mass = keep * self.mass + share
+        floats = {name: value.detach() for name, value in moving.items() if value.is_floating_point()}
+        if self.values:
+            torch._foreach_lerp_(list(self.values.values()), list(floats.values()), share / self.mass)
+        else:
+            self.values = {name: value.clone() for name, value in floats.items()}

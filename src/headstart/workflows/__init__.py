@@ -1,0 +1,1 @@
+"""What makes a model: fit, compare, fine-tune, train from scratch."""

@@ -1,0 +1,67 @@
+"""A backbone opened, put on an engine, and run over a data set: what `fit`, `compare` and `finetune` begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from headstart.backbones.catalogue import Pretrained
+from headstart.backbones.weights import weights_digest
+from headstart.core.progress import Progress
+from headstart.core.types import ImageDataset, ImageSpec
+from headstart.data.sources import PathLike
+from headstart.data.split import HOLDOUT, check_holdout
+from headstart.engines.protocol import Network
+from headstart.engines.registry import get_engine, open_backbone
+from headstart.learn.features import Features, extract
+from headstart.learn.heads import check_names
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What a fit is to be like, whatever the backbone; see `fit`."""
+
+    head: str = "lda"
+    prior: str = "flat"
+    holdout: float = HOLDOUT
+    seed: int = 0
+    engine: str = "auto"
+    precision: str = "auto"
+    cache: bool = True
+
+    def check(self) -> None:
+        """Refuse what can be known to be wrong before any image is looked at."""
+        check_holdout(self.holdout, self.seed)
+        check_names(self.head, self.prior)
+
+
+@dataclass(frozen=True)
+class FrozenBackbone:
+    """A network without its head, on an engine."""
+
+    pretrained: Pretrained
+    network: Network
+    module: object | None = None  # the live one, where the backbone is a module
+
+    @classmethod
+    def open(
+        cls,
+        backbone: object,
+        settings: FitSettings,
+        *,
+        weights: PathLike | None = None,
+        pixels: int | None = None,
+        spec: ImageSpec | None = None,
+        features: str | None = None,
+        progress: Progress | None = None,
+    ) -> FrozenBackbone:
+        """Open what `fit` calls a backbone."""
+        found, module = open_backbone(
+            backbone, weights, pixels, head=False, spec=spec, features=features, progress=progress
+        )
+        network = get_engine(settings.engine, found.blueprint, found.weights, found.spec, settings.precision, module)
+        return cls(found, network, module)
+
+    def features(self, dataset: ImageDataset, *, cache: bool, progress: Callable[[int, int], None] | None) -> Features:
+        """The features of every image; see `extract`."""
+        return extract(dataset, self.network, weights_digest(self.pretrained.weights), keep=cache, progress=progress)

@@ -1,0 +1,260 @@
+"""Networks held against each other on one's own photos: with how few resources can nearly the same be had?"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones import download
+from headstart.backbones.blueprint import FEATURES
+from headstart.backbones.catalogue import BACKBONES, DEFAULT, LARGEST, SMALLEST, find_backbone
+from headstart.core.errors import CheckError, UsageError, did_you_mean
+from headstart.core.progress import Progress
+from headstart.core.spread import evenly_spread
+from headstart.core.types import ImageDataset, Problem
+from headstart.data.inputs import Images, labelled_dataset
+from headstart.data.load import CHUNK, cores
+from headstart.data.sources import PathLike
+from headstart.data.split import HOLDOUT, Split, make_split
+from headstart.engines.names import ENGINES, framework_of
+from headstart.engines.protocol import PRECISIONS, Network
+from headstart.learn.features import Features, observe
+from headstart.learn.heads import HeadFit, fit_head_on_split
+from headstart.workflows.backbone_features import FitSettings, FrozenBackbone
+from headstart.workflows.ranking import Candidate, Trial, choose, rank
+
+SAMPLE = 64  # images that the speed is measured on
+REPEATS, PATIENCE = 5, 2.0  # measurements of it, and the seconds after which no further one is begun
+TOGETHER = 12  # networks that stay compiled at a time
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found: candidates, the most accurate first, and the one to take."""
+
+    rows: tuple[Candidate, ...]
+    chosen: Candidate | None  # None where a budget is met by none
+    sentence: str  # the choice, and why
+    judged_on: str  # "held out", "test", "val", or "left out in turn" where there are too few images to hold any out
+    images: int  # that all were judged on
+    train: int  # images that all were fitted on
+    classes: tuple[str, ...]
+    skipped: tuple[Problem, ...]  # networks that could not be had
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self) | {
+            "rows": [row.as_json() for row in self.rows],
+            "chosen": self.chosen and self.chosen.as_json(),
+            "skipped": [{"backbone": problem.name, "why": problem.detail} for problem in self.skipped],
+        }
+
+
+def compare(
+    data: Images,
+    labels: Sequence[str] | None = None,
+    *,
+    backbones: Sequence[str] | None = None,
+    pixels: Sequence[int] = (),
+    weights: Mapping[str, PathLike] | None = None,
+    budget: float | None = None,
+    within: float | None = None,
+    head: str = "lda",
+    prior: str = "flat",
+    holdout: float = HOLDOUT,
+    seed: int = 0,
+    engine: str = "auto",
+    precision: str = "auto",
+    cache: bool = True,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Fit every backbone at every size on the same photos, measure all on the same others, and choose one.
+
+    Near copies, and with them the split, are found once, with the first network that can be had. ``data``, ``labels``
+    and what is not listed here are as for `hs.fit`.
+
+    Args:
+        backbones: catalogued networks, "timm/NAME" or "keras/NAME"; None for all whose weights are at hand.
+        pixels: sizes that images are scaled to; none for each network's own.
+        weights: files of one's own, by backbone.
+        budget: images a second; of those that manage as many, the most accurate is chosen.
+        within: percentage points; of those at most so far below the most accurate, the fastest is chosen. Without
+            budget and within it is the fastest whose difference from the most accurate may be noise.
+        progress: called with (what is going on, images done, of how many).
+
+    Raises:
+        UsageError: an unknown or repeated name, a size or setting out of range, no network that can be had.
+        DataError: the photos do not make two classes with two photos each.
+    """
+    settings = FitSettings(head, prior, holdout, seed, engine, precision, cache)
+    settings.check()
+    names = at_hand() if backbones is None else list(backbones)
+    _check_names(names, weights or {})
+    check_sizes(pixels)
+    _check_wish(budget, within)
+    for what, known, name in (("engine", ENGINES, engine), ("precision", PRECISIONS, precision)):
+        if name not in known:
+            raise UsageError(f"There is no {what} '{name}'. {did_you_mean(name, known)}")
+    dataset = labelled_dataset(data, labels)
+    trials = list(product(names, pixels or (None,)))
+    tried, split, skipped = run_trials(dataset, trials, weights or {}, settings, progress)
+    rows = rank(tried)
+    chosen, sentence = choose(rows, budget, within)
+    return Comparison(
+        rows=tuple(rows),
+        chosen=chosen,
+        sentence=sentence,
+        judged_on=(split.own_test or "held out") if split.test.any() else "left out in turn",
+        images=rows[0].accuracy.images,
+        train=int(split.train.sum()),
+        classes=split.classes,
+        skipped=tuple(skipped),
+    )
+
+
+def at_hand() -> list[str]:
+    """The catalogued networks whose weights need no download and no file, the default one first."""
+    names = [name for name, backbone in BACKBONES.items() if download.at_hand(backbone.weights)]
+    return sorted(names, key=lambda name: name != DEFAULT)
+
+
+def run_trials(
+    dataset: ImageDataset,
+    trials: Sequence[tuple[str, int | None]],
+    weights: Mapping[str, PathLike],
+    settings: FitSettings,
+    progress: Progress | None = None,
+) -> tuple[list[Trial], Split, list[Problem]]:
+    """Fit and measure each (backbone, pixels) on one split; also what could not be had, one line each.
+
+    Where the split holds nothing out they are measured on predictions for training images that were left out in turn.
+    """
+    networks: list[Network] = []
+    trials_at: list[Callable[[float], Trial]] = []  # the speed is measured at the end, of all by turns
+    skipped: dict[Problem, None] = {}
+    split: Split | None = None
+    count = len(trials) * len(dataset)
+    for place, (name, pixels) in enumerate(trials):
+        try:
+            frozen = FrozenBackbone.open(name, settings, weights=weights.get(name), pixels=pixels)
+        except (UsageError, CheckError) as error:
+            why = str(error).replace("--weights FILE", f"--weights {name}=FILE")
+            skipped[Problem(name, "no weights", why)] = None
+            continue
+        report = _report(progress, f"{name} at {frozen.network.spec.size} px", place * len(dataset), count)
+        features = frozen.features(dataset, cache=settings.cache, progress=report)
+        split = split or make_split(dataset, features, settings.holdout, settings.seed)
+        split.check(dataset, features)
+        trials_at.append(_trial(name, frozen, features, split, settings))
+        networks.append(frozen.network)
+        if len(trials) > TOGETHER:
+            frozen.network.release()
+    if split is None:
+        first = next(iter(skipped))
+        others = f" And {len(skipped) - 1} more like it." if len(skipped) > 1 else ""
+        raise UsageError(f"No network can be had. {first.name}: {first.detail}{others}")
+    if progress:
+        progress("measuring the speeds", count, count)
+    speeds = images_per_second(dataset, networks, np.flatnonzero(split.train | split.test))
+    return [at(speed) for at, speed in zip(trials_at, speeds, strict=True)], split, list(skipped)
+
+
+def images_per_second(dataset: ImageDataset, networks: Sequence[Network], rows: NDArray[np.int_]) -> list[float]:
+    """Decoding and network together on all cores, nothing from the store: the median of a few runs on a few images.
+
+    The networks take turns, so that whatever else the machine does slows down all of them.
+    """
+    sample = evenly_spread(rows, SAMPLE)
+    sample *= -(-4 * CHUNK * cores() // len(sample))  # several chunks for every core
+    times: list[list[float]] = [[] for _ in networks]
+    for turn in range(REPEATS):
+        for network, own in zip(networks, times, strict=True):
+            if sum(own) >= PATIENCE:
+                continue
+            if turn == 0 or len(networks) > TOGETHER:
+                _seconds(dataset, network, sample[:CHUNK])  # compiles
+            own.append(_seconds(dataset, network, sample))
+            if len(networks) > TOGETHER:
+                network.release()
+    return [len(sample) / median(own) for own in times]
+
+
+def _seconds(dataset: ImageDataset, network: Network, rows: Sequence[int]) -> float:
+    start = time.perf_counter()
+    for _ in observe(dataset, network, (FEATURES,), rows):
+        pass
+    return time.perf_counter() - start
+
+
+def _trial(
+    name: str, frozen: FrozenBackbone, features: Features, split: Split, settings: FitSettings
+) -> Callable[[float], Trial]:
+    """Fit a head and measure it; what comes back makes a trial of it once the speed (images a second) is known."""
+    start = time.perf_counter()
+    fitted = fit_head_on_split(features, split, kind=settings.head, prior=settings.prior, seed=settings.seed)
+    right = _right(features, split, fitted)
+    seconds = time.perf_counter() - start
+    trunk, head = frozen.pretrained, fitted.head
+    blueprint = trunk.blueprint.with_head(len(split.classes), sqrt=head.sqrt)
+    return lambda speed: Trial(
+        backbone=name,
+        pixels=frozen.network.spec.size,
+        right=right,
+        images_per_second=speed,
+        parameters=sum(blueprint.parameters().values()),
+        megabytes=sum(array.nbytes for array in (*trunk.weights.values(), head.weight, head.bias)) / 1e6,
+        seconds=seconds + len(split.labels) / speed,
+    )
+
+
+def _right(features: Features, split: Split, fitted: HeadFit) -> NDArray[np.bool_]:
+    """Which of the images that count were labelled right."""
+    rows = np.flatnonzero(split.test)
+    if not len(rows):
+        return np.asarray(fitted.logits.argmax(axis=1) == split.labels[np.flatnonzero(split.train)[fitted.rows]])
+    return np.asarray(fitted.head.probabilities(features.values, rows).argmax(axis=1) == split.labels[rows])
+
+
+def _report(progress: Progress | None, doing: str, before: int, count: int) -> Callable[[int, int], None] | None:
+    return None if progress is None else (lambda done, _: progress(doing, before + done, count))
+
+
+def _check_names(names: Sequence[str], weights: Mapping[str, PathLike]) -> None:
+    if not names:
+        raise UsageError("Expected the names of networks to compare. Received: none. See: headstart backbones")
+    for place, name in enumerate(names):
+        if not framework_of(name):
+            find_backbone(name)
+        if name in names[:place]:
+            raise UsageError(f"--backbones: '{name}' is named twice.")
+    for name, file in weights.items():
+        if name not in names:
+            raise UsageError(f"--weights: '{name}' is none of the networks to compare. {did_you_mean(name, names)}")
+        if not os.path.isfile(file):
+            raise UsageError(f"--weights: expected a file of weights for {name}. Received: '{os.fspath(file)}'.")
+
+
+def check_sizes(pixels: Sequence[int]) -> None:
+    """Refuse sizes out of range, or named twice."""
+    for place, size in enumerate(pixels):
+        if not SMALLEST <= size <= LARGEST:
+            raise UsageError(f"--pixels: expected {SMALLEST} to {LARGEST}. Received: {size}.")
+        if size in pixels[:place]:
+            raise UsageError(f"--pixels: {size} is named twice.")
+
+
+def _check_wish(budget: float | None, within: float | None) -> None:
+    if budget is not None and within is not None:
+        raise UsageError("--budget and --within choose in different ways: give one of them.")
+    if budget is not None and not 0 < budget < float("inf"):
+        raise UsageError(f"--budget: expected images a second, more than 0. Received: {budget:g}.")
+    if within is not None and not 0 <= within <= 100:
+        raise UsageError(f"--within: expected percentage points, 0 to 100. Received: {within:g}.")

@@ -1,0 +1,149 @@
+"""From labelled photos to a classifier: features of a frozen backbone, and a head in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones.blueprint import FEATURES, LOGITS
+from headstart.backbones.catalogue import DEFAULT
+from headstart.core.progress import Progress, stage
+from headstart.core.timing import StageTimer
+from headstart.core.types import Evaluation, ImageSpec
+from headstart.data.inputs import Images, labelled_dataset, name_of
+from headstart.data.sources import PathLike
+from headstart.data.split import HOLDOUT, Split, make_split
+from headstart.learn.evaluate import evaluate
+from headstart.learn.features import Features
+from headstart.learn.heads import HeadFit, fit_head_on_split
+from headstart.learn.regularisation_path import Design
+from headstart.learn.unknown import Unknown, fit_unknown
+from headstart.model.assemble import golden_images, in_fp32
+from headstart.model.classifier import Classifier, Golden
+from headstart.model.records import FitRecord, HeadRecord, LeftOneOut
+from headstart.workflows.automatic import AUTO, choose_backbone
+from headstart.workflows.backbone_features import FitSettings, FrozenBackbone
+
+
+def fit(
+    data: Images,
+    labels: Sequence[str] | None = None,
+    *,
+    backbone: object = DEFAULT,
+    weights: PathLike | None = None,
+    pixels: int | None = None,
+    spec: ImageSpec | None = None,
+    features: str | None = None,
+    head: str = "lda",
+    prior: str = "flat",
+    holdout: float = HOLDOUT,
+    seed: int = 0,
+    engine: str = "auto",
+    precision: str = "auto",
+    cache: bool = True,
+    progress: Progress | None = None,
+) -> Classifier:
+    """Fit a classifier on labelled photos and measure it on photos that it has not seen.
+
+    Args:
+        data: a folder of class folders (or of train/ and test/), a CSV, Parquet or IDX file, a named set, a list of
+            paths, or arrays. A test part (else a validation part) is the test set.
+        labels: of a list of paths, or of arrays.
+        backbone: a catalogued network, with ``weights`` from a file of one's own if given; or "auto": the fastest of
+            the networks at hand that is within a point of the best on a few photos of the training set; or
+            "timm/NAME", "keras/NAME", a ".keras" file, a `torch.nn.Module` or a `keras.Model`.
+        pixels: size that images are scaled to; fewer are faster and a little less accurate.
+        spec: pixels that a module wants; default: what timm or `keras.applications` says, else 224 with ImageNet's
+            mean and deviation for PyTorch's, and from 0 to 255 for Keras'.
+        features: the layer of a module whose averages are the features; default: the input of its last linear layer.
+        head: "lda" or "ridge".
+        prior: "flat" or "empirical": whether classes are expected alike, or as often as in the data.
+        holdout: share of every class held out as the test set, where the data brings none; 0 for none.
+        seed: of the split; the same photos and seed give the same split everywhere.
+        engine: "fast", "torch", "keras" or "auto", which is fast wherever that can run the network.
+        precision: "auto", "bf16" or "fp32".
+        cache: whether to keep features for the next fit.
+        progress: called with (stage, done, of how many).
+
+    Raises:
+        UsageError: a path, name or setting that is not there or out of range.
+        DataError: the photos do not make two classes with two photos each.
+    """
+    settings = FitSettings(head, prior, holdout, seed, engine, precision, cache)
+    settings.check()
+    timer = StageTimer()
+    with timer("open"):
+        dataset = labelled_dataset(data, labels)
+    choice = None
+    if backbone == AUTO:
+        with timer("choice"):
+            choice = choose_backbone(dataset, settings, weights, pixels, progress)
+        backbone, pixels = choice.backbone, choice.pixels
+    with timer("open"):
+        frozen = FrozenBackbone.open(
+            backbone, settings, weights=weights, pixels=pixels, spec=spec, features=features, progress=progress
+        )
+    network, trunk = frozen.network, frozen.pretrained
+    with timer("features"):
+        seen = frozen.features(dataset, cache=cache, progress=stage(progress, "features"))
+    network.release()
+    with timer("duplicates"):
+        split = choice.split(dataset, seen) if choice else make_split(dataset, seen, holdout, seed)
+    seen.thumbnails = seen.thumbnails[:0].copy()  # done with
+    train = np.flatnonzero(split.train)
+    with timer("golden"):
+        images = golden_images(dataset, network.spec, train)
+        exact = in_fp32(network, images, FEATURES)
+    with timer("head"):
+        fitted = fit_head_on_split(seen, split, kind=head, prior=prior, seed=seed)
+        design = Design(seen.values, train, sqrt=fitted.head.sqrt)
+        unknown = fit_unknown(design, split.labels[train], split.groups[train], fitted, seed)
+    with timer("evaluation"):
+        result = _evaluate(seen, split, fitted, unknown)
+    return Classifier(
+        blueprint=trunk.blueprint.with_head(len(split.classes), sqrt=fitted.head.sqrt),
+        weights={**trunk.weights, f"{LOGITS}.weight": fitted.head.weight, f"{LOGITS}.bias": fitted.head.bias},
+        spec=trunk.spec,
+        classes_=split.classes,
+        unknown=unknown,
+        neighbours=tuple(dataset.samples[train[row]].name for row in unknown.rows),
+        record=FitRecord(
+            **vars(split.record()),
+            data=name_of(data, dataset),
+            backbone=trunk.backbone.name,
+            licence=trunk.backbone.weights.licence,
+            pixels=network.spec.size,
+            precision=network.precision,
+            holdout=holdout,
+            seed=seed,
+            head=HeadRecord(fitted.kind, fitted.prior, fitted.strength, fitted.temperature, fitted.path),
+            result=result,
+            left_one_out=_left_one_out(split.labels[train], fitted),
+            choice=choice.record if choice else None,
+            computed=seen.computed,
+            from_store=seen.from_store,
+            store_problem=seen.store_problem,
+            seconds=timer.seconds,
+        ),
+        golden=Golden(images, fitted.head.logits(exact)),
+        fitted_on=frozenset(seen.keys[row] for row in train.tolist()),
+        engine=network.engine,
+        precision=network.precision,
+        module=frozen.module,
+    )
+
+
+def _evaluate(features: Features, split: Split, fitted: HeadFit, unknown: Unknown) -> Evaluation | None:
+    rows = np.flatnonzero(split.test)
+    if not len(rows):
+        return None
+    probabilities = fitted.head.probabilities(features.values, rows)
+    is_unknown = unknown.is_unknown(Design(features.values, rows, sqrt=fitted.head.sqrt), probabilities)
+    return evaluate(probabilities, split.labels[rows], split.classes, is_unknown)
+
+
+def _left_one_out(labels: NDArray[np.int_], fitted: HeadFit) -> LeftOneOut:
+    right = fitted.logits.argmax(axis=1) == labels[fitted.rows]
+    return LeftOneOut(float(right.mean()), len(right))

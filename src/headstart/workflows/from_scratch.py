@@ -1,0 +1,94 @@
+"""What trainings from random weights have in common, on images and on tables: checks, and cross-validation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.core.errors import UsageError
+from headstart.core.progress import Progress
+from headstart.core.types import Accuracy, Evaluation
+from headstart.data.split import HOLDOUT, VALIDATION, check_holdout
+from headstart.learn.evaluate import evaluate
+from headstart.train.recipe import Recipe
+from headstart.train.training_run import TrainingRun
+
+Mask = NDArray[np.bool_]
+CrossValidated = tuple[tuple[Accuracy, ...], Evaluation]
+Judged = tuple[NDArray[np.float64], Mask]  # probabilities (T, K) of the rows left out, and whether each is unknown
+
+
+@dataclass(frozen=True)
+class ScratchSettings:
+    """How the data is divided: see `train_photos`."""
+
+    holdout: float = HOLDOUT
+    validation: float = VALIDATION
+    folds: int = 0
+    seed: int = 0
+
+    def check(self, run: TrainingRun) -> None:
+        """Refuse what can be known to be wrong before any data is looked at."""
+        check_holdout(self.holdout, self.seed)
+        if not 0 < self.validation <= 0.5:
+            raise UsageError(f"validation: expected a share above 0, up to 0.5. Received: {self.validation}.")
+        if self.folds and not 2 <= self.folds <= 1000:
+            raise UsageError(f"--folds: expected 2 to 1000, or 0 for none. Received: {self.folds}.")
+        if self.folds and run.devices * run.nodes > 1:
+            raise UsageError("--folds trains on one device, for the folds are many. Leave --devices and --nodes out.")
+
+
+def check_recipe(recipe: Recipe, *, norms: bool) -> None:
+    """Refuse a recipe that would leave a part of the network as chance made it."""
+    begin = 'Recipes of your own are best begun with: {"preset": "scratch"}'
+    if recipe.unfreeze != "all":
+        raise UsageError(
+            f"Recipe, unfreeze: a training from random weights trains all of the network. Expected 'all'. "
+            f"Received: {recipe.unfreeze!r}. {begin}"
+        )
+    if norms and recipe.batch_norm != "train":
+        raise UsageError(
+            f"Recipe, batch_norm: a network with random weights has no statistics to keep. Expected 'train'. "
+            f"Received: {recipe.batch_norm!r}. {begin}"
+        )
+
+
+def fingerprint(*parts: object) -> str:
+    """Hexadecimal, of bytes and of what JSON can say: stands for data and how they are split."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        content = part if isinstance(part, bytes) else json.dumps(part).encode()
+        digest.update(len(content).to_bytes(8, "little") + content)
+    return digest.hexdigest()
+
+
+def cross_validate(
+    fold: NDArray[np.int_],
+    labels: NDArray[np.int_],
+    classes: tuple[str, ...],
+    train: Callable[[Mask, Mask], Judged],
+    progress: Progress | None,
+) -> CrossValidated:
+    """The accuracy of each fold, by a model that was trained on the others, and how all of them did together.
+
+    Args:
+        fold: (N,) from 0; -1 for what is in none.
+        train: given the rows to train on and those to measure on.
+    """
+    rows = fold >= 0
+    probabilities, unknown = np.zeros((len(fold), len(classes))), np.zeros(len(fold), bool)
+    each = []
+    count = int(fold.max()) + 1
+    for number in range(count):
+        test = fold == number
+        probabilities[test], unknown[test] = train(rows & ~test, test)
+        right = probabilities[test].argmax(axis=1) == labels[test]
+        each.append(Accuracy.of(int(right.sum()), int(test.sum())))
+        if progress:
+            progress("folds", number + 1, count)
+    return tuple(each), evaluate(probabilities[rows], labels[rows], classes, unknown[rows])

@@ -1,0 +1,137 @@
+"""Which network to take: the lightest that is not worse, by accuracy and speed as they were measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.core.types import Accuracy
+from headstart.learn.significance import mcnemar, pareto
+
+NOISE = 0.05  # a difference with a larger p may be one
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One network at one size, not yet held against the others."""
+
+    backbone: str
+    pixels: int
+    right: NDArray[np.bool_]  # (T,) of the images that all are judged on
+    images_per_second: float
+    parameters: int
+    megabytes: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One network at one size, and how it did."""
+
+    backbone: str
+    pixels: int
+    accuracy: Accuracy
+    difference: float  # of the accuracy from the best one's: zero or less
+    p: float  # McNemar's mid-p of that difference
+    images_per_second: float  # decoding and network together, nothing kept
+    parameters: int  # of the network and the new head
+    megabytes: float  # of their weights
+    seconds: float  # of a first fit: features at that speed, and the head
+    pareto: bool  # none of the others is both as fast and as accurate
+
+    @property
+    def may_be_noise(self) -> bool:
+        """Whether so large a difference is to be expected of networks that are equally good."""
+        return self.p >= NOISE
+
+    @property
+    def title(self) -> str:
+        """What a sentence calls it."""
+        return f"{self.backbone} at {self.pixels} px"
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; the accuracy as a number and its interval."""
+        accuracy = {"accuracy": self.accuracy.value, "interval": [self.accuracy.low, self.accuracy.high]}
+        return {"backbone": self.backbone, "pixels": self.pixels, **accuracy} | {
+            name: value for name, value in asdict(self).items() if name != "accuracy"
+        }
+
+
+def rank(trials: Sequence[Trial]) -> list[Candidate]:
+    """Each held against the most accurate (of equals the fastest), that one first."""
+    order = sorted(trials, key=lambda one: (-one.right.sum(), -one.images_per_second))
+    best, images = order[0].right, len(order[0].right)
+    accuracies = [Accuracy.of(int(one.right.sum()), images) for one in order]
+    front = pareto([one.images_per_second for one in order], [accuracy.value for accuracy in accuracies])
+    return [
+        Candidate(
+            one.backbone,
+            one.pixels,
+            accuracy,
+            accuracy.value - accuracies[0].value,
+            mcnemar(int((best & ~one.right).sum()), int((one.right & ~best).sum())),
+            one.images_per_second,
+            one.parameters,
+            one.megabytes,
+            one.seconds,
+            on_front,
+        )
+        for one, accuracy, on_front in zip(order, accuracies, front, strict=True)
+    ]
+
+
+def choose(
+    rows: Sequence[Candidate], budget: float | None = None, within: float | None = None
+) -> tuple[Candidate | None, str]:
+    """The candidate to take, and a sentence that says why; ``rows`` with the most accurate first.
+
+    With ``budget`` (images a second) the most accurate of those that manage as many, or None; else `lightest`.
+    """
+    if budget is None:
+        return lightest(rows, within)
+    met = [row for row in rows if row.images_per_second >= budget]
+    if not met:
+        first = max(rows, key=_speed)
+        speed = f"{first.title} with {first.images_per_second:.0f}"
+        return None, f"None manages {budget:g} images a second: the fastest is {speed}."
+    chosen = max(met, key=lambda row: (row.accuracy.value, row.images_per_second))
+    why = f"the most accurate with {budget:g} images a second or more"
+    return chosen, f"{chosen.title}: {why}; {_beside(chosen, rows)}."
+
+
+def lightest(rows: Sequence[Candidate], within: float | None = None) -> tuple[Candidate, str]:
+    """The fastest candidate that is not worse than the most accurate one (the first), and a sentence.
+
+    Not worse: at most ``within`` percentage points, as measured; without it: by no more than may be noise, McNemar's
+    mid-p of at least `NOISE`.
+    """
+    if within is None:
+        chosen = max((row for row in rows if row.may_be_noise), key=_speed)
+        return chosen, f"{chosen.title}: {_beside(chosen, rows)}."
+    chosen = max((row for row in rows if -100 * row.difference <= within + 1e-9), key=_speed)
+    why = f"the fastest within {within:g} point{'' if within == 1 else 's'} of the most accurate"
+    return chosen, f"{chosen.title}: {why}; {_beside(chosen, rows)}."
+
+
+def _speed(row: Candidate) -> float:
+    return row.images_per_second
+
+
+def _beside(row: Candidate, rows: Sequence[Candidate]) -> str:
+    """What a candidate is beside the most accurate one."""
+    best = rows[0]
+    figures = f"{row.accuracy.value:.1%} right, {row.images_per_second:.0f} images a second"
+    if len(rows) == 1:
+        return f"{figures}, the only one"
+    if row is best:
+        return f"{figures}, the most accurate{' and the fastest' if row is max(rows, key=_speed) else ''} of all"
+    faster = f"{row.images_per_second / best.images_per_second:.1f} times as fast"
+    if not row.difference:
+        return f"as often right as {best.title}, {faster}"
+    points = -100 * row.difference
+    noise = f"within noise on {row.accuracy.images} photos" if row.may_be_noise else "more than noise"
+    return f"{points:.1f} points below {best.title}, the most accurate ({noise}, p = {row.p:.2g}); {faster}"

@@ -1,0 +1,190 @@
+"""Rows of numbers to a tabular classifier: the same trainers, a perceptron that starts from random weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones.blueprint import Blueprint
+from headstart.backbones.families.small import mlp
+from headstart.core.errors import DataError
+from headstart.core.progress import Progress
+from headstart.core.timing import StageTimer
+from headstart.core.types import Accuracy, Evaluation
+from headstart.data.folds import folds_of
+from headstart.data.hold_out import hold_out
+from headstart.data.rows import PathLike, Rows, open_rows, rows_from_arrays
+from headstart.data.split import HOLDOUT, VALIDATION
+from headstart.learn.calibrate import fit_inverse_temperature, with_scaled_logits
+from headstart.learn.evaluate import evaluate
+from headstart.model.records import PartCounts, TabularRecord
+from headstart.model.tabular_classifier import Scale, TabularClassifier, forward
+from headstart.train.batches import ArrayBatches
+from headstart.train.initialisation import initial_weights
+from headstart.train.protocol import Task
+from headstart.train.recipe import Recipe, open_recipe
+from headstart.train.schedule import rates_by_layer
+from headstart.train.training_run import TrainingRun
+from headstart.workflows.from_scratch import (
+    CrossValidated,
+    Judged,
+    Mask,
+    ScratchSettings,
+    check_recipe,
+    cross_validate,
+    fingerprint,
+)
+
+TABLE = "table"  # the preset for rows
+HIDDEN = (16,)
+FEWEST = 4  # rows of a class, no two alike: two to train on, one to validate with, one to measure on
+
+
+def train_rows(
+    data: PathLike | Rows | NDArray[Any],
+    labels: Iterable[object] | None = None,
+    *,
+    label: str | None = None,
+    hidden: Sequence[int] = HIDDEN,
+    recipe: str | Recipe = TABLE,
+    trainer: str | TrainingRun = "pytorch",
+    holdout: float = HOLDOUT,
+    validation: float = VALIDATION,
+    folds: int = 0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> TabularClassifier:
+    """Train a perceptron on rows of numbers, and measure it on rows that it has not seen.
+
+    Args:
+        data: a CSV file, a named set ("iris", "wine", "breast_cancer"), or numbers (N, C) with ``labels``.
+        label: the column that holds the labels; default: the one with a usual name, or the only one of text.
+        hidden: units of the hidden layers, the lowest first; none make it one layer, which is softmax regression.
+        others: as `train_photos` has them; columns are scaled by the mean and deviation of the part trained on.
+
+    Raises:
+        UsageError: a name or setting that is not there or out of range.
+        DataError: a table that cannot be learned from; see `data.rows`.
+        MissingExtraError: the trainer's framework is not installed, or the set's package.
+    """
+    run, settings = TrainingRun.of(trainer), ScratchSettings(holdout, validation, folds, seed)
+    settings.check(run)
+    chosen = open_recipe(recipe)
+    check_recipe(chosen, norms=False)
+    rows = _rows(data, labels, label)
+    job = _Job.of(rows, mlp(len(rows.columns), hidden, len(rows.classes), dropout=chosen.dropout), chosen, settings)
+
+    timer = StageTimer()
+    everything = np.ones(len(rows), bool)
+    test = ~everything if folds or not holdout else job.held_out(everything, holdout)
+    each: tuple[Accuracy, ...] = ()
+    result: Evaluation | None = None
+    if folds:
+        with timer("folds"):
+            each, result = job.cross_validate(run.one_of_many(), progress)
+    with timer("training"):
+        model = job.train(everything & ~test, run)
+    if test.any():
+        probabilities, is_unknown = job.judge(model, test)
+        result = evaluate(probabilities, job.y[test], rows.classes, is_unknown)
+    record = replace(
+        model.record,
+        data=os.path.basename(rows.name),
+        images=len(rows),
+        result=result,
+        accuracy=None if result is None else result.accuracy,
+        test=0 if result is None else result.accuracy.images,
+        folds=each,
+        hidden=tuple(hidden),
+        holdout=holdout,
+        seed=seed,
+        seconds=timer.seconds,
+    )
+    return replace(model, record=record)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all trainings of one call have in common."""
+
+    rows: Rows
+    y: NDArray[np.int_]
+    keys: list[bytes]
+    groups: NDArray[np.int_]  # rows that are alike stay together
+    blueprint: Blueprint
+    recipe: Recipe
+    settings: ScratchSettings
+
+    @classmethod
+    def of(cls, rows: Rows, blueprint: Blueprint, recipe: Recipe, settings: ScratchSettings) -> _Job:
+        y = np.searchsorted(rows.classes, rows.labels)
+        groups = np.unique(rows.values, axis=0, return_inverse=True)[1].ravel()
+        for k, name in enumerate(rows.classes):
+            if (count := len(np.unique(groups[y == k]))) < FEWEST:
+                raise DataError(
+                    f"'{rows.name}': class '{name}' has {count} row{'s' * (count != 1)} that are not alike. Expected "
+                    f"{FEWEST} at least: to train on, to validate with and to measure on. Add rows, or leave it out."
+                )
+        keys = [row.tobytes() for row in rows.values]
+        return cls(rows, y, keys, groups, blueprint, recipe, settings)
+
+    def held_out(self, among: Mask, share: float) -> Mask:
+        """A share of every class among some rows."""
+        at, seed = np.flatnonzero(among), self.settings.seed
+        out = np.zeros(len(self.y), bool)
+        out[at] = hold_out(self.y[at], [self.keys[row] for row in at.tolist()], self.groups[at], share, seed, least=1)
+        return out
+
+    def train(self, train: Mask, run: TrainingRun) -> TabularClassifier:
+        """A classifier, trained and calibrated on these rows."""
+        steering = self.held_out(train, self.settings.validation)
+        moving = train & ~steering
+        scale = Scale.of(self.rows.values[moving])
+        x = scale(self.rows.values)[:, :, None, None]
+        task = Task(
+            self.blueprint,
+            initial_weights(self.blueprint, self.recipe.initialisation, self.recipe.seed),
+            rates_by_layer(self.blueprint, self.recipe),
+        )
+        size, seed = self.recipe.batch_size, self.recipe.seed
+        batches = ArrayBatches(x[moving], self.y[moving], size, seed)
+        validation = ArrayBatches(x[steering], self.y[steering], size, seed, shuffle=False)
+        data = fingerprint(
+            x[moving].tobytes(), x[steering].tobytes(), self.y[moving].tolist(), self.y[steering].tolist()
+        )
+        classes = self.rows.classes
+        trained, recipe = run.train(task, batches, validation, self.recipe, data, len(classes))
+        logits = forward(self.blueprint, trained.weights, x[steering][:, :, 0, 0])
+        inverse_temperature, _ = fit_inverse_temperature(logits, self.y[steering])
+        record = TabularRecord(
+            **vars(run.record(trained, recipe, task, int(steering.sum()), len(classes))),
+            parts=PartCounts(int(moving.sum()), int(steering.sum())),
+            temperature=1 / inverse_temperature,
+        )
+        weights = with_scaled_logits(trained.weights, inverse_temperature)
+        return TabularClassifier(self.blueprint, weights, scale, self.rows.columns, classes, record)
+
+    def judge(self, model: TabularClassifier, rows: Mask) -> Judged:
+        """Probabilities of some rows, and whether each is unknown."""
+        values = self.rows.values[rows]
+        return model.predict_proba(values), model.scale.beyond(values)
+
+    def cross_validate(self, run: TrainingRun, progress: Progress | None) -> CrossValidated:
+        """See `from_scratch.cross_validate`."""
+        fold = folds_of(self.y, self.keys, self.groups, self.settings.folds, self.settings.seed, self.rows.classes)
+        return cross_validate(
+            fold, self.y, self.rows.classes, lambda train, test: self.judge(self.train(train, run), test), progress
+        )
+
+
+def _rows(data: PathLike | Rows | NDArray[Any], labels: Iterable[object] | None, label: str | None) -> Rows:
+    if isinstance(data, Rows):
+        return data
+    if isinstance(data, str | os.PathLike):
+        return open_rows(data, label)
+    return rows_from_arrays(data, labels if labels is not None else ())

@@ -1,0 +1,141 @@
+"""The commands as scripts may rely on them: JSON on standard output, words elsewhere, exit codes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from making import SHAPES, Shell, packed, picture
+
+
+def test_fit_evaluate_and_predict_in_json(shell: Shell, photos: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    fitted = shell("fit", photos, "--out", model, "--pixels", 64, "--json")
+    assert (fitted.code, fitted.err) == (0, "")
+    answer = fitted.json
+    assert {"accuracy", "interval", "images", "classes", "seconds", "model"} <= set(answer)
+    assert (answer["images"], answer["classes"], answer["model"]) == (36, list(SHAPES), str(model))
+    low, high = answer["interval"]
+    assert low < answer["accuracy"] <= high
+    assert sum(answer["stages"].values()) <= answer["seconds"] + 0.1
+
+    again = shell("evaluate", model, photos, "--json").json
+    assert again["accuracy"] == answer["accuracy"]
+    assert again["images"] == answer["tested_on"]
+    assert {"interval", "macro_f1"} <= set(again)
+
+    lines = shell("predict", model, photos / "bars", "--json").out.splitlines()
+    assert len(lines) == 12
+    for line in lines:
+        said = json.loads(line)
+        assert set(said) == {"path", "label", "probability", "unknown"}
+        assert said["label"] == "bars"
+        assert Path(said["path"]).exists()
+
+
+def test_the_summary_in_words(shell: Shell, photos: Path, tmp_path: Path) -> None:
+    answer = shell("fit", photos, "--out", tmp_path / "model", "--pixels", 64)
+    assert answer.err == ""  # no bar off a terminal
+    for words in ("accuracy", "95 % interval", "36 images in 3 classes", "headstart predict", "seconds"):
+        assert words in answer.out
+    assert "bars" in shell("predict", tmp_path / "model", photos / "bars" / "0.png").out
+
+
+def test_check_finds_every_defect(shell: Shell, photos: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(photos, tmp_path / "data"))
+    (data / "bars/empty.png").write_bytes(b"")
+    (data / "bars/cut.jpg").write_bytes(packed(picture("bars", 80), "JPEG")[:900])
+    (data / "bars/text.jpg").write_text("words")
+    (data / "bars/wrong.jpg").write_bytes(packed(picture("bars", 81)))
+    shutil.copy(data / "bars/0.png", data / "waves/stray.png")
+    found = shell("check", data, "--json").json
+    assert {p["name"]: p["kind"] for p in found["unreadable"]} == {
+        "bars/empty.png": "empty",
+        "bars/cut.jpg": "truncated",
+        "bars/text.jpg": "unreadable",
+    }
+    assert [p["name"] for p in found["wrong_names"]] == ["bars/wrong.jpg"]
+    (repeat,) = found["duplicates"]
+    assert (repeat["relation"], sorted(repeat["images"])) == ("across classes", ["bars/0.png", "waves/stray.png"])
+    words = shell("check", data)
+    assert words.code == 0
+    for name in ("empty.png", "cut.jpg", "text.jpg", "wrong.jpg", "stray.png", "across classes"):
+        assert name in words.out
+
+
+def test_show_backbones_and_cache(shell: Shell, photos: Path, bundle: Path, tmp_path: Path) -> None:
+    shown = shell("show", "efficientnet_lite0", "--json").json
+    assert (shown["parameters"], shown["pixels"]) == (4_652_008, 224)
+    assert shown["layers"][0]["name"] == "input"
+    assert shown["layers"][-1]["name"] == "logits"
+    assert "4,652,008" in shell("show", "efficientnet_lite0").out
+    assert shell("show", bundle, "--json").json["layers"][-1]["shape"] == [3]
+
+    rows = {row["name"]: row for row in shell("backbones", "--json").json["backbones"]}
+    assert rows["efficientnet_lite0"]["weights"] == "at hand"
+    assert rows["efficientnet_lite0"]["default"]
+    assert all(name in shell("backbones").out for name in rows)
+
+    assert shell("cache", "--json").json["spaces"] == []
+    shell("fit", photos, "--out", tmp_path / "model", "--pixels", 32)
+    (space,) = shell("cache", "--json").json["spaces"]
+    assert (space["images"], space["backbone"], space["bytes"] > 0) == (36, "efficientnet_lite0", True)
+    assert "36" in shell("cache").out
+    assert shell("cache", "--days", 3).code == 2
+    assert shell("cache", "--prune", "--json").json["freed"] > 0
+    assert shell("cache", "--json").json["bytes"] == 0
+
+
+def test_a_zebra_without_any_fit(shell: Shell, shared: Path) -> None:
+    zebra = shared / "data" / "imagenet_sample" / "340_zebra.jpg"
+    answer = shell("predict", "efficientnet_lite0", zebra, "--json")
+    assert (answer.code, answer.json["label"], answer.json["unknown"]) == (0, "zebra", False)
+
+
+def test_version_help_and_a_closed_pipe(shell: Shell, photos: Path, bundle: Path) -> None:
+    import headstart
+
+    assert shell("--version").out.strip() == headstart.__version__
+    assert all(name in shell("--help").out for name in ("fit", "check", "predict", "evaluate", "cache"))
+    command = f"'{sys.executable}' -m headstart predict '{bundle}' '{photos}' | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True)
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""
+
+
+NO_NETWORK = """
+import socket, sys
+
+def refuse(*arguments, **named):
+    sys.stderr.write("network!")
+    raise OSError("no network here")
+
+socket.socket.connect = socket.socket.connect_ex = socket.create_connection = socket.getaddrinfo = refuse
+from headstart.cli.app import main
+try:
+    main()
+finally:
+    assert "openvino_telemetry" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_no_command_opens_a_connection(photos: Path, tmp_path: Path, isolated: bool) -> None:
+    prefix = ["unshare", "-n"] if isolated else []
+    if isolated and subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine cannot make a network namespace")
+    model, photo = str(tmp_path / "model"), str(photos / "bars" / "0.png")
+    for arguments in (
+        ["fit", str(photos), "--out", model, "--pixels", "32"],
+        ["evaluate", model, str(photos)],
+        ["predict", model, photo],
+        ["predict", "efficientnet_lite0", photo],
+    ):
+        command = [*prefix, sys.executable, "-c", NO_NETWORK, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert (done.returncode, done.stderr) == (0, "")

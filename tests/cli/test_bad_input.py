@@ -1,0 +1,208 @@
+"""Bad input through the command line: one clear sentence, the right exit code, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from making import SHAPES, Shell, folder, packed, picture
+
+QUICK = ("--pixels", 32)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out" / "model"
+
+
+def test_an_empty_folder(shell: Shell, tmp_path: Path, out: Path) -> None:
+    answer = shell("fit", tmp_path, "--out", out)
+    assert answer.code == 3
+    assert "folder" in answer.err
+    assert not out.exists()
+
+
+def test_one_class_only(shell: Shell, tmp_path: Path, out: Path) -> None:
+    answer = shell("fit", folder(tmp_path / "data", 4, ("bars",)), "--out", out, *QUICK)
+    assert (answer.code, answer.out) == (3, "")
+    assert "two classes" in answer.err
+    assert answer.err.count("\n") == 1
+
+
+def test_two_classes_of_which_one_has_one_photo(shell: Shell, tmp_path: Path, out: Path) -> None:
+    data = folder(tmp_path / "data", 4, ("bars",))
+    folder(tmp_path / "data", 1, ("discs",))
+    answer = shell("fit", data, "--out", out, *QUICK)
+    assert answer.code == 3
+    assert "discs" in answer.err
+
+
+def test_all_photos_unreadable(shell: Shell, tmp_path: Path, out: Path) -> None:
+    for kind in SHAPES:
+        (tmp_path / "data" / kind).mkdir(parents=True)
+        for number in range(3):
+            (tmp_path / "data" / kind / f"{number}.jpg").write_bytes(b"not an image")
+    answer = shell("fit", tmp_path / "data", "--out", out)
+    assert answer.code == 3
+    assert "9 unreadable" in answer.err
+
+
+@pytest.mark.parametrize("command", ["fit", "check"])
+def test_a_missing_path_and_a_file_for_a_folder(shell: Shell, tmp_path: Path, command: str) -> None:
+    assert shell(command, tmp_path / "nowhere").code == 2
+    (tmp_path / "photo.jpg").write_bytes(packed(picture("bars", 1), "JPEG"))
+    answer = shell(command, tmp_path / "photo.jpg")
+    assert answer.code == 2
+    assert "folder" in answer.err
+
+
+def test_a_place_that_cannot_be_written_costs_no_work(shell: Shell, photos: Path, tmp_path: Path, home: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file", tmp_path / "file" / "model", photos):
+        answer = shell("fit", photos, "--out", place)
+        assert answer.code == 2, answer.err
+        assert "--out" in answer.err
+    assert (tmp_path / "file").read_text() == "mine"
+    assert not (home / "features").exists()
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+sys.argv = ["headstart", *sys.argv[1:]]
+from headstart.cli.app import main
+main()
+"""
+
+
+def test_a_full_disk_leaves_nothing_half_written(photos: Path, tmp_path: Path) -> None:
+    place = tmp_path / "out"
+    command = [sys.executable, "-c", LIMITED, "fit", str(photos), "--out", str(place / "model"), "--pixels", "32"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not place.exists() or not list(place.iterdir())
+
+
+def test_names_with_blanks_quotes_emoji_and_newlines(shell: Shell, tmp_path: Path, out: Path) -> None:
+    names = {"bars": "a 'b' \"c\"", "discs": "🐈 [bold]x[bold]", "waves": "line\nbreak"}
+    data = folder(tmp_path / "data", 6)
+    for plain, odd in names.items():
+        (data / plain).rename(data / odd)
+        (data / odd / "0.png").rename(data / odd / f"{odd.replace('/', '')}.png")
+    fitted = shell("fit", data, "--out", out, *QUICK, "--json")
+    assert fitted.code == 0, fitted.err
+    assert sorted(fitted.json["classes"]) == sorted(names.values())
+    assert "line\\nbreak" in shell("evaluate", out, data, "--fitted-on-too").out + shell("check", data).out
+    shown = shell("predict", out, *sorted(data.rglob("*.png")))
+    assert shown.code == 0
+    assert len(shown.out.splitlines()) == 18
+    assert "[bold]x[bold]" in shown.out
+
+
+def test_many_classes(shell: Shell, tmp_path: Path, out: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(300):
+        (tmp_path / "data" / f"{number:05}").mkdir(parents=True)
+        for place in range(2):
+            pixels = rng.integers(0, 255, (8, 8, 3), np.uint8)
+            (tmp_path / "data" / f"{number:05}" / f"{place}.png").write_bytes(packed(pixels))
+    answer = shell("fit", tmp_path / "data", "--out", out, *QUICK, "--json")
+    assert answer.code == 0, answer.err
+    assert len(answer.json["classes"]) == 300
+    assert answer.json["accuracy"] is None  # two each: all of them are needed
+
+
+def test_an_unknown_backbone_and_option(shell: Shell, photos: Path, out: Path) -> None:
+    answer = shell("fit", photos, "--backbone", "mobilnet_v2", "--out", out)
+    assert answer.code == 2
+    assert "mobilenet_v2" in answer.err
+    assert shell("fit", photos, "--epochs", 3).code == 2
+    assert shell("predikt").code == 2
+
+
+def test_weights_of_another_network(shell: Shell, photos: Path, tmp_path: Path, out: Path) -> None:
+    save_file({"features.0.weight": np.ones((64, 3, 3, 3), np.float32)}, tmp_path / "other.safetensors")
+    answer = shell(
+        "fit", photos, "--backbone", "mobilenet_v2", "--weights", tmp_path / "other.safetensors", "--out", out
+    )
+    assert answer.code == 2
+    assert "conv_stem.weight" in answer.err
+    assert "(32, 3, 3, 3)" in answer.err
+
+
+def test_the_shared_squeezenet_is_no_mobilenet(shell: Shell, photos: Path, shared: Path, out: Path) -> None:
+    weights = shared / "weights" / "squeezenet1_1.torchvision.safetensors"
+    answer = shell("fit", photos, "--backbone", "mobilenet_v2", "--weights", weights, "--out", out)
+    assert answer.code == 2
+    assert "conv_stem.weight" in answer.err
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
+def test_an_interruption_keeps_what_was_computed(tmp_path: Path, home: Path) -> None:
+    data = folder(tmp_path / "data", 400)
+    command = [sys.executable, "-m", "headstart", "fit", str(data), "--out", str(tmp_path / "model"), "--pixels", "160"]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"HEADSTART_HOME": str(home)})
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not _kept(home):
+        time.sleep(0.02)
+    child.send_signal(signal.SIGINT)
+    _, words = child.communicate(timeout=60)
+    assert child.returncode == 130, words
+    assert "Traceback" not in words
+    assert "goes on from there" in words
+    assert not (tmp_path / "model").exists()
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=120, check=True)
+    answer = json.loads(done.stdout)
+    assert answer["from_store"] >= 256
+    assert answer["from_store"] + answer["computed"] == 1200
+
+
+def _kept(home: Path) -> int:
+    from headstart.learn.feature_cache import spaces
+
+    return sum(space.rows for space in spaces(home))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--pixels", 3), ("--holdout", 2), ("--seed", -1), ("--precision", "fp8")]
+)
+def test_settings_out_of_range(shell: Shell, photos: Path, out: Path, option: str, value: object) -> None:
+    answer = shell("fit", photos, "--out", out, option, value)
+    assert answer.code == 2, answer.err
+    assert not out.exists()
+
+
+def test_models_that_are_none(shell: Shell, photos: Path, bundle: Path, tmp_path: Path) -> None:
+    photo = next(photos.rglob("*.png"))
+    assert shell("predict", tmp_path / "nothing", photo).code == 2
+    assert shell("predict", photos, photo).code == 2
+    altered = Path(shutil.copytree(bundle, tmp_path / "altered"))
+    raw = bytearray((altered / "model.safetensors").read_bytes())
+    raw[-5] ^= 1
+    (altered / "model.safetensors").write_bytes(raw)
+    answer = shell("predict", altered, photo)
+    assert answer.code == 4
+    assert "altered" in answer.err
+
+
+def test_predict_goes_on_past_what_it_cannot_read(shell: Shell, photos: Path, bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"")
+    big = tmp_path / "big.jpg"  # of another size than those that were fitted on
+    big.write_bytes(packed(picture("waves", 900, 300), "JPEG"))
+    answer = shell("predict", bundle, tmp_path / "bad.jpg", big, "--json")
+    assert answer.code == 3
+    first, second = map(json.loads, answer.out.splitlines())
+    assert first["error"] == "empty"
+    assert second["label"] == "waves"

@@ -1,0 +1,252 @@
+"""What the fast engine alone does: folding, a head in fp32, bf16, threads. Its values are in the contract's tests."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from headstart.backbones.blueprint import Blueprint
+from headstart.backbones.catalogue import load_pretrained
+from headstart.backbones.ops import SQRT_EPSILON, Node
+from headstart.core.errors import UsageError
+from headstart.core.types import ImageSpec
+from headstart.data.load import decode
+from headstart.engines import fast
+from headstart.engines.fast import FastNetwork, choose_precision
+from headstart.engines.protocol import foldable
+from referee import (
+    EVERY_OP,
+    HEAD,
+    INPUT,
+    SPEC,
+    Weights,
+    assert_close,
+    conv,
+    photos,
+    weights_for,
+)
+
+
+def has_bf16() -> bool:
+    import openvino as ov
+
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+needs_bf16 = pytest.mark.skipif(not has_bf16(), reason="this processor does not compute in bf16")
+
+
+def network_for(blueprint: Blueprint, spec: ImageSpec = SPEC, precision: str = "fp32") -> FastNetwork:
+    return FastNetwork(blueprint, weights_for(blueprint), spec, precision)
+
+
+# --- fp32 against the referee -----------------------------------------------------------------------------------------
+
+
+def test_a_batch_norm_is_folded_only_where_nobody_can_see_it() -> None:
+    assert foldable(EVERY_OP) == {"stem", "depthwise", "uneven"}
+    for at, more in ((("stem_act",), 1), (("stem_act", "stem"), 0)):
+        model = fast.build(EVERY_OP, weights_for(EVERY_OP), SPEC, at)
+        kinds = [operation.get_type_name() for operation in model.get_ops()]
+        assert kinds.count("Convolution") == 1
+        assert kinds.count("Add") == kinds.count("Multiply") + more  # pixels: one of each; the folded bias, or the norm
+
+
+def test_images_do_not_see_their_neighbours() -> None:
+    network, images = network_for(EVERY_OP), photos(17)
+    together = network.forward(images)
+    network.forward(photos(17, seed=1))  # what an earlier batch leaves behind must not matter
+    for row in (0, 7, 16):
+        np.testing.assert_array_equal(network.forward(images[row : row + 1])[0], together[row])
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", ["norm", "add"])
+def test_a_head_that_could_not_be_kept_in_fp32_is_refused(op: str) -> None:
+    trunk = Blueprint("trunk", (INPUT, conv("last", "input", 4, (3, 3)), *HEAD), 9).trunk(("last",))
+    odd = {"norm": Node("odd", "norm", ("features",), {"epsilon": 1e-3}), "add": Node("odd", "add", ("features",) * 2)}
+    nodes = (*trunk.nodes, odd[op], Node("logits", "dense", ("odd",), {"units": 2}))
+    with pytest.raises(UsageError, match=rf"node 'odd' \({op}\)"):
+        network_for(Blueprint("odd_head", nodes, 9))
+
+
+# --- bf16 -------------------------------------------------------------------------------------------------------------
+
+
+def small_trunk(sqrt: bool) -> Blueprint:
+    nodes = (
+        INPUT,
+        conv("stem", "input", 8, (3, 3), stride=2),
+        Node("stem_norm", "norm", ("stem",), {"epsilon": 1e-3}),
+        Node("last", "act", ("stem_norm",), {"kind": "relu6"}),
+        *HEAD,
+    )
+    return Blueprint("fitted", nodes, 9).trunk(("last", "stem_norm")).with_head(3, sqrt=sqrt)
+
+
+@needs_bf16
+@pytest.mark.parametrize("sqrt", [False, True])
+def test_the_fitted_head_stays_in_fp32_behind_a_bf16_trunk(sqrt: bool) -> None:
+    blueprint, weights, images = small_trunk(sqrt), weights_for(small_trunk(sqrt)), photos(8)
+    weights["logits.weight"] *= 1e3  # as large weights that nearly cancel each other
+    network = FastNetwork(blueprint, weights, SPEC, "bf16")
+    reference = network.at_precision("fp32").forward(images, "features")
+    features = network.forward(images, "features").astype(np.float64)
+    assert np.abs(features - reference).max() > 1e-5  # bf16 is at work, though fp32 was compiled first
+    root = np.sqrt(np.maximum(features, 0) + SQRT_EPSILON) if sqrt else features
+    exact = root @ weights["logits.weight"].T.astype(np.float64) + weights["logits.bias"]
+    for value in (network.forward(images), network.forward_many(images, ("features", "logits"))[1]):
+        assert_close(value, exact)
+
+
+@needs_bf16
+def test_auto_is_bf16_where_the_processor_has_it() -> None:
+    assert choose_precision("auto") == network_for(EVERY_OP, precision="auto").precision == "bf16"
+    assert choose_precision("fp32") == "fp32"
+
+
+def test_auto_is_fp32_where_the_processor_lacks_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OlderProcessor:
+        def get_property(self, device: str, name: str) -> list[str]:
+            assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
+            return ["FP32", "INT8"]
+
+    monkeypatch.setattr(fast, "_core", OlderProcessor)
+    assert network_for(EVERY_OP, precision="auto").precision == "fp32"
+
+
+@pytest.fixture(scope="module")
+def real(shared: Path) -> tuple[FastNetwork, NDArray[np.uint8]]:
+    """The default trunk, and photos of everything."""
+    found = load_pretrained("efficientnet_lite0", head=False)
+    files = sorted((shared / "data" / "imagenet_sample").glob("*.jpg"))[::80]
+    images = np.stack([decode(file.read_bytes(), found.spec) for file in files])
+    return FastNetwork(found.blueprint, found.weights, found.spec, "bf16"), images
+
+
+@needs_bf16
+def test_bf16_agrees_with_fp32_on_real_photos(real: tuple[FastNetwork, NDArray[np.uint8]]) -> None:
+    network, images = real
+    low, exact = network.forward(images, "features"), network.at_precision("fp32").forward(images, "features")
+    cosines = (low * exact).sum(1) / np.linalg.norm(low, axis=1) / np.linalg.norm(exact, axis=1)
+    assert cosines.min() > 0.99
+    assert np.abs(low - exact).max() > 1e-4 * np.abs(exact).max()  # it was bf16
+    error = network.check_precision(images)
+    assert 0 < error < fast.TOLERANCE / 2
+    assert network.precision == "bf16"
+
+
+@needs_bf16
+def test_what_was_released_is_compiled_again(real: tuple[FastNetwork, NDArray[np.uint8]]) -> None:
+    network, images = real
+    network = network.at_precision("bf16")
+    before, exact = (
+        network.forward(images[:4], "features"),
+        network.at_precision("fp32").forward(images[:4], "features"),
+    )
+    network.release()
+    assert {precision for _, precision, _ in network._compiled} == {"fp32"}
+    np.testing.assert_array_equal(network.forward(images[:4], "features"), before)
+    np.testing.assert_array_equal(network.at_precision("fp32").forward(images[:4], "features"), exact)
+
+
+@needs_bf16
+def test_bf16_that_is_too_coarse_gives_way_to_fp32(
+    real: tuple[FastNetwork, NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, images = real
+    network = network.at_precision("bf16")  # one of its own, for others use the fixture
+    monkeypatch.setattr(fast, "TOLERANCE", 1e-6)
+    assert network.check_precision(images[:4]) > 1e-6
+    assert network.precision == "fp32"
+    assert network.check_precision(images[:4]) == 0.0
+    exact = network.at_precision("fp32").forward(images[:4], "features")
+    np.testing.assert_array_equal(network.forward(images[:4], "features"), exact)
+
+
+def cancelling() -> tuple[Blueprint, Weights]:
+    """A bright offset is added and taken away again: of what is left bf16's eight bits keep nothing."""
+    nodes = (
+        INPUT,
+        conv("offset", "input", 8, (1, 1), bias=True),
+        Node("offset_act", "act", ("offset",), {"kind": "relu"}),
+        conv("last", "offset_act", 8, (1, 1), bias=True),
+        *HEAD,
+    )
+    blueprint = Blueprint("cancelling", nodes, 9).trunk(("last",))
+    weights = weights_for(blueprint)
+    weights["offset.bias"] = np.full(8, 3e5, np.float32)
+    weights["last.weight"] = np.eye(8, dtype=np.float32)[:, :, None, None]
+    weights["last.bias"] = np.full(8, -3e5, np.float32)
+    return blueprint, weights
+
+
+@needs_bf16
+@pytest.mark.parametrize("count", [1, 8])
+def test_a_network_that_bf16_breaks_is_found_out(count: int) -> None:
+    blueprint, weights = cancelling()
+    network = FastNetwork(blueprint, weights, SPEC, "bf16")
+    assert network.check_precision(photos(count)) > fast.TOLERANCE
+    assert network.precision == "fp32"
+
+
+@needs_bf16
+def test_bf16_that_gives_no_numbers_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = FastNetwork(small_trunk(False), weights_for(small_trunk(False)), SPEC, "bf16")
+    honest = FastNetwork.forward
+
+    def overflowing(self: FastNetwork, images: NDArray[np.uint8], at: str = "logits") -> NDArray[np.float32]:
+        value = honest(self, images, at)
+        return np.full_like(value, np.nan) if self.precision == "bf16" else value
+
+    monkeypatch.setattr(FastNetwork, "forward", overflowing)
+    network.check_precision(photos(4))
+    assert network.precision == "fp32"
+
+
+def test_without_images_precision_stays_as_it_is() -> None:
+    network = network_for(small_trunk(False), precision="bf16")
+    assert network.check_precision(photos(0)) == 0.0
+    assert network.precision == "bf16"
+
+
+TWO_THREADS_AT_ONCE = """
+import sys, threading
+import numpy as np
+from headstart.backbones.builder import Builder
+from headstart.engines.fast import FastNetwork
+from headstart.core.types import ImageSpec
+
+b = Builder()
+b.classifier(b.act("input", "act", "relu"), 2, 0.0)
+weights = {"logits.weight": np.ones((2, 3), np.float32), "logits.bias": np.zeros(2, np.float32)}
+network = FastNetwork(b.build("tiny", 8), weights, ImageSpec(8), "fp32")
+sys.setswitchinterval(1e-6)
+together = threading.Barrier(4)
+
+def run():
+    together.wait()
+    network.forward(np.zeros((1, 8, 8, 3), np.uint8))
+
+threads = [threading.Thread(target=run) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(int("openvino_telemetry" in sys.modules))
+"""
+
+
+def test_first_use_from_several_threads_neither_hangs_nor_wakes_the_telemetry() -> None:
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", TWO_THREADS_AT_ONCE], capture_output=True, text=True, timeout=60, check=True
+        )
+        assert done.stdout.strip() == "0"

@@ -1,0 +1,326 @@
+"""Networks of keras.applications and models of one's own: their weights, fitted on, saved, opened elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import headstart as hs
+from headstart.backbones.blueprint import FEATURES, Blueprint
+from headstart.backbones.weights import WeightsRecord
+from headstart.core.errors import CheckError, UsageError
+from headstart.engines.registry import keras_engine
+from making import Shell, record_of
+from referee import photos as some_photos
+
+keras_engine()
+
+import keras  # noqa: E402
+from keras import layers  # noqa: E402
+from keras.src.utils import file_utils  # noqa: E402
+
+from headstart.engines.keras import applications as keras_applications  # noqa: E402
+from headstart.engines.keras.config import from_text  # noqa: E402
+from headstart.engines.keras.flat_model import unroll  # noqa: E402
+from headstart.engines.keras.models import wrap  # noqa: E402
+from headstart.engines.keras.network import KerasNetwork  # noqa: E402
+from keras_examples import (  # noqa: E402
+    SIZE,
+    SPEC,
+    Residual,
+    Scale,
+    functional,
+    make,
+    network_for,
+    normalised,
+    photos,
+    softmax,
+    trained,
+)
+
+# Keras 3.15 turns its variables into arrays in a way that NumPy 2 is going to drop
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+# --- keras.applications -----------------------------------------------------------------------------------------------
+
+
+def preprocess_input(x: Any, data_format: str | None = None) -> Any:
+    return keras.applications.imagenet_utils.preprocess_input(x, data_format=data_format, mode="caffe")
+
+
+def Toylet(
+    include_top: bool = True, weights: str | None = "imagenet", input_shape: Any = None, classes: int = 1000
+) -> keras.Model:
+    """As those of keras.applications: a head behind a Flatten, layers without names, weights that it fetches."""
+    x = images = keras.Input(input_shape or (48, 48, 3))
+    x = layers.Normalization()(x)
+    for _ in range(12):  # conv2d_10 comes before conv2d_2 in a file
+        x = layers.Conv2D(4, 3, padding="same", activation="relu")(x)
+    x = layers.MaxPooling2D(4)(x)
+    if include_top:
+        x = layers.Dense(8, name="fc1")(layers.Flatten()(x))
+        x = layers.Dense(classes, activation="softmax", name="predictions")(x)
+    model = keras.Model(images, x)
+    if weights == "imagenet":
+        address = "https://example.org/models/toylet_weights.weights.h5"
+        model.load_weights(file_utils.get_file("toylet.h5", address, cache_subdir="models", file_hash=HASH["md5"]))
+    return model
+
+
+HASH = {"md5": "0" * 32}
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Path]:
+    """A network with weights, and their file."""
+    monkeypatch.setattr(keras.applications, "Toylet", Toylet, raising=False)
+    model = toylet()
+    model.save_weights(tmp_path / "toy.weights.h5")
+    monkeypatch.setitem(HASH, "md5", "0" * 32)
+    return model, tmp_path / "toy.weights.h5"
+
+
+def toylet(**options: Any) -> Any:
+    model = Toylet(weights=None, **options)
+    for each in model.layers:
+        if not isinstance(each, layers.Normalization):
+            trained(each, 2)
+        if each.name == "fc1":  # so that the softmax does not saturate
+            each.kernel.assign(each.kernel * 2e-3)
+    statistics = model.layers[1]
+    statistics.adapt_mean.assign([1.0, 2.0, 3.0])
+    statistics.adapt_variance.assign([400.0, 500.0, 600.0])
+    statistics.finalize_state()
+    return model
+
+
+def test_an_application_is_built_from_its_name_and_a_file(toy: tuple[Any, Path]) -> None:
+    model, file = toy
+    images = some_photos(2, 48)
+    expected = np.asarray(model(preprocess_input(images.astype(np.float32))))
+    whole = hs.pretrained("keras/Toylet", file)
+    assert (whole.engine, whole.spec.size, len(whole.classes_)) == ("keras", 48, 1000)
+    np.testing.assert_allclose(softmax(whole.network.forward(images)), expected, rtol=1e-3, atol=1e-6)
+
+
+def test_the_commands_open_an_application(toy: tuple[Any, Path], photos: Path, shell: Shell) -> None:
+    picture = next(photos.rglob("*.png"))
+    answer = shell("predict", "keras/Toylet", picture, "--weights", toy[1], "--json")
+    assert answer.code == 0, answer.err
+    assert answer.json["label"] == hs.pretrained("keras/Toylet", toy[1]).predict([picture])[0]
+    refused = shell("predict", "keras/Toylet", picture, "--weights", toy[1], "--engine", "fast")
+    assert refused.code == 2
+    assert "'keras/Toylet' is a Keras model, which no other engine" in refused.err
+
+
+def test_at_another_size_a_network_that_cannot_keep_its_head_goes_without(toy: tuple[Any, Path]) -> None:
+    model, file = toy
+    found = wrap("keras/Toylet", file, pixels=SIZE)
+    assert found.head is None
+    assert found.trunk.blueprint.shapes()[FEATURES] == (4,)
+    bare = keras.Model(model.input, model.get_layer("fc1").input)
+    images = photos(2)
+    cut = toylet(include_top=False, input_shape=(SIZE, SIZE, 3))
+    cut.set_weights(bare.get_weights())
+    cut.layers[1].finalize_state()
+    expected = np.asarray(cut(preprocess_input(images.astype(np.float32)))).mean((1, 2))
+    network = KerasNetwork(found.trunk.blueprint, found.trunk.weights, found.trunk.spec)
+    np.testing.assert_allclose(network.forward(images, FEATURES), expected, rtol=1e-4, atol=1e-5 * expected.max())
+    with pytest.raises(UsageError, match="alone is no classifier: expected a head for the 1000 classes"):
+        found.whole()
+
+
+def test_files_with_another_head_or_none_give_a_trunk(toy: tuple[Any, Path], tmp_path: Path) -> None:
+    _, file = toy
+    toylet(classes=3).save_weights(tmp_path / "three.weights.h5")
+    three, other = wrap("keras/Toylet", tmp_path / "three.weights.h5"), wrap("keras/Toylet", file)
+    assert three.head is None
+    assert other.head is not None
+    assert three.trunk.weights.keys() == other.trunk.weights.keys()
+    toylet(include_top=False).save_weights(tmp_path / "none.weights.h5")
+    none = wrap("keras/Toylet", tmp_path / "none.weights.h5").trunk
+    assert none.blueprint.shapes()[FEATURES] == (4,)
+    for name, array in none.weights.items():
+        np.testing.assert_array_equal(array, other.trunk.weights[name])
+
+
+def test_a_file_of_another_network_is_refused(toy: tuple[Any, Path], tmp_path: Path) -> None:
+    make("functional").save_weights(tmp_path / "other.weights.h5")
+    with pytest.raises(UsageError, match=r"'.*other\.weights\.h5' does not fit: .*weights differ\. A file of another"):
+        wrap("keras/Toylet", tmp_path / "other.weights.h5")
+    with pytest.raises(UsageError, match="there is none"):
+        wrap("keras/Toylet", tmp_path / "nowhere.weights.h5")
+
+
+def test_weights_are_those_that_keras_itself_would_fetch(
+    toy: tuple[Any, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The published file, too, of which Keras normalises in another way, lies where Keras keeps it."""
+    _, file = toy
+    with pytest.raises(
+        UsageError,
+        match=r"^The weights 'toylet_weights\.weights\.h5' are not .* set: put the file from https://example",
+    ):
+        wrap("keras/Toylet")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    place = tmp_path / "home" / "models" / "toylet_weights.weights.h5"
+    place.parent.mkdir(parents=True)
+    shutil.copy(file, place)
+    monkeypatch.setitem(HASH, "md5", hashlib.md5(file.read_bytes()).hexdigest())
+    scaled = toylet()
+    scaled.layers[1].adapt_variance.assign(np.array([400, 500, 600]) * np.array([0.229, 0.224, 0.225]))
+    scaled.layers[1].finalize_state()
+    images = some_photos(2, 48)
+    expected = np.asarray(scaled(preprocess_input(images.astype(np.float32))))
+    for given in (None, file):
+        answer = softmax(hs.pretrained("keras/Toylet", given).network.forward(images))
+        np.testing.assert_allclose(answer, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_another_thread_may_fetch_while_keras_is_asked(toy: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    seen: list[Any] = []
+    monkeypatch.setattr(file_utils, "get_file", lambda *args, **_: args[0])
+
+    def asked(**options: Any) -> Any:
+        other = threading.Thread(target=lambda: seen.append(file_utils.get_file("mine.txt", "https://example.org")))
+        other.start()
+        other.join()
+        return Toylet(**options)
+
+    asked.__module__ = __name__
+    record = keras_applications.published(asked, "keras/Toylet")
+    assert seen == ["mine.txt"]
+    assert record == WeightsRecord(
+        "keras/Toylet", "unknown", "keras", url="https://example.org/models/toylet_weights.weights.h5", md5="0" * 32
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("keras/resnet50v2", r"has no model 'resnet50v2'\. Did you mean ResNet50V2"),
+        ("keras/", r"has no model ''"),
+        ("keras/vgg16", r"Did you mean VGG16"),
+        ("keras/__builtins__", r"has no model '__builtins__'"),
+        ("keras/MobileNet", "--pixels: expected 32 to 1024"),
+    ],
+)
+def test_a_name_that_keras_does_not_have_is_refused(name: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        wrap(name, pixels=7 if name == "keras/MobileNet" else None)
+
+
+@pytest.mark.parametrize(
+    "name", ["MobileNetV2", "VGG16", "DenseNet121", "EfficientNetV2B0", "ResNet50V2", "NASNetMobile"]
+)
+def test_pixels_become_what_preprocess_input_makes_of_them(name: str) -> None:
+    function = getattr(keras.applications, name)
+    spec, flip = keras_applications._spec(function, SIZE)
+    images = photos(2).astype(np.float64)
+    ours = (images / 255 - np.array(spec.mean)) / np.array(spec.std)
+    theirs = sys.modules[function.__module__].preprocess_input(images.copy())
+    np.testing.assert_allclose(ours[..., ::-1] if flip else ours, theirs, rtol=1e-6, atol=1e-6)
+    assert flip == (name == "VGG16")
+
+
+def test_real_weights_give_what_they_give_the_catalogued_network(shared: Path) -> None:
+    file, images = shared / "weights" / "mobilenet_v2.keras.weights.h5", some_photos(2, 224)
+    ours, other = (hs.pretrained(name, file, engine="keras") for name in ("keras/MobileNetV2", "mobilenet_v2"))
+    expected = other.network.forward(images)
+    np.testing.assert_allclose(ours.network.forward(images), expected, atol=1e-5 * np.abs(expected).max())
+    pictures: list[Path] = sorted((shared / "data" / "imagenet_sample").glob("00[01]_*.jpg"))
+    seen = ours.predict([*pictures])
+    assert seen.tolist() == ["tench", "goldfish"]
+
+
+def test_a_catalogued_network_that_is_called_like_a_file_is_none() -> None:
+    with pytest.raises(
+        UsageError, match=r"^The weights 'vgg16_weights_tf_dim_ordering_tf_kernels\.h5' are not on this"
+    ):
+        hs.pretrained("vgg16.keras")
+    with pytest.raises(UsageError, match=r"'\./vgg16\.keras': expected a \.keras file"):
+        hs.pretrained("./vgg16.keras")
+
+
+def test_a_network_that_turns_colours_does_so_inside() -> None:
+    model, images = make("functional"), normalised(photos())
+    flat = unroll(model, SIZE, "it", flip=True)
+    np.testing.assert_allclose(flat(images), model(images[..., ::-1].copy()), rtol=1e-5, atol=1e-6)
+    assert "flip" in from_text(json.dumps(keras.saving.serialize_keras_object(flat)), "it").operations[1].name
+
+
+# --- fitted on, saved, opened -----------------------------------------------------------------------------------------
+
+
+def test_an_application_is_fitted_on_saved_and_opened_elsewhere(
+    photos: Path, tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = trained(keras.applications.MobileNet(weights=None, input_shape=(SIZE, SIZE, 3)), 1)
+    network.save_weights(tmp_path / "mobilenet.weights.h5")
+    arguments = ["--backbone", "keras/MobileNet", "--weights", tmp_path / "mobilenet.weights.h5", "--pixels", SIZE]
+    answer = shell("fit", photos, *arguments, "--out", tmp_path / "model", "--json")
+    assert answer.code == 0, answer.err
+    picture = next(photos.rglob("*.png"))
+    model = hs.load(tmp_path / "model")
+    assert (model.engine, model.spec.size, record_of(model)["backbone"]) == ("keras", SIZE, "keras/MobileNet")
+    expected = model.predict_proba([picture])
+    code = (
+        "import headstart as hs, json, sys\n"
+        "model = hs.load(sys.argv[1]); print(json.dumps(model.predict_proba([sys.argv[2]]).tolist()))"
+    )
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "model", picture], capture_output=True, text=True, check=True
+    )
+    np.testing.assert_allclose(json.loads(elsewhere.stdout), expected, atol=1e-6)
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    node = next(each for each in config["blueprint"]["nodes"] if each[1] == "module")
+    node[3]["config"] = node[3]["config"].replace('"class_name": "ReLU"', '"class_name": "Lambda"', 1)
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckError, match="is a Lambda, which runs Python code that it brings"):
+        hs.load(tmp_path / "model")
+
+
+def test_a_model_is_fitted_on_and_its_classifier_opens_without_it(photos: Path, tmp_path: Path) -> None:
+    model = hs.fit(str(photos), backbone=make("subclassed"), spec=SPEC, cache=False)
+    assert (model.engine, model.spec, model.module) == ("keras", SPEC, None)
+    assert record_of(model)["backbone"] == f"keras-model:{Residual.__module__}.Residual"
+    model.save(tmp_path / "model")
+    assert "hs.fit(DATA, backbone=MODULE, pixels=" in (tmp_path / "model" / "README.md").read_text()
+    images = list(some_photos(4, 40))
+    np.testing.assert_allclose(
+        hs.load(tmp_path / "model").predict_proba(images), model.predict_proba(images), atol=1e-5
+    )
+    assert Blueprint.from_json(model.blueprint.to_json()) == model.blueprint
+
+
+def test_a_classifier_on_a_model_goes_back_to_keras(photos: Path, tmp_path: Path) -> None:
+    model, images = hs.fit(str(photos), backbone=make("subclassed"), spec=SPEC, cache=False), some_photos(4, SIZE)
+    model.to_keras().save(tmp_path / "whole.keras")
+    opened = keras.models.load_model(tmp_path / "whole.keras", safe_mode=True)
+    expected = model.network.forward(images)
+    np.testing.assert_allclose(opened(images), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    again = wrap(str(tmp_path / "whole.keras"))
+    assert again.head is not None
+    np.testing.assert_allclose(
+        network_for(str(tmp_path / "whole.keras")).forward(images), expected, rtol=1e-3, atol=1e-3
+    )
+
+
+def test_a_model_of_ones_own_layers_opens_with_it(photos: Path, tmp_path: Path) -> None:
+    model = hs.fit(str(photos), backbone=trained(functional(Scale())), spec=SPEC, cache=False)
+    model.save(tmp_path / "model")
+    with pytest.raises(UsageError, match=r"headstart\.load\(PATH, module=MODULE\)"):
+        hs.load(tmp_path / "model")
+    again = hs.load(tmp_path / "model", module=trained(functional(Scale()), 3))
+    images = list(some_photos(4, 40))
+    np.testing.assert_allclose(again.predict_proba(images), model.predict_proba(images), atol=1e-5)

@@ -1,0 +1,186 @@
+"""The formats keras and savedmodel: Keras and TensorFlow open them anywhere, with the logits of fp32."""
+
+from __future__ import annotations
+
+import json
+import sys
+import zipfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from exporting import AWKWARD, BATCHES, alone, difference, every_op, fp32, kept, of_bundle, pictures
+from headstart.backbones.blueprint import LOGITS
+from headstart.core.errors import MissingExtraError, UsageError
+from headstart.core.types import ImageSpec
+from headstart.engines.registry import keras_engine
+from headstart.export import keras as format_keras
+from headstart.export import savedmodel as format_savedmodel
+from headstart.export import tflite as format_tflite
+from headstart.export.labels import LABELS, METADATA
+from headstart.export.package import Package
+from headstart.export.quiet import quiet
+from headstart.model.classifier import Golden
+from referee import photos as noise
+
+FORMATS = {"model.keras": format_keras, "saved": format_savedmodel}
+LINES = ["bar", "a b", "naïve ☃", "two lines", '"quoted"', ""]
+KERAS = """
+import json, zipfile, keras, numpy as np
+model = keras.models.load_model(sys.argv[1])
+out = model.predict(np.load(sys.argv[2]), verbose=0)
+files = zipfile.ZipFile(sys.argv[1])
+text = {name: files.read(name).decode() for name in ("labels.txt", "headstart.json")}
+json.dump({name: value.tolist() for name, value in out.items()} | text, sys.stdout)
+"""
+SAVEDMODEL = """
+import json, pathlib, numpy as np, tensorflow as tf
+run = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+out = run(images=tf.constant(np.load(sys.argv[2])))
+extra = pathlib.Path(sys.argv[1], "assets.extra")
+text = {name: (extra / name).read_text(encoding="utf-8") for name in ("labels.txt", "headstart.json")}
+json.dump({name: value.numpy().tolist() for name, value in out.items()} | text, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def package(bundle: Path) -> Package:
+    return of_bundle(bundle)
+
+
+@pytest.fixture(scope="module")
+def files(package: Package, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("keras")
+    for name, form in FORMATS.items():
+        form.write(package, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of every operation in both formats."""
+    folder = tmp_path_factory.mktemp("odd")
+    for name, form in FORMATS.items():
+        form.write(every_op(), folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_batch_of_any_size_gets_the_logits_of_fp32(files: Path, package: Package, photos: Path, name: str) -> None:
+    for count in BATCHES:
+        images = pictures(photos, package, count)
+        assert difference(FORMATS[name].replay(files / name, images), fp32(package, images)) <= 1e-5
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_operation(odd: Path, name: str) -> None:
+    golden = every_op().golden
+    assert difference(FORMATS[name].replay(odd / name, golden.images), golden.logits) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "script"), [("model.keras", KERAS), ("saved", SAVEDMODEL)], ids=["keras", "savedmodel"]
+)
+def test_opens_without_headstart(odd: Path, tmp_path: Path, name: str, script: str) -> None:
+    """The .keras file in safe mode, which is Keras' default."""
+    package = every_op()
+    found = alone(script, odd / name, kept(package.golden.images, tmp_path))
+    logits, probabilities = (np.array(found[name], np.float32) for name in ("logits", "probabilities"))
+    assert difference(logits, package.golden.logits) <= 1e-5
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    np.testing.assert_allclose(probabilities, powers / powers.sum(1, keepdims=True), atol=1e-6)
+    assert found[LABELS].split("\n") == LINES
+    assert json.loads(found[METADATA]) == package.metadata()
+    assert tuple(json.loads(json.loads(found[METADATA])["classes"])) == AWKWARD
+
+
+def test_keras_goes_on_with_it(odd: Path, tmp_path: Path) -> None:
+    """It can be saved again; what is not Keras' own stays behind then."""
+    with quiet():
+        import keras
+
+        model = keras.models.load_model(odd / "model.keras", compile=False)
+        model.save(tmp_path / "again.keras")
+    assert set(model.output) == {"logits", "probabilities"}
+    golden = every_op().golden
+    assert difference(format_keras.replay(tmp_path / "again.keras", golden.images), golden.logits) <= 1e-5
+
+
+def test_the_keras_file_is_a_sound_archive_of_layers_that_keras_has(odd: Path) -> None:
+    with zipfile.ZipFile(odd / "model.keras") as archive:
+        assert archive.testzip() is None
+        names = archive.namelist()
+        config = archive.read("config.json").decode()
+    assert len(names) == len({*names})
+    modules = {part.split('"')[0] for part in config.split('"module": "')[1:]}
+    assert modules
+    assert all(module.partition(".")[0] == "keras" for module in modules)
+    assert '"Lambda"' not in config
+
+
+def test_weights_are_written_once(files: Path, package: Package) -> None:
+    weights = sum(array.nbytes for array in package.weights.values())
+    written = sum(file.stat().st_size for file in (files / "saved" / "variables").iterdir())
+    assert weights <= written <= 1.1 * weights
+
+
+def trunk(*, own: bool) -> Any:
+    """A Keras model of somebody's making; with a layer of its ``own`` that Keras does not have."""
+    import keras
+
+    class Twice(keras.layers.Layer):  # type: ignore[misc]
+        def call(self, x: Any) -> Any:
+            return 2 * x
+
+    x = images = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(6, 3, strides=2, activation="gelu")(x)
+    x = Twice()(x) if own else keras.layers.LayerNormalization()(x)
+    x = keras.layers.GlobalMaxPooling2D()(x)
+    return keras.Model(images, keras.layers.Dense(5, activation="softmax")(x), name="mine")
+
+
+def wrapped(model: Any) -> Package:
+    found = keras_engine().wrap(model, spec=ImageSpec(16))
+    blueprint = found.trunk.blueprint.with_head(3, sqrt=False)
+    shapes = {name: blueprint.weight_shapes()[name] for name in (f"{LOGITS}.weight", f"{LOGITS}.bias")}
+    rng = np.random.default_rng(0)
+    head = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    weights = {**found.trunk.weights, **head}
+    network = keras_engine().KerasNetwork(blueprint, weights, found.trunk.spec, module=found.module)
+    images = noise(5, 16)
+    golden = Golden(images, network.forward(images))
+    return Package(blueprint, weights, found.trunk.spec, ("a", "b", "c"), golden, module=found.module)
+
+
+@pytest.mark.parametrize("name", [*FORMATS, "model.tflite"])
+def test_a_keras_model_of_ones_own(tmp_path: Path, name: str) -> None:
+    form = FORMATS.get(name, format_tflite)
+    package = wrapped(trunk(own=False))
+    form.write(package, tmp_path / name)
+    assert difference(form.replay(tmp_path / name, package.golden.images), package.golden.logits) <= 1e-4
+
+
+def test_layers_of_ones_own_fit_into_a_savedmodel_only(tmp_path: Path) -> None:
+    package = wrapped(trunk(own=True))
+    with pytest.raises(UsageError, match=r"'keras-model:mine' has layers that are not Keras' own.*--to savedmodel"):
+        format_keras.write(package, tmp_path / "model.keras")
+    assert not any(tmp_path.iterdir())
+    format_savedmodel.write(package, tmp_path / "saved")
+    logits = format_savedmodel.replay(tmp_path / "saved", package.golden.images)
+    assert difference(logits, package.golden.logits) <= 1e-5
+
+
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+def test_keras_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: ModuleType) -> None:
+    from headstart import engines
+
+    for name in [name for name in sys.modules if name.startswith("headstart.engines.keras.network")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(engines, "keras", raising=False)
+    monkeypatch.setitem(sys.modules, "keras", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'headstart\[keras\]'"):
+        form.write(every_op(), tmp_path / "model")
+    assert not any(tmp_path.iterdir())

@@ -1,0 +1,409 @@
+"""A model on disk: it comes back the same, it is whole or not there, and what was altered is refused."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+import headstart as hs
+from headstart.backbones.weights import sha256_of
+from headstart.model import bundle as module
+from making import Shell, packed, picture
+
+FILES = {"config.json", "model.safetensors", "golden.safetensors", "README.md"}
+
+
+@pytest.fixture(scope="module")
+def opened(bundle: Path) -> hs.Classifier:
+    return hs.load(bundle)
+
+
+@pytest.fixture
+def copy(bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the model that a test may damage."""
+    return Path(shutil.copytree(bundle, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="module")
+def images() -> NDArray[np.uint8]:
+    return np.stack([picture(kind, 300 + seed) for kind in ("bars", "discs", "waves") for seed in range(3)])
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+
+
+def put_config(folder: Path, config: object) -> None:
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def seal(folder: Path) -> None:
+    """Record the files' SHA-256 as they are now, as one would who alters a model on purpose."""
+    config = config_of(folder)
+    put_config(folder, config | {"files": {name: sha256_of(folder / name) for name in config["files"]}})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_model_comes_back_the_same(photos: Path, images: NDArray[np.uint8], tmp_path: Path) -> None:
+    fitted = hs.fit(str(photos), pixels=32, precision="fp32", cache=False)
+    fitted.save(tmp_path / "deep/er/model")
+    again = hs.load(tmp_path / "deep/er/model")
+    assert np.abs(again.predict_proba(images) - fitted.predict_proba(images)).max() < 1e-5
+    assert again.predict(images).tolist() == fitted.predict(images).tolist()
+    for one, other in zip(again.predictions(images), fitted.predictions(images), strict=True):
+        assert isinstance(one, hs.Prediction)
+        assert isinstance(other, hs.Prediction)
+        assert (one.path, one.label, one.unknown) == (other.path, other.label, other.unknown)
+    assert again.nearest(images[:2]) == fitted.nearest(images[:2])
+    assert (again.classes_, again.spec, again.fitted_on) == (fitted.classes_, fitted.spec, fitted.fitted_on)
+    assert again.record == json.loads(json.dumps(fitted.record))
+    again.save(tmp_path / "second")  # and a second time, from what was read
+    assert (
+        contents(tmp_path / "second")["model.safetensors"]
+        == (tmp_path / "deep/er/model/model.safetensors").read_bytes()
+    )
+
+
+def test_a_model_is_four_files_that_others_can_read(bundle: Path) -> None:
+    assert {path.name for path in bundle.iterdir()} == FILES
+    config = config_of(bundle)
+    assert config["format"] == 1
+    assert config["headstart"] == hs.__version__
+    assert config["id2label"] == {"0": "bars", "1": "discs", "2": "waves"}
+    assert config["label2id"] == {"bars": 0, "discs": 1, "waves": 2}
+    assert config["image"]["size"] == 64
+    assert {"blueprint", "unknown", "fit", "precision"} <= set(config)
+    assert config["files"] == {name: sha256_of(bundle / name) for name in ("model.safetensors", "golden.safetensors")}
+    golden = load_file(bundle / "golden.safetensors")
+    assert golden["images"].shape[1:] == (64, 64, 3)
+    assert golden["logits"].shape == (len(golden["images"]), 3)
+    card = (bundle / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\n")
+    for word in ("Apache-2.0", "efficientnet_lite0", "headstart fit", "95 % interval", "bars, discs, waves"):
+        assert word in card
+    assert oct(bundle.stat().st_mode & 0o777) == "0o755"
+
+
+def newer(folder: Path) -> None:
+    put_config(folder, config_of(folder) | {"format": 2})
+
+
+def without(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def flip(name: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        raw = bytearray((folder / name).read_bytes())
+        raw[len(raw) // 2] ^= 1
+        (folder / name).write_bytes(raw)
+
+    return damage
+
+
+def cut_config(folder: Path) -> None:
+    path = folder / "config.json"
+    path.write_bytes(path.read_bytes()[:500])
+
+
+def deep_config(folder: Path) -> None:
+    (folder / "config.json").write_text("[" * 100_000)
+
+
+def lead_out(folder: Path) -> None:
+    config = config_of(folder)
+    (folder.parent / "outside.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    config["files"]["../outside.safetensors"] = config["files"].pop("model.safetensors")
+    put_config(folder, config)
+
+
+def symlink(name: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        (folder / name).rename(folder.parent / name)
+        (folder / name).symlink_to(folder.parent / name)
+
+    return damage
+
+
+def cut_and_seal(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    seal(folder)
+
+
+def alter(name: str, change: Callable[[dict[str, NDArray[Any]]], None]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        arrays = load_file(folder / name)
+        change(arrays)
+        save_file(arrays, folder / name)
+        seal(folder)
+
+    return damage
+
+
+def other_weights(arrays: dict[str, NDArray[Any]]) -> None:
+    arrays["network.conv_stem.weight"] = arrays["network.conv_stem.weight"] * 0
+
+
+def slightly_other_weights(arrays: dict[str, NDArray[Any]]) -> None:
+    arrays["network.conv_stem.weight"] = arrays["network.conv_stem.weight"] * np.float32(1.02)
+
+
+def nan_weights(arrays: dict[str, NDArray[Any]]) -> None:
+    arrays["network.conv_stem.weight"][:] = np.nan
+
+
+def other_head(arrays: dict[str, NDArray[Any]]) -> None:
+    arrays["network.logits.bias"] = arrays["network.logits.bias"][::-1].copy()
+
+
+def no_head(arrays: dict[str, NDArray[Any]]) -> None:
+    del arrays["network.logits.weight"]
+
+
+def other_golden(arrays: dict[str, NDArray[Any]]) -> None:
+    arrays["images"] = arrays["images"][:, :32]
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "sentence"),
+    [
+        (newer, hs.UsageError, "format 2.*pip install --upgrade"),
+        (without("model.safetensors"), hs.CheckError, "model.safetensors is missing"),
+        (without("golden.safetensors"), hs.CheckError, "golden.safetensors is missing"),
+        (without("config.json"), hs.UsageError, "is not a model"),
+        (flip("model.safetensors"), hs.CheckError, "altered"),
+        (flip("golden.safetensors"), hs.CheckError, "altered"),
+        (cut_config, hs.CheckError, "damaged"),
+        (deep_config, hs.CheckError, "damaged"),
+        (lead_out, hs.CheckError, "only those two are ever read"),
+        (symlink("model.safetensors"), hs.CheckError, "leads out"),
+        (symlink("golden.safetensors"), hs.CheckError, "leads out"),
+        (symlink("config.json"), hs.CheckError, "leads out"),
+        (cut_and_seal, hs.CheckError, "damaged"),
+        (alter("model.safetensors", other_weights), hs.CheckError, "other answers"),
+        (alter("model.safetensors", other_head), hs.CheckError, "other answers"),
+        (alter("model.safetensors", nan_weights), hs.CheckError, "not finite"),
+        (alter("model.safetensors", no_head), hs.CheckError, r"logits\.weight"),
+        (alter("golden.safetensors", other_golden), hs.CheckError, "hold together"),
+        (alter("golden.safetensors", dict.clear), hs.CheckError, "hold together"),
+    ],
+)
+def test_what_was_altered_is_refused(
+    copy: Path, damage: Callable[[Path], None], error: type[hs.HeadstartError], sentence: str
+) -> None:
+    damage(copy)
+    with pytest.raises(error, match=sentence) as raised:
+        hs.load(copy)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("key", ["id2label", "image", "blueprint", "unknown", "fit", "files", "precision", "format"])
+@pytest.mark.parametrize("value", ["absent", None, 7, "x", [], {}, {"0": 1}, [[1]]], ids=repr)
+def test_a_config_that_says_nonsense_is_refused_or_harmless(
+    copy: Path, images: NDArray[np.uint8], key: str, value: object
+) -> None:
+    config = config_of(copy)
+    config[key] = value
+    if value == "absent":
+        del config[key]
+    put_config(copy, config)
+    try:
+        model = hs.load(copy)
+    except hs.HeadstartError:
+        return
+    assert (key, value) in [("unknown", None), ("fit", {}), ("fit", {"0": 1})]
+    assert len(model.predict(images[:1])) == 1
+
+
+def test_in_fp32_a_slight_change_is_seen(copy: Path) -> None:
+    alter("model.safetensors", slightly_other_weights)(copy)
+    with pytest.raises(hs.CheckError, match="other answers"):
+        hs.load(copy, precision="fp32")
+
+
+def test_a_refusal_ends_with_exit_code_4(shell: Shell, copy: Path) -> None:
+    alter("model.safetensors", other_weights)(copy)
+    answer = shell("predict", copy, copy)
+    assert (answer.code, answer.out) == (4, "")
+    assert "golden images differ" in answer.err
+
+
+def test_loading_runs_no_code(copy: Path, images: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
+    (copy / "evil.py").write_text("raise SystemExit('ran')")
+    (copy / "__init__.py").write_text("raise SystemExit('ran')")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a pickle was opened")
+
+    for name in ("load", "loads", "Unpickler", "_Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    for name in ("exec", "eval"):
+        monkeypatch.setattr(f"builtins.{name}", refuse)
+    assert len(hs.load(copy).predict(images[:1])) == 1
+
+
+def test_bf16_that_strays_gives_way_to_fp32(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(module.TOLERANCE, "bf16", 0.0)
+    config = config_of(bundle)
+    model = hs.load(bundle, precision="bf16")
+    assert model.network.precision == "fp32"
+    assert config["precision"] in ("bf16", "fp32")
+
+
+@pytest.mark.parametrize(
+    "others",
+    [{"notes.txt": b"mine"}, {"config.json": b"{}", "model.safetensors": b"of another library"}],
+    ids=["any", "hub"],
+)
+def test_a_folder_with_other_things_is_left_alone(
+    opened: hs.Classifier, tmp_path: Path, others: dict[str, bytes]
+) -> None:
+    target = tmp_path / "mine"
+    target.mkdir()
+    for name, content in others.items():
+        (target / name).write_bytes(content)
+    with pytest.raises(hs.UsageError, match="other things"):
+        opened.save(target)
+    assert contents(target) == others
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_model_with_something_of_the_user_beside_it_is_left_alone(opened: hs.Classifier, copy: Path) -> None:
+    (copy / "notes.txt").write_text("mine")
+    before = contents(copy)
+    with pytest.raises(hs.UsageError, match=r"notes\.txt"):
+        opened.save(copy)
+    assert contents(copy) == before
+
+
+def test_an_older_model_is_replaced(opened: hs.Classifier, copy: Path) -> None:
+    (copy / "README.md").write_text("old")
+    (copy / ".DS_Store").write_bytes(b"clutter")
+    opened.save(copy)
+    assert {path.name for path in copy.iterdir()} == FILES
+    assert "old" not in (copy / "README.md").read_text().split()
+    assert [path.name for path in copy.parent.iterdir()] == ["copy"]
+
+
+def test_an_empty_folder_and_a_link_to_one_will_do(opened: hs.Classifier, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    opened.save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert {path.name for path in (tmp_path / "real").iterdir()} == FILES
+
+
+@pytest.mark.parametrize("failing", ["golden.safetensors", "README.md", "config.json"])
+def test_a_disk_that_is_full_midway_leaves_the_older_model_whole(
+    opened: hs.Classifier, copy: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    before, real = contents(copy), os.open
+
+    def full(path: Any, *rest: Any, **named: Any) -> Any:
+        if Path(path).name == failing:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return real(path, *rest, **named)
+
+    def write(self: Path, *_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+
+    for name in ("write_bytes", "write_text"):
+        whole = getattr(Path, name)
+        monkeypatch.setattr(
+            Path, name, lambda self, *a, _whole=whole, **k: (write if self.name == failing else _whole)(self, *a, **k)
+        )
+    with pytest.raises(hs.UsageError, match="No space left"):
+        opened.save(copy)
+    monkeypatch.undo()
+    assert contents(copy) == before
+    assert [path.name for path in copy.parent.iterdir()] == ["copy"]
+
+
+@pytest.mark.parametrize("stop", [OSError(errno.EIO, "broken"), KeyboardInterrupt()], ids=["error", "interrupted"])
+def test_an_older_model_comes_back_when_the_new_one_cannot_take_its_place(
+    opened: hs.Classifier, copy: Path, monkeypatch: pytest.MonkeyPatch, stop: BaseException
+) -> None:
+    before, rename = contents(copy), Path.rename
+
+    def second_fails(self: Path, target: Path) -> Path:
+        if target == copy and self.suffix != ".old":
+            raise stop
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", second_fails)
+    with pytest.raises((hs.UsageError, KeyboardInterrupt)):
+        opened.save(copy)
+    monkeypatch.undo()
+    assert contents(copy) == before
+    assert [path.name for path in copy.parent.iterdir()] == ["copy"]
+
+
+def test_a_limit_on_file_sizes_leaves_the_older_model_whole(bundle: Path, copy: Path) -> None:
+    before = contents(copy)
+    code = (
+        "import sys, resource, headstart as hs\n"
+        "model = hs.load(sys.argv[1])\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
+        "try:\n    model.save(sys.argv[2])\n"
+        "except hs.UsageError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, bundle, copy], capture_output=True, text=True, check=True)
+    assert "cannot be written" in done.stdout
+    assert "File too large" in done.stdout
+    assert contents(copy) == before
+    assert [path.name for path in copy.parent.iterdir()] == ["copy"]
+
+
+def test_places_that_cannot_be_written(opened: hs.Classifier, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(hs.UsageError, match="is a file"):
+        opened.save(tmp_path / "file")
+    with pytest.raises(hs.UsageError, match="cannot be written"):
+        opened.save(tmp_path / "file" / "model")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="permission bits do not bind root")
+def test_a_folder_without_permission(opened: hs.Classifier, tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(hs.UsageError, match="Permission denied"):
+        opened.save(tmp_path / "locked" / "model")
+
+
+def test_names_that_are_awkward_come_back_as_they_were(tmp_path: Path) -> None:
+    labels = ["two words", "naïve 'quoted' \"twice\"", "🐈 | `cat` <b>"]
+    pixels = [picture(kind, seed) for seed in range(4) for kind in ("bars", "discs", "waves")]
+    model = hs.fit(pixels, labels * 4, pixels=32, cache=False)
+    model.save(tmp_path / "m")
+    assert set(hs.load(tmp_path / "m").classes_) == set(labels)
+    assert "<b>" not in (tmp_path / "m/README.md").read_text(encoding="utf-8").replace("\\<b\\>", "")
+
+
+def test_a_backbone_itself_is_nothing_to_save(tmp_path: Path) -> None:
+    with pytest.raises(hs.UsageError, match="not fitted"):
+        hs.pretrained("efficientnet_lite0").save(tmp_path / "m")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(packed(picture("bars", 0)))
+    for path in (tmp_path, tmp_path / "photo.png", tmp_path / "nothing"):
+        with pytest.raises(hs.UsageError, match="headstart fit"):
+            hs.load(path)

@@ -1,0 +1,348 @@
+"""Fine-tuning on photos: never worse, the test photos unseen, the cut the same as the whole, nothing lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import headstart as hs
+import making
+from headstart.core.errors import DataError, UsageError
+from headstart.data.load import content_key
+from headstart.train.callbacks import Silent
+from headstart.train.protocol import Epoch, History, Trained
+from headstart.train.recipe import Recipe, preset
+from headstart.train.training_run import TrainingRun
+from headstart.workflows import finetune as finetuning
+from headstart.workflows.finetune_data import FinetuneData
+from making import record_of
+
+PIXELS = 32
+QUICK = replace(preset("careful"), epochs=3, batch_size=16, views=2, learning_rate=1e-3, patience=0)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return making.folder(tmp_path_factory.mktemp("many") / "photos", count=20)
+
+
+@pytest.fixture
+def given(many: Path) -> hs.Classifier:
+    return hs.fit(many, pixels=PIXELS, precision="fp32", seed=3)
+
+
+class Heard(Silent):
+    """Takes note of epochs, and ends the process, as it were, at a step."""
+
+    def __init__(self, end_at: int = -1) -> None:
+        self.epochs: list[Epoch] = []
+        self.end_at = end_at
+
+    def step(self, number: int, of: int, loss: float) -> str | None:
+        if number == self.end_at:
+            raise KeyboardInterrupt
+        return None
+
+    def epoch(self, history: Sequence[Epoch]) -> str | None:
+        self.epochs.append(history[-1])
+        return None
+
+
+def same(one: hs.Classifier, other: hs.Classifier) -> bool:
+    return all(np.array_equal(array, other.weights[name]) for name, array in one.weights.items())
+
+
+def unsettle(monkeypatch: pytest.MonkeyPatch, given: hs.Classifier) -> None:
+    """Let it begin with a head that knows nothing, so that every epoch is better, whatever six photos say."""
+    blank = {name: array * (not name.startswith("logits")) for name, array in given.weights.items()}
+    monkeypatch.setattr(FinetuneData, "with_closed_form_head", lambda *_: blank)
+
+
+# --- what comes back --------------------------------------------------------------------------------------------------
+
+
+def test_it_comes_back_better_and_says_how(given: hs.Classifier, many: Path, tmp_path: Path) -> None:
+    heard, said, stages = Heard(), list[str](), dict[str, tuple[int, int]]()
+    found = given.finetune(
+        many,
+        recipe=QUICK,
+        trainer=TrainingRun(callbacks=[heard], say=said.append),
+        progress=lambda stage, done, of: stages.update({stage: (done, of)}),
+    )
+    story = record_of(found)["finetune"]
+    assert story["chosen"] == f"fine-tuned, epoch {story['best'] + 1}"
+    assert [epoch["val_loss"] for epoch in story["epochs"]] == [epoch.val_loss for epoch in heard.epochs]
+    best = min(epoch.val_calibrated for epoch in heard.epochs)
+    assert story["after"]["val_calibrated"] == best < story["before"]["val_calibrated"]
+    assert story["images"] == {"train": 42, "validation": 6, "test": 12}
+    assert story["cut"] == "blocks.4.2.add"
+    assert story["views"]["count"] == 2
+    assert story["trainer"] == "pytorch"
+    assert story["recipe"] == QUICK.to_json()
+    assert story["moving"] == sum(
+        array.size for name, array in found.weights.items()
+        if not np.array_equal(array, given.weights[name])
+    )  # fmt: skip
+    assert said[0].startswith("2 views of 48 photos where the frozen part ends take")
+    assert set(stages) == {"features", "views", "refit", "measuring"}
+    assert all(done == of for done, of in stages.values())
+
+    assert record_of(found)["result"]["accuracy"]["value"] == story["after"]["accuracy"]
+    assert found.evaluate(many).accuracy.value == pytest.approx(story["after"]["accuracy"])
+    assert given.evaluate(many).accuracy.value == pytest.approx(story["before"]["accuracy"])
+    probabilities = found.predict_proba(many)
+    found.save(tmp_path / "model")
+    again = hs.load(tmp_path / "model")
+    np.testing.assert_allclose(again.predict_proba(many), probabilities, atol=1e-5)
+    assert record_of(again)["finetune"] == story
+    settled = {part: record_of(given)["head"][part] for part in ("kind", "prior")}
+    assert record_of(again)["head"]["settled"] == settled != {part: record_of(again)["head"][part] for part in settled}
+    assert (
+        record_of(again.finetune(many, recipe=QUICK))["head"]["settled"] == settled
+    )  # what a second one begins with too
+    assert "fine-tun" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8").lower()
+
+
+def test_what_is_frozen_stays_bit_by_bit(given: hs.Classifier, many: Path) -> None:
+    found = given.finetune(many, recipe=QUICK)
+    moved = {name for name, array in found.weights.items() if not np.array_equal(array, given.weights[name])}
+    assert moved
+    assert all(name.startswith(("blocks.5.", "blocks.6.", "conv_head.", "bn2.", "logits.")) for name in moved)
+    assert not any(name.endswith((".mean", ".var")) for name in moved)
+
+
+def test_it_is_never_worse_than_what_was_given(given: hs.Classifier, many: Path) -> None:
+    ruin = replace(QUICK, optimiser="sgd", learning_rate=10, clip=0.0, warm_up=0.0)
+    found = given.finetune(many, recipe=ruin)
+    story = record_of(found)["finetune"]
+    assert story["chosen"] == "the head alone"
+    assert story["before"] == story["after"]
+    assert story["p"] == 1
+    assert same(found, given)
+    assert record_of(found)["result"] == record_of(given)["result"]
+    assert "finetune" not in record_of(given)
+
+
+def test_the_test_photos_are_never_trained_on(given: hs.Classifier, many: Path) -> None:
+    found = given.finetune(many, recipe=replace(QUICK, epochs=1))
+    assert found.fitted_on == given.fitted_on
+    assert record_of(found)["test"] == record_of(given)["test"]
+
+
+def test_photos_of_a_fit_are_never_tested_on_whatever_the_seed(given: hs.Classifier, many: Path) -> None:
+    keys = {content_key(path.read_bytes()) for path in many.rglob("*.png")}
+    story = record_of(given.finetune(many, recipe=replace(QUICK, epochs=1), seed=4))["finetune"]
+    unseen = len(keys - given.fitted_on)
+    assert 0 < story["images"]["test"] <= unseen
+
+
+def test_other_photos_of_the_same_classes_may_be_trained_on(given: hs.Classifier, tmp_path: Path) -> None:
+    more = making.folder(tmp_path / "more", count=12, start=100)
+    found = given.finetune(more, recipe=replace(QUICK, epochs=1, learning_rate=1e-4))
+    assert record_of(found)["finetune"]["images"]["test"] == 6
+    if record_of(found)["finetune"]["best"] >= 0:
+        assert found.fitted_on > given.fitted_on
+
+
+def test_a_head_alone_is_trained_on_its_features(given: hs.Classifier, many: Path) -> None:
+    story = record_of(given.finetune(many, recipe=replace(QUICK, unfreeze="head")))["finetune"]
+    assert story["cut"] == "features"
+    assert story["moving"] == 3 * 2432 + 3
+
+
+# --- the cut is the whole ---------------------------------------------------------------------------------------------
+
+
+def test_from_the_cut_or_through_the_whole_the_weights_are_the_same(
+    given: hs.Classifier, many: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = replace(
+        QUICK, optimiser="sgd", learning_rate=0.01, augmentation="none", precision="fp32", averaging="none",
+        weight_decay=0.0,
+    )  # fmt: skip
+    unsettle(monkeypatch, given)
+    cut = given.finetune(many, recipe=plain, refit=True)
+    monkeypatch.setattr(finetuning, "cut_at", lambda blueprint, rates: "input")
+    whole = given.finetune(many, recipe=plain, refit=True)
+    assert (record_of(cut)["finetune"]["cut"], record_of(whole)["finetune"]["cut"]) == ("blocks.4.2.add", "")
+    ours, theirs = (record_of(each)["finetune"]["epochs"] for each in (cut, whole))
+    assert [e["val_loss"] for e in ours] == pytest.approx([e["val_loss"] for e in theirs], rel=2e-3)
+    step = max(
+        np.abs(whole.weights[name] - given.weights[name]).max() for name in given.weights if "logits" not in name
+    )
+    apart = max(
+        np.abs(whole.weights[name] - array).max() for name, array in cut.weights.items() if "logits" not in name
+    )
+    assert apart < 0.05 * step  # activations are kept in float16
+
+
+def test_the_validation_photos_are_trained_on_in_the_end(
+    given: hs.Classifier, many: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the given weights on, as long as the first training, which tells how sure it may be."""
+    seen: list[tuple[int, float, int]] = []
+    train = TrainingRun.train
+
+    def listening(self: Any, task: Any, batches: Any, validation: Any, *more: Any) -> Any:
+        found = train(self, task, batches, validation, *more)
+        seen.append((batches.images, len(found[0].history.losses) / batches.steps, found[1].epochs))
+        return found
+
+    unsettle(monkeypatch, given)
+    monkeypatch.setattr(TrainingRun, "train", listening)
+    recipe = replace(QUICK, epochs=1)  # of which the last is the best
+    again = given.finetune(many, recipe=recipe)
+    once = given.finetune(many, recipe=recipe, refit=False)
+    assert seen == [(42, 1, 1), (48, 1, 1), (42, 1, 1)]
+    assert (record_of(again)["finetune"]["refit"], record_of(once)["finetune"]["refit"]) == (True, False)
+    assert record_of(again)["validation"] == pytest.approx(record_of(once)["validation"], rel=1e-6)
+    assert record_of(again)["head"]["temperature"] == pytest.approx(record_of(once)["head"]["temperature"], rel=1e-6)
+    assert not same(again, once)
+
+
+def test_it_is_trained_once_more_only_as_long_as_was_good(
+    given: hs.Classifier, many: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here to the epoch after which a callback has enough: the schedule is laid over as many."""
+    seen: list[tuple[int, int]] = []
+    train = TrainingRun.train
+
+    def listening(self: Any, *task: Any) -> Any:
+        trained, recipe = train(self, *task)
+        seen.append((recipe.epochs, len(trained.history.epochs)))
+        return trained, recipe
+
+    class Enough(Silent):
+        def epoch(self, history: Sequence[Epoch]) -> str | None:
+            return "Enough." if len(history) == 2 else None
+
+    unsettle(monkeypatch, given)
+    monkeypatch.setattr(TrainingRun, "train", listening)
+    story = record_of(given.finetune(many, recipe=replace(QUICK, epochs=4), trainer=TrainingRun(callbacks=[Enough()])))[
+        "finetune"
+    ]
+    best = story["best"] + 1
+    assert best > 0
+    assert seen == [(4, 2), (best, best)]
+    assert story["chosen"] == f"fine-tuned, epoch {best}"
+
+
+def trained(*losses: float, start: float = 1.0, best: int) -> Trained:
+    """A training by the calibrated validation losses of its epochs."""
+    epochs = tuple(Epoch(n, 0.1, 0.1, loss, 0.1, 1e-3, 1.0, loss) for n, loss in enumerate(losses))
+    weights = ({"of": np.float32(number) * np.ones(1, np.float32)} for number in (best, len(losses) - 1))
+    return Trained(next(weights), History("", epochs, (), best, "", start), next(weights))
+
+
+@pytest.mark.parametrize(
+    ("first", "to_the_end", "epochs", "loss"),
+    [
+        (trained(0.9, 0.7, 0.72, best=1), True, 3, 0.72),
+        (trained(0.9, 0.7, 0.72, best=1), False, 2, 0.7),
+        (trained(0.9, 0.7, 1.2, best=1), True, 2, 0.7),  # the last is worse than the head alone
+        (trained(1.2, 1.3, best=-1), False, 0, 1.0),
+        (replace(trained(0.9, 0.7, 0.72, best=1), last=None), True, 2, 0.7),  # it ended in no numbers
+    ],
+)
+def test_the_last_epoch_says_how_long_where_it_went_well(
+    first: Trained, to_the_end: bool, epochs: int, loss: float
+) -> None:
+    kept = finetuning._kept(first, to_the_end=to_the_end)
+    assert (kept.epochs, kept.loss) == (epochs, loss)
+    assert kept.weights["of"].tolist() == [epochs - 1]
+
+
+def test_full_moves_all_and_needs_no_views(given: hs.Classifier, many: Path) -> None:
+    full = replace(preset("full"), epochs=1, batch_size=16, augmentation="flips")
+    said: list[str] = []
+    story = record_of(given.finetune(many, recipe=full, trainer=TrainingRun(say=said.append)))["finetune"]
+    assert (story["cut"], story["views"]["count"]) == ("", 0)
+    assert story["moving"] == sum(given.blueprint.parameters().values())
+    assert not any("view" in sentence for sentence in said)
+
+
+@pytest.mark.parametrize("trainer", ["lightning", "tensorflow", "keras"])
+def test_every_trainer_comes_to_the_same(trainer: str, given: hs.Classifier, many: Path) -> None:
+    exact = replace(QUICK, epochs=2, precision="fp32")
+    one, other = (given.finetune(many, recipe=exact, trainer=each) for each in ("pytorch", trainer))
+    assert record_of(other)["finetune"]["trainer"] == trainer
+    for ours, theirs in zip(*(record_of(each)["finetune"]["epochs"] for each in (one, other)), strict=True):
+        assert ours["val_loss"] == pytest.approx(theirs["val_loss"], rel=0.05)  # AdamW makes much of a rounding
+    np.testing.assert_allclose(other.predict_proba(many), one.predict_proba(many), atol=0.02)
+
+
+# --- interruptions and rates ------------------------------------------------------------------------------------------
+
+
+def test_a_resumed_fine_tuning_is_the_uninterrupted_one(given: hs.Classifier, many: Path, tmp_path: Path) -> None:
+    whole = given.finetune(many, recipe=QUICK)
+    with pytest.raises(KeyboardInterrupt):
+        given.finetune(many, recipe=QUICK, trainer=TrainingRun(folder=tmp_path / "run", callbacks=[Heard(end_at=7)]))
+    with pytest.raises(UsageError, match="that did not end"):
+        given.finetune(many, recipe=QUICK, trainer=TrainingRun(folder=tmp_path / "run"))
+    with pytest.raises(UsageError, match="epochs 3 there, 4 here"):
+        given.finetune(many, recipe=replace(QUICK, epochs=4), trainer=TrainingRun(folder=tmp_path / "run", resume=True))
+    heard = Heard()
+    found = given.finetune(
+        many, recipe=QUICK, trainer=TrainingRun(folder=tmp_path / "run", resume=True, callbacks=[heard])
+    )
+    assert [epoch.number for epoch in heard.epochs] == [2]
+    assert same(found, whole)
+    assert (tmp_path / "run" / "training-2.csv").read_text(encoding="utf-8").count("\n") == 4
+
+
+def test_the_rate_may_be_looked_for_first(given: hs.Classifier, many: Path) -> None:
+    said: list[str] = []
+    found = given.finetune(many, recipe=replace(QUICK, epochs=1), trainer=TrainingRun(find_rate=True, say=said.append))
+    story = record_of(found)["finetune"]
+    assert any(sentence.startswith(f"Learning rate {story['rate']:.2g}: the loss falls fastest") for sentence in said)
+    assert story["recipe"]["learning_rate"] == story["rate"] != QUICK.learning_rate
+
+
+# --- what is wrong ----------------------------------------------------------------------------------------------------
+
+
+def test_what_was_not_fitted_has_nothing_to_begin_with(many: Path) -> None:
+    with pytest.raises(UsageError, match="Fit one first: headstart fit"):
+        hs.pretrained("efficientnet_lite0", pixels=64).finetune(many)
+
+
+def test_other_classes_are_refused(given: hs.Classifier, tmp_path: Path) -> None:
+    two = making.folder(tmp_path / "two", kinds=making.SHAPES[:2])
+    with pytest.raises(DataError, match=f"3 classes.*Received: 2 classes, too few of '{making.SHAPES[2]}'"):
+        given.finetune(two)
+    four = making.folder(tmp_path / "four")
+    (four / making.SHAPES[0]).rename(four / "crosses")
+    with pytest.raises(DataError, match="'crosses', which it does not know"):
+        given.finetune(four)
+
+
+def test_a_class_without_a_validation_photo_is_named(given: hs.Classifier, tmp_path: Path) -> None:
+    few = making.folder(tmp_path / "few", count=10, start=200)
+    for seed in range(202, 210):
+        (few / making.SHAPES[1] / f"{seed}.png").unlink()
+    with pytest.raises(DataError, match=f"Class '{making.SHAPES[1]}' has no photo to validate with: two are needed"):
+        given.finetune(few)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"recipe": "carefull"}, "no recipe 'carefull'. Did you mean careful"),
+        ({"trainer": "torch"}, "no trainer 'torch'"),
+        ({"trainer": "pytorch", "devices": 2}, "Several are Lightning's"),
+        ({"devices": 0}, "at least one device"),
+        ({"resume": True}, "name the folder of its checkpoints"),
+        ({"device": "tpu"}, "tpu"),
+        ({"recipe": Recipe(unfreeze="blocks.9")}, "no layer or stage 'blocks.9'"),
+        ({"holdout": 2.0}, "expected a share from 0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: Any, said: str, given: hs.Classifier, many: Path) -> None:
+    with pytest.raises(UsageError, match=said):
+        given.finetune(many, **settings)
