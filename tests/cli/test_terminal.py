@@ -36,7 +36,7 @@ def test_a_fit_on_a_terminal_shows_a_bar_and_then_a_summary(photos: Path, tmp_pa
     assert re.search(r"\d+/s", raw)
     words = [line for line in lines if line and not line.startswith("features ")]
     rows = [line[:14].strip() for line in words if line[:14].strip()]
-    assert rows[:3] == ["data", "accuracy", "probabilities"]
+    assert rows[:4] == ["data", "split", "accuracy", "calibration"]
     assert rows[-4:] == ["seconds", "network", "model", "next"]
     assert "left out" in rows
     for line in words:

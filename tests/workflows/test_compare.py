@@ -24,7 +24,7 @@ from headstart.data.split import make_split
 from headstart.engines.registry import open_backbone
 from headstart.learn.significance import mcnemar, pareto
 from headstart.plots.comparison import draw_comparison, plot_comparison
-from headstart.workflows import automatic
+from headstart.workflows import automatic, backbone_features
 from headstart.workflows import compare as comparing
 from headstart.workflows.ranking import NOISE, Candidate, Trial, choose, lightest, rank
 from making import Shell, folder, record_of
@@ -280,7 +280,7 @@ def nothing_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
             raise hs.UsageError(f"{name} is nowhere. Name a file: --weights FILE")
         return open_backbone(name, weights, *others, **named)
 
-    monkeypatch.setattr(comparing, "open_backbone", opened)
+    monkeypatch.setattr(backbone_features, "open_backbone", opened)
 
 
 def test_on_real_photos(shared: Path) -> None:

@@ -18,7 +18,8 @@ from headstart.train.callbacks import Silent
 from headstart.train.protocol import Epoch, History, Trained
 from headstart.train.recipe import Recipe, preset
 from headstart.train.training_run import TrainingRun
-from headstart.workflows import finetune as finetuning
+from headstart.workflows import finetune as finetune_module
+from headstart.workflows import finetune_data
 from headstart.workflows.finetune_data import FinetuneData
 from making import record_of
 
@@ -167,7 +168,7 @@ def test_from_the_cut_or_through_the_whole_the_weights_are_the_same(
     )  # fmt: skip
     unsettle(monkeypatch, given)
     cut = given.finetune(many, recipe=plain, refit=True)
-    monkeypatch.setattr(finetuning, "cut_at", lambda blueprint, rates: "input")
+    monkeypatch.setattr(finetune_data, "cut_at", lambda blueprint, rates: "input")
     whole = given.finetune(many, recipe=plain, refit=True)
     assert (record_of(cut)["finetune"]["cut"], record_of(whole)["finetune"]["cut"]) == ("blocks.4.2.add", "")
     ours, theirs = (record_of(each)["finetune"]["epochs"] for each in (cut, whole))
@@ -252,7 +253,7 @@ def trained(*losses: float, start: float = 1.0, best: int) -> Trained:
 def test_the_last_epoch_says_how_long_where_it_went_well(
     first: Trained, to_the_end: bool, epochs: int, loss: float
 ) -> None:
-    kept = finetuning._kept(first, to_the_end=to_the_end)
+    kept = finetune_module._kept(first, to_the_end=to_the_end)
     assert (kept.epochs, kept.loss) == (epochs, loss)
     assert kept.weights["of"].tolist() == [epochs - 1]
 

@@ -25,7 +25,7 @@ from headstart.train.callbacks import Silent
 from headstart.train.protocol import Epoch
 from headstart.train.recipe import PRESETS, Recipe, preset
 from headstart.train.training_run import TrainingRun
-from headstart.workflows import train_tables as scratch_rows
+from headstart.workflows import train_tables
 from headstart.workflows.from_scratch import ScratchSettings
 from headstart.workflows.train_images import size_and_grey, train_photos
 from headstart.workflows.train_tables import _Job, train_rows
@@ -96,7 +96,7 @@ def test_no_fold_has_seen_the_rows_it_is_measured_on(monkeypatch: pytest.MonkeyP
             super().__init__(x, y, *more, **named)
             counts.append(self.images)
 
-    monkeypatch.setattr(scratch_rows, "ArrayBatches", Noted)
+    monkeypatch.setattr(train_tables, "ArrayBatches", Noted)
     record = record_of(train_rows("iris", recipe=replace(QUICK_TABLE, epochs=1), folds=4))
     in_all = [counts[k] + counts[k + 1] for k in range(0, len(counts), 2)]  # trained on and chosen by
     assert in_all == [*(150 - fold["images"] for fold in record["folds"]), 150]
@@ -122,9 +122,9 @@ def test_probabilities_are_calibrated_by_the_validation_part(monkeypatch: pytest
         return 3.0, 0.0
 
     values = np.array([[5.5, 3.0, 3.5, 1.0]])
-    monkeypatch.setattr(scratch_rows, "fit_inverse_temperature", lambda scores, labels: (1.0, 0.0))
+    monkeypatch.setattr(train_tables, "fit_inverse_temperature", lambda scores, labels: (1.0, 0.0))
     plain = np.log(train_rows("iris", recipe=QUICK_TABLE).predict_proba(values))
-    monkeypatch.setattr(scratch_rows, "fit_inverse_temperature", thrice)
+    monkeypatch.setattr(train_tables, "fit_inverse_temperature", thrice)
     sharp = np.log(train_rows("iris", recipe=QUICK_TABLE).predict_proba(values))
     np.testing.assert_allclose(np.diff(sharp), 3 * np.diff(plain), rtol=1e-4)
     assert asked == [((18, 3), 18)]  # 15 % of the 120 that are not held out

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass, field, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from headstart.core.types import Accuracy, Evaluation
 from headstart.data.split import SplitRecord
@@ -158,12 +159,46 @@ def to_json(record: Any) -> dict[str, Any]:
     )
 
 
-def from_json(kind: type[T], values: Mapping[str, Any]) -> T:
-    """A record of what `to_json` gave, by this version or an earlier one; what is not known is passed over.
+def from_json(kind: type[T], values: Any) -> T:
+    """A record of what `to_json` gave, by this version or an earlier one; unknown keys are passed over.
 
     Raises:
-        Exception: values that are none of such a record.
+        TypeError: values that are none of such a record.
     """
-    import cattrs
+    if not isinstance(values, Mapping):
+        raise TypeError(f"expected an object, received {values!r:.40}")
+    kinds = KINDS[kind]
+    return kind(**{name: _value(kinds[name], value) for name, value in values.items() if name in kinds})
 
-    return cattrs.Converter(detailed_validation=False).structure(values, kind)
+
+def _value(kind: Any, value: Any) -> Any:
+    """A value of JSON as what the type hint ``kind`` asks for."""
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin is UnionType:  # of something and None
+        return None if value is None else _value(next(each for each in inside if each is not NoneType), value)
+    if origin is tuple and isinstance(value, list):
+        each = inside[:1] * len(value) if inside[-1] is Ellipsis else inside
+        return tuple(_value(one, part) for one, part in zip(each, value, strict=True))
+    if origin is dict and isinstance(value, Mapping):
+        return {name: _value(inside[1], part) for name, part in value.items()}
+    if kind in KINDS:
+        return from_json(kind, value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind is not Any and type(value) is not kind:
+        raise TypeError(f"expected {kind}, received {value!r:.40}")
+    return value
+
+
+def _kinds(kind: Any, found: dict[type, dict[str, Any]]) -> dict[type, dict[str, Any]]:
+    """The types of the fields of a record, and of the records inside it."""
+    if is_dataclass(kind) and isinstance(kind, type) and kind not in found:
+        found[kind] = get_type_hints(kind)
+        for inside in found[kind].values():
+            _kinds(inside, found)
+    for inside in get_args(kind):
+        _kinds(inside, found)
+    return found
+
+
+KINDS = _kinds(FitRecord | TabularRecord, {})
