@@ -2,21 +2,23 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# several processes, each with a share of the processors; a file's tests stay together, for they share what they made
+PYTEST ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test lint format clean
 
 demo: $(VENV)/demo.done
 	$(BIN)/python examples/demo.py
 
-test: lint
-	$(BIN)/python -m pytest
+test: lint $(VENV)/test.done
+	$(BIN)/python -m pytest $(PYTEST)
 
-lint: $(VENV)/test.done
+lint: $(VENV)/lint.done
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: $(VENV)/test.done
+format: $(VENV)/lint.done
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -33,6 +35,10 @@ $(VENV)/demo.done: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
 	touch $@
 
+$(VENV)/lint.done: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[lint]'
+	touch $@
+
 $(VENV)/test.done: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
-	touch $@ $(VENV)/demo.done
+	touch $@ $(VENV)/demo.done $(VENV)/lint.done

@@ -288,6 +288,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "Recipe",
         "Sample",
         "Table",
+        "TrainingRun",
         "UsageError",
         "check",
         "compare",

@@ -21,6 +21,7 @@ from .model.classifier import Classifier as Classifier
 from .model.classifier import pretrained as pretrained
 from .model.tabular_classifier import load_rows as load_rows
 from .train.recipe import Recipe as Recipe
+from .train.training_run import TrainingRun as TrainingRun
 from .workflows.compare import Comparison as Comparison
 from .workflows.compare import compare as compare
 from .workflows.finetune import finetune as finetune

@@ -19,7 +19,7 @@ WIDTHS = (10, 13, 8, 6)  # of the numbers in the table of backbones
 
 
 def backbones(as_json: Json = False) -> None:
-    """List the networks to start from, and whether their weights are at hand."""
+    """List the networks to start from, and whether their weights are installed."""
     rows = backbone_rows()
     answer_with({"backbones": rows}, as_json, lambda: _show(rows))
 

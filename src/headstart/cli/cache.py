@@ -17,16 +17,14 @@ if TYPE_CHECKING:
 
 
 def cache(
-    prune: Annotated[
-        bool, typer.Option("--prune", help="Remove all, or the features that the next options name.")
-    ] = False,
-    days: Annotated[float | None, typer.Option(help="With --prune: those not used for so many days.")] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove all, or what the next options select.")] = False,
+    days: Annotated[float | None, typer.Option(help="With --prune: features not used for this many days.")] = None,
     max_gb: Annotated[
-        float | None, typer.Option(help="With --prune: the longest unused, until so many GB are left.")
+        float | None, typer.Option(help="With --prune: the longest unused, until this many GB are left.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show how much is kept of earlier fits, and of weights that were fetched, and remove it."""
+    """Show the size of the feature cache and of downloaded weights, or remove them."""
     from headstart.backbones.download import kept_files
     from headstart.backbones.download import prune as prune_weights
     from headstart.learn.feature_cache import prune as prune_spaces

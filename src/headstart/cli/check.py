@@ -22,7 +22,7 @@ def check(data: Data, as_json: Json = False) -> None:
     from headstart.data.check import check as check_data
 
     with progress() as report:
-        health = check_data(data, lambda done, count: report("looking", done, count))
+        health = check_data(data, lambda done, count: report("images", done, count))
     answer_with(health.as_json(), as_json, lambda: _show(health, data))
 
 
@@ -42,10 +42,10 @@ def _show(health: Health, data: str) -> None:
         rows.add("tiny classes", Text(f"{len(health.tiny_classes)}: {names}{_more(health.tiny_classes)}", "yellow"))
     rows.show(out)
     _list(out, "cannot be read", health.unreadable)
-    _list(out, "named as what they are not (read all the same)", health.wrong_names)
+    _list(out, "with a name that does not fit the content (read all the same)", health.wrong_names)
     _list(out, "passed over", health.passed_over)
-    _repeats(out, "repeated exactly", health.duplicates)
-    _repeats(out, "nearly the same", health.near_duplicates)
+    _repeats(out, "exact copies", health.duplicates)
+    _repeats(out, "near copies of each other", health.near_duplicates)
     fine = not (
         health.unreadable or health.wrong_names or health.passed_over or health.duplicates or health.near_duplicates
     )

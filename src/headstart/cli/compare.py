@@ -38,20 +38,28 @@ RIGHT = ("px", "accuracy", "95 %", "points", "p", "img/s", "params", "MB", "s")
 def compare(
     data: Data,
     backbones: Annotated[
-        str | None, typer.Option(metavar="NAME,…", help="See: headstart backbones. Without it: all at hand.")
+        str | None,
+        typer.Option(
+            metavar="NAME,…", help="Names from: headstart backbones. Default: all whose weights are installed."
+        ),
     ] = None,
     pixels: Annotated[
-        str | None, typer.Option(metavar="SIZE,…", help="Scale images to each of these; else to each network's own.")
+        str | None,
+        typer.Option(metavar="SIZE,…", help="Scale images to each of these sizes. Default: each network's own."),
     ] = None,
     weights: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=FILE", help="Weights of your own for one of them; may be repeated."),
     ] = None,
     budget: Annotated[
-        float | None, typer.Option(metavar="SPEED", help="Choose the most accurate with so many images a second.")
+        float | None,
+        typer.Option(metavar="SPEED", help="Choose the most accurate with at least this many images a second."),
     ] = None,
     within: Annotated[
-        float | None, typer.Option(metavar="POINTS", help="Choose the fastest so near to the most accurate.")
+        float | None,
+        typer.Option(
+            metavar="POINTS", help="Choose the fastest within this many percentage points of the most accurate."
+        ),
     ] = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Draw the plot into this folder.")] = None,
     head: Head = "lda",
@@ -88,7 +96,7 @@ def _show(found: Comparison, files: Sequence[str], data: str, weights: Mapping[s
     judged = {"held out": "held out", "left out in turn": "left out in turn"}.get(
         found.judged_on, f"of the {found.judged_on} part"
     )
-    rows.add("data", f"{found.train} images fitted on, {found.images} {judged}, {len(found.classes)} classes")
+    rows.add("data", f"{len(found.classes)} classes; training set {found.train}, measured on {found.images} {judged}")
     for problem in found.skipped:
         rows.add("passed over", Text(f"{problem.name}: {one_line(problem.detail)}", "yellow"))
     rows.show(out)
@@ -98,7 +106,7 @@ def _show(found: Comparison, files: Sequence[str], data: str, weights: Mapping[s
 
     rows = Rows()
     if any(row.difference and row.may_be_noise for row in found.rows):
-        rows.add("≈", "as good as the best for all that is known: the difference may be noise (McNemar, mid-p)")
+        rows.add("≈", "not shown to be worse than the best: the difference may be noise (McNemar, mid-p)")
     if len(found.rows) > 1:
         rows.add("•", "no other is both faster and more accurate")
     if found.chosen is not None:

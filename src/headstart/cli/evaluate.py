@@ -19,14 +19,14 @@ def evaluate(
     model: Model,
     data: Data,
     fitted_on_too: Annotated[
-        bool, typer.Option("--fitted-on-too", help="Count images that the model was fitted on.")
+        bool, typer.Option("--include-training-set", "--fitted-on-too", help="Include images of the training set.")
     ] = False,
     engine: Engine = "auto",
     weights: Weights = None,
     precision: Precision = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure a model on labelled photos that it was not fitted on: on the test part, where the data has one."""
+    """Measure a model on labelled photos that are not in its training set: on the test part, where the data has one."""
     classifier = open_model(model, weights, engine, precision)
     with progress() as report:
         result = classifier.evaluate(data, fitted_on_too=fitted_on_too, progress=report)

@@ -25,7 +25,7 @@ def export(
             "or timm.",
         ),
     ],
-    out: Annotated[str | None, typer.Option(metavar="PATH", help="Where it goes; nothing may be there.")] = None,
+    out: Annotated[str | None, typer.Option(metavar="PATH", help="Where it is written; nothing may be there.")] = None,
     int8: Annotated[bool, typer.Option("--int8", help="tflite: in int8, with labelled photos as --data.")] = False,
     data: Annotated[
         str | None, typer.Option(metavar="DATA", help="Labelled photos for int8: its ranges, and what it costs.")
@@ -55,9 +55,9 @@ def _show(done: Exported) -> None:
         rows.add("gives", f"logits (N, {len(done.classes)}), whose softmax is the probability: {_names(done.classes)}")
     else:
         rows.add("holds", f"the trunk, up to its layer {done.node}; the head is your own")
-    allowed = "" if done.tolerance is None else f"; up to {done.tolerance:g} is let through"
+    allowed = "" if done.tolerance is None else f"; up to {done.tolerance:g} is allowed"
     images = f"{done.images} image{plural(done.images)}"
-    rows.add("difference", f"{done.max_difference:.1e} of the largest value at most, on {images}{allowed}")
+    rows.add("difference", f"{done.max_difference:.1e} at most, relative to the largest logit, on {images}{allowed}")
     if loss := done.loss:
         unseen = "that the model was fitted on" if loss.fitted_on else "not used to calibrate"
         rows.add(

@@ -38,7 +38,7 @@ def finetune(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's folder, as fit made it.")],
     data: Data,
     out: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Where the new model goes; without it: MODEL-finetuned.")
+        str | None, typer.Option(metavar="MODEL", help="Where the new model is written. Default: MODEL-finetuned.")
     ] = None,
     recipe: RecipeName = "careful",
     trainer: Trainer = "pytorch",
@@ -51,18 +51,18 @@ def finetune(
         bool | None,
         typer.Option(
             "--refit/--no-refit",
-            help="Whether all is trained once more on the validation photos too; without it: where that is cheap.",
+            help="Train once more on the validation set too, at the end. Default: where most of the network is frozen.",
         ),
     ] = None,
     resume: Resume = False,
     holdout: Annotated[
-        float | None, typer.Option(help="Share held out, where the data has no test part; without it: as in the fit.")
+        float | None, typer.Option(help="Share held out as test set, where the data has none. Default: as in the fit.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the split; without it: that of the fit.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the split. Default: that of the fit.")] = None,
     cache: Cache = True,
     as_json: Json = False,
 ) -> None:
-    """Train more of a model than its head. What comes out is not worse by the photos that it is chosen on."""
+    """Train more of a model than its head. The result is never worse on the validation set."""
     from headstart.cli.training_progress import ended_early, folder_beside, training_screen
     from headstart.model.bundle import save, why_not_writable
     from headstart.train.checkpoint import discard
@@ -120,7 +120,8 @@ def show(found: Classifier, answer: Mapping[str, Any]) -> None:
     images = record.images
     rows.add("split", f"training set {images.train}, validation set {images.validation}, test set {images.test}")
     rows.add("before", _figures(record.before))
-    rows.add("after", _figures(record.after))
+    if record.best >= 0:
+        rows.add("after", _figures(record.after))
     rows.add("difference", difference(record))
     _add_choice(rows, record)
     add_training(rows, record)

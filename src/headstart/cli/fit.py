@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 def fit(
     data: Data,
-    out: Annotated[str, typer.Option(metavar="MODEL", help="Where the model goes.")] = "model",
+    out: Annotated[str, typer.Option(metavar="MODEL", help="Where the model is written.")] = "model",
     backbone: Backbone = "efficientnet_lite0",
     weights: Weights = None,
     pixels: Pixels = None,
@@ -101,12 +101,11 @@ def _show(model: Classifier, answer: dict[str, Any]) -> None:
         own = "held out" if record.test_part == "held out" else f"the data's own {record.test_part} part"
         rows.add("split", f"training set {record.train}, test set {record.test} ({own})")
         add_figures(rows, record.result)
-        rows.add("", Text(f"measured on the {record.result.accuracy.images} images of the test set", "dim"))
         add_confusions(rows, record.result.confusions)
     _add_left_out(rows, record.left_out)
     if record.near_duplicates:
-        side = ", which are on the same side of the split" if record.result else ""
-        rows.add("near copies", f"{record.near_duplicates} images have near copies{side}")
+        side = ", kept on the same side of the split" if record.result else ""
+        rows.add("near copies", f"{record.near_duplicates} images{side}")
     computed = (
         f" ({record.computed / record.seconds['features']:.0f} images/s)" if record.computed else " (from the cache)"
     )

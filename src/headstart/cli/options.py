@@ -1,4 +1,4 @@
-"""What the commands share: the words that they take, and how they answer."""
+"""What the commands share: their options, and how they answer."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ Model = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Backbone = Annotated[
-    str, typer.Option(help="See: headstart backbones. auto: the lightest at hand that does as well on these photos.")
+    str, typer.Option(help="A name from: headstart backbones. auto: the fastest that is as accurate on these photos.")
 ]
 Weights = Annotated[str | None, typer.Option(metavar="FILE", help="Weights of your own: .safetensors, .pth or .h5.")]
 Pixels = Annotated[
-    int | None, typer.Option(help="Scale images to so many pixels: fewer are faster, a little less accurate.")
+    int | None, typer.Option(help="Scale images to this size in pixels: smaller is faster, a little less accurate.")
 ]
 Precision = Annotated[str, typer.Option(help="auto, bf16 or fp32.")]
 Head = Annotated[str, typer.Option(help="lda or ridge.")]
 Prior = Annotated[str, typer.Option(help="flat, or empirical: expect classes as often as in the data.")]
-Holdout = Annotated[float, typer.Option(help="Share held out, where the data has no test part.")]
-Seed = Annotated[int, typer.Option(help="Of the split.")]
-Cache = Annotated[bool, typer.Option(help="Keep what was computed for the next time.")]
+Holdout = Annotated[float, typer.Option(help="Share held out as test set, where the data has none.")]
+Seed = Annotated[int, typer.Option(help="Seed of the split.")]
+Cache = Annotated[bool, typer.Option(help="Keep features for the next time.")]
 Engine = Annotated[str, typer.Option(help="What runs the network: auto, fast, torch or keras.")]
 
 RecipeName = Annotated[
@@ -42,10 +42,12 @@ RecipeName = Annotated[
 ]
 Trainer = Annotated[str, typer.Option(help="pytorch, lightning, tensorflow or keras.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Devices = Annotated[int, typer.Option(metavar="N", help="Of Lightning: on how many devices.")]
-Nodes = Annotated[int, typer.Option(metavar="N", help="Of Lightning: on how many machines.")]
-Strategy = Annotated[str, typer.Option(help="Of Lightning: how several devices work together, such as ddp.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the same training.")]
+Devices = Annotated[int, typer.Option(metavar="N", help="How many devices, with --trainer lightning.")]
+Nodes = Annotated[int, typer.Option(metavar="N", help="How many machines, with --trainer lightning.")]
+Strategy = Annotated[
+    str, typer.Option(help="How several devices work together, such as ddp, with --trainer lightning.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint of the same training.")]
 FindRate = Annotated[bool, typer.Option("--find-rate", help="Look for the learning rate first, and train with it.")]
 
 

@@ -58,7 +58,9 @@ def show_prediction(item: Prediction, as_json: bool) -> None:
         return
     label, sure, path = one_line(item.label), f"{item.probability:6.1%}", one_line(item.path)
     if item.unknown:
-        line = Text(f"{'unknown':<24}", "yellow") + Text(f" {'':6}  {path}   (nearest: {label}, {sure.strip()})")
+        line = Text(f"{'unknown':<24}", "yellow") + Text(
+            f" {'':6}  {path}   (most probable class: {label}, {sure.strip()})"
+        )
     else:
         line = Text(f"{label:<24}", "bold") + Text(f" {sure}  {path}")
     console().print(line, soft_wrap=True)

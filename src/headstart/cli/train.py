@@ -1,4 +1,4 @@
-"""The command that trains a network from nothing, on photos or on rows of numbers."""
+"""`headstart train`: a small network from random weights, on photos or on rows of numbers."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ def train(
             help="Photos, as fit takes them; or numbers: a CSV file with a line of names, iris, wine, breast_cancer.",
         ),
     ],
-    out: Annotated[str, typer.Option(metavar="MODEL", help="Where the model goes.")] = "model",
+    out: Annotated[str, typer.Option(metavar="MODEL", help="Where the model is written.")] = "model",
     network: Annotated[
-        str | None, typer.Option(help="mlp or small_cnn; without it: small_cnn for photos, mlp for numbers.")
+        str | None, typer.Option(help="mlp or small_cnn. Default: small_cnn for photos, mlp for numbers.")
     ] = None,
     hidden: Annotated[
         str | None,
         typer.Option(
             metavar="UNITS,…",
-            help="Of the mlp: its hidden layers, as in 64,32, or none; without it: 512,256 for photos, 16 for numbers.",
+            help="Hidden layers of the mlp, as in 64,32, or none. Default: 512,256 for photos, 16 for numbers.",
         ),
     ] = None,
     pixels: Annotated[
-        int | None, typer.Option(help="Scale images to so many; without it: their own size where small, else 64.")
+        int | None, typer.Option(help="Scale images to this size in pixels. Default: their own where small, else 64.")
     ] = None,
     recipe: Annotated[
         str | None,
@@ -75,13 +75,13 @@ def train(
     folds: Annotated[
         int, typer.Option(metavar="K", help="Measure by K-fold cross-validation: K trainings, and one more on all.")
     ] = 0,
-    label: Annotated[str | None, typer.Option(metavar="NAME", help="Of numbers: the column of the labels.")] = None,
+    label: Annotated[str | None, typer.Option(metavar="NAME", help="For numbers: the column of the labels.")] = None,
     holdout: Holdout = 0.2,
     seed: Seed = 0,
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
-    """Train a small network from nothing: for comparison, or for digits, rows of numbers and the like."""
+    """Train a small network from random weights: for comparison, or for digits and rows of numbers."""
     from headstart.cli.training_progress import ended_early, folder_beside, training_screen
     from headstart.data.rows import is_rows
     from headstart.model.bundle import why_not_writable

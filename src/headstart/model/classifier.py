@@ -138,7 +138,7 @@ class Classifier:
         if not truth:
             raise DataError(
                 f"No image of '{dataset.root}' can be counted: of {len(dataset)}, {unreadable} cannot be read and the "
-                f"classifier was fitted on {passed_over}. Give it other photos, or ask for those too: --fitted-on-too"
+                f"classifier was fitted on {passed_over}. Give it other photos, or ask for those too: --include-training-set"
             )
         result = evaluate(probabilities[: len(truth)], np.array(truth), self.classes_, np.array(unknown))
         return replace(result, passed_over=passed_over, unreadable=unreadable)
@@ -189,7 +189,7 @@ class Classifier:
     def finetune(self, data: Images, labels: Sequence[str] | None = None, **settings: Any) -> Classifier:
         """Train more of the network than its head on labelled photos; what comes back is not worse.
 
-        ``settings`` are those of `finetuning.finetune`: a ``recipe``, a ``trainer``, a ``device``, and others.
+        ``settings`` are those of `headstart.finetune`: a ``recipe``, a ``trainer``, a ``holdout``, and others.
         """
         import headstart
 
