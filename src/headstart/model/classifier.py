@@ -138,7 +138,7 @@ class Classifier:
         if not truth:
             raise DataError(
                 f"No image of '{dataset.root}' can be counted: of {len(dataset)}, {unreadable} cannot be read and the "
-                f"classifier was fitted on {passed_over}. Give it other photos, or ask for those too: --include-training-set"
+                f"{passed_over} are in its training set. Give it other photos, or count those too: --include-training-set"
             )
         result = evaluate(probabilities[: len(truth)], np.array(truth), self.classes_, np.array(unknown))
         return replace(result, passed_over=passed_over, unreadable=unreadable)
