@@ -22,6 +22,7 @@ from headstart.backbones.imagenet import class_names
 from headstart.backbones.names import rename
 from headstart.backbones.weights import WeightsRecord, hash_of, match, read_weights
 from headstart.core.errors import UsageError, did_you_mean
+from headstart.core.progress import Progress, stage
 from headstart.core.types import ImageSpec
 
 DEFAULT = "efficientnet_lite0"
@@ -265,7 +266,7 @@ def load_pretrained(
     pixels: int | None = None,
     *,
     head: bool = True,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Pretrained:
     """A catalogued network with its weights: those of its package or its publisher, or those of a file.
 
@@ -285,8 +286,7 @@ def load_pretrained(
         raise UsageError(f"--pixels: expected {SMALLEST} to {LARGEST}. Received: {pixels}.")
     network = backbone.blueprint()
     (network if head else network.trunk(backbone.layers)).shapes(pixels)  # before anything large is read or fetched
-    report = None if progress is None else (lambda done, count: progress("weights", done, count))
-    path = os.fspath(find_weights(backbone.weights, report) if weights is None else weights)
+    path = os.fspath(find_weights(backbone.weights, stage(progress, "weights")) if weights is None else weights)
     arrays = read_weights(path)
     if weights is not None:
         backbone = recognised(path, backbone)

@@ -9,15 +9,13 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from headstart.backbones.weights import WeightsRecord, find_package_file, hash_of, installed_file
 from headstart.core.cache_folder import cache_dir
-from headstart.core.errors import CheckError, UsageError
-
-if TYPE_CHECKING:
-    from headstart.backbones.fetch import Progress
+from headstart.core.errors import CheckError, UsageError, one_line
+from headstart.core.progress import StageProgress
 
 HUB = "hf://"  # owner/repository/file
 OFFLINE = ("HEADSTART_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -26,7 +24,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 
 def find_weights(
-    record: WeightsRecord, progress: Progress | None = None, *, timeout: float = 30.0, pause: float = 1.0
+    record: WeightsRecord, progress: StageProgress | None = None, *, timeout: float = 30.0, pause: float = 1.0
 ) -> Path:
     """The file of a record, its hash checked: of its package, else one that is here already, else fetched.
 
@@ -126,7 +124,9 @@ def prune() -> int:
     return freed
 
 
-def _from_address(record: WeightsRecord, damaged: str, progress: Progress | None, timeout: float, pause: float) -> Path:
+def _from_address(
+    record: WeightsRecord, damaged: str, progress: StageProgress | None, timeout: float, pause: float
+) -> Path:
     """Fetch beside its place, check, rename. Another process waits for the lock, then finds the file."""
     from filelock import FileLock
 
@@ -161,7 +161,7 @@ def _from_address(record: WeightsRecord, damaged: str, progress: Progress | None
         lock.release()
 
 
-def _from_hub(record: WeightsRecord, damaged: str, progress: Progress | None, timeout: float) -> Path:
+def _from_hub(record: WeightsRecord, damaged: str, progress: StageProgress | None, timeout: float) -> Path:
     """Through huggingface_hub, into its own cache; over what lies there, where that is damaged."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_download
 
@@ -173,14 +173,13 @@ def _from_hub(record: WeightsRecord, damaged: str, progress: Progress | None, ti
         get_hf_file_metadata(_address(record), timeout=timeout)  # says at once that there is no network; the next waits
         path = Path(hf_hub_download(repository, file, **options))
     except Exception as error:  # of several libraries, which change from version to version
-        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UsageError(_by_hand(record, damaged, f"the Hub does not give it ({why})")) from error
+        raise UsageError(_by_hand(record, damaged, f"the Hub does not give it ({one_line(error, 200)})")) from error
     if fault := _fault(record, path):
         raise CheckError(f"{_address(record)} brought another file than was recorded ({fault}).")
     return path
 
 
-def _bar(progress: Progress) -> type:
+def _bar(progress: StageProgress) -> type:
     """What huggingface_hub takes for a bar: it draws nothing, and tells ``progress``."""
     from huggingface_hub.utils.tqdm import tqdm
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from io import FileIO
@@ -16,8 +16,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from headstart.core.errors import UsageError
-
-Progress = Callable[[int, int], None]  # bytes done, bytes in all (0: unknown)
+from headstart.core.progress import StageProgress
 
 TRIES = 4  # in a row that bring nothing new
 PASSING = {408, 425, 429, 500, 502, 503, 504}  # what a server answers that may answer otherwise in a moment
@@ -30,7 +29,9 @@ class FetchError(Exception):
     """The file did not come. The message says why, as the end of a sentence about its address."""
 
 
-def fetch(url: str, part: Path, progress: Progress | None = None, *, timeout: float = 30.0, pause: float = 1.0) -> None:
+def fetch(
+    url: str, part: Path, progress: StageProgress | None = None, *, timeout: float = 30.0, pause: float = 1.0
+) -> None:
     """Receive what ``part`` lacks of a file. Whatever happens, what came stays there for the next time.
 
     Args:
@@ -97,7 +98,7 @@ def _allowed(url: str, origin: str) -> bool:
     return scheme == "https" or (scheme == "http" and local)
 
 
-def _receive(url: str, part: Path, progress: Progress | None, timeout: float) -> None:
+def _receive(url: str, part: Path, progress: StageProgress | None, timeout: float) -> None:
     have = _size(part)
     request = Request(url, headers={"User-Agent": "headstart", "Accept-Encoding": "identity"})  # noqa: S310  # `_allowed`
     if have:

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import hdf5_places
-from headstart.core.errors import MissingExtraError, UsageError
+from headstart.backbones.weights_bytes import UnfitError, from_bfloat16, read_array
+from headstart.core.errors import MissingExtraError, UsageError, cannot_read
 
 SIGNATURE, ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 PATIENCE = 60  # seconds for finding out where the values lie; a fraction of one is usual
@@ -51,25 +52,21 @@ def read_h5(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
             _check_signature(file, os.fspath(path))
             layers = _layers(os.fspath(path))
             return _arrays(file, layers)
-    except _UnfitError as error:
+    except UnfitError as error:
         raise UsageError(f"'{os.fspath(path)}' {error}") from error
     except OSError as error:
-        raise UsageError(f"'{os.fspath(path)}' cannot be read: {error.strerror or error}.") from error
-
-
-class _UnfitError(Exception):
-    """What is wrong with the file; becomes a `UsageError` that names it."""
+        raise cannot_read(path, error) from error
 
 
 def _check_signature(file: IO[bytes], path: str) -> None:
     head = file.read(len(SIGNATURE))
     if head.startswith(ZIP):
-        raise _UnfitError(
+        raise UnfitError(
             "is a whole Keras model in a zip archive, and weights alone are read. Open it in Keras and save them: "
             'model.save_weights("x.weights.h5").'
         )
     if head != SIGNATURE:
-        raise _UnfitError(f"expected an HDF5 file, received one that begins {head!r}. Fetch or save it again.")
+        raise UnfitError(f"expected an HDF5 file, received one that begins {head!r}. Fetch or save it again.")
 
 
 def _layers(path: str) -> list[Any]:
@@ -84,9 +81,9 @@ def _layers(path: str) -> list[Any]:
     except (subprocess.TimeoutExpired, ValueError):
         answer = {}
     if "unfit" in answer:
-        raise _UnfitError(answer["unfit"])
+        raise UnfitError(answer["unfit"])
     if "layers" not in answer:
-        raise _UnfitError("is damaged so badly that the HDF5 library failed on it. Fetch or save it again.")
+        raise UnfitError("is damaged so badly that the HDF5 library failed on it. Fetch or save it again.")
     layers: list[Any] = answer["layers"]
     return layers
 
@@ -102,22 +99,12 @@ def _arrays(file: IO[bytes], layers: Sequence[Any]) -> dict[str, NDArray[Any]]:
             nbytes = math.prod(shape) * dtype.itemsize
             room -= nbytes  # shared values would let a small file ask for much memory
             if room < 0 or not 0 <= offset <= size - nbytes:
-                raise _UnfitError(
-                    f"is truncated or damaged: {key[:80]!a} needs {nbytes} bytes. Fetch or save it again."
-                )
+                raise UnfitError(f"is truncated or damaged: {key[:80]!a} needs {nbytes} bytes. Fetch or save it again.")
             if key in arrays:
-                raise _UnfitError(f"has two layers of the same name: {key[:80]!a} stands there twice.")
-            arrays[key] = _values(file, dtype, shape, offset)
-            if kind == "bfloat16":
-                arrays[key] = (arrays[key].astype(np.uint32) << 16).view(np.float32)
+                raise UnfitError(f"has two layers of the same name: {key[:80]!a} stands there twice.")
+            file.seek(offset)
+            array = read_array(file, dtype.str, shape, "was changed while it was read. Fetch or save it again.")
+            arrays[key] = from_bfloat16(array) if kind == "bfloat16" else array
     if not arrays:
-        raise _UnfitError("expected weights, received a file without any.")
+        raise UnfitError("expected weights, received a file without any.")
     return arrays
-
-
-def _values(file: IO[bytes], dtype: np.dtype[Any], shape: Sequence[int], offset: int) -> NDArray[Any]:
-    array: NDArray[Any] = np.empty(shape, dtype)
-    file.seek(offset)
-    if array.nbytes and file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:  # type: ignore[attr-defined]  # every binary file has it
-        raise _UnfitError("was changed while it was read. Fetch or save it again.")
-    return array

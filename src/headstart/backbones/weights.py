@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from headstart.backbones.hdf5 import read_h5
 from headstart.backbones.ops import Shape
 from headstart.backbones.pth import read_pth
-from headstart.core.errors import CheckError, UsageError
+from headstart.backbones.weights_bytes import from_bfloat16
+from headstart.core.errors import CheckError, UsageError, cannot_read
 
 Weights = dict[str, NDArray[Any]]
 
@@ -101,7 +102,7 @@ def hash_of(path: str | os.PathLike[str], algorithm: str) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
     except OSError as error:
-        raise UsageError(f"'{os.fspath(path)}' cannot be read: {error.strerror or error}.") from error
+        raise cannot_read(path, error) from error
 
 
 def read_weights(path: str | os.PathLike[str]) -> Weights:
@@ -208,7 +209,7 @@ def _read_safetensors(path: Path) -> Weights:
     except SafetensorError as error:
         raise UsageError(f"'{path}' is truncated or damaged ({error}). Fetch it again.") from error
     except OSError as error:
-        raise UsageError(f"'{path}' cannot be read: {error.strerror or error}.") from error
+        raise cannot_read(path, error) from error
     arrays: Weights = {}
     for name, entry in entries:
         if entry["dtype"] not in SAFETENSORS:
@@ -218,6 +219,6 @@ def _read_safetensors(path: Path) -> Weights:
             )
         array: NDArray[Any] = np.frombuffer(entry["data"], SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
         if entry["dtype"] == "BF16":
-            array = (array.astype(np.uint32) << 16).view(np.float32)
+            array = from_bfloat16(array)
         arrays[name] = array
     return arrays

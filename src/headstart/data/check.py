@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from headstart.core.progress import StageProgress
 from headstart.core.types import ImageDataset, Problem, Sample
-from headstart.data.fingerprints import SEEN, Fingerprints
-from headstart.data.load import fetch, in_chunks
+from headstart.data.fingerprints import take_fingerprints
 from headstart.data.sources import PathLike, open_source
 
 TINY = 10  # images; a class with fewer leaves nothing to hold out
@@ -100,26 +100,21 @@ class Health:
         }
 
 
-def check(data: PathLike | ImageDataset, progress: Callable[[int, int], None] | None = None) -> Health:
+def check(data: PathLike | ImageDataset, progress: StageProgress | None = None) -> Health:
     """Look at every image of a source once; ``progress(done, total)`` is called after each.
 
     Keeps about 300 bytes an image, whatever its size. A bad image is a line in the result, never an exception.
     """
     dataset = data if isinstance(data, ImageDataset) else open_source(data)
     count = len(dataset)
-    prints = Fingerprints.of(count)
+    prints = take_fingerprints(dataset, progress)
     wrong_names = [problem for problem in dataset.problems if problem.kind == "wrong name"]
     unreadable = [problem for problem in dataset.problems if problem.kind in _UNREADABLE]
     listed = {*unreadable, *wrong_names}
 
-    for item in in_chunks(lambda chunk: [fetch(dataset, row, SEEN) for row in chunk], range(count)):
-        name = dataset.samples[item.index].name
-        prints.take(item, name)
-        if problem := _wrong_name(name, item.format):
+    for sample, format_ in zip(dataset.samples, prints.formats, strict=True):
+        if problem := _wrong_name(sample.name, format_):
             wrong_names.append(problem)
-        if progress is not None:
-            progress(item.index + 1, count)
-
     keys = prints.keys
     parts = sorted({sample.split for sample in dataset.samples})
     exact = [group for group in _alike((keys[row], row) for row in range(count) if keys[row]) if len(group) > 1]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.progress import StageProgress
 from headstart.core.types import ImageDataset, ImageSpec, Problem
 from headstart.data.load import THUMBNAIL, Decoded, fetch, in_chunks
 from headstart.data.near_copies import near_copies
@@ -22,6 +22,7 @@ class Fingerprints:
     keys: list[bytes]
     thumbnails: NDArray[np.uint8]  # (N, THUMBNAIL, THUMBNAIL)
     usable: NDArray[np.bool_]
+    formats: list[str] = field(default_factory=list)  # of the files, each one of `load.FORMATS` or ""
     problems: list[Problem] = field(default_factory=list)
 
     @classmethod
@@ -31,6 +32,7 @@ class Fingerprints:
             keys=[b""] * count,
             thumbnails=np.zeros((count, THUMBNAIL, THUMBNAIL), np.uint8),
             usable=np.zeros(count, bool),
+            formats=[""] * count,
         )
 
     def take(self, item: Decoded, name: str) -> None:
@@ -39,7 +41,7 @@ class Fingerprints:
         if item.error is not None:
             self.problems.append(Problem(name, item.error.kind, item.error.detail))
             return
-        self.keys[item.index] = item.key
+        self.keys[item.index], self.formats[item.index] = item.key, item.format
         if item.thumbnail is not None:
             self.thumbnails[item.index] = item.thumbnail
 
@@ -57,7 +59,7 @@ class Fingerprints:
         return groups[groups] if len(groups) else groups
 
 
-def take_fingerprints(dataset: ImageDataset, progress: Callable[[int, int], None] | None = None) -> Fingerprints:
+def take_fingerprints(dataset: ImageDataset, progress: StageProgress | None = None) -> Fingerprints:
     """Look at every image once; ``progress(done, count)`` is called after each."""
     found = Fingerprints.of(len(dataset))
     for item in in_chunks(lambda chunk: [fetch(dataset, row, SEEN) for row in chunk], range(len(dataset))):

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import distribution
+from typing import Any
 
 import numpy as np
 
-from headstart.core.errors import DataError, MissingExtraError
+from headstart.core.errors import DataError, needs
 from headstart.core.types import ImageDataset, Sample
 from headstart.data.tables import file_dataset
+
+
+def from_sklearn(name: str) -> Any:
+    """A data set that scikit-learn brings, as it gives it."""
+    with needs("scikit-learn", "data", f"The data set '{name}'"):
+        from sklearn import datasets
+    return getattr(datasets, f"load_{name}")()
 
 
 def elpv() -> ImageDataset:
@@ -18,10 +26,8 @@ def elpv() -> ImageDataset:
 
     Defective is a cell whose probability of a defect, as the experts gave it, is above one half.
     """
-    try:
+    with needs("elpv-dataset", "demo", "The data set 'elpv'"):
         package = distribution("elpv-dataset")
-    except PackageNotFoundError as error:
-        raise MissingExtraError("elpv-dataset", "demo", "The data set 'elpv'") from error
     root = str(package.locate_file("elpv_dataset/data"))
     found = []
     try:
@@ -37,11 +43,7 @@ def elpv() -> ImageDataset:
 
 def digits() -> ImageDataset:
     """1 797 handwritten digits of 8 × 8 pixels, from scikit-learn."""
-    try:
-        from sklearn.datasets import load_digits
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("scikit-learn", "data", "The data set 'digits'") from error
-    data = load_digits()
+    data = from_sklearn("digits")
     images = np.round(data.images * (255 / 16)).astype(np.uint8)  # counts of 0 to 16
     samples = [Sample(f"digits#{index}", str(label)) for index, label in enumerate(data.target.tolist())]
     return ImageDataset("digits", samples, images.__getitem__)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
-from headstart.core.errors import DataError, MissingExtraError, UnreadableImageError
+from headstart.core.errors import DataError, UnreadableImageError, needs
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.load import AHEAD, CHUNK
 from headstart.data.tables import (
@@ -55,11 +55,9 @@ def parquet_dataset(
         MissingExtraError: pyarrow is not installed.
         DataError: not Parquet, or a column is missing or of another type.
     """
-    try:
+    with needs("pyarrow", "data", "Reading Parquet files"):
         import pyarrow as pa
         from pyarrow import parquet as pq
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("pyarrow", "data", "Reading Parquet files") from error
 
     samples: list[Sample] = []
     problems: list[Problem] = []

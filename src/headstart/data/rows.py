@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.errors import DataError, MissingExtraError, UsageError, did_you_mean
+from headstart.core.errors import DataError, UsageError, did_you_mean
+from headstart.data.named_sets import from_sklearn
 from headstart.data.tables import IMAGE_COLUMNS, LABEL_COLUMNS, csv_rows, printable
 
 LABELS = (*LABEL_COLUMNS, "species")
@@ -63,7 +64,7 @@ def open_rows(data: PathLike, label: str | None = None) -> Rows:
     """
     root = os.fspath(data)
     if root in NAMED_ROWS and not os.path.isdir(root):
-        return NAMED_ROWS[root]()
+        return _named_rows(root)
     header, lines, cells = _read(root)
     where = repr(os.path.basename(root))
     at = _label_place(header, cells, label, where)
@@ -223,19 +224,12 @@ def _why_no_number(cell: str) -> str:
     )
 
 
-def _from_sklearn(name: str) -> Callable[[], Rows]:
-    def load() -> Rows:
-        try:
-            from sklearn import datasets
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("scikit-learn", "data", f"The data set '{name}'") from error
-        data = getattr(datasets, f"load_{name}")()
-        labels = tuple(str(data.target_names[number]) for number in data.target.tolist())
-        names = tuple(f"{name}#{place}" for place in range(len(labels)))
-        return Rows(name, tuple(map(str, data.feature_names)), data.data.astype(np.float64), labels, names)
-
-    return load
+def _named_rows(name: str) -> Rows:
+    data = from_sklearn(name)
+    labels = tuple(str(data.target_names[number]) for number in data.target.tolist())
+    names = tuple(f"{name}#{place}" for place in range(len(labels)))
+    return Rows(name, tuple(map(str, data.feature_names)), data.data.astype(np.float64), labels, names)
 
 
 # 150 irises of 3 species, 4 lengths each (Fisher 1936); 178 wines of 3 growers; 569 tumours, malignant or benign
-NAMED_ROWS: dict[str, Callable[[], Rows]] = {name: _from_sklearn(name) for name in ("iris", "wine", "breast_cancer")}
+NAMED_ROWS = ("iris", "wine", "breast_cancer")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.errors import DataError, UsageError
+from headstart.core.errors import DataError, UsageError, cannot_read
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.load import SUFFIXES, sniff
 from headstart.data.named_sets import NAMED
@@ -271,7 +271,7 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             yield from (entry for entry in entries if not entry.name.startswith(".") and entry.name not in _NO_FOLDERS)
     except OSError as error:
-        raise UsageError(f"The folder {folder!r} cannot be read: {error.strerror}.") from error
+        raise cannot_read(folder, error) from error
 
 
 def _words(labels: Sequence[object] | NDArray[Any], count: int, what: str) -> list[str]:

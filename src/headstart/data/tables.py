@@ -19,7 +19,7 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.errors import DataError, UsageError
+from headstart.core.errors import DataError, cannot_read
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.load import Raw
 
@@ -136,7 +136,7 @@ def csv_rows(file: str) -> Iterator[tuple[int, list[str]]]:
         with open(file, "rb") as opened:
             text = opened.read().decode("utf-8-sig")
     except OSError as error:
-        raise UsageError(f"{file!r} cannot be read: {error.strerror}.") from error
+        raise cannot_read(file, error) from error
     except UnicodeDecodeError as error:
         raise DataError(f"{file!r} is not UTF-8 text (byte {error.start}). Save it again as CSV in UTF-8.") from error
     header = next((line for line in text.splitlines() if line.strip()), "")
@@ -265,7 +265,7 @@ def _read_idx(path: str, dims: int) -> NDArray[np.uint8]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path!r} is damaged or cut short: {error}. Fetch it again.") from error
     except OSError as error:
-        raise UsageError(f"{path!r} cannot be read: {error.strerror}.") from error
+        raise cannot_read(path, error) from error
     came = len(content) if packed else os.path.getsize(path) - len(head)
     if came != promised or not promised:
         raise DataError(f"{path!r} is damaged or cut short: its header promises {promised} bytes, {came} came.")

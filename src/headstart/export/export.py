@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import LOGITS
 from headstart.core.atomic_files import beside, put
-from headstart.core.errors import CheckError, HeadstartError, UsageError
+from headstart.core.errors import CheckError, HeadstartError, UsageError, one_line
 from headstart.data.inputs import Images
 from headstart.data.sources import PathLike
 from headstart.engines.registry import get_engine
@@ -93,9 +93,8 @@ def export_model(
     except OSError as error:
         raise UsageError(f"The export cannot be written to '{target}': {error.strerror or error}.") from error
     except Exception as error:  # of the format's own writer or runtime, which can raise anything
-        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise CheckError(
-            f"'{classifier.blueprint.name}' cannot be put into the format {to}: {what}. Nothing was written."
+            f"'{classifier.blueprint.name}' cannot be put into the format {to}: {one_line(error)}. Nothing was written."
         ) from error
     return result
 

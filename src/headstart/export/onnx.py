@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.errors import MissingExtraError
+from headstart.core.errors import needs
 from headstart.export.onnx_graph import IMAGES, build
 from headstart.export.package import Package
 
@@ -23,10 +23,8 @@ def write(package: Package, path: Path) -> None:
 
 def replay(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The logits (N, K) that ONNX Runtime gives for images (N, size, size, 3), on the processor."""
-    try:
+    with needs("onnxruntime", "onnx", "The format onnx"):
         import onnxruntime
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("onnxruntime", "onnx", "The format onnx") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

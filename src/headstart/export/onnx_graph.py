@@ -10,7 +10,7 @@ import numpy as np
 from headstart import __version__
 from headstart.backbones.blueprint import LOGITS
 from headstart.backbones.ops import SQRT_EPSILON, Node, Shape, padding_of
-from headstart.core.errors import MissingExtraError, UsageError
+from headstart.core.errors import UsageError, needs
 from headstart.export.package import INPUT, Package
 
 OPSET, IR_VERSION = 14, 7  # the lowest that has HardSwish (ONNX 1.9, 2021), so that older runtimes open it, too
@@ -67,10 +67,8 @@ class _Graph:
     """Nodes and constants of a graph that grows."""
 
     def __init__(self) -> None:
-        try:
+        with needs("onnx", "onnx", "The format onnx"):
             import onnx
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("onnx", "onnx", "The format onnx") from error
         self.onnx, self.helper = onnx, onnx.helper
         self.nodes: list[Any] = []
         self.constants: list[Any] = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.errors import MissingExtraError, UsageError
+from headstart.core.errors import UsageError, needs, one_line
 from headstart.export import savedmodel
 from headstart.export.labels import append
 from headstart.export.quiet import quiet
@@ -61,8 +61,7 @@ def _convert(saved: Path, calibration: NDArray[np.uint8] | None, name: str) -> b
     except UsageError:
         raise
     except Exception as error:  # the converter's own, and whatever else a strange graph brings about
-        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise UsageError(f"'{name}' cannot be put into TensorFlow Lite's operations: {what}") from error
+        raise UsageError(f"'{name}' cannot be put into TensorFlow Lite's operations: {one_line(error)}") from error
     return content
 
 
@@ -119,8 +118,6 @@ def _stay_float(content: bytes) -> tuple[list[str], int]:
 
 def _litert() -> Any:
     """LiteRT's interpreter, imported late."""
-    try:
+    with needs("ai-edge-litert", "tflite", "The format tflite"):
         from ai_edge_litert.interpreter import Interpreter
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("ai-edge-litert", "tflite", "The format tflite") from error
     return Interpreter

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.errors import UsageError
+from headstart.core.errors import UsageError, one_line
 from headstart.engines.registry import torch_engine
 from headstart.export.labels import members
 from headstart.export.quiet import quiet
@@ -47,9 +47,8 @@ def write(package: Package, path: Path) -> None:
                 Exported().eval(), (images,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}}
             )
         except Exception as error:  # somebody else's code can do, and raise, anything
-            what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise UsageError(
-                f"torch.export cannot follow '{package.blueprint.name}' for batches of any size: {what} "
+                f"torch.export cannot follow '{package.blueprint.name}' for batches of any size: {one_line(error)} "
                 "Use it from Python instead: headstart.load(MODEL).to_torch()"
             ) from error
         torch.export.save(program, path, extra_files=members(package))

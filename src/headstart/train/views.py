@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from headstart.core.cache_folder import cache_dir
 from headstart.core.errors import UnreadableImageError, UsageError
+from headstart.core.spread import evenly_spread
 from headstart.core.types import ImageDataset
 from headstart.data.augment import augment, margin_of
 from headstart.data.load import THUMBNAIL, content_key, decode, gone, in_chunks
@@ -114,8 +115,8 @@ def compute_views(
     """
     out = _allocate((viewing.count, len(viewing.rows), *viewing.shape))
     if network.precision != "fp32":
-        places = np.unique(np.linspace(0, len(viewing.rows) - 1, TRIAL).astype(int))
-        network.check_precision(np.stack([_plain(dataset, viewing.rows[p], network) for p in places]), at)
+        trial = evenly_spread(viewing.rows, TRIAL)
+        network.check_precision(np.stack([_plain(dataset, row, network) for row in trial]), at)
     with ExitStack() as open_stores:
         stores = [
             open_stores.enter_context(FeatureCache(each, math.prod(viewing.shape)))
