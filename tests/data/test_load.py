@@ -33,8 +33,8 @@ from headstart.data.load import (
     content_key,
     decode,
     decode_with_thumbnail,
-    fetch,
     in_chunks,
+    load_image,
     sniff,
 )
 
@@ -397,7 +397,7 @@ def stream(
     dataset: ImageDataset, spec: ImageSpec, known: Container[bytes] = (), threads: int | None = None
 ) -> Iterator[Decoded]:
     return in_chunks(
-        lambda chunk: [fetch(dataset, index, spec, known) for index in chunk], range(len(dataset)), threads
+        lambda chunk: [load_image(dataset, index, spec, known) for index in chunk], range(len(dataset)), threads
     )
 
 

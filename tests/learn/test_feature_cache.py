@@ -1,4 +1,4 @@
-"""The feature store: what is kept comes back exactly or not at all, whatever happens to file, disk or process."""
+"""The feature cache: what is kept comes back exactly or not at all, whatever happens to file, disk or process."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def make(numbers: Iterator[int] | range | list[int], width: int = WIDTH) -> Rows
     return rows
 
 
-def store(home: Path, width: int = WIDTH) -> FeatureCache:
+def cache(home: Path, width: int = WIDTH) -> FeatureCache:
     return FeatureCache(ABOUT, width, home)
 
 
 def fill(home: Path, count: int, width: int = WIDTH) -> Rows:
     rows = make(range(count), width)
-    with store(home, width) as opened:
+    with cache(home, width) as opened:
         opened.write(*rows)
         assert opened.problem is None
     return rows
@@ -100,21 +100,21 @@ def files(home: Path) -> list[str]:
 def test_rows_come_back_in_any_order_and_repeated(home: Path) -> None:
     keys, features, thumbnails = fill(home, 1203)
     order = np.random.default_rng(1).permutation(np.r_[np.arange(1203), np.arange(700)])
-    with store(home) as opened:
+    with cache(home) as opened:
         assert opened.known == frozenset(keys)
         assert sound(opened, ([keys[i] for i in order], features[order], thumbnails[order])).all()
 
 
 def test_unknown_keys_are_not_found_and_nothing_is_an_empty_request(home: Path) -> None:
     fill(home, 10)
-    with store(home) as opened:
+    with cache(home) as opened:
         assert sound(opened, make(range(5, 15))).tolist() == [True] * 5 + [False] * 5
         assert sound(opened, make([])).shape == (0,)
         opened.write(*make([]))
 
 
 def test_known_is_what_was_there_at_opening(home: Path) -> None:
-    with store(home) as opened:
+    with cache(home) as opened:
         opened.write(*make(range(3)))
         assert opened.known == frozenset()
         assert sound(opened, make(range(3))).all()
@@ -123,7 +123,7 @@ def test_known_is_what_was_there_at_opening(home: Path) -> None:
 def test_extreme_values_keep_their_bits(home: Path) -> None:
     keys, features, thumbnails = make(range(1))
     features[0, :5] = [np.nan, np.inf, -0.0, 65504, 6e-8]
-    with store(home) as opened:
+    with cache(home) as opened:
         opened.write(keys, features, thumbnails)
         out = np.zeros_like(features)
         assert opened.read(keys, out, np.zeros_like(thumbnails)).all()
@@ -132,7 +132,7 @@ def test_extreme_values_keep_their_bits(home: Path) -> None:
 
 def test_writing_again_replaces(home: Path) -> None:
     keys, features, thumbnails = fill(home, 20)
-    with store(home) as opened:
+    with cache(home) as opened:
         opened.write(keys, features + 1, thumbnails)
         assert sound(opened, (keys, features + 1, thumbnails)).all()
 
@@ -160,13 +160,13 @@ def test_a_file_renamed_into_another_space_is_not_believed(home: Path) -> None:
 def test_homes_with_any_name(tmp_path: Path, name: str) -> None:
     rows = fill(tmp_path / name / "deep", 5)
     assert len(files(tmp_path / name / "deep")) == 1
-    with store(tmp_path / name / "deep") as opened:
+    with cache(tmp_path / name / "deep") as opened:
         assert sound(opened, rows).all()
 
 
 def test_wrong_shapes_are_refused(home: Path) -> None:
     keys, features, thumbnails = make(range(4))
-    with store(home) as opened:
+    with cache(home) as opened:
         for bad in [
             (keys, features[:, :-1], thumbnails),
             (keys[:-1], features, thumbnails),
@@ -181,7 +181,7 @@ def test_wrong_shapes_are_refused(home: Path) -> None:
 def test_the_python_memory_of_reading_and_writing_is_bounded(home: Path) -> None:
     rows = make(range(4000), 1280)
     out_features, out_thumbs = np.empty_like(rows[1]), np.empty_like(rows[2])
-    with store(home, 1280) as opened:
+    with cache(home, 1280) as opened:
         tracemalloc.start()
         opened.write(*rows)
         found = opened.read(rows[0], out_features, out_thumbs)
@@ -196,7 +196,7 @@ def test_the_python_memory_of_reading_and_writing_is_bounded(home: Path) -> None
 
 
 def damaged_copy(source: Path, home: Path, change: dict[int, int], keep: int | None, ending: str) -> None:
-    """A copy of a store where bytes of the file with this ending are XORed, and what follows ``keep`` bytes is gone."""
+    """A copy of a cache: bytes of the file with this ending are XORed, and what follows ``keep`` bytes is cut off."""
     shutil.rmtree(home, ignore_errors=True)
     shutil.copytree(source, home)
     (path,) = (home / "features").glob(f"*{ending}")
@@ -212,7 +212,7 @@ def survives(home: Path, rows: Rows) -> int:
     before: list[int] = []
     set_aside = False
     while before[-1:] != [len(keys)]:
-        with store(home) as opened:
+        with cache(home) as opened:
             found = sound(opened, rows)
             assert not before or set_aside or found.all()  # writing some rows spoils no others of the same file
             (name,) = (path.name for path in (home / "features").glob("*.sqlite"))
@@ -230,7 +230,7 @@ def survives(home: Path, rows: Rows) -> int:
 
 @pytest.fixture
 def ram(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory where there is one: hundreds of stores are opened in it, and each waits for the disk."""
+    """A folder in memory where there is one: hundreds of caches are opened in it, and each waits for the disk."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path) as folder:
         yield Path(folder)
@@ -247,7 +247,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Rows]:
     """As a killed process leaves it: half of the rows are in the write-ahead log only."""
     home, copy = tmp_path_factory.mktemp("alive"), tmp_path_factory.mktemp("interrupted")
     fill(home, 50)
-    with store(home) as opened:
+    with cache(home) as opened:
         for start in range(50, 120, 10):
             opened.write(*make(range(start, start + 10)))
         shutil.copytree(home, copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*-shm"))
@@ -335,7 +335,7 @@ def test_a_row_that_does_not_match_its_checksum_is_absent(home: Path, change: st
     connection.execute(change)
     connection.commit()
     connection.close()
-    with store(home) as opened:
+    with cache(home) as opened:
         assert sound(opened, rows).tolist() == [False] + [True] * 19
     assert survives(home, rows) == 19
 
@@ -352,7 +352,7 @@ def test_a_schema_that_is_no_text_any_more(home: Path) -> None:
 @pytest.mark.parametrize("first", ["read", "write"])
 def test_damage_under_an_open_store(home: Path, first: str) -> None:
     rows = fill(home, 3000, 500)  # more than SQLite's own cache holds
-    with store(home, 500) as opened:
+    with cache(home, 500) as opened:
         (path,) = (home / "features").glob("*.sqlite")
         path.write_bytes(os.urandom(path.stat().st_size))
         if first == "read":
@@ -360,7 +360,7 @@ def test_damage_under_an_open_store(home: Path, first: str) -> None:
         opened.write(*rows)
         assert sound(opened, rows).all()
         assert opened.problem is None
-    with store(home, 500) as opened:
+    with cache(home, 500) as opened:
         assert sound(opened, rows).all()
     assert len(files(home)) == 1
 
@@ -370,15 +370,15 @@ def test_damage_under_an_open_store(home: Path, first: str) -> None:
 WRITER = """
 home, me, rounds = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 for turn in range(rounds):
-    with FeatureCache({"shared": True}, 40, home) as store:  # opened and closed while others work
+    with FeatureCache({"shared": True}, 40, home) as cache:  # opened and closed while others work
         for part in range(4):
             mine = 1000 * (me + 1) + 100 * turn
             numbers = [*range(100), *range(mine, mine + 25 * (part + 1))]
             rows = make(numbers, 40)
-            store.write(*rows)
+            cache.write(*rows)
             features, thumbnails = np.empty_like(rows[1]), np.empty_like(rows[2])
-            found = store.read(rows[0], features, thumbnails)
-            assert store.problem is None, store.problem
+            found = cache.read(rows[0], features, thumbnails)
+            assert cache.problem is None, cache.problem
             assert found.all() and (features == rows[1]).all() and (thumbnails == rows[2]).all()
 """
 
@@ -395,11 +395,11 @@ def test_processes_write_and_read_the_same_space_at_once(home: Path) -> None:
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_threads_write_and_read_at_once(home: Path, shared: bool) -> None:
-    one = store(home)
+    one = cache(home)
     failures: list[BaseException] = []
 
     def work(me: int) -> None:
-        opened = one if shared else store(home)
+        opened = one if shared else cache(home)
         try:
             for turn in range(10):
                 rows = make([*range(30), *range(1000 * me + 1000, 1000 * me + 1000 + 10 * (turn + 1))])
@@ -419,7 +419,7 @@ def test_threads_write_and_read_at_once(home: Path, shared: bool) -> None:
         thread.join()
     one.close()
     assert not failures, failures
-    with store(home) as opened:
+    with cache(home) as opened:
         everything = [*range(30), *(number for me in range(4) for number in range(1000 * me + 1000, 1000 * me + 1100))]
         assert sound(opened, make(everything)).all()
 
@@ -433,7 +433,7 @@ def test_opening_waits_for_a_process_that_is_just_making_the_file(home: Path) ->
     other.execute("BEGIN IMMEDIATE")  # SQLite does not wait for this one to turn the file to WAL mode
     timer = threading.Timer(0.2, other.execute, ["COMMIT"])
     timer.start()
-    with store(home) as opened:
+    with cache(home) as opened:
         timer.join()
         opened.write(*make(range(5)))
         assert opened.problem is None
@@ -453,11 +453,11 @@ def test_two_processes_meet_a_damaged_file(home: Path) -> None:
 
 
 ENDLESS = """
-with FeatureCache({"killed": True}, 40, Path(sys.argv[1])) as store:
+with FeatureCache({"killed": True}, 40, Path(sys.argv[1])) as cache:
     for start in range(int(sys.argv[2]), 10**9, 40):
         rows = make(range(start, start + 40), 40)
-        store.write(*rows)
-        assert store.problem is None
+        cache.write(*rows)
+        assert cache.problem is None
         print(start + 40, flush=True)
 """
 
@@ -490,17 +490,17 @@ import resource
 home = Path(sys.argv[1])
 rows = make(range(2000), 400)
 few = [part[:100] for part in rows]
-with FeatureCache({"full": True}, 400, home) as store:
-    store.write(*few)
+with FeatureCache({"full": True}, 400, home) as cache:
+    cache.write(*few)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
-with FeatureCache({"full": True}, 400, home) as store:
+with FeatureCache({"full": True}, 400, home) as cache:
     for start in range(0, 2000, 100):
-        store.write(*[part[start : start + 100] for part in rows])
+        cache.write(*[part[start : start + 100] for part in rows])
     features, thumbnails = np.zeros_like(rows[1]), np.zeros_like(rows[2])
-    found = store.read(rows[0], features, thumbnails)
+    found = cache.read(rows[0], features, thumbnails)
     assert (features[found] == rows[1][found]).all() and (thumbnails[found] == rows[2][found]).all()
     assert found[:100].all() and not found.all()
-    print(store.problem)
+    print(cache.problem)
 """
 
 
@@ -532,14 +532,14 @@ def mounted(folder: Path, *options: str) -> Iterator[Path]:
 FULL = """
 home, kept, wanted = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 rows = make(range(wanted), 400)
-with FeatureCache({"full": True}, 400, home) as store:
+with FeatureCache({"full": True}, 400, home) as cache:
     for start in range(0, wanted, 100):
-        store.write(*[part[start : start + 100] for part in rows])
+        cache.write(*[part[start : start + 100] for part in rows])
     features, thumbnails = np.zeros_like(rows[1]), np.zeros_like(rows[2])
-    found = store.read(rows[0], features, thumbnails)
+    found = cache.read(rows[0], features, thumbnails)
     assert (features[found] == rows[1][found]).all() and (thumbnails[found] == rows[2][found]).all()
-    assert found[:kept].all() and not found.all(), (found.sum(), store.problem)
-    print(store.problem)
+    assert found[:kept].all() and not found.all(), (found.sum(), cache.problem)
+    print(cache.problem)
 """
 
 
@@ -570,7 +570,7 @@ def test_a_disk_mounted_read_only(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=4m", "tmpfs") as disk:
         rows = fill(disk, 30)
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        with store(disk) as opened:
+        with cache(disk) as opened:
             assert opened.known == frozenset(rows[0])
             assert sound(opened, rows).all()
             opened.write(*make(range(30, 60)))
@@ -578,7 +578,7 @@ def test_a_disk_mounted_read_only(tmp_path: Path) -> None:
             assert not sound(opened, make(range(30, 60))).any()
         assert [info.rows for info in spaces(disk)] == [30]
         assert prune(disk, everything=True) == 0
-        with store(disk, WIDTH + 1) as opened:  # a space that is not there
+        with cache(disk, WIDTH + 1) as opened:  # a space that is not there
             assert not sound(opened, make(range(3), WIDTH + 1)).any()
             assert opened.problem is not None
 
@@ -606,13 +606,13 @@ def no_permission() -> Iterator[Path]:
 @pytest.mark.skipif(not hasattr(os, "seteuid"), reason="permissions as POSIX has them")
 def test_a_home_without_permission_to_write() -> None:
     with no_permission() as folder:
-        with store(folder) as opened:
+        with cache(folder) as opened:
             assert sound(opened, make(range(30))).all()
             opened.write(*make(range(60)))
             assert not sound(opened, make(range(30, 60))).any()
             assert opened.problem is not None
             assert opened.problem.endswith("the folder cannot be written.")
-        with store(folder / "below") as opened:
+        with cache(folder / "below") as opened:
             opened.write(*make(range(60)))
             assert not sound(opened, make(range(60))).any()
             assert opened.problem is not None
@@ -625,7 +625,7 @@ def test_a_home_without_permission_and_a_damaged_file(pristine: tuple[Path, Rows
             subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
             damaged_copy(pristine[0], disk / "home", {position: 0x55}, None, ".sqlite")
             subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-            with store(disk / "home") as opened:
+            with cache(disk / "home") as opened:
                 sound(opened, pristine[1])
                 opened.write(*pristine[1])
                 sound(opened, pristine[1])
@@ -636,7 +636,7 @@ def test_a_home_without_permission_and_a_damaged_file(pristine: tuple[Path, Rows
 def test_a_home_that_is_a_file(tmp_path: Path, where: str) -> None:
     (tmp_path / where).parent.mkdir(exist_ok=True)
     (tmp_path / where).write_text("mine")
-    with store(tmp_path / "home") as opened:
+    with cache(tmp_path / "home") as opened:
         opened.write(*make(range(5)))
         assert opened.known == frozenset()
         assert not sound(opened, make(range(5))).any()
@@ -652,7 +652,7 @@ def test_a_folder_in_place_of_the_database(home: Path) -> None:
     (path,) = (home / "features").iterdir()
     path.unlink()
     path.mkdir()
-    with store(home) as opened:
+    with cache(home) as opened:
         opened.write(*make(range(5)))
         assert not sound(opened, make(range(5))).any()
         assert opened.problem is not None
@@ -664,19 +664,19 @@ def test_a_file_system_without_shared_memory(home: Path) -> None:
     (path,) = (home / "features").iterdir()
     shm = path.with_name(path.name + "-shm")
     shm.mkdir()  # where SQLite wants to put its shared memory
-    with store(home) as opened:
+    with cache(home) as opened:
         assert sound(opened, make(range(50))).all()
         opened.write(*make(range(100)))
         assert sound(opened, make(range(100))).all()
         assert opened.problem is None
-    with store(home) as opened:
+    with cache(home) as opened:
         assert sound(opened, make(range(100))).all()
 
 
 def test_a_file_system_that_cannot_do_wal(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = database.open_file
     monkeypatch.setattr(database, "open_file", lambda path, mode, *rest: plain(path, mode + "&vfs=unix-dotfile", *rest))
-    with store(home) as one, store(home) as two:
+    with cache(home) as one, cache(home) as two:
         for start in range(0, 300, 50):
             one.write(*make(range(start, start + 25)))
             two.write(*make(range(start + 25, start + 50)))
@@ -692,7 +692,7 @@ def test_a_writer_that_waits_too_long_says_so(home: Path, monkeypatch: pytest.Mo
     plain = database.open_file
     monkeypatch.setattr(database, "open_file", lambda path, mode: plain(path, mode, 0.05))
     (path,) = (home / "features").iterdir()
-    with store(home) as opened:
+    with cache(home) as opened:
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         opened.write(*make(range(10)))
@@ -710,21 +710,21 @@ def test_an_interrupted_write_is_taken_back(home: Path, monkeypatch: pytest.Monk
             return super().__getitem__(index)
 
     keys, features, thumbnails = make(range(1000))
-    with store(home) as opened:
+    with cache(home) as opened:
         with pytest.raises(KeyboardInterrupt):
             opened.write(Interrupting(keys), features, thumbnails)
         with pytest.raises(KeyboardInterrupt):
             opened.read(Interrupting(keys), features.copy(), thumbnails.copy())
         assert (
             sound(opened, (keys, features, thumbnails)).sum() == 500
-        )  # whole transactions only, and the store goes on
+        )  # whole transactions only, and the cache goes on
         opened.write(keys, features, thumbnails)
         assert sound(opened, (keys, features, thumbnails)).all()
 
 
 def test_a_closed_store_is_an_empty_one(home: Path) -> None:
     rows = fill(home, 5)
-    opened = store(home)
+    opened = cache(home)
     opened.close()
     opened.close()
     opened.write(*rows)

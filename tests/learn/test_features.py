@@ -22,7 +22,7 @@ from headstart.data.load import AHEAD, CHUNK, THUMBNAIL, content_key, decode, de
 from headstart.engines.fast import FastNetwork
 from headstart.learn import features as module
 from headstart.learn.feature_cache import spaces
-from headstart.learn.features import Features, extract, observe
+from headstart.learn.features import Features, extract, run_network
 
 SPEC = ImageSpec(32)
 ORIGIN = "ab12"
@@ -226,7 +226,7 @@ def test_a_flipped_byte_is_computed_again(together: int, home: Path, monkeypatch
 
 
 def test_a_photo_that_goes_while_its_row_is_lost_is_reported(home: Path) -> None:
-    """It was there when the store was asked, and is gone when it has to be computed after all."""
+    """It was there when the cache was asked, and is gone when it has to be computed after all."""
     first = extract(dataset(range(12)), network(), ORIGIN)
     content = database(home).read_bytes()
     at = content.find(first.values[4].tobytes())
@@ -336,7 +336,7 @@ np.save(sys.argv[4], found.values)
 """
 
 
-def test_two_processes_share_the_store(home: Path, tmp_path: Path) -> None:
+def test_two_processes_share_the_cache(home: Path, tmp_path: Path) -> None:
     ranges = [(0, 300), (100, 400)]
     processes = [
         subprocess.Popen(
@@ -402,11 +402,11 @@ def test_bf16_is_tried_on_some_of_the_images(trusted: bool, home: Path, monkeypa
     same(again, found)
 
 
-# --- observe ---
+# --- run_network ---
 
 
-def test_observe_gives_several_nodes_and_the_errors_in_order() -> None:
-    seen = list(observe(dataset(range(20), [6]), network(), (FEATURES, "act.pooled", "act"), range(19, 3, -1)))
+def test_run_network_gives_several_nodes_and_the_errors_in_order() -> None:
+    seen = list(run_network(dataset(range(20), [6]), network(), (FEATURES, "act.pooled", "act"), range(19, 3, -1)))
     assert [item.index for item, _ in seen] == list(range(19, 3, -1))
     expected = plain(range(20))
     for item, values in seen:
@@ -420,15 +420,15 @@ def test_observe_gives_several_nodes_and_the_errors_in_order() -> None:
         np.testing.assert_allclose(values[2].mean(axis=(1, 2)), values[0], rtol=1e-5)
 
 
-def test_observe_passes_over_what_is_known() -> None:
+def test_run_network_passes_over_what_is_known() -> None:
     known = {content_key(pixels_of(number)) for number in (2, 3, 11)}
-    seen = list(observe(dataset(range(12)), network(), (FEATURES,), known=known))
+    seen = list(run_network(dataset(range(12)), network(), (FEATURES,), known=known))
     assert [item.index for item, values in seen if values is None] == [2, 3, 11]
     assert all(item.key == content_key(pixels_of(item.index)) for item, _ in seen)
     assert Counted.computed == 9
 
 
-def test_observe_runs_ahead_only_so_far_and_stops_with_its_taker() -> None:
+def test_run_network_runs_ahead_only_so_far_and_stops_with_its_taker() -> None:
     reads, lock = [0], threading.Lock()
 
     def read(index: int) -> Pixels:
@@ -436,7 +436,7 @@ def test_observe_runs_ahead_only_so_far_and_stops_with_its_taker() -> None:
             reads[0] += 1
         return pixels_of(index)
 
-    stream = observe(ImageDataset("", dataset(range(2000)).samples, read), network(), (FEATURES,))
+    stream = run_network(ImageDataset("", dataset(range(2000)).samples, read), network(), (FEATURES,))
     for taken, (item, _) in enumerate(itertools.islice(stream, 90)):
         assert item.index == taken
         if taken % 30:
@@ -454,4 +454,4 @@ def test_observe_runs_ahead_only_so_far_and_stops_with_its_taker() -> None:
 
 def test_a_node_that_is_not_there_is_named() -> None:
     with pytest.raises(UsageError, match=r"no layer 'featurs'"):
-        list(observe(dataset(range(2)), network(), ("featurs",)))
+        list(run_network(dataset(range(2)), network(), ("featurs",)))

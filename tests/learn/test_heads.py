@@ -17,11 +17,17 @@ from headstart.learn import heads
 from headstart.learn import regularisation_path as paths
 from headstart.learn.calibrate import fit_inverse_temperature, log_softmax, softmax
 from headstart.learn.heads import HEADS, STRENGTHS, HeadFit, fit_head
-from headstart.learn.regularisation_path import Design, Labels, LdaPath, Path, RidgePath
+from headstart.learn.regularisation_path import (
+    Design,
+    Labels,
+    LdaRegularisationPath,
+    RegularisationPath,
+    RidgeRegularisationPath,
+)
 
 Array = NDArray[np.float64]
 SOME = STRENGTHS[::5]  # the weakest, the strongest and two between
-PATHS: dict[str, Any] = {"lda": LdaPath, "ridge": RidgePath}
+PATHS: dict[str, Any] = {"lda": LdaRegularisationPath, "ridge": RidgeRegularisationPath}
 SHAPES = {  # images of each class, features
     "two classes, more rows": ((9, 14), 5),
     "two classes, fewer rows": ((6, 9), 40),
@@ -91,7 +97,7 @@ def loss_of(logits: NDArray[np.floating], labels: Labels) -> float:
 def test_leave_one_out_equals_refits(kind: str, shape: str) -> None:
     counts, width = SHAPES[shape]
     x, labels = photos(counts, width)
-    path: Path = PATHS[kind](Design(x), labels, len(counts))
+    path: RegularisationPath = PATHS[kind](Design(x), labels, len(counts))
     freedom = max(len(x) - len(counts), 1)
     got = path.left_out(everyone(labels), SOME)
     assert got.shape == (len(SOME), len(x), len(counts))
@@ -108,7 +114,7 @@ def test_leave_one_out_equals_refits(kind: str, shape: str) -> None:
 def test_solved_heads_score_as_plain_ones(kind: str, shape: str) -> None:
     counts, width = SHAPES[shape]
     x, labels = photos(counts, width)
-    path: Path = PATHS[kind](Design(x), labels, len(counts))
+    path: RegularisationPath = PATHS[kind](Design(x), labels, len(counts))
     freedom = max(len(x) - len(counts), 1)
     query = np.random.default_rng(5).normal(3, 2, (20, width))  # also outside the span of the rows
     for strength in SOME:
@@ -128,7 +134,7 @@ def test_leave_one_out_equals_refits_whatever_the_shape(
     kind: str, counts: tuple[int, ...], width: int, seed: int
 ) -> None:
     x, labels = photos(counts, width, seed)
-    path: Path = PATHS[kind](Design(x), labels, len(counts))
+    path: RegularisationPath = PATHS[kind](Design(x), labels, len(counts))
     row = seed % len(x)
     rest = np.delete(everyone(labels), row)
     got = path.left_out(np.array([row]), np.array([0.1]))[0]
@@ -181,7 +187,7 @@ def test_single_precision_gives_the_same_head(kind: str, shape: tuple[tuple[int,
 def test_ridge_is_scikit_learns() -> None:
     linear = pytest.importorskip("sklearn.linear_model", reason="scikit-learn (extra data) is not installed")
     x, labels = photos((12, 30, 7), 15)
-    path = RidgePath(Design(x), labels, 3)
+    path = RidgeRegularisationPath(Design(x), labels, 3)
     for strength in SOME.tolist():
         theirs = linear.Ridge(alpha=strength * path.scale).fit(x, np.eye(3)[labels])
         weight, bias = path.solve(strength)
@@ -197,7 +203,7 @@ def test_lda_is_scikit_learns(shrinkage: float) -> None:
     ).LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage, priors=[1 / 3] * 3)
     x, labels = photos((20, 20, 20), 8)
     theirs.fit(x, labels)
-    weight, bias = LdaPath(Design(x), labels, 3).solve(shrinkage / (1 - shrinkage))
+    weight, bias = LdaRegularisationPath(Design(x), labels, 3).solve(shrinkage / (1 - shrinkage))
     query = np.random.default_rng(3).normal(3, 1, (50, 8))
     factor = 60 / (60 - 3) / (1 - shrinkage)
     close(relative(query @ weight.T + bias) * factor, relative(theirs.decision_function(query)))
@@ -211,7 +217,7 @@ def test_lda_is_scikit_learns(shrinkage: float) -> None:
 def test_the_strength_is_the_best_of_the_path_and_the_head_its_solution(kind: str, prior: str) -> None:
     x, labels = photos((40, 10, 25), 50, apart=0.2)
     fit = fit_head(x, labels, 3, kind=kind, prior=prior)
-    path: Path = PATHS[kind](Design(x), labels, 3)
+    path: RegularisationPath = PATHS[kind](Design(x), labels, 3)
     offset = np.log(np.array([40, 10, 25]) / 75) if (kind, prior) == ("lda", "empirical") else np.zeros(3)
 
     assert [strength for strength, _ in fit.path] == STRENGTHS.tolist()
@@ -275,7 +281,7 @@ def test_whole_groups_are_held_out_where_most_rows_share() -> None:
     fold = np.random.default_rng(0).permutation(60)[groups] % heads.FOLDS
     for k in range(heads.FOLDS):
         rest, out = fold != k, np.flatnonzero(fold == k)
-        path = LdaPath(Design(x[rest]), labels[rest], 2)
+        path = LdaRegularisationPath(Design(x[rest]), labels[rest], 2)
         freedom = int(rest.sum()) - 2
         plain = plain_lda(x[rest], labels[rest], 2, fit.strength * path.scale, freedom, x[out])
         close(relative(fit.logits[np.isin(fit.rows, out)]), relative(plain / fit.temperature))

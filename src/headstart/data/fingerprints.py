@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from headstart.core.progress import StageProgress
 from headstart.core.types import ImageDataset, ImageSpec, Problem
-from headstart.data.load import THUMBNAIL, Decoded, fetch, in_chunks
+from headstart.data.load import THUMBNAIL, Decoded, in_chunks, load_image
 from headstart.data.near_copies import near_copies
 
 SEEN = ImageSpec(224)  # the pixels that thumbnails are made of where no network asks for others: the default network's
@@ -62,7 +62,7 @@ class Fingerprints:
 def take_fingerprints(dataset: ImageDataset, progress: StageProgress | None = None) -> Fingerprints:
     """Look at every image once; ``progress(done, count)`` is called after each."""
     found = Fingerprints.of(len(dataset))
-    for item in in_chunks(lambda chunk: [fetch(dataset, row, SEEN) for row in chunk], range(len(dataset))):
+    for item in in_chunks(lambda chunk: [load_image(dataset, row, SEEN) for row in chunk], range(len(dataset))):
         found.take(item, dataset.samples[item.index].name)
         if progress is not None:
             progress(item.index + 1, len(dataset))

@@ -130,7 +130,7 @@ def decode_with_thumbnail(raw: Raw, spec: ImageSpec) -> tuple[NDArray[np.uint8],
     return np.asarray(square), np.asarray(square.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
 
 
-def fetch(dataset: ImageDataset, index: int, spec: ImageSpec, known: Container[bytes] = ()) -> Decoded:
+def load_image(dataset: ImageDataset, index: int, spec: ImageSpec, known: Container[bytes] = ()) -> Decoded:
     """Read and decode one image of a table, unless its key is ``known``. A bad one has an ``error``."""
     try:
         raw = dataset.read(index)
@@ -146,7 +146,7 @@ def fetch(dataset: ImageDataset, index: int, spec: ImageSpec, known: Container[b
         return Decoded(index, b"", None, None, UnreadableImageError(kind, str(error)))
 
 
-def gone(dataset: ImageDataset, index: int, error: Exception | None) -> DataError:
+def became_unreadable(dataset: ImageDataset, index: int, error: Exception | None) -> DataError:
     """What to raise of an image that could be read when the work began."""
     return DataError(
         f"'{dataset.samples[index].name}' could be read before, and now cannot: {error}. "
