@@ -565,7 +565,7 @@ class TestIdx:
         plant_idx(tmp_path, "train", packed=True)
         (file,) = tmp_path.glob("*images*")
         file.write_bytes(file.read_bytes()[:-20])
-        with pytest.raises(DataError, match="damaged or cut short"):
+        with pytest.raises(DataError, match="damaged or truncated"):
             open_source(tmp_path)
 
     def test_half_a_pair(self, tmp_path: Path) -> None:
@@ -722,10 +722,10 @@ class TestSlips:
     @pytest.mark.parametrize(
         ("name", "message"),
         [
-            ("nowhere", "No such file or folder: 'nowhere'. Known data sets: digits, elpv"),
-            ("elvp", "Did you mean the data set elpv"),
-            ("digit", "Did you mean the data set digits"),
-            ("", "No such file or folder: ''"),
+            ("nowhere", "No such file or folder, and no data set of that name: 'nowhere'. Known: digits, elpv"),
+            ("elvp", "Did you mean elpv"),
+            ("digit", "Did you mean digits"),
+            ("", "and no data set of that name: ''"),
             ("nul\0", "No such file or folder"),
             ("1.jpg", "is a single image, not a folder"),
             ("a.zip", "Unpack it first"),
@@ -744,9 +744,9 @@ class TestSlips:
         [
             ([], r"has no images in it. Expected a folder for each class.*end in \.bmp"),
             (["cat/a.txt"], "has no images in it"),
-            (["cat/a.heic", "cat/b.heic"], r"First of 2 files passed over: .*\.heic is not read"),
+            (["cat/a.heic", "cat/b.heic"], r"First of 2 files left out: .*\.heic is not read"),
             (["1.jpg", "2.jpg"], "2 images lie directly in .*photos/cat/1.jpg"),
-            (["1.jpg", "list.csv"], "If 'list.csv' in it names their labels, give that file"),
+            (["1.jpg", "list.csv"], "If 'list.csv' has their labels, give that file"),
             (["train/1.jpg", "test/2.jpg"], "2 images lie directly in .*(train|test)"),
         ],
     )

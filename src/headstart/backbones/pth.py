@@ -1,7 +1,7 @@
-"""Reads a PyTorch state dict without PyTorch, and without running anything that the file asks for.
+"""Reads a PyTorch state dict without PyTorch, and without running code of the file.
 
-A ``.pth`` file is a pickle, and a pickle is a program. This reader knows the few instructions and names that a state
-dict is made of (`ALLOWED`); it imports nothing and calls nothing by name, and refuses the rest by saying what it was.
+A ``.pth`` file is a pickle, and a pickle is a program. This reader knows only the few instructions and names of a state
+dict (`ALLOWED`). It imports nothing and calls nothing by name; it refuses anything else, and says what it was.
 """
 
 from __future__ import annotations
@@ -32,13 +32,15 @@ KINDS = {  # storage type -> how its values lie in the file
     "BoolStorage": "u1",
 }
 ORDERED_DICT, REBUILD = "collections.OrderedDict", "torch._utils._rebuild_tensor_v2"
-STORAGES = frozenset(f"{room}.{kind}" for room in ("torch", "torch.cuda") for kind in KINDS)  # the latter: from a GPU
+STORAGES = frozenset(
+    f"{room}.{kind}" for room in ("torch", "torch.cuda") for kind in KINDS
+)  # torch.cuda: saved from a GPU
 ALLOWED = STORAGES | {ORDERED_DICT, REBUILD}
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # where training scripts put the state dict in a checkpoint
 
-# What a file may make us hold: a step of a pickle makes one small object, values cost no more than the file has.
+# Limits on the memory that a file can take: each step of a pickle makes one small object.
 MAX_STEPS, MAX_STRUCTURE = 500_000, 8 << 20  # a tensor takes about 25 steps, and 0.2 kB of pickle
-MAX_REPEATED = 64 << 20  # bytes beyond the file's own size, for tensors that repeat their values
+MAX_REPEATED = 64 << 20  # bytes beyond the size of the file, for tensors that repeat their values
 
 WIDTHS = {  # opcode -> bytes of its argument or of its length; for tuples, how many items
     **dict.fromkeys((pickle.BINPUT, pickle.BINGET, pickle.BININT1, pickle.SHORT_BINSTRING, pickle.TUPLE1), 1),
@@ -54,7 +56,7 @@ PROTOCOL = 1001
 
 @dataclass(frozen=True, slots=True)
 class _Global:
-    """An allowed name. It stands for itself; what it names is never imported."""
+    """An allowed name; the object of this name is never imported."""
 
     name: str
 
@@ -81,11 +83,11 @@ class _Tensor:
 def read_pth(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     """The tensors of a state dict by name, in the file's order; bfloat16 is widened to float32.
 
-    Both of PyTorch's formats are read; a checkpoint that wraps the state dict is unwrapped, what is no tensor skipped.
+    Both of PyTorch's formats are read. The state dict may lie in a checkpoint; values that are no tensors are skipped.
     Tensors that share memory in the file share it in the arrays.
 
     Raises:
-        UsageError: no such file, not a state dict, damaged, or asking for anything but tensors.
+        UsageError: no such file, not a state dict, damaged, or with anything but tensors.
     """
     try:
         with open(path, "rb") as file:
@@ -132,7 +134,7 @@ def _read_legacy(file: IO[bytes], size: int) -> dict[str, NDArray[Any]]:
 
 
 def _read_zip(file: IO[bytes], size: int) -> dict[str, NDArray[Any]]:
-    """An archive of ``NAME/data.pkl`` and ``NAME/data/KEY``, never compressed. Nothing is unpacked to disk."""
+    """A zip archive of ``NAME/data.pkl`` and ``NAME/data/KEY``, not compressed. Nothing is unpacked to disk."""
     with zipfile.ZipFile(file) as archive:
         entries = {info.filename: info for info in archive.infolist()}
         folders = [
@@ -164,7 +166,7 @@ def _read_zip(file: IO[bytes], size: int) -> dict[str, NDArray[Any]]:
 
 
 def _values(file: IO[bytes], storage: _Storage) -> NDArray[Any]:
-    """The values of one storage, one axis. The caller has made sure that the file is large enough to hold them."""
+    """The values of one storage. The caller has checked that the file is large enough for them."""
     truncated = f"is truncated: storage {storage.key[:40]!a} needs {storage.nbytes} bytes."
     raw = read_array(file, KINDS[storage.kind], (storage.count,), truncated)
     if storage.kind == "BFloat16Storage":
@@ -205,7 +207,7 @@ def _arrays(tensors: dict[str, _Tensor], values: dict[str, NDArray[Any]], room: 
 
 
 def _rebuild(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> _Tensor:
-    """What `REBUILD` stands for, with every argument checked: no value outside the storage can be reached."""
+    """A tensor of the arguments of `REBUILD`, all checked: no value outside the storage can be reached."""
     sized = type(size) is type(stride) is tuple and len(size) == len(stride) <= 64
     if type(storage) is not _Storage or not sized or any(type(n) is not int or n < 0 for n in (offset, *size, *stride)):
         raise UnfitError("is damaged: a tensor whose offset, size or stride makes no sense.")
@@ -228,7 +230,7 @@ class _Pickles:
         self.position = 0
         self.storages: dict[str, _Storage] = {}
 
-    def load(self) -> object:  # noqa: PLR0912  # one case an opcode reads better than any table
+    def load(self) -> object:  # noqa: PLR0912  # one case an opcode is easier to read than a table
         """The value of the next pickle."""
         stack: list[Any] = []
         marks: list[int] = []
@@ -290,10 +292,8 @@ class _Pickles:
                 return struct.unpack(">d", self._take(8))[0]
             case pickle.NONE | pickle.NEWTRUE | pickle.NEWFALSE | pickle.EMPTY_TUPLE:
                 return CONSTANTS[opcode]
-            case pickle.EMPTY_LIST:
-                return []
-            case pickle.EMPTY_DICT:
-                return {}
+            case pickle.EMPTY_LIST | pickle.EMPTY_DICT:
+                return [] if opcode == pickle.EMPTY_LIST else {}
             case pickle.GLOBAL:
                 return _allowed(f"{self._line()}.{self._line()}")
         raise UnfitError(f"was refused: a state dict has no use for the pickle opcode {opcode!r}.")
@@ -325,7 +325,7 @@ def _allowed(name: str) -> _Global:
     if name not in ALLOWED:
         raise UnfitError(
             f"was refused: it asks for {name[:80]!a}, and a state dict needs tensors only. Nothing of it was run. "
-            "If you trust its author, open it with PyTorch and save model.state_dict(), best as .safetensors."
+            "If you trust its author, open it with PyTorch and save model.state_dict(), if possible as .safetensors."
         )
     return _Global(name)
 

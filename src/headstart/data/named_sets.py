@@ -1,7 +1,8 @@
-"""Data sets known by name: each comes with an installed package, none is downloaded."""
+"""Named data sets. Each is part of an installed package; none is downloaded."""
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from importlib.metadata import distribution
@@ -15,16 +16,16 @@ from headstart.data.tables import file_dataset
 
 
 def from_sklearn(name: str) -> Any:
-    """A data set that scikit-learn brings, as it gives it."""
+    """A data set of scikit-learn, as its loader returns it."""
     with needs("scikit-learn", "data", f"The data set '{name}'"):
-        from sklearn import datasets
+        datasets = importlib.import_module("sklearn.datasets")
     return getattr(datasets, f"load_{name}")()
 
 
 def elpv() -> ImageDataset:
-    """2 624 photos of solar cells under current, "functional" or "defective" (Deitsch et al., Solar Energy 185, 2019).
+    """2 624 photos of solar cells, "functional" or "defective" (Deitsch et al., Solar Energy 185, 2019).
 
-    Defective is a cell whose probability of a defect, as the experts gave it, is above one half.
+    A cell is defective if the experts' probability of a defect is above one half.
     """
     with needs("elpv-dataset", "demo", "The data set 'elpv'"):
         package = distribution("elpv-dataset")

@@ -1,14 +1,14 @@
-"""Plots, drawn off screen: no window system, no state shared between them."""
+"""Plots, drawn without a window system and without shared state."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headstart.core.atomic_files import folder_above, probe
 from headstart.core.errors import UsageError
 from headstart.workflows.ranking import Candidate
 
@@ -45,17 +45,16 @@ def plot_comparison(rows: Sequence[Candidate], chosen: Candidate | None, folder:
 
 def why_no_folder(path: str | os.PathLike[str]) -> str | None:
     """A sentence if nothing can be written into a folder at ``path``, before any work is done for it."""
-    target = Path(os.path.realpath(path))
-    above = next(folder for folder in (target, *target.parents) if folder.exists())
+    inside = Path(os.path.realpath(path)) / "plots"
     try:
-        with tempfile.TemporaryFile(dir=above):
-            return None
+        probe(inside)
+        return None
     except OSError as error:
-        return f"'{above}' cannot be written to: {error.strerror or error}. Choose another folder: --out DIR"
+        return f"'{folder_above(inside)}' cannot be written to: {error.strerror or error}. Choose another: --out DIR"
 
 
 def draw_comparison(rows: Sequence[Candidate], chosen: Candidate | None) -> Figure:
-    """Accuracy against images a second: intervals, the front joined, the chosen one marked, names beside the marks."""
+    """Accuracy against images a second, with intervals, the Pareto front as a line, and a name beside each mark."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -64,7 +63,7 @@ def draw_comparison(rows: Sequence[Candidate], chosen: Candidate | None) -> Figu
     axes = figure.add_subplot()
     _prepare(axes, rows)
     _mark(axes, rows, chosen)
-    figure.draw_without_rendering()  # only then it is known where things are
+    figure.draw_without_rendering()  # the positions are known only after that
     _label(axes, rows, chosen, canvas.get_renderer())  # type: ignore[no-untyped-call]  # it has no hints
     return figure
 
@@ -117,7 +116,7 @@ def _places(rows: Sequence[Candidate]) -> tuple[list[float], list[float]]:
 
 
 def _label(axes: Axes, rows: Sequence[Candidate], chosen: Candidate | None, renderer: RendererAgg) -> None:
-    """Name the marks, the chosen one and the front first: clear of all else, or at least of other names and marks."""
+    """Put the names beside the marks, so that they overlap nothing, or at least no other name or mark."""
     taken = [_mark_box(axes, row) for row in rows]
     lines = [*_front_line(axes, rows), *(_bar_box(axes, row) for row in rows)]
     for row in sorted(rows, key=lambda row: (row is not chosen, not row.pareto)):
@@ -131,7 +130,7 @@ def _label(axes: Axes, rows: Sequence[Candidate], chosen: Candidate | None, rend
 
 
 def _note(axes: Axes, row: Candidate, chosen: bool, dx: float, dy: float) -> Annotation:
-    """A name beside its mark, with a line to it from afar."""
+    """A name beside its mark, with a line between them where they are far apart."""
     (x,), (y,) = _places([row])
     line = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 4}
     note = axes.annotate(
@@ -153,7 +152,7 @@ def _note(axes: Axes, row: Candidate, chosen: bool, dx: float, dy: float) -> Ann
 
 
 def _offsets() -> Iterator[tuple[float, float]]:
-    """Where a label may stand beside its mark, in points: near before far, beside before above."""
+    """Places of a label relative to its mark, in points: near before far, beside before above."""
     for far in range(NEAR, FAR, STEP):
         yield from ((far, 0), (-far, 0), (0.8 * far, 0.6 * far), (0.8 * far, -0.6 * far))
         yield from ((-0.8 * far, 0.6 * far), (-0.8 * far, -0.6 * far), (0, far), (0, -far))
@@ -183,7 +182,7 @@ def _front(rows: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _front_line(axes: Axes, rows: Sequence[Candidate]) -> Iterator[Bbox]:
-    """What the line of the front covers, in pixels, as a string of small boxes."""
+    """What the line of the Pareto front covers, in pixels, as many small boxes."""
     from matplotlib.transforms import Bbox
 
     corners = axes.transData.transform(list(zip(*_places(_front(rows)), strict=True)))
@@ -195,7 +194,7 @@ def _front_line(axes: Axes, rows: Sequence[Candidate]) -> Iterator[Bbox]:
 
 
 def _extent(note: Annotation, renderer: RendererAgg) -> Bbox:
-    """What the words cover, in pixels, without the line that leads to them."""
+    """What the words cover, in pixels, without the line to the mark."""
     from matplotlib.text import Text
 
     note.update_positions(renderer)

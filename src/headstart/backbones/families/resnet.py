@@ -1,6 +1,6 @@
 """Residual networks (He et al. 2016): for ImageNet in torchvision's and in keras.applications' form, and for CIFAR.
 
-Node names are torchvision's module paths; those of the small ones are alike.
+Node names are torchvision's module paths, or like them for CIFAR.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def cifar_resnet(name: str, depth: int, size: int = 32, classes: int = 10) -> Bl
 
 
 class _Builder(Builder):
-    """Adds the inside of a block; biases and batch norm's epsilon are the same throughout."""
+    """Adds the inside of a block; biases and batch norm's epsilon are the same in the whole network."""
 
     def __init__(self, keras: bool, epsilon: float) -> None:
         super().__init__()
