@@ -162,7 +162,6 @@ def test_some_rows_score_as_they_do_among_all(kind: str, monkeypatch: pytest.Mon
     x, labels = photos((20, 30, 25), 8)
     whole = PATHS[kind](Design(x), labels, 3).left_out(everyone(labels), SOME)
     monkeypatch.setattr(paths, "BLOCK", 7)
-    monkeypatch.setattr(heads, "BLOCK", 7)
     path = PATHS[kind](Design(x), labels, 3)
     some = np.array([3, 70, 11])
     close(path.left_out(some, SOME), whole[:, some], 1e-9)
