@@ -234,7 +234,11 @@ def raising(error: BaseException) -> Callable[[Path], None]:
         (OSError(errno.EROFS, os.strerror(errno.EROFS)), hs.UsageError, "cannot be written to .*Read-only"),
         (KeyboardInterrupt(), KeyboardInterrupt, "^$"),
         (SystemExit(143), SystemExit, "^143$"),
-        (RuntimeError("its own\nwords"), hs.CheckError, "cannot be put into the format .*RuntimeError: its own words"),
+        (
+            RuntimeError("its own\nwords"),
+            hs.CheckError,
+            "cannot be written in the format .*RuntimeError: its own words",
+        ),
         (hs.UsageError("foreseen"), hs.UsageError, "^foreseen$"),
     ],
     ids=["full", "read-only", "interrupted", "ended", "its own", "foreseen"],
@@ -272,7 +276,7 @@ def test_a_file_cut_short_is_not_let_through(
         os.truncate(file, file.stat().st_size // 2)
 
     stand_in(monkeypatch, to, cut)
-    with pytest.raises(hs.CheckError, match=f"cannot be put into the format {to}: .*Nothing was written"):
+    with pytest.raises(hs.CheckError, match=f"cannot be written in the format {to}: .*Nothing was written"):
         model.export(to, tmp_path / f"it{FORMATS[to].suffix}")
     assert nothing_in(tmp_path)
 
@@ -371,7 +375,7 @@ def test_int8_that_loses_too_much_is_not_let_through(
     model: hs.Classifier, others: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     in_int8(monkeypatch, lambda logits: logits[:, ::-1])
-    with pytest.raises(hs.CheckError, match=r"int8 would cost \d+\.\d points of accuracy"):
+    with pytest.raises(hs.CheckError, match=r"int8 would lose \d+\.\d points of accuracy"):
         model.export("tflite", tmp_path / "it.tflite", int8=True, data=str(others))
     assert nothing_in(tmp_path)
 

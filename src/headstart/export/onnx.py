@@ -1,4 +1,4 @@
-"""ONNX (.onnx), one file: ONNX Runtime opens it on most machines, and most other runtimes can import it."""
+"""ONNX (.onnx), one file: ONNX Runtime opens it, and most other runtimes can import it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headstart.export.package import Package
 
 
 def write(package: Package, path: Path) -> None:
-    """Write what `onnx_graph.build` makes of a network, once `onnx.checker` has no objection."""
+    """Write the model of `onnx_graph.build`, checked by `onnx.checker`."""
     model = build(package)
     import onnx
 

@@ -1,4 +1,4 @@
-"""A blueprint's weights as a file that another library's own loader takes, where it has a network of the same form."""
+"""Weights files for the loaders of other libraries, where a library has a network of the same form."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ PREPROCESSING = {  # of keras.applications: model -> the module whose preprocess
     "MobileNetV2": "mobilenet_v2",
     **{f"MobileNetV3{kind}": "mobilenet_v3" for kind in ("Small", "Large")},
 }
-CAFFE = (103.939, 116.779, 123.68)  # what preprocess_input subtracts from blue, green and red
+CAFFE = (103.939, 116.779, 123.68)  # subtracted by preprocess_input from blue, green and red
 
 Array = NDArray[Any]
 
 
 def write(library: str, blueprint: Blueprint, weights: Mapping[str, Array], spec: ImageSpec, path: Path) -> str:
-    """Write the weights of a network, or of its trunk where the head is its own, for a ``library``.
+    """Write the weights of a network for a ``library``; of its trunk only, where the library has another head.
 
     Args:
         library: one of `LIBRARIES`.
         blueprint, weights, spec: the network; float32 arrays by the blueprint's names.
-        path: where to; ends in the library's `SUFFIX`.
+        path: ends in the library's `SUFFIX`.
 
     Returns:
-        How the library loads it, one line in which FILE stands for the path.
+        The line of Python that loads it; FILE stands for the path.
 
     Raises:
         UsageError: the library has no network of the same form; nothing is written.
@@ -66,11 +66,11 @@ def write(library: str, blueprint: Blueprint, weights: Mapping[str, Array], spec
 def replay(
     library: str, blueprint: Blueprint, spec: ImageSpec, path: Path, images: NDArray[np.uint8]
 ) -> tuple[str, NDArray[np.float32]]:
-    """What the library's own network, its weights loaded from ``path`` by its own loader, makes of ``images``.
+    """Run the library's own network, with weights loaded from ``path`` by its own loader, on uint8 NHWC ``images``.
 
     Returns:
-        The blueprint's node that it is the value of, and the value for uint8 NHWC images: (N, classes) of "logits", or
-        a trunk's last feature map (N, channels, height, width).
+        A node of the blueprint, and its values: (N, classes) of "logits", or a trunk's last feature map (N, channels,
+        height, width).
 
     Raises:
         CheckError: the library has no place for some of the weights in the file.
@@ -83,11 +83,11 @@ def replay(
 
 
 def expects(library: str, blueprint: Blueprint, spec: ImageSpec) -> dict[str, Any]:
-    """What the library's network wants to see with these weights.
+    """The input of the library's network with these weights.
 
     Returns:
-        "order" of the channels, "mean" and "std" in that order, of pixels from 0 to 1; and "in words", which names the
-        library's own function where that does precisely this.
+        "order" of the channels, "mean" and "std" in that order, of pixels from 0 to 1; and "in words", with the
+        library's own function where that does the same.
     """
     part = find_part(library, blueprint)
     turn = -1 if _blue_first(library, part) else 1
@@ -123,7 +123,7 @@ def _replay_keras(part: Part, spec: ImageSpec, path: Path, images: NDArray[np.ui
     if _blue_first(APPLICATIONS, part):
         pixels = pixels[..., ::-1]
     model = _keras_model(part, spec, str(path))
-    value = np.array(model(pixels, training=False), np.float32)  # predict would trace it first, for one batch
+    value = np.array(model(pixels, training=False), np.float32)  # predict would trace the model first
     return value if part.classes else value.transpose(0, 3, 1, 2)
 
 
@@ -150,12 +150,12 @@ def _blue_first(library: str, part: Part) -> bool:
 
 
 def _scales_itself(part: Part, spec: ImageSpec) -> bool:
-    """Whether the model has its preprocessing inside, and it is the one that the weights were made for."""
+    """Whether the model has its preprocessing inside, and the weights were trained with it."""
     return PREPROCESSING[part.form.model] == "mobilenet_v3" and _is_customary(part, spec)
 
 
 def _is_customary(part: Part, spec: ImageSpec) -> bool:
-    """Whether keras.applications' preprocessing of this model is the one that the weights were made for."""
+    """Whether the weights were trained with keras.applications' preprocessing of this model."""
     mean, scale = (
         ([each / 255 for each in CAFFE[::-1]], 1 / 255) if _blue_first(APPLICATIONS, part) else ([0.5] * 3, 0.5)
     )
@@ -186,7 +186,7 @@ def _write_torch(library: str, part: Part, weights: Mapping[str, Array], path: P
 
 
 def _torch_call(library: str, part: Part, lacking: list[str]) -> str:
-    """The loader's line; ``lacking`` are the layers of the head that the file does not hold."""
+    """The line that loads the file; ``lacking`` are layers of the head that are not in the file."""
     options = _torch_options(library, part)
     note = f"  # without its head: {', '.join(lacking)}" if lacking else ""
     if library == TORCHVISION:
@@ -207,7 +207,7 @@ def _replay_torch(
     if library == TIMM:
         from timm.models import load_checkpoint
 
-        left = load_checkpoint(model, str(path), strict=False)  # as create_model does, but for a head that lacks
+        left = load_checkpoint(model, str(path), strict=False)  # as create_model does, but the head may be missing
     else:
         state = {key: torch.from_numpy(array) for key, array in read_pth(path).items()}
         left = model.load_state_dict(state, strict=False)
@@ -261,7 +261,7 @@ def _torch(library: str) -> Any:
 
 
 def _placed(weights: Mapping[str, Array], keys: Mapping[str, Shape], names: str, part: Part) -> dict[str, Array]:
-    """All of the weights under the library's ``keys``, each of the shape that it has there."""
+    """All weights under the library's ``keys`` and in its shapes."""
     arrays = restore(weights, keys, names)
     for key, array in arrays.items():
         if array.shape != keys[key]:
@@ -279,7 +279,7 @@ def _normalised(images: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.float3
 
 
 def _call(function: str, options: Mapping[str, Any], *places: str, **first: str) -> str:
-    """A call as it is typed."""
+    """A function call as Python code."""
     named = [f"{name}={_typed(value)}" for name, value in (first | dict(options)).items()]
     return f"{function}({', '.join([*map(_typed, places), *named])})"
 
