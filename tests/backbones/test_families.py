@@ -200,7 +200,7 @@ def test_a_mistake_would_be_seen(change: Any, tmp_path: Path, monkeypatch: pytes
         attrs = [{**node.attrs, "bias": False} if node.op == "conv" else node.attrs for node in nodes]
         return Blueprint(name, tuple(map(lambda node, attrs: replace(node, attrs=attrs), nodes, attrs)), 224)
 
-    monkeypatch.setitem(BACKBONES, name, replace(BACKBONES[name], build=build))
+    monkeypatch.setitem(BACKBONES, name, replace(BACKBONES[name], blueprint=build))
     assert max(share for _, share in differences(case, "zip", tmp_path)) > 10 * TOLERANCE
 
 

@@ -46,7 +46,7 @@ class Backbone:
     """
 
     name: str
-    build: Callable[[], Blueprint]
+    blueprint: Callable[[], Blueprint]  # with its own head
     spec: ImageSpec  # at its native size, as its publisher evaluates it
     weights: WeightsRecord
     layers: tuple[str, ...]  # their averages are the features: the last layer, and a middle one for texture
@@ -56,10 +56,6 @@ class Backbone:
     def architecture(self) -> str:
         """The name without the origin of the weights."""
         return self.name.partition(".")[0]
-
-    def blueprint(self) -> Blueprint:
-        """Its architecture, with its own head."""
-        return self.build()
 
 
 def _torchvision(file: str) -> WeightsRecord:
@@ -180,10 +176,9 @@ def _mobilenets() -> Iterator[Backbone]:
 
 def _squeezenets() -> Iterator[Backbone]:
     layers = ("features.12.concat", "features.7.concat")
-    build = functools.partial(squeezenet, "squeezenet1_0", "1.0")
-    yield Backbone("squeezenet1_0", build, IMAGENET, _torchvision("squeezenet1_0-b66bff10.pth"), layers)
-    build = functools.partial(squeezenet, "squeezenet1_1", "1.1")
-    yield Backbone("squeezenet1_1", build, IMAGENET, _torchvision("squeezenet1_1-b8a52dc0.pth"), layers)
+    for name, digits in {"squeezenet1_0": "b66bff10", "squeezenet1_1": "b8a52dc0"}.items():
+        build = functools.partial(squeezenet, name, name[-3:].replace("_", "."))
+        yield Backbone(name, build, IMAGENET, _torchvision(f"{name}-{digits}.pth"), layers)
     record = WeightsRecord(
         "its authors' in Caffe, from a file of one's own",
         "BSD-2-Clause",

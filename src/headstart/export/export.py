@@ -93,8 +93,9 @@ def export_model(
     except OSError as error:
         raise UsageError(f"The export cannot be written to '{target}': {error.strerror or error}.") from error
     except Exception as error:  # the format's own writer or runtime can raise anything
+        name = classifier.blueprint.name
         raise CheckError(
-            f"'{classifier.blueprint.name}' cannot be written in the format {to}: {one_line(error)}. Nothing was written."
+            f"'{name}' cannot be written in the format {to}: {one_line(error)}. Nothing was written."
         ) from error
     return result
 

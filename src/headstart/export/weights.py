@@ -15,7 +15,7 @@ from headstart.backbones.hdf5 import VARIABLES
 from headstart.backbones.names import COUNTER, KERAS, restore
 from headstart.backbones.ops import Shape
 from headstart.backbones.pth import read_pth
-from headstart.core.errors import CheckError, MissingExtraError, UsageError
+from headstart.core.errors import CheckError, UsageError, needs
 from headstart.core.types import ImageSpec
 from headstart.engines import frameworks
 from headstart.export.library_forms import LIBRARIES, Part, find_part
@@ -129,10 +129,8 @@ def _replay_keras(part: Part, spec: ImageSpec, path: Path, images: NDArray[np.ui
 
 def _keras_model(part: Part, spec: ImageSpec, weights: str | None) -> Any:
     frameworks.guard()
-    try:
+    with needs("keras", "keras", f"Writing weights for {APPLICATIONS}"):
         import keras
-    except ModuleNotFoundError as error:
-        raise _missing(error, "keras", APPLICATIONS) from error
     return getattr(keras.applications, part.form.model)(weights=weights, **_keras_options(part, spec))
 
 
@@ -248,12 +246,10 @@ def _torch_options(library: str, part: Part) -> dict[str, Any]:
 
 def _torch(library: str) -> Any:
     frameworks.guard()
-    try:
+    with needs("torch", "torch", f"Writing weights for {library}"):
         import torch
-
+    with needs(library, "torch", f"Writing weights for {library}"):
         importlib.import_module(library)
-    except ModuleNotFoundError as error:
-        raise _missing(error, "torch", library) from error
     return torch
 
 
@@ -290,9 +286,3 @@ def _typed(value: Any) -> str:
 
 def _listed(numbers: tuple[float, ...]) -> str:
     return f"({', '.join(f'{number:.6g}' for number in numbers)})"
-
-
-def _missing(error: ModuleNotFoundError, extra: str, library: str) -> Exception:
-    package = (error.name or "").partition(".")[0]
-    known = package in ("keras", "tensorflow", "torch", "torchvision", "timm", "h5py")
-    return MissingExtraError(package, extra, f"Writing weights for {library}") if known else error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Container, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -51,14 +51,15 @@ def extract(
     width = network.shape(FEATURES)[0]
     count = len(dataset)
     found = Features(**vars(Fingerprints.of(count)), values=np.zeros((count, width), np.float16))
-    with _choose_cache(dataset, network, origin, width, keep) as cache:
+    cache = _open_cache(dataset, network, origin, width, keep)
+    with cache or nullcontext():
         extraction = _Extraction(dataset, network, cache, found, progress)
-        extraction.run(range(count), cache.known)
+        extraction.run(range(count), cache.known if cache else ())
         found.from_store = int(found.usable.sum())
         lost = extraction.read_known()
         found.from_store -= found.computed + len(lost)
         extraction.run(lost, ())
-        found.store_problem = cache.problem
+        found.store_problem = cache.problem if cache else None
     return found
 
 
@@ -100,7 +101,12 @@ class _Extraction:
     """Fills ``found`` row by row."""
 
     def __init__(
-        self, dataset: ImageDataset, network: Network, cache: _Cache, found: Features, progress: StageProgress | None
+        self,
+        dataset: ImageDataset,
+        network: Network,
+        cache: FeatureCache | None,
+        found: Features,
+        progress: StageProgress | None,
     ) -> None:
         self.dataset, self.network, self.cache, self.found, self.progress = dataset, network, cache, found, progress
         self._unwritten: list[int] = []
@@ -122,7 +128,9 @@ class _Extraction:
 
     def read_known(self) -> list[int]:
         """Fill the rows that the cache has; returns those that are damaged or no longer there."""
-        lost = []
+        lost: list[int] = []
+        if self.cache is None:
+            return lost
         for start in range(0, len(self._known), READ):
             rows = self._known[start : start + READ]
             values = np.zeros((len(rows), self.found.values.shape[1]), np.float16)
@@ -146,52 +154,33 @@ class _Extraction:
 
     def _write(self) -> None:
         rows, self._unwritten = self._unwritten, []
-        if rows:
+        if rows and self.cache:
             keys = [self.found.keys[row] for row in rows]
             self.cache.write(keys, self.found.values[rows], self.found.thumbnails[rows])
 
 
-class _NoCache(AbstractContextManager["_NoCache"]):
-    """In place of a feature cache that is not wanted."""
-
-    known: Container[bytes] = ()
-    problem: str | None = None
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def read(
-        self, keys: Sequence[bytes], out_features: NDArray[np.float16], out_thumbs: NDArray[np.uint8]
-    ) -> NDArray[np.bool_]:
-        return np.zeros(len(keys), bool)
-
-    def write(self, keys: Sequence[bytes], features: NDArray[np.float16], thumbnails: NDArray[np.uint8]) -> None:
-        return None
-
-
-_Cache = FeatureCache | _NoCache
-
-
-def _choose_cache(dataset: ImageDataset, network: Network, origin: str, width: int, keep: bool) -> _Cache:
-    """The feature cache for the precision that suits these images.
+def _open_cache(dataset: ImageDataset, network: Network, origin: str, width: int, keep: bool) -> FeatureCache | None:
+    """The feature cache for the precision that suits these images, if one is wanted.
 
     Where the bf16 cache knows all images of the trial, the trial was made before.
     """
-    cache = _open(network, origin, width, keep)
+
+    def opened() -> FeatureCache | None:
+        return FeatureCache(describe(network, origin, FEATURES), width) if keep else None
+
+    cache = opened()
     if network.precision == "fp32":
         return cache
-    trial = [load_image(dataset, row, network.spec, cache.known) for row in evenly_spread(range(len(dataset)), TRIAL)]
+    known = cache.known if cache else ()
+    trial = [load_image(dataset, row, network.spec, known) for row in evenly_spread(range(len(dataset)), TRIAL)]
     images = [item.pixels for item in trial if item.pixels is not None]
     if images:
         network.check_precision(np.stack(images))
     if network.precision == "bf16":
         return cache
-    with cache:
-        return _open(network, origin, width, keep)
-
-
-def _open(network: Network, origin: str, width: int, keep: bool) -> _Cache:
-    return FeatureCache(describe(network, origin, FEATURES), width) if keep else _NoCache()
+    if cache:
+        cache.close()
+    return opened()
 
 
 def describe(network: Network, origin: str, at: str) -> dict[str, object]:

@@ -13,11 +13,13 @@ from headstart.core.errors import UsageError
 from headstart.workflows.ranking import Candidate
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import RendererAgg
     from matplotlib.figure import Figure
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
+    from numpy.typing import NDArray
 
 INK, QUIET, FAINT, FRONT, CHOSEN = "#222222", "#6f6f6f", "#9a9a9a", "#1f6fb4", "#c8481f"
 NEAR, FAR, STEP = 9, 60, 7  # points between a mark and its label, where it must give way up to FAR
@@ -160,21 +162,22 @@ def _offsets() -> Iterator[tuple[float, float]]:
 
 def _mark_box(axes: Axes, row: Candidate) -> Bbox:
     """What a mark covers, in pixels."""
-    from matplotlib.transforms import Bbox
-
     (x,), (y,) = _places([row])
     centre = axes.transData.transform((x, y))
-    half = 4 * axes.figure.dpi / 72
-    return Bbox([centre - half, centre + half])
+    return _bbox(centre, centre, 4 * axes.figure.dpi / 72)
 
 
 def _bar_box(axes: Axes, row: Candidate) -> Bbox:
     """What its error bar covers, in pixels."""
+    x = row.images_per_second
+    low, high = axes.transData.transform([(x, row.accuracy.low), (x, row.accuracy.high)])
+    return _bbox(low, high, 2)
+
+
+def _bbox(low: NDArray[np.float64], high: NDArray[np.float64], margin: float) -> Bbox:
     from matplotlib.transforms import Bbox
 
-    x = row.images_per_second
-    ends = axes.transData.transform([(x, row.accuracy.low), (x, row.accuracy.high)])
-    return Bbox([ends[0] - 2, ends[1] + 2])
+    return Bbox([low - margin, high + margin])
 
 
 def _front(rows: Sequence[Candidate]) -> list[Candidate]:
@@ -183,14 +186,12 @@ def _front(rows: Sequence[Candidate]) -> list[Candidate]:
 
 def _front_line(axes: Axes, rows: Sequence[Candidate]) -> Iterator[Bbox]:
     """What the line of the Pareto front covers, in pixels, as many small boxes."""
-    from matplotlib.transforms import Bbox
-
     corners = axes.transData.transform(list(zip(*_places(_front(rows)), strict=True)))
     for start, end in pairwise(corners):
         steps = int(abs(end - start).max() / 8) + 1
         for step in range(steps + 1):
             centre = start + (end - start) * step / steps
-            yield Bbox([centre - 3, centre + 3])
+            yield _bbox(centre, centre, 3)
 
 
 def _extent(note: Annotation, renderer: RendererAgg) -> Bbox:
