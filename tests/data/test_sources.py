@@ -745,9 +745,9 @@ class TestSlips:
             ([], r"has no images in it. Expected a folder for each class.*end in \.bmp"),
             (["cat/a.txt"], "has no images in it"),
             (["cat/a.heic", "cat/b.heic"], r"First of 2 files left out: .*\.heic is not read"),
-            (["1.jpg", "2.jpg"], "2 images lie directly in .*photos/cat/1.jpg"),
+            (["1.jpg", "2.jpg"], "2 images are directly in .*photos/cat/1.jpg"),
             (["1.jpg", "list.csv"], "If 'list.csv' has their labels, give that file"),
-            (["train/1.jpg", "test/2.jpg"], "2 images lie directly in .*(train|test)"),
+            (["train/1.jpg", "test/2.jpg"], "2 images are directly in .*(train|test)"),
         ],
     )
     def test_no_labels(self, tmp_path: Path, files: list[str], message: str) -> None:

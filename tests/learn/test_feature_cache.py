@@ -70,12 +70,12 @@ def fill(home: Path, count: int, width: int = WIDTH) -> Rows:
 def sound(opened: FeatureCache, rows: Rows) -> NDArray[np.bool_]:
     """Which rows are found; those that are must be right, and the others untouched."""
     keys, features, thumbnails = rows
-    out_features, out_thumbs = np.full_like(features, 77), np.full_like(thumbnails, 77)
-    found = opened.read(keys, out_features, out_thumbs)
+    out_features, out_thumbnails = np.full_like(features, 77), np.full_like(thumbnails, 77)
+    found = opened.read(keys, out_features, out_thumbnails)
     assert np.array_equal(out_features[found], features[found])
-    assert np.array_equal(out_thumbs[found], thumbnails[found])
+    assert np.array_equal(out_thumbnails[found], thumbnails[found])
     assert (out_features[~found] == 77).all()
-    assert (out_thumbs[~found] == 77).all()
+    assert (out_thumbnails[~found] == 77).all()
     return found
 
 
@@ -180,11 +180,11 @@ def test_wrong_shapes_are_refused(home: Path) -> None:
 
 def test_the_python_memory_of_reading_and_writing_is_bounded(home: Path) -> None:
     rows = make(range(4000), 1280)
-    out_features, out_thumbs = np.empty_like(rows[1]), np.empty_like(rows[2])
+    out_features, out_thumbnails = np.empty_like(rows[1]), np.empty_like(rows[2])
     with cache(home, 1280) as opened:
         tracemalloc.start()
         opened.write(*rows)
-        found = opened.read(rows[0], out_features, out_thumbs)
+        found = opened.read(rows[0], out_features, out_thumbnails)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert found.all()

@@ -303,10 +303,10 @@ def recognised(path: str | os.PathLike[str], backbone: Backbone) -> Backbone:
 
     So a known file is used with its own preprocessing, padding and epsilon.
     """
-    akin = [other for other in BACKBONES.values() if other.architecture == backbone.architecture]
+    related = [other for other in BACKBONES.values() if other.architecture == backbone.architecture]
     for algorithm in ("sha256", "md5"):
-        known = {getattr(other.weights, algorithm): other for other in akin if getattr(other.weights, algorithm)}
-        if len(akin) > 1 and known:
+        known = {getattr(other.weights, algorithm): other for other in related if getattr(other.weights, algorithm)}
+        if len(related) > 1 and known:
             received = hash_of(path, algorithm)
             for digits, other in known.items():
                 if received.startswith(digits):

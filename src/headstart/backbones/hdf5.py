@@ -101,7 +101,7 @@ def _arrays(file: IO[bytes], layers: Sequence[Any]) -> dict[str, NDArray[Any]]:
             if room < 0 or not 0 <= offset <= size - nbytes:
                 raise UnfitError(f"is truncated or damaged: {key[:80]!a} needs {nbytes} bytes. Fetch or save it again.")
             if key in arrays:
-                raise UnfitError(f"has two layers of the same name: {key[:80]!a} stands there twice.")
+                raise UnfitError(f"has two layers of the same name: {key[:80]!a} is there twice.")
             file.seek(offset)
             array = read_array(file, dtype.str, shape, "was changed while it was read. Fetch or save it again.")
             arrays[key] = from_bfloat16(array) if kind == "bfloat16" else array

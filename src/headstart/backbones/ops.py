@@ -31,8 +31,8 @@ OPS: dict[str, tuple[int | None, frozenset[str]]] = {
     "flatten": (1, frozenset()),  # channel by channel, row by row
     "dropout": (1, frozenset({"rate"})),
     "dense": (1, frozenset({"units"})),
-    # a module of another library, not looked into: its features, and its weights by its own names; config is its
-    # architecture where that is plain data (a Keras model of Keras' own layers, as JSON), else ""
+    # a module of another library: its features, and its weights by its own names; config is its architecture where
+    # that is plain data (a Keras model of Keras' own layers, as JSON), else ""
     "module": (1, frozenset({"source", "features", "head", "units", "weights", "config"})),
 }
 # sqrt: of max(x, 0) + SQRT_EPSILON, so that its gradient stays finite; hard_sigmoid: min(max(x + 3, 0), 6) / 6;

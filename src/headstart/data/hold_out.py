@@ -42,6 +42,6 @@ def shuffled(keys: Sequence[bytes], groups: Sequence[int] | NDArray[np.int_], se
     """The indices of each group's images, in an order that depends on a hash of seed and content alone."""
     ranks = [hashlib.blake2b(key, digest_size=8, salt=seed.to_bytes(8, "little")).digest() for key in keys]
     members: dict[int, list[int]] = {}
-    for index in sorted(range(len(ranks)), key=ranks.__getitem__):  # a group stands where its first image does
+    for index in sorted(range(len(ranks)), key=ranks.__getitem__):  # a group is at the place of its first image
         members.setdefault(int(groups[index]), []).append(index)
     return [*members.values()]

@@ -195,9 +195,9 @@ def _class_folders(root: str) -> ImageDataset:
     if not found:
         raise DataError(_nothing_labelled(root, loose, problems))
     where = "the split folders" if splits else "the class folders"
-    problems += [Problem(printable(name), NO_LABEL, f"lies beside {where}, not in one") for name in sorted(loose)]
+    problems += [Problem(printable(name), NO_LABEL, f"is beside {where}, not in one") for name in sorted(loose)]
     problems += [
-        Problem(printable(top), NO_LABEL, f"{count} images lie beside {where}: {', '.join(sorted(splits))}")
+        Problem(printable(top), NO_LABEL, f"{count} images are beside {where}: {', '.join(sorted(splits))}")
         for top, count in sorted(beside.items())
     ]
     return file_dataset(root, found, problems)
@@ -209,7 +209,7 @@ def _nothing_labelled(root: str, loose: Sequence[str], problems: Sequence[Proble
         tables = sorted(entry.name for entry in _entries(root) if entry.name.lower().endswith(CSV_SUFFIXES))
         hint = f" If {tables[0]!r} has their labels, give that file instead." if tables else ""
         return (
-            f"{len(loose)} images lie directly in {os.path.join(root, folder) if folder else root!r}, so nothing says "
+            f"{len(loose)} images are directly in {os.path.join(root, folder) if folder else root!r}, so nothing says "
             f"which class each belongs to. {_LAYOUT}.{hint}"
         )
     first = f" First of {len(problems)} files left out: {problems[0].name!r}, {problems[0].detail}." if problems else ""
@@ -249,7 +249,7 @@ def _why_not_followed(path: str, name: str, root: str) -> tuple[str, str] | None
     target = os.path.realpath(path)
     if os.path.isdir(target):
         if root == target or root.startswith(os.path.join(target, "")):
-            return LEFT_OUT, "a link to a folder that it lies in itself"
+            return LEFT_OUT, "a link to a folder that contains it"
         return (LEFT_OUT, "a link to a folder, not followed so deep") if name.count("/") > 1 else None
     return None if os.path.isfile(target) else ("missing", f"a link to {target!r}, which is no file")
 

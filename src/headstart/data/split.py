@@ -65,20 +65,24 @@ class Split:
             near_duplicates=int((np.bincount(self.groups)[self.groups] > 1).sum()),
         )
 
-    def check(self, dataset: ImageDataset, seen: Fingerprints) -> None:
+    def check(self, dataset: ImageDataset, fingerprints: Fingerprints) -> None:
         """Check that a later pass over the images could read all images of the split.
 
         Raises:
             DataError: it could not read one of them.
         """
-        lost = np.flatnonzero((self.train | self.test) & ~seen.usable)
+        lost = np.flatnonzero((self.train | self.test) & ~fingerprints.usable)
         if len(lost):
             name = dataset.samples[lost[0]].name
             raise DataError(f"'{name}' could be read at first and then could not. Were the photos changed? Try again.")
 
 
 def make_split(
-    dataset: ImageDataset, seen: Fingerprints, holdout: float, seed: int, pinned: NDArray[np.bool_] | None = None
+    dataset: ImageDataset,
+    fingerprints: Fingerprints,
+    holdout: float,
+    seed: int,
+    pinned: NDArray[np.bool_] | None = None,
 ) -> Split:
     """Split a data set; see `Split`.
 
@@ -90,8 +94,8 @@ def make_split(
         DataError: fewer than two classes with two usable images each.
     """
     samples = dataset.samples
-    left_out = [*dataset.problems, *seen.problems]
-    usable = seen.usable.copy()
+    left_out = [*dataset.problems, *fingerprints.problems]
+    usable = fingerprints.usable.copy()
     if not usable.any():
         raise DataError(_too_few(dataset, left_out))
 
@@ -102,9 +106,9 @@ def make_split(
 
     own_test = dataset.own_test
     held = np.array([bool(own_test) and sample.split == own_test for sample in samples])
-    _drop_repeats(samples, seen.keys, usable, held, drop)
+    _drop_repeats(samples, fingerprints.keys, usable, held, drop)
 
-    groups = seen.copies()
+    groups = fingerprints.copies()
     groups[~usable] = len(groups) + np.flatnonzero(~usable)  # an unreadable image is alone in its group
     named = [sample.group or f"\0{row}" for row, sample in enumerate(samples)]
     groups = join_groups(groups, np.unique(named, return_inverse=True)[1])
@@ -129,12 +133,14 @@ def make_split(
     rows = np.flatnonzero(usable)
     if not own_test:
         if pinned is not None:
-            looked_at = {seen.keys[row] for row in np.flatnonzero(pinned)}  # byte-identical copies are dropped
-            pinned = np.array([key in looked_at for key in seen.keys])
+            looked_at = {fingerprints.keys[row] for row in np.flatnonzero(pinned)}  # byte-identical copies are dropped
+            pinned = np.array([key in looked_at for key in fingerprints.keys])
             free = rows[~np.isin(groups[rows], groups[pinned])]
             holdout = min(holdout * len(rows) / max(len(free), 1), LARGEST_HOLDOUT)  # as many images as without
             rows = free
-        held[rows] = hold_out(labels[rows], [seen.keys[row] for row in rows.tolist()], groups[rows], holdout, seed)
+        held[rows] = hold_out(
+            labels[rows], [fingerprints.keys[row] for row in rows.tolist()], groups[rows], holdout, seed
+        )
     return Split(kept, labels, usable & ~held, usable & held, groups, own_test, left_out)
 
 

@@ -32,7 +32,7 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-IMAGE_COLUMN = "image"  # the default name, which stands for any of the usual ones
+IMAGE_COLUMN = "image"  # the default, which means any of the usual names
 IMAGE_COLUMNS = ("file_name", "path", "image", "file", "filename", "filepath", "image_path", "img")
 LABEL_COLUMNS = ("label", "class", "target", "category", "labels", "class_name")
 NO_LABEL = "no label"  # kinds of a Problem: an image without a class,

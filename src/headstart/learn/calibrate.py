@@ -69,7 +69,7 @@ def fit_inverse_temperature(
         expected = np.einsum("nk,nk->n", p, relative)
         slope = float(expected.mean() - mean_target)
         curvature = float((np.einsum("nk,nk,nk->n", p, relative, relative) - expected**2).mean())
-        if slope == 0:  # also where all scores are alike, and any s will do
+        if slope == 0:  # also where all scores are equal, and s does not matter
             break
         low, high = (s, high) if slope < 0 else (low, s)
         following = s - slope / curvature if curvature > 0 else high

@@ -79,20 +79,20 @@ class FeatureCache:
                     connection.close()
 
     def read(
-        self, keys: Sequence[bytes], out_features: NDArray[np.float16], out_thumbs: NDArray[np.uint8]
+        self, keys: Sequence[bytes], out_features: NDArray[np.float16], out_thumbnails: NDArray[np.uint8]
     ) -> NDArray[np.bool_]:
         """Fill the rows that are kept and undamaged; returns which, bool (n,). The other rows stay as they were.
 
-        ``out_features`` is (n, width), ``out_thumbs`` (n, THUMBNAIL, THUMBNAIL); keys may repeat.
+        ``out_features`` is (n, width), ``out_thumbnails`` (n, THUMBNAIL, THUMBNAIL); keys may repeat.
         """
-        self._check(keys, out_features, out_thumbs)
+        self._check(keys, out_features, out_thumbnails)
         found = np.zeros(len(keys), dtype=np.bool_)
         for start in range(0, len(keys), _TOGETHER):
             with self._lock:
                 try:
                     for row, data, thumbnail in self._sound(keys, range(start, min(start + _TOGETHER, len(keys)))):
                         out_features[row] = np.frombuffer(data, "<f2")
-                        out_thumbs[row] = np.frombuffer(thumbnail, np.uint8).reshape(THUMBNAIL, THUMBNAIL)
+                        out_thumbnails[row] = np.frombuffer(thumbnail, np.uint8).reshape(THUMBNAIL, THUMBNAIL)
                         found[row] = True
                 except FAILURES as error:
                     self._recover(error)

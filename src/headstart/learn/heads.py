@@ -93,7 +93,7 @@ def fit_head(
         rows: (N,) which rows of the features to fit on; all of them if None.
         sqrt: whether the input of the head is the square root of the features, which must not be negative then.
         kind: a key of `HEADS`.
-        prior: "flat" treats classes alike; "empirical" expects them as often as in ``labels`` (a ridge always does).
+        prior: "flat": all classes are equally probable; "empirical": as often as in ``labels`` (always so for a ridge).
         groups: (N,) near copies share a number. They say nothing about new images, so the strength is chosen on the
             other rows; where most rows have near copies, whole groups are held out instead of single rows.
 

@@ -14,7 +14,7 @@ from headstart.data.load import cores
 
 Matrix = NDArray[np.floating]
 Labels = NDArray[np.int_]
-BLOCK = 512  # rows worked on at a time: bounds the memory beside the features themselves
+BLOCK = 512  # rows worked on at a time: limits the memory beyond the features
 
 
 class Design:
@@ -89,8 +89,8 @@ class LdaRegularisationPath:
         self._centre = self._means.mean(axis=0)  # cancels between classes; in float32 only if subtracted before
         means = self._means - self._centre
         self._m = means @ self._basis
-        beside = means - self._m @ self._basis.T  # what the means have outside the span
-        self._beside = beside if len(self._values) < x.shape[1] else np.zeros_like(beside)
+        outside = means - self._m @ self._basis.T  # what the means have outside the span
+        self._outside = outside if len(self._values) < x.shape[1] else np.zeros_like(outside)
         self._freedom = x.dtype.type(max(x.shape[0] - classes, 1))  # turns the scatter into a covariance
 
     def left_out(self, rows: Labels, strengths: Matrix) -> Matrix:
@@ -113,7 +113,7 @@ class LdaRegularisationPath:
     def solve(self, strength: float) -> tuple[Matrix, Matrix]:
         a = strength * self.scale
         inverse = (1 / (self._values + a)).astype(self._x.dtype)
-        weight = (self._m * inverse) @ self._basis.T + self._beside / self._x.dtype.type(a)
+        weight = (self._m * inverse) @ self._basis.T + self._outside / self._x.dtype.type(a)
         weight *= self._freedom
         return weight, -0.5 * np.einsum("kd,kd->k", weight, self._means + self._centre)
 
@@ -121,7 +121,7 @@ class LdaRegularisationPath:
         """(m_c − m_k)ᵀA(m_c − m_k) from the class c of every row to every class k, (rows, K)."""
         own, place = np.unique(labels, return_inverse=True)
         inside = _squared_distances(self._m * np.sqrt(inverse), own)
-        return (inside + _squared_distances(self._beside, own) / self._x.dtype.type(a))[place]
+        return (inside + _squared_distances(self._outside, own) / self._x.dtype.type(a))[place]
 
 
 class RidgeRegularisationPath:

@@ -22,7 +22,7 @@ class Unknown:
     """Ranks two values of an image among those of the training photos, each measured with that photo left out.
 
     Values: the largest probability, and the mean cosine to the `NEAREST` kept photos. The two ranks, as shares, are
-    multiplied; below ``threshold`` lie the least typical 5 % of the training photos themselves.
+    multiplied; the least typical 5 % of the training photos are below ``threshold``.
     """
 
     centre: NDArray[np.float32]  # (D,)

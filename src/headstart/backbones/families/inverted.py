@@ -100,7 +100,7 @@ def mobilenet_v3(
     padding: str = "same",
     epsilon: float = EPSILON,
 ) -> Blueprint:
-    """MobileNetV3 of the ``kind`` "small" or "large"; a dense layer stands between the average and the logits."""
+    """MobileNetV3 of the ``kind`` "small" or "large"; a dense layer is between the average and the logits."""
     rows, hidden = {"small": (MOBILENET_V3_SMALL, 1024), "large": (MOBILENET_V3_LARGE, 1280)}[kind]
     b = MobileBuilder(padding, epsilon)
     x = b.conv_norm_act(INPUT, "conv_stem", "bn1", "hard_swish", 16, 3, stride=2)
