@@ -32,9 +32,7 @@ KINDS = {  # storage type -> how its values lie in the file
     "BoolStorage": "u1",
 }
 ORDERED_DICT, REBUILD = "collections.OrderedDict", "torch._utils._rebuild_tensor_v2"
-STORAGES = frozenset(
-    f"{room}.{kind}" for room in ("torch", "torch.cuda") for kind in KINDS
-)  # torch.cuda: saved from a GPU
+STORAGES = frozenset(f"{room}.{kind}" for room in ("torch", "torch.cuda") for kind in KINDS)  # torch.cuda: of a GPU
 ALLOWED = STORAGES | {ORDERED_DICT, REBUILD}
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # where training scripts put the state dict in a checkpoint
 
