@@ -16,7 +16,7 @@ from headstart.backbones.families.inverted import SYMMETRIC, mobilenet_v2
 from headstart.backbones.families.mobilenet import mobilenet_v1
 from headstart.backbones.families.small import mlp, small_cnn
 from headstart.backbones.families.vgg import vgg
-from headstart.backbones.weights import sha256_of
+from headstart.backbones.weights import hash_of
 from headstart.core.errors import UsageError
 from headstart.engines.fast import FastNetwork
 from official import CASES, filled
@@ -36,7 +36,7 @@ def test_a_known_file_brings_its_own_preprocessing(shared: Path) -> None:
     assert found.backbone is BACKBONES["squeezenet1_1.caffe"]
     assert (found.spec.size, found.spec.std[0]) == (227, 1 / 255)
     assert load_pretrained("squeezenet1_1", file, 160, head=False).spec == replace(found.spec, size=160)
-    assert found.backbone.weights.sha256 == sha256_of(file)
+    assert found.backbone.weights.sha256 == hash_of(file)
     file = shared / "weights" / "mobilenet_v2.timm.safetensors"
     assert load_pretrained("mobilenet_v2.torchvision", file).backbone.name == "mobilenet_v2"
 

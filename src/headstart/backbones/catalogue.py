@@ -280,9 +280,7 @@ def load_pretrained(
     if pixels is not None and not SMALLEST <= pixels <= LARGEST:
         raise UsageError(f"--pixels: expected {SMALLEST} to {LARGEST}. Received: {pixels}.")
     network = backbone.blueprint()
-    (network if head else network.trunk(backbone.layers)).shapes(
-        pixels
-    )  # checked before anything large is read or downloaded
+    (network if head else network.trunk(backbone.layers)).shapes(pixels)  # checked before any file is read
     path = os.fspath(find_weights(backbone.weights, stage(progress, "weights")) if weights is None else weights)
     arrays = read_weights(path)
     if weights is not None:

@@ -172,9 +172,7 @@ def _from_hub(record: WeightsRecord, damaged: str, progress: StageProgress | Non
     if progress is not None and "tqdm_class" in inspect.signature(hf_hub_download).parameters:
         options["tqdm_class"] = _bar(progress)
     try:
-        get_hf_file_metadata(
-            _address(record), timeout=timeout
-        )  # fails at once without a network; the next call would wait
+        get_hf_file_metadata(_address(record), timeout=timeout)  # fails at once without a network
         path = Path(hf_hub_download(repository, file, **options))
     except Exception as error:  # of several libraries, which change from version to version
         raise UsageError(_by_hand(record, damaged, f"the Hub does not give it ({one_line(error, 200)})")) from error

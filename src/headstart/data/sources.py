@@ -29,7 +29,6 @@ from headstart.data.tables import (
     idx_pairs,
     is_idx,
     printable,
-    unsorted_dataset,
 )
 
 # Image formats that are not read: reported as a problem. Other files (Thumbs.db, notes.txt) are ignored.
@@ -89,7 +88,7 @@ def from_pairs(paths: Sequence[PathLike], labels: Sequence[object] | NDArray[Any
     names = [os.fspath(path) for path in paths]
     words = _label_texts(labels, len(names), "paths")
     found = [(Sample(printable(name), label), name) for name, label in zip(names, words, strict=True)]
-    return unsorted_dataset("", found)
+    return file_dataset("", found, in_order=True)
 
 
 def from_arrays(
@@ -140,7 +139,7 @@ def unlabelled(paths: Sequence[PathLike] | PathLike) -> ImageDataset:
             raise UsageError(f"No such file or folder: {path!r}.")
     if not found:
         raise UsageError("No images given. Expected paths of image files or of folders with images.")
-    return unsorted_dataset("", found, problems)
+    return file_dataset("", found, problems, in_order=True)
 
 
 def _folder(root: str, image_column: str, label_column: str | None) -> ImageDataset:

@@ -51,14 +51,11 @@ def drop_lone_split(samples: Sequence[Sample]) -> Sequence[Sample]:
     return [replace(sample, split="") if sample.split else sample for sample in samples]
 
 
-def file_dataset(root: str, found: Iterable[Found], problems: Iterable[Problem] = ()) -> ImageDataset:
-    """A data set of image files, sorted by name, so that the order in the source does not matter."""
-    ordered = sorted(found, key=lambda pair: (pair[0].name, pair[0].label, pair[1]))
-    return unsorted_dataset(root, ordered, problems)
-
-
-def unsorted_dataset(root: str, found: Sequence[Found], problems: Iterable[Problem] = ()) -> ImageDataset:
-    """As `file_dataset`, in the order given."""
+def file_dataset(
+    root: str, found: Iterable[Found], problems: Iterable[Problem] = (), *, in_order: bool = False
+) -> ImageDataset:
+    """A data set of image files, sorted by name, so that the order in the source does not matter; or as given."""
+    found = list(found) if in_order else sorted(found, key=lambda pair: (pair[0].name, pair[0].label, pair[1]))
     paths = [os.path.abspath(path) for _, path in found]
 
     def read(index: int) -> bytes:
