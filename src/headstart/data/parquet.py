@@ -120,7 +120,8 @@ def _described(file: Any, path: str, label_column: str | None) -> Iterator[Sampl
     column = pick_column(schema.names, label_column, LABEL_COLUMNS, repr(where), "label")
     names = _class_names(schema, column)
     extra = [name for name in ("split", "group") if name in schema.names and name != column]
-    values = {name: column_values.to_pylist() for name, column_values in _columns(file, [column, *extra])}
+    table = file.read(columns=[column, *extra])
+    values = {name: table.column(name).to_pylist() for name in (column, *extra)}
     words = re.split(r"[^a-z]+", os.path.splitext(where)[0].lower())
     of_file = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), "")
     for row, value in enumerate(values[column]):
@@ -132,11 +133,6 @@ def _described(file: Any, path: str, label_column: str | None) -> Iterator[Sampl
         split = split_of(str(values["split"][row] or ""), f"{where!r}, row {row}") if "split" in extra else of_file
         group = values["group"][row] if "group" in extra else None
         yield Sample(name, label, split, "" if group is None else str(group))
-
-
-def _columns(file: Any, names: list[str]) -> Iterator[tuple[str, Any]]:
-    table = file.read(columns=names)
-    return ((name, table.column(name)) for name in names)
 
 
 def _label(value: object, names: Sequence[str], where: str) -> str | None:

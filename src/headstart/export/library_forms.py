@@ -28,6 +28,7 @@ class Form:
 class Part:
     """The part of a blueprint that a library's network has: all of it, or the trunk up to ``node``."""
 
+    library: str
     form: Form
     node: str  # the last of the part
     classes: int  # 0 where the part has no head
@@ -110,10 +111,10 @@ def _search(library: str, blueprint: Blueprint) -> tuple[Part | None, str]:
         whole, end = theirs.blueprint(), theirs.layers[0]
         last = list(whole.parameters())[-1]  # the layer with a filter or unit for each class
         if not _difference(blueprint, whole.nodes, last):
-            return Part(form, whole.layers[-1], _classes(blueprint[last])), ""
+            return Part(library, form, whole.layers[-1], _classes(blueprint[last])), ""
         differences.append((form, _difference(blueprint, whole.upto(end).nodes)))
         if not differences[-1][1]:
-            return Part(form, end, 0), ""
+            return Part(library, form, end, 0), ""
     if not differences:
         return None, f"{library} has no {architecture}."
     form, difference = differences[0]

@@ -60,7 +60,7 @@ def write(library: str, blueprint: Blueprint, weights: Mapping[str, Array], spec
         with quiet():
             _write_keras(part, own, spec, path)
         return f"keras.applications.{_call(part.form.model, _keras_options(part, spec), weights='FILE')}"
-    return _write_torch(library, part, own, path)
+    return _write_torch(part, own, path)
 
 
 def replay(
@@ -79,7 +79,7 @@ def replay(
     if library == APPLICATIONS:
         with quiet():
             return part.node, _replay_keras(part, spec, path, images)
-    return part.node, _replay_torch(library, part, spec, path, images)
+    return part.node, _replay_torch(part, spec, path, images)
 
 
 def expects(library: str, blueprint: Blueprint, spec: ImageSpec) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def expects(library: str, blueprint: Blueprint, spec: ImageSpec) -> dict[str, An
         library's own function where that does the same.
     """
     part = find_part(library, blueprint)
-    turn = -1 if _blue_first(library, part) else 1
+    turn = -1 if _blue_first(part) else 1
     order, mean, std = "RGB"[::turn], spec.mean[::turn], spec.std[::turn]
     words = f"{order}, (x / 255 - mean) / std with mean {_listed(mean)} and std {_listed(std)}"
     if library == APPLICATIONS:
@@ -120,7 +120,7 @@ def _write_keras(part: Part, weights: Mapping[str, Array], spec: ImageSpec, path
 
 def _replay_keras(part: Part, spec: ImageSpec, path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     pixels = images.astype(np.float32) if _scales_itself(part, spec) else _normalised(images, spec)
-    if _blue_first(APPLICATIONS, part):
+    if _blue_first(part):
         pixels = pixels[..., ::-1]
     model = _keras_model(part, spec, str(path))
     value = np.array(model(pixels, training=False), np.float32)  # predict would trace the model first
@@ -143,8 +143,8 @@ def _keras_options(part: Part, spec: ImageSpec) -> dict[str, Any]:
     return options
 
 
-def _blue_first(library: str, part: Part) -> bool:
-    return library == APPLICATIONS and part.form.model.startswith(("VGG", "ResNet"))
+def _blue_first(part: Part) -> bool:
+    return part.library == APPLICATIONS and part.form.model.startswith(("VGG", "ResNet"))
 
 
 def _scales_itself(part: Part, spec: ImageSpec) -> bool:
@@ -154,40 +154,38 @@ def _scales_itself(part: Part, spec: ImageSpec) -> bool:
 
 def _is_customary(part: Part, spec: ImageSpec) -> bool:
     """Whether the weights were trained with keras.applications' preprocessing of this model."""
-    mean, scale = (
-        ([each / 255 for each in CAFFE[::-1]], 1 / 255) if _blue_first(APPLICATIONS, part) else ([0.5] * 3, 0.5)
-    )
+    mean, scale = ([each / 255 for each in CAFFE[::-1]], 1 / 255) if _blue_first(part) else ([0.5] * 3, 0.5)
     return np.allclose(spec.mean, mean, atol=1e-7) and np.allclose(spec.std, scale, atol=1e-7)
 
 
 # --- torchvision and timm ---------------------------------------------------------------------------------------------
 
 
-def _write_torch(library: str, part: Part, weights: Mapping[str, Array], path: Path) -> str:
-    torch = _torch(library)
+def _write_torch(part: Part, weights: Mapping[str, Array], path: Path) -> str:
+    torch = _torch(part.library)
     with torch.device("meta"):
-        state = _torch_model(library, part).state_dict()
+        state = _torch_model(part).state_dict()
     keys = {key: tuple(tensor.shape) for key, tensor in state.items() if not key.endswith(COUNTER)}
-    arrays = _placed(weights, keys, library, part)
+    arrays = _placed(weights, keys, part.library, part)
     layers = {key.rpartition(".")[0] for key in arrays}
     tensors = {key: torch.from_numpy(arrays[key]) for key in state if key in arrays}
     counters = [key for key in state if key.endswith(COUNTER) and key.removesuffix(COUNTER) in layers]
     tensors |= {key: torch.zeros((), dtype=torch.int64) for key in counters}
-    if library == TIMM:
+    if part.library == TIMM:
         from safetensors.torch import save as to_bytes
 
         path.write_bytes(to_bytes(tensors, metadata={"format": "pt"}))
     else:
         torch.save(tensors, path)
     lacking = sorted({key.rpartition(".")[0] for key in keys} - layers)
-    return _torch_call(library, part, lacking)
+    return _torch_call(part, lacking)
 
 
-def _torch_call(library: str, part: Part, lacking: list[str]) -> str:
+def _torch_call(part: Part, lacking: list[str]) -> str:
     """The line that loads the file; ``lacking`` are layers of the head that are not in the file."""
-    options = _torch_options(library, part)
+    options = _torch_options(part)
     note = f"  # without its head: {', '.join(lacking)}" if lacking else ""
-    if library == TORCHVISION:
+    if part.library == TORCHVISION:
         strict = ", strict=False" if lacking else ""
         model = f"torchvision.models.{_call('get_model', options, part.form.model)}"
         return f'{model}.load_state_dict(torch.load("FILE", weights_only=True){strict}){note}'
@@ -197,12 +195,10 @@ def _torch_call(library: str, part: Part, lacking: list[str]) -> str:
     return f"timm.{_call('create_model', options, part.form.model, checkpoint_path='FILE')}"
 
 
-def _replay_torch(
-    library: str, part: Part, spec: ImageSpec, path: Path, images: NDArray[np.uint8]
-) -> NDArray[np.float32]:
-    torch = _torch(library)
-    model = _torch_model(library, part)
-    if library == TIMM:
+def _replay_torch(part: Part, spec: ImageSpec, path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    torch = _torch(part.library)
+    model = _torch_model(part)
+    if part.library == TIMM:
         from timm.models import load_checkpoint
 
         left = load_checkpoint(model, str(path), strict=False)  # as create_model does, but the head may be missing
@@ -210,13 +206,15 @@ def _replay_torch(
         state = {key: torch.from_numpy(array) for key, array in read_pth(path).items()}
         left = model.load_state_dict(state, strict=False)
     if wrong := [*left.unexpected_keys, *(left.missing_keys if part.classes else ())]:
-        raise CheckError(f"'{path}' does not fit {library}'s {part.form.model}: {wrong[0]} is missing or has no place.")
+        raise CheckError(
+            f"'{path}' does not fit {part.library}'s {part.form.model}: {wrong[0]} is missing or has no place."
+        )
     pixels = torch.from_numpy(_normalised(images, spec).transpose(0, 3, 1, 2).copy())
     with torch.inference_mode():
         model.eval()
         if part.classes:
             value = model(pixels)
-        elif library == TIMM:
+        elif part.library == TIMM:
             value = model.forward_features(pixels)
         else:
             resnet = torch.nn.Sequential(*list(model.children())[:-2])  # without average and head
@@ -224,9 +222,9 @@ def _replay_torch(
     return np.asarray(value.numpy(), np.float32)
 
 
-def _torch_model(library: str, part: Part) -> Any:
-    options = _torch_options(library, part)
-    if library == TIMM:
+def _torch_model(part: Part) -> Any:
+    options = _torch_options(part)
+    if part.library == TIMM:
         import timm
 
         return timm.create_model(part.form.model, **options)
@@ -235,11 +233,11 @@ def _torch_model(library: str, part: Part) -> Any:
     return torchvision.models.get_model(part.form.model, **options)
 
 
-def _torch_options(library: str, part: Part) -> dict[str, Any]:
+def _torch_options(part: Part) -> dict[str, Any]:
     options: dict[str, Any] = dict(part.form.options)
     if part.classes not in (0, 1000):
         options["num_classes"] = part.classes
-    if library == TIMM and not part.classes:
+    if part.library == TIMM and not part.classes:
         options["num_classes"] = 0
     return options
 
