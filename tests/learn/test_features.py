@@ -245,7 +245,8 @@ def test_progress_counts_to_the_end_once(start: int) -> None:
 TWO = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from feature_data import ORIGIN, dataset, extract, network
+from feature_data import ORIGIN, dataset, network
+from headstart.learn.features import extract
 import numpy as np
 print("ready", flush=True)
 sys.stdin.readline()
