@@ -238,7 +238,7 @@ def test_a_library_that_crashes_or_hangs_takes_nobody_with_it(
     path = counted(tmp_path / "a.h5", {"a": [KERNEL]})
     (tmp_path / "places.py").write_text(fate)
     monkeypatch.setattr(hdf5_places, "__file__", str(tmp_path / "places.py"))
-    monkeypatch.setattr(hdf5, "PATIENCE", 1)
+    monkeypatch.setattr(hdf5, "TIMEOUT", 1)
     refused(path, "damaged so badly that the HDF5 library failed on it")
 
 

@@ -108,7 +108,7 @@ def test_somebody_elses_network_is_sent_to_the_formats_that_hold_it(source: str,
         if found.name in would.split(" or "):
             check_holds(found, blueprint)
         else:
-            with pytest.raises(hs.UsageError, match=f"'{source}' is a {kind}, .*as: --to {would}$"):
+            with pytest.raises(hs.UsageError, match=f"'{source}' is a {kind}, .*Formats for it: --to {would}$"):
                 check_holds(found, blueprint)
 
 
