@@ -26,10 +26,10 @@ from headstart.backbones.names import rename
 from headstart.backbones.weights import (
     WeightsRecord,
     find_package_file,
+    hash_of,
     installed_file,
     match,
     read_weights,
-    sha256_of,
     weights_digest,
 )
 from headstart.core.errors import CheckError, UsageError
@@ -84,9 +84,9 @@ def test_an_altered_package_is_refused() -> None:
 def test_sha256(tmp_path: Path) -> None:
     content = bytes(range(256)) * 5000
     (tmp_path / "a").write_bytes(content)
-    assert sha256_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+    assert hash_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()
     with pytest.raises(UsageError, match="No such file"):
-        sha256_of(tmp_path / "b")
+        hash_of(tmp_path / "b")
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt", ".bin", ".PTH"])

@@ -1,4 +1,4 @@
-"""Decoding: every kind of image file to the same uint8 RGB square, and a reason for each that is none."""
+"""Decoding: formats, depths, transparency, orientation."""
 
 from __future__ import annotations
 
@@ -6,54 +6,23 @@ import io
 import struct
 import subprocess
 import sys
-import threading
-import time
-import zlib
-from collections.abc import Callable, Container, Iterator
-from itertools import islice
+from collections.abc import Callable
 from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.core.errors import UnreadableImageError
-from headstart.core.types import PROBLEMS, ImageDataset, ImageSpec, Sample
+from headstart.core.types import ImageSpec
 from headstart.data import load
 from headstart.data.load import (
-    AHEAD,
-    CHUNK,
-    SUFFIXES,
-    THUMBNAIL,
-    Decoded,
-    content_key,
     decode,
-    decode_with_thumbnail,
-    fetch,
-    in_chunks,
     sniff,
 )
-
-SPEC = ImageSpec(size=32, crop=1.0)
-Pixels = NDArray[np.uint8]
-
-
-def photo(height: int = 48, width: int = 64) -> Pixels:
-    """Smooth, coloured, and alike under no turn or mirroring."""
-    y, x = np.mgrid[0:height, 0:width]
-    return np.stack([255 * y / height, 255 * x / width, 80 + 60 * (y < height / 3) * (x < width / 3)], -1).astype(
-        np.uint8
-    )
-
-
-def packed(image: Image.Image | Pixels, kind: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, kind, **options)
-    return file.getvalue()
+from raw_images import SPEC, Pixels, packed, photo
 
 
 def reference(pixels: Pixels, spec: ImageSpec = SPEC) -> Pixels:
@@ -67,13 +36,6 @@ def reference(pixels: Pixels, spec: ImageSpec = SPEC) -> Pixels:
 
 def difference(a: Pixels, b: Pixels) -> float:
     return float(np.abs(a.astype(float) - b.astype(float)).mean())
-
-
-def kind_of(raw: bytes) -> str:
-    with pytest.raises(UnreadableImageError) as caught:
-        decode(raw, SPEC)
-    assert caught.value.kind in PROBLEMS
-    return caught.value.kind
 
 
 @pytest.mark.parametrize(
@@ -290,201 +252,3 @@ def test_draft_is_close_to_the_full_decode(factor: float, monkeypatch: pytest.Mo
     assert difference(drafted, decode(raw, SPEC)) < 1.5
     small, full = (min(call.args[0].size) for call in spy.call_args_list)
     assert 32 <= small < full  # really drafted, and never below what is needed
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_truncated(kind: str) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    raw = packed(noise, kind)
-    decode(raw, SPEC)
-    for share in (0.3, 0.5, 0.9):
-        assert kind_of(raw[: int(len(raw) * share)]) == "truncated"
-    assert kind_of(raw[:14]) == "truncated"  # in the header
-
-
-def test_no_content() -> None:
-    assert kind_of(b"") == "empty"
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"this is no photo, whatever it is called",
-        b"<html><body>404</body></html>",
-        b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
-        packed(photo(), "EPS"),
-        packed(photo(), "PPM"),
-        packed(photo(), "ICO"),
-        b"BM but only a text",
-        b"\0" * 100,
-    ],
-    ids=lambda raw: repr(raw[:6]),
-)
-def test_no_known_format(raw: bytes) -> None:
-    assert kind_of(raw) == "unreadable"
-    assert sniff(raw[:16]) == ""
-
-
-def png_chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-
-def test_bomb() -> None:
-    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
-    raw = b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(bytes(1000))) + png_chunk(b"IEND", b"")
-    assert kind_of(raw) == "bomb"
-
-
-SEEDS = [packed(photo(16, 20), kind) for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")]
-
-
-@st.composite
-def damaged(draw: st.DrawFn) -> bytes:
-    """A real image with some bytes overwritten, and perhaps cut short."""
-    raw = bytearray(draw(st.sampled_from(SEEDS)))
-    for at, byte in draw(st.lists(st.tuples(st.integers(0, len(raw) - 1), st.integers(0, 255)), max_size=8)):
-        raw[at] = byte
-    return bytes(raw[: draw(st.integers(0, len(raw)))] if draw(st.booleans()) else raw)
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
-@settings(max_examples=400, deadline=None)
-@given(st.one_of(st.binary(max_size=200), damaged()))
-def test_any_bytes_decode_or_say_why_not(raw: bytes) -> None:
-    try:
-        square = decode(raw, SPEC)
-    except UnreadableImageError as error:
-        failure: UnreadableImageError | None = error
-    else:
-        failure = None
-        assert square.shape == (32, 32, 3)
-    assert failure is None or (failure.kind in PROBLEMS and failure.detail)
-
-
-def test_the_thumb_is_the_same_square_in_grey() -> None:
-    square, thumbnail = decode_with_thumbnail(packed(photo(), "PNG"), SPEC)
-    assert (square == decode(packed(photo(), "PNG"), SPEC)).all()
-    assert thumbnail.shape == (THUMBNAIL, THUMBNAIL)
-    grey = square @ np.array([0.299, 0.587, 0.114])
-    assert np.abs(grey.reshape(THUMBNAIL, 2, THUMBNAIL, 2).mean((1, 3)) - thumbnail).max() < 2
-
-
-def test_content_keys_tell_contents_apart() -> None:
-    pixels = photo()
-    keys = [
-        content_key(raw)
-        for raw in (b"", b"a", b"b", pixels, pixels[::-1], pixels.reshape(-1, 64, 3)[:24], pixels.astype(np.uint16))
-    ]
-    assert len(set(keys)) == len(keys)
-    assert {len(key) for key in keys} == {16}
-    assert content_key(pixels[:, ::2]) == content_key(pixels[:, ::2].copy())
-
-
-def test_suffixes_are_those_of_the_formats() -> None:
-    known = Image.registered_extensions()
-    assert {known[suffix] for suffix in SUFFIXES} == set(load.FORMATS) - {"MPO"}
-
-
-def table_of(read: Callable[[int], bytes], count: int) -> ImageDataset:
-    return ImageDataset("", [Sample(str(index), "a") for index in range(count)], read)
-
-
-def flat(index: int) -> bytes:
-    return packed(np.full((8, 8, 3), index, np.uint8), "PNG")
-
-
-def stream(
-    dataset: ImageDataset, spec: ImageSpec, known: Container[bytes] = (), threads: int | None = None
-) -> Iterator[Decoded]:
-    return in_chunks(
-        lambda chunk: [fetch(dataset, index, spec, known) for index in chunk], range(len(dataset)), threads
-    )
-
-
-def test_stream_keeps_the_order() -> None:
-    def read(index: int) -> bytes:
-        time.sleep(0.002 * (index % 3))  # so that later images are ready first
-        return flat(index)
-
-    items = list(stream(table_of(read, 60), SPEC, threads=4))
-    assert [item.index for item in items] == list(range(60))
-    for item in items:
-        assert item.pixels is not None
-        assert item.thumbnail is not None
-        assert (item.pixels == item.index).all()
-        assert (item.thumbnail == item.index).all()
-        assert item.key == content_key(flat(item.index))
-        assert item.error is None
-
-
-def test_stream_looks_ahead_so_far_and_no_further() -> None:
-    reads = 0
-    lock = threading.Lock()
-
-    def read(_: int) -> bytes:
-        nonlocal reads
-        with lock:
-            reads += 1
-        return flat(1)
-
-    items = stream(table_of(read, 600), SPEC, threads=2)
-    for taken in range(1, 601):
-        next(items)
-        if taken % 100 == 1:  # a slow taker: the threads do all that they may
-            ahead = min(AHEAD + taken // CHUNK, 600 // CHUNK) * CHUNK
-            for _ in range(500):
-                if reads >= ahead:
-                    break
-                time.sleep(0.01)
-            time.sleep(0.02)
-            assert reads == ahead
-    assert next(items, None) is None
-
-
-def test_stream_gives_an_item_for_each_bad_image() -> None:
-    def read(index: int) -> bytes:
-        if index == 1:
-            raise FileNotFoundError("gone.jpg")
-        if index == 2:
-            raise PermissionError("not yours")
-        return {3: b"", 4: b"no image"}.get(index, flat(index))
-
-    items = list(stream(table_of(read, 6), SPEC))
-    assert [item.error and item.error.kind for item in items] == [
-        None, "missing", "unreadable", "empty", "unreadable", None,
-    ]  # fmt: skip
-    assert all(item.pixels is None for item in items[1:5])
-
-
-def test_stream_does_not_decode_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = {content_key(flat(index)) for index in (0, 2)}
-    spy = Mock(side_effect=decode_with_thumbnail)
-    monkeypatch.setattr(load, "decode_with_thumbnail", spy)
-    items = list(stream(table_of(flat, 4), SPEC, known))
-    assert [item.pixels is None for item in items] == [True, False, True, False]
-    assert spy.call_count == 2
-    assert all(item.error is None and item.key for item in items)
-
-
-def test_stream_stops_when_its_taker_does() -> None:
-    before = threading.active_count()
-    go_on = threading.Event()
-    reads: list[int] = []
-
-    def read(index: int) -> bytes:
-        reads.append(index)
-        assert index < CHUNK or go_on.wait(10)
-        return flat(1)
-
-    items = stream(table_of(read, 5000), SPEC, threads=2)
-    assert len(list(islice(items, 3))) == 3
-    alarm = threading.Timer(0.05, go_on.set)  # both threads are at work when the taker leaves
-    alarm.start()
-    items.close()  # type: ignore[attr-defined]
-    alarm.join()
-    assert threading.active_count() == before
-    assert len(reads) <= 3 * CHUNK  # what was begun is finished, and nothing else begun
-
-
-def test_stream_of_nothing() -> None:
-    assert list(stream(table_of(flat, 0), SPEC)) == []

@@ -93,7 +93,7 @@ def test_the_label_may_be_named_and_may_be_numbers(tmp_path: Path) -> None:
         ("x,label\n1,a\n2,\n", "line 3: the label is blank"),
         ("x,label\n1,a\n2\n", "line 3: expected 2 values. Received: 1"),
         ("x,label\n1,a\n2,b,c\n", "line 3: expected 2 values. Received: 3"),
-        ("x,y,label\n1,5,a\n2,5,b\n", "column 'y' is 5 in every row, which tells no class from another"),
+        ("x,y,label\n1,5,a\n2,5,b\n", "column 'y' is 5 in every row, so it tells nothing about the class"),
         ("x,label\n1,a\n2,a\n", "expected two classes or more. Received: 2 rows of 'a'"),
         ("x,x,label\n1,1,a\n2,2,b\n", "two columns called 'x'"),
         ("label\na\nb\n", "no column beside the label"),

@@ -133,7 +133,7 @@ def test_what_cannot_be_converted_is_refused(tmp_path: Path, monkeypatch: pytest
         raise RuntimeError("no such\n\noperation")
 
     monkeypatch.setattr(tflite, "_in_int8", fail)
-    with pytest.raises(UsageError, match=r"'every_op' cannot be put into TensorFlow Lite's .* no such operation"):
+    with pytest.raises(UsageError, match=r"'every_op' cannot be written with TensorFlow Lite's .* no such operation"):
         tflite.write(every_op(), tmp_path / "model.tflite", noise(2))
     assert not any(tmp_path.iterdir())
 
@@ -261,7 +261,7 @@ def test_the_loss_is_measured_on_the_same_photos() -> None:
 
 
 def test_a_great_loss_is_refused_unless_it_may_be_chance() -> None:
-    with pytest.raises(CheckError, match=r"would cost 10\.0 points of accuracy: 1\.000 in fp32, 0\.900 in int8 on 200"):
+    with pytest.raises(CheckError, match=r"would lose 10\.0 points of accuracy: 1\.000 in fp32, 0\.900 in int8 on 200"):
         int8.measure(numbered(200), answers(0, 200), answers(20, 200))
     assert int8.measure(numbered(25), answers(0, 25), answers(2, 25)).points == pytest.approx(8)
     assert int8.measure(numbered(200), answers(20, 200), answers(0, 200)).points == pytest.approx(-10)

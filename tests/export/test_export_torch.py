@@ -119,7 +119,7 @@ def test_a_module_of_ones_own(features: str | None, tmp_path: Path) -> None:
 
 
 def test_a_module_that_cannot_be_followed_is_refused_with_a_way_out(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"cannot follow 'module:test_export_torch.Moody'.*to_torch\(\)"):
+    with pytest.raises(UsageError, match=r"cannot trace 'module:test_export_torch.Moody'.*to_torch\(\)"):
         format_torch.write(wrapped(Moody()), tmp_path / "model.pt2")
     assert not (tmp_path / "model.pt2").exists()
 

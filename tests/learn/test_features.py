@@ -1,12 +1,10 @@
-"""Features are computed once, by content, and read later; nothing that happens on the way costs more than itself."""
+"""Features: computed once, kept, and computed again where the cache is damaged."""
 
 from __future__ import annotations
 
-import itertools
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,92 +12,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from headstart.backbones.blueprint import FEATURES, INPUT, Blueprint
-from headstart.backbones.builder import Builder
-from headstart.core.errors import UnreadableImageError, UsageError
+from feature_data import ORIGIN, SPEC, Counted, Pixels, dataset, network, pixels_of, plain, same
+from headstart.backbones.blueprint import FEATURES
 from headstart.core.types import ImageDataset, ImageSpec, Sample
-from headstart.data.load import AHEAD, CHUNK, THUMBNAIL, content_key, decode, decode_with_thumbnail
+from headstart.data.load import THUMBNAIL, content_key, decode, decode_with_thumbnail
 from headstart.engines.fast import FastNetwork
 from headstart.learn import features as module
 from headstart.learn.feature_cache import spaces
-from headstart.learn.features import Features, extract, observe
-
-SPEC = ImageSpec(32)
-ORIGIN = "ab12"
-Pixels = NDArray[np.uint8]
-
-
-def blueprint() -> Blueprint:
-    """A small network: one convolution, 24 features."""
-    builder = Builder()
-    x = builder.conv(INPUT, "stem", 24, 3, 2)
-    x = builder.act(builder.norm(x, "norm", 1e-3), "act", "relu6")
-    builder.classifier(x, 5, 0.2)
-    return builder.build("tiny", SPEC.size).trunk(("act",))
-
-
-class Counted(FastNetwork):
-    """Counts the images that it computes."""
-
-    computed = 0
-
-    def runner(self, at: Sequence[str]) -> Callable[[Pixels], list[NDArray[np.float32]]]:
-        run, lock = super().runner(at), threading.Lock()
-
-        def counting(images: Pixels) -> list[NDArray[np.float32]]:
-            with lock:
-                Counted.computed += len(images)
-            return run(images)
-
-        return counting
-
-
-def network(seed: int = 0, kind: type[FastNetwork] = Counted, precision: str = "fp32") -> FastNetwork:
-    Counted.computed = 0
-    r = np.random.default_rng(seed)
-    shapes = blueprint().weight_shapes()
-    weights = {name: np.abs(r.normal(0.2, 0.5, shape)).astype(np.float32) for name, shape in shapes.items()}
-    return kind(blueprint(), weights, SPEC, precision)
-
-
-def pixels_of(number: int) -> Pixels:
-    """A smooth picture of its own for every number, a little larger than the network wants."""
-    r = np.random.default_rng(number)
-    coarse = r.integers(0, 256, (5, 5, 3)).astype(np.uint8)
-    return np.kron(coarse, np.ones((8, 8, 1), np.uint8))
-
-
-def dataset(numbers: Sequence[int] | range, broken: Sequence[int] = ()) -> ImageDataset:
-    """Pictures by number; those that are ``broken`` cannot be read."""
-    numbers = list(numbers)
-
-    def read(index: int) -> Pixels | bytes:
-        if numbers[index] in broken:
-            return b"not an image at all"
-        return pixels_of(numbers[index])
-
-    return ImageDataset("", [Sample(f"picture {number}", "a") for number in numbers], read)
-
-
-def plain(numbers: Sequence[int] | range) -> NDArray[np.float32]:
-    """The features straight from the network."""
-    images = np.stack([decode(pixels_of(number), SPEC) for number in numbers])
-    return network(kind=FastNetwork).forward(images, FEATURES)
-
-
-def same(found: Features, other: Features) -> None:
-    assert np.array_equal(found.values, other.values)
-    assert np.array_equal(found.thumbnails, other.thumbnails)
-    assert found.keys == other.keys
-    assert np.array_equal(found.usable, other.usable)
+from headstart.learn.features import extract
 
 
 def database(home: Path) -> Path:
     (file,) = (home / "features").glob("*.sqlite")
     return file
-
-
-# --- what is computed ---
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -131,9 +56,6 @@ def test_an_empty_table_has_no_features(home: Path) -> None:
     found = extract(dataset([]), network(), ORIGIN)
     assert found.values.shape == (0, 24)
     assert found.thumbnails.shape == (0, THUMBNAIL, THUMBNAIL)
-
-
-# --- what is read ---
 
 
 def test_what_was_computed_once_is_read(home: Path) -> None:
@@ -206,9 +128,6 @@ def test_a_store_that_cannot_be_written_costs_a_sentence(home: Path) -> None:
     assert np.array_equal(found.values, plain(range(9)).astype(np.float16))
 
 
-# --- what goes wrong ---
-
-
 @pytest.mark.parametrize("together", [4096, 4])
 def test_a_flipped_byte_is_computed_again(together: int, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headstart.learn.features.READ", together)
@@ -226,7 +145,7 @@ def test_a_flipped_byte_is_computed_again(together: int, home: Path, monkeypatch
 
 
 def test_a_photo_that_goes_while_its_row_is_lost_is_reported(home: Path) -> None:
-    """It was there when the store was asked, and is gone when it has to be computed after all."""
+    """It was there when the cache was asked, and is gone when it has to be computed after all."""
     first = extract(dataset(range(12)), network(), ORIGIN)
     content = database(home).read_bytes()
     at = content.find(first.values[4].tobytes())
@@ -326,7 +245,8 @@ def test_progress_counts_to_the_end_once(start: int) -> None:
 TWO = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from test_features import ORIGIN, dataset, extract, network
+from feature_data import ORIGIN, dataset, network
+from headstart.learn.features import extract
 import numpy as np
 print("ready", flush=True)
 sys.stdin.readline()
@@ -336,11 +256,11 @@ np.save(sys.argv[4], found.values)
 """
 
 
-def test_two_processes_share_the_store(home: Path, tmp_path: Path) -> None:
+def test_two_processes_share_the_cache(home: Path, tmp_path: Path) -> None:
     ranges = [(0, 300), (100, 400)]
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", TWO, str(Path(__file__).parent), str(a), str(b), str(tmp_path / f"{a}.npy")],
+            [sys.executable, "-c", TWO, str(Path(__file__).parents[1]), str(a), str(b), str(tmp_path / f"{a}.npy")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -363,95 +283,3 @@ def test_two_processes_share_the_store(home: Path, tmp_path: Path) -> None:
     assert np.array_equal(whole.values, plain(range(400)).astype(np.float16))
     for a, b in ranges:
         assert np.array_equal(np.load(tmp_path / f"{a}.npy"), whole.values[a:b])
-
-
-# --- bf16 only where these images bear it ---
-
-
-class Trial(Counted):
-    """Says that it computes in bf16, and whether it can be trusted with that."""
-
-    trusted = True
-    tried: list[int]
-
-    def check_precision(self, images: Pixels, at: str = FEATURES) -> float:
-        Trial.tried.append(len(images))
-        if not Trial.trusted:
-            self.precision = "fp32"
-        return 0.0 if Trial.trusted else 1.0
-
-    def runner(self, at: Sequence[str]) -> Callable[[Pixels], list[NDArray[np.float32]]]:
-        return Counted.runner(self.at_precision("fp32"), at)  # type: ignore[arg-type]  # a copy, on any processor
-
-
-@pytest.mark.parametrize("trusted", [True, False])
-def test_bf16_is_tried_on_some_of_the_images(trusted: bool, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Trial, "trusted", trusted)
-    monkeypatch.setattr(Trial, "tried", [], raising=False)
-    trunk = network(kind=Trial, precision="bf16")
-    found = extract(dataset(range(50), [0]), trunk, ORIGIN)
-    assert Trial.tried == [module.TRIAL - 1]  # the first one is unreadable
-    assert found.computed == 49
-    assert trunk.precision == ("bf16" if trusted else "fp32")
-    kept = {info.description["precision"]: info.rows for info in spaces(home)}
-    assert kept == ({"bf16": 49} if trusted else {"bf16": 0, "fp32": 49})
-
-    again = extract(dataset(range(50), [0]), network(kind=Trial, precision="bf16"), ORIGIN)
-    assert again.from_store == 49
-    assert len(Trial.tried) == (1 if trusted else 2)  # what is known was tried before; fp32's rows are not bf16's
-    same(again, found)
-
-
-# --- observe ---
-
-
-def test_observe_gives_several_nodes_and_the_errors_in_order() -> None:
-    seen = list(observe(dataset(range(20), [6]), network(), (FEATURES, "act.pooled", "act"), range(19, 3, -1)))
-    assert [item.index for item, _ in seen] == list(range(19, 3, -1))
-    expected = plain(range(20))
-    for item, values in seen:
-        if item.index == 6:
-            assert values is None
-            assert isinstance(item.error, UnreadableImageError)
-            continue
-        assert values is not None
-        assert [value.shape for value in values] == [(24,), (24,), (24, 16, 16)]
-        assert np.array_equal(values[0], expected[item.index])
-        np.testing.assert_allclose(values[2].mean(axis=(1, 2)), values[0], rtol=1e-5)
-
-
-def test_observe_passes_over_what_is_known() -> None:
-    known = {content_key(pixels_of(number)) for number in (2, 3, 11)}
-    seen = list(observe(dataset(range(12)), network(), (FEATURES,), known=known))
-    assert [item.index for item, values in seen if values is None] == [2, 3, 11]
-    assert all(item.key == content_key(pixels_of(item.index)) for item, _ in seen)
-    assert Counted.computed == 9
-
-
-def test_observe_runs_ahead_only_so_far_and_stops_with_its_taker() -> None:
-    reads, lock = [0], threading.Lock()
-
-    def read(index: int) -> Pixels:
-        with lock:
-            reads[0] += 1
-        return pixels_of(index)
-
-    stream = observe(ImageDataset("", dataset(range(2000)).samples, read), network(), (FEATURES,))
-    for taken, (item, _) in enumerate(itertools.islice(stream, 90)):
-        assert item.index == taken
-        if taken % 30:
-            continue
-        before = -1
-        while before != reads[0]:  # until the threads have nothing more to do
-            before = reads[0]
-            time.sleep(0.1)
-        assert taken < reads[0] <= taken + (AHEAD + 1) * CHUNK
-    stream.close()  # type: ignore[attr-defined]
-    after = reads[0]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("headstart")]
-    assert Counted.computed <= after < 300
-
-
-def test_a_node_that_is_not_there_is_named() -> None:
-    with pytest.raises(UsageError, match=r"no layer 'featurs'"):
-        list(observe(dataset(range(2)), network(), ("featurs",)))

@@ -17,7 +17,7 @@ from headstart.core.types import Prediction
 from headstart.data.sources import unlabelled
 from headstart.learn import unknown as module
 from headstart.learn.calibrate import softmax
-from headstart.learn.features import observe
+from headstart.learn.features import run_network
 from headstart.learn.heads import HeadFit, fit_head
 from headstart.learn.regularisation_path import Design, Labels
 from headstart.learn.unknown import KEPT, NEAREST, Unknown, fit_unknown
@@ -250,7 +250,7 @@ def test_leaves_and_things_are_no_cats_and_dogs(shared: Path) -> None:
 
     assert model.unknown is not None
     values = []
-    for item, seen in observe(
+    for item, seen in run_network(
         unlabelled([*known, *foreign]), model.network, (LOGITS, model.blueprint[LOGITS].inputs[0])
     ):
         assert seen is not None, item

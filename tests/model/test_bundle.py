@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 import headstart as hs
-from headstart.backbones.weights import sha256_of
+from headstart.backbones.weights import hash_of
 from headstart.model import bundle as module
 from headstart.model.records import FitRecord, from_json, to_json
 from making import Shell, packed, picture
@@ -54,7 +54,7 @@ def put_config(folder: Path, config: object) -> None:
 def seal(folder: Path) -> None:
     """Record the files' SHA-256 as they are now, as one would who alters a model on purpose."""
     config = config_of(folder)
-    put_config(folder, config | {"files": {name: sha256_of(folder / name) for name in config["files"]}})
+    put_config(folder, config | {"files": {name: hash_of(folder / name) for name in config["files"]}})
 
 
 EPOCH = {
@@ -121,7 +121,7 @@ def test_a_model_is_four_files_that_others_can_read(bundle: Path) -> None:
     assert config["label2id"] == {"bars": 0, "discs": 1, "waves": 2}
     assert config["image"]["size"] == 64
     assert {"blueprint", "unknown", "fit", "precision"} <= set(config)
-    assert config["files"] == {name: sha256_of(bundle / name) for name in ("model.safetensors", "golden.safetensors")}
+    assert config["files"] == {name: hash_of(bundle / name) for name in ("model.safetensors", "golden.safetensors")}
     golden = load_file(bundle / "golden.safetensors")
     assert golden["images"].shape[1:] == (64, 64, 3)
     assert golden["logits"].shape == (len(golden["images"]), 3)

@@ -21,11 +21,11 @@ INPUT, POOLED, FEATURES, LOGITS = "input", "pooled", "features", "logits"
 
 @dataclass(frozen=True)
 class Blueprint:
-    """A checked graph: ``input`` first, every node after those it takes, one output at the end.
+    """A checked graph: ``input`` first, every node after its inputs, one output at the end.
 
     Raises:
-        UsageError: an unknown op, attribute or value, a name used twice or not defined before, a node that none takes,
-            an impossible shape.
+        UsageError: an unknown op, attribute or value, a name used twice or not defined before, a node without use, an
+            impossible shape.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Blueprint:
         """The shape of every node's output for square images of ``size`` pixels (default: the native size).
 
         Raises:
-            UsageError: a kernel does not fit into images so small, or a flattened one has not the native size.
+            UsageError: the images are smaller than a kernel, or not of the native size where they are flattened.
         """
         shapes: dict[str, Shape] = {}
         for node in self.nodes:
@@ -92,11 +92,11 @@ class Blueprint:
 
     @property
     def source(self) -> str:
-        """Whose network its module is ("timm/NAME", "module:CLASS"), or "" where it has none."""
+        """The origin of its module ("timm/NAME", "module:CLASS"), or "" where it has none."""
         return next((str(node["source"]) for node in self.nodes if node.op == "module"), "")
 
     def parameters(self) -> dict[str, int]:
-        """Learned numbers of every node that has any; running statistics do not count."""
+        """The number of parameters of every node that has any; running statistics do not count."""
         found: dict[str, int] = {}
         for name, shape in self.weight_shapes().items():
             node, _, part = name.rpartition(".")
@@ -118,9 +118,9 @@ class Blueprint:
         return Blueprint(self.name, self._below([at]), self.size)
 
     def trunk(self, layers: Sequence[str]) -> Blueprint:
-        """The network without its head: ``features`` are the global averages of ``layers``, one after the other.
+        """The network without its head: ``features`` are the global averages of ``layers``, concatenated.
 
-        A layer from the middle tells textures apart that the last one, made for ImageNet's objects, has let go.
+        A middle layer keeps differences of texture that the last layer, trained for ImageNet's objects, has lost.
         """
         shapes = self.shapes()
         nodes, parts = list(self._below(layers)), []
@@ -131,13 +131,13 @@ class Blueprint:
         return Blueprint(self.name, (*nodes, Node(FEATURES, "concat", tuple(parts))), self.size)
 
     def with_head(self, classes: int, *, sqrt: bool) -> Blueprint:
-        """A trunk with a new linear head on its ``features``, behind a square root if asked."""
+        """A trunk with a new linear head on its ``features``, or on their square root."""
         root = (Node("head_sqrt", "act", (FEATURES,), {"kind": "sqrt"}),) if sqrt else ()
         head = Node(LOGITS, "dense", (root[0].name if root else FEATURES,), {"units": classes})
         return Blueprint(self.name, (*self.nodes, *root, head), self.size)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values that `from_json` reads back to an equal blueprint."""
+        """JSON values from which `from_json` makes an equal blueprint."""
         return {
             "name": self.name,
             "size": self.size,
@@ -148,7 +148,7 @@ class Blueprint:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Blueprint:
-        """Read what `to_json` wrote; the same checks apply as to any blueprint."""
+        """The blueprint of `to_json`'s values, checked like any other."""
         try:
             nodes = tuple(
                 Node(name, op, tuple(inputs), {key: tuple(v) if isinstance(v, list) else v for key, v in attrs.items()})
@@ -159,7 +159,7 @@ class Blueprint:
             raise UsageError(f"Not a blueprint: {type(error).__name__}: {error}.") from error
 
     def _check_weights(self, size: int | None, shapes: Mapping[str, Shape]) -> None:
-        """Refuse a size for which a layer would need more or fewer weights than it has."""
+        """Refuse a size of images for which a layer has too many or too few weights."""
         native = self.shapes()
         for node in self.nodes:
             if node.op in ("dense", "norm") and shapes[node.inputs[0]][0] != native[node.inputs[0]][0]:

@@ -1,4 +1,4 @@
-"""A blueprint, node by node, so that a family reads like the table in its paper."""
+"""Builds a blueprint node by node, so that a family's code is like the table in its paper."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headstart.backbones.ops import Node
 class Builder:
     """Collects nodes; each method adds one and returns its name.
 
-    ``padding`` is "same" (TensorFlow's), the pixels that every edge gets, or (top, bottom, left, right).
+    ``padding`` is "same" (TensorFlow's), the pixels at every edge, or (top, bottom, left, right).
     """
 
     def __init__(self, channels: int = 3) -> None:
@@ -44,7 +44,7 @@ class Builder:
         return self._add(name, "act", (x,), kind=kind)
 
     def max_pool(self, x: str, name: str, kernel: int, stride: int, *, padding: Any = 0, ceil: bool = False) -> str:
-        """The largest value of each window; with ``ceil`` a last window may overhang, as in torch's ceil mode."""
+        """The largest value of each window; with ``ceil`` the last may be incomplete, as in torch's ceil mode."""
         attrs = {"kernel": (kernel, kernel), "stride": stride, "padding": _padding(padding), "ceil": ceil}
         return self._add(name, "max_pool", (x,), **attrs)
 
@@ -61,7 +61,7 @@ class Builder:
         return self._add(name, "scale", (x, gate))
 
     def concat(self, xs: Sequence[str], name: str) -> str:
-        """Nodes side by side, along the channels."""
+        """Nodes concatenated along the channels."""
         return self._add(name, "concat", tuple(xs), sum(map(self.channels, xs)))
 
     def pad_channels(self, x: str, name: str, before: int, after: int) -> str:
@@ -73,7 +73,7 @@ class Builder:
         return self._add(name, "flatten", (x,))
 
     def dropout(self, x: str, name: str, rate: float) -> str:
-        """Nothing, but while training."""
+        """Dropout; only active in training."""
         return self._add(name, "dropout", (x,), rate=rate)
 
     def dense(self, x: str, name: str, units: int) -> str:
@@ -89,7 +89,7 @@ class Builder:
         return Blueprint(name, tuple(self.nodes), size)
 
     def channels(self, x: str) -> int:
-        """Channels (or numbers) of a node added before."""
+        """The number of channels (or features) of a node added before."""
         return self._channels[x]
 
     def _add(self, node: str, op: str, inputs: tuple[str, ...], channels: int | None = None, /, **attrs: Any) -> str:

@@ -1,4 +1,4 @@
-"""One record a backbone: its architecture, its weights, its licence, what it wants to see."""
+"""One record for each backbone: its architecture, weights, licence and input."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from headstart.backbones.imagenet import class_names
 from headstart.backbones.names import rename
 from headstart.backbones.weights import WeightsRecord, hash_of, match, read_weights
 from headstart.core.errors import UsageError, did_you_mean
+from headstart.core.progress import Progress, stage
 from headstart.core.types import ImageSpec
 
 DEFAULT = "efficientnet_lite0"
@@ -41,33 +42,29 @@ CAFFE = replace(  # minus the mean only, of pixels up to 255
 class Backbone:
     """A catalogued network: one architecture with one set of weights.
 
-    The name is the architecture's; behind a "." it says whose weights, where they are not the usual ones.
+    The name is the architecture's; after a "." it says whose weights, where they are not the usual ones.
     """
 
     name: str
-    build: Callable[[], Blueprint]
-    spec: ImageSpec  # at its native size, as its publisher measures it
+    blueprint: Callable[[], Blueprint]  # with its own head
+    spec: ImageSpec  # at its native size, as its publisher evaluates it
     weights: WeightsRecord
-    layers: tuple[str, ...]  # whose averages are the features: the last, and one halfway that tells textures apart
+    layers: tuple[str, ...]  # their averages are the features: the last layer, and a middle one for texture
     classes: Callable[[], tuple[str, ...]] = class_names  # of its own head
 
     @property
     def architecture(self) -> str:
-        """What it shares with the same network of another origin."""
+        """The name without the origin of the weights."""
         return self.name.partition(".")[0]
-
-    def blueprint(self) -> Blueprint:
-        """Its architecture, with its own head."""
-        return self.build()
 
 
 def _torchvision(file: str) -> WeightsRecord:
-    """A file of torchvision's; its name ends in the first digits of its SHA-256."""
+    """A file of torchvision; its name ends in the first digits of its SHA-256."""
     return _published("torchvision", "BSD-3-Clause", "torchvision", f"https://download.pytorch.org/models/{file}")
 
 
 def _timm(path: str, origin: str = "timm") -> WeightsRecord:
-    """A file among timm's releases; named likewise."""
+    """A file among timm's releases; named in the same way."""
     address = f"https://github.com/huggingface/pytorch-image-models/releases/download/{path}"
     return _published(origin, "Apache-2.0", "timm", address)
 
@@ -129,7 +126,7 @@ def _resnets() -> Iterator[Backbone]:
 def _mobilenets() -> Iterator[Backbone]:
     def first(name: str, names: str, **style: Any) -> Backbone:
         origin = {"keras": "keras.applications", "timm": "timm"}[names]
-        record = WeightsRecord(f"{origin}, from a file of one's own", "Apache-2.0", names)  # which publish no hash
+        record = WeightsRecord(f"{origin}, from a file of one's own", "Apache-2.0", names)  # no hash is published
         build = functools.partial(mobilenet_v1, name, **style)
         return Backbone(name, build, ImageSpec(224), record, ("blocks.4.1.bn2.act", "blocks.3.5.bn2.act"))
 
@@ -179,10 +176,9 @@ def _mobilenets() -> Iterator[Backbone]:
 
 def _squeezenets() -> Iterator[Backbone]:
     layers = ("features.12.concat", "features.7.concat")
-    build = functools.partial(squeezenet, "squeezenet1_0", "1.0")
-    yield Backbone("squeezenet1_0", build, IMAGENET, _torchvision("squeezenet1_0-b66bff10.pth"), layers)
-    build = functools.partial(squeezenet, "squeezenet1_1", "1.1")
-    yield Backbone("squeezenet1_1", build, IMAGENET, _torchvision("squeezenet1_1-b8a52dc0.pth"), layers)
+    for name, digits in {"squeezenet1_0": "b66bff10", "squeezenet1_1": "b8a52dc0"}.items():
+        build = functools.partial(squeezenet, name, name[-3:].replace("_", "."))
+        yield Backbone(name, build, IMAGENET, _torchvision(f"{name}-{digits}.pth"), layers)
     record = WeightsRecord(
         "its authors' in Caffe, from a file of one's own",
         "BSD-2-Clause",
@@ -240,7 +236,7 @@ BACKBONES: dict[str, Backbone] = {
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A blueprint with weights that fit it, ready for an engine."""
+    """A blueprint with its weights."""
 
     blueprint: Blueprint
     weights: dict[str, NDArray[np.float32]]
@@ -265,28 +261,27 @@ def load_pretrained(
     pixels: int | None = None,
     *,
     head: bool = True,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Pretrained:
-    """A catalogued network with its weights: those of its package or its publisher, or those of a file.
+    """A catalogued network with its weights: of its package, its publisher, or a file.
 
     Args:
         name: a key of `BACKBONES`.
         weights: a file (.safetensors, .pth) in place of the usual ones.
         pixels: height and width to scale images to; fewer are faster and a little less accurate.
-        head: whether its own classes are wanted too. A trunk alone takes a file whose head is another or absent.
-        progress: called with ("weights", bytes done, of how many) while they are fetched.
+        head: whether to load its own head too. Without it, the file may have another head or none.
+        progress: called with ("weights", bytes done, bytes) while they are downloaded.
 
     Raises:
-        UsageError: unknown name, a size out of range, weights that are not to be had or of another network.
-        CheckError: a file that is not the one recorded.
+        UsageError: an unknown name, a size out of range, weights that cannot be found or are of another network.
+        CheckError: a file that is not the recorded one.
     """
     backbone = find_backbone(name)
     if pixels is not None and not SMALLEST <= pixels <= LARGEST:
         raise UsageError(f"--pixels: expected {SMALLEST} to {LARGEST}. Received: {pixels}.")
     network = backbone.blueprint()
-    (network if head else network.trunk(backbone.layers)).shapes(pixels)  # before anything large is read or fetched
-    report = None if progress is None else (lambda done, count: progress("weights", done, count))
-    path = os.fspath(find_weights(backbone.weights, report) if weights is None else weights)
+    (network if head else network.trunk(backbone.layers)).shapes(pixels)  # checked before any file is read
+    path = os.fspath(find_weights(backbone.weights, stage(progress, "weights")) if weights is None else weights)
     arrays = read_weights(path)
     if weights is not None:
         backbone = recognised(path, backbone)
@@ -302,14 +297,14 @@ def load_pretrained(
 
 
 def recognised(path: str | os.PathLike[str], backbone: Backbone) -> Backbone:
-    """The record that a weights file belongs to, by its hash, among those of the same architecture; else ``backbone``.
+    """The record of a weights file, by its hash, among those of the same architecture; else ``backbone``.
 
-    So a file that is known brings its own preprocessing, padding and epsilon.
+    So a known file is used with its own preprocessing, padding and epsilon.
     """
-    akin = [other for other in BACKBONES.values() if other.architecture == backbone.architecture]
+    related = [other for other in BACKBONES.values() if other.architecture == backbone.architecture]
     for algorithm in ("sha256", "md5"):
-        known = {getattr(other.weights, algorithm): other for other in akin if getattr(other.weights, algorithm)}
-        if len(akin) > 1 and known:
+        known = {getattr(other.weights, algorithm): other for other in related if getattr(other.weights, algorithm)}
+        if len(related) > 1 and known:
             received = hash_of(path, algorithm)
             for digits, other in known.items():
                 if received.startswith(digits):

@@ -1,4 +1,4 @@
-"""Pretrained weights on this machine: brought by a package, fetched before by whomever, or fetched now and kept."""
+"""Finds pretrained weights: in an installed package, among files downloaded before, or by a download that is kept."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from headstart.backbones.weights import WeightsRecord, find_package_file, hash_of, installed_file
 from headstart.core.cache_folder import cache_dir
-from headstart.core.errors import CheckError, UsageError
-
-if TYPE_CHECKING:
-    from headstart.backbones.fetch import Progress
+from headstart.core.errors import CheckError, UsageError, one_line
+from headstart.core.progress import StageProgress
 
 HUB = "hf://"  # owner/repository/file
 OFFLINE = ("HEADSTART_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -26,19 +24,19 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 
 def find_weights(
-    record: WeightsRecord, progress: Progress | None = None, *, timeout: float = 30.0, pause: float = 1.0
+    record: WeightsRecord, progress: StageProgress | None = None, *, timeout: float = 30.0, pause: float = 1.0
 ) -> Path:
-    """The file of a record, its hash checked: of its package, else one that is here already, else fetched.
+    """The file of a record, its hash checked: of its package, else one on this machine, else downloaded.
 
     Args:
-        record: whose weights.
-        progress: called with (bytes done, bytes in all; 0 where that is not known) while a file is fetched.
-        timeout: seconds that the other side may be silent.
+        record: of the weights.
+        progress: called with (bytes done, bytes in all; 0 where that is not known) during a download.
+        timeout: seconds without an answer from the server.
         pause: seconds before the second try.
 
     Raises:
-        UsageError: it is not here and cannot be fetched; says which file to put where.
-        CheckError: a package's file was altered, or the address brought another file than was recorded.
+        UsageError: it is not on this machine and cannot be downloaded; says which file to put where.
+        CheckError: a package's file was altered, or the downloaded file is not the recorded one.
     """
     if record.distribution or not record.url:
         try:
@@ -60,7 +58,7 @@ def find_weights(
 
 
 def at_hand(record: WeightsRecord) -> bool:
-    """Whether a file of the record is on this machine. Quick: its hash is not looked at."""
+    """Whether a file of the record is on this machine. Quick: its hash is not checked."""
     if record.distribution:
         with suppress(UsageError):
             find_package_file(record.distribution, record.file)
@@ -69,7 +67,7 @@ def at_hand(record: WeightsRecord) -> bool:
 
 
 def local_files(record: WeightsRecord) -> Iterator[Path]:
-    """Files by the record's name that are here: our own, then those that other libraries fetched."""
+    """Files with the record's name on this machine: our own, then those that other libraries downloaded."""
     places = [place_of(record)]
     if record.url.startswith(HUB):
         from huggingface_hub import try_to_load_from_cache
@@ -85,7 +83,7 @@ def local_files(record: WeightsRecord) -> Iterator[Path]:
 
 
 def place_of(record: WeightsRecord) -> Path:
-    """Where the file of a record is kept, or is to be put by hand."""
+    """The path at which the file of a record is kept, or is to be put by hand."""
     if record.url.startswith(HUB):
         owner_and_repository, file = _hub_parts(record)
         name = f"{owner_and_repository}/{file}".replace("/", "--")
@@ -97,9 +95,9 @@ def place_of(record: WeightsRecord) -> Path:
 
 
 def kept_files() -> dict[Path, int]:
-    """The files that were fetched or put beside them, unfinished ones too, with their bytes."""
+    """All files in the folder of weights with their sizes in bytes; unfinished downloads too."""
     sizes = {}
-    with suppress(OSError):  # no folder, or a file that goes while it is looked at
+    with suppress(OSError):  # no folder, or a file is removed meanwhile
         for path in sorted(_folder().iterdir()):
             if path.is_file() and path.name != LOCK:
                 sizes[path] = path.stat().st_size
@@ -107,7 +105,7 @@ def kept_files() -> dict[Path, int]:
 
 
 def prune() -> int:
-    """Remove all of `kept_files`; bytes freed. While a file is being fetched, nothing is removed."""
+    """Remove all of `kept_files`; returns the bytes freed. During a download nothing is removed."""
     import filelock
 
     from headstart.backbones.fetch import writing
@@ -126,14 +124,16 @@ def prune() -> int:
     return freed
 
 
-def _from_address(record: WeightsRecord, damaged: str, progress: Progress | None, timeout: float, pause: float) -> Path:
-    """Fetch beside its place, check, rename. Another process waits for the lock, then finds the file."""
+def _from_address(
+    record: WeightsRecord, damaged: str, progress: StageProgress | None, timeout: float, pause: float
+) -> Path:
+    """Download to a temporary name, check, rename. Another process waits for the lock, then finds the file."""
     from filelock import FileLock
 
     from headstart.backbones.fetch import FetchError, fetch, writing
 
     if not (record.sha256 or record.md5):
-        raise CheckError(f"{record.url} is not fetched: no hash is recorded to know the right file by.")
+        raise CheckError(f"{record.url} is not downloaded: no hash is recorded to check the file by.")
     target = place_of(record)
     part = target.with_name(target.name + PART)
     with writing(target.parent):
@@ -145,13 +145,15 @@ def _from_address(record: WeightsRecord, damaged: str, progress: Progress | None
             return target
         resumed = part.is_file()
         fetch(record.url, part, progress, timeout=timeout, pause=pause)
-        if (fault := _fault(record, part)) and resumed:  # it may have begun as another file: once more from the start
+        if (
+            fault := _fault(record, part)
+        ) and resumed:  # its beginning may be of another file: once more from the start
             part.unlink()
             fetch(record.url, part, progress, timeout=timeout, pause=pause)
             fault = _fault(record, part)
         if fault:
             part.unlink()
-            raise CheckError(f"{record.url} brought another file than was recorded ({fault}). It was not kept.")
+            raise CheckError(f"{record.url} gave another file than the recorded one ({fault}). It was not kept.")
         with writing(target):
             part.replace(target)
         return target
@@ -161,8 +163,8 @@ def _from_address(record: WeightsRecord, damaged: str, progress: Progress | None
         lock.release()
 
 
-def _from_hub(record: WeightsRecord, damaged: str, progress: Progress | None, timeout: float) -> Path:
-    """Through huggingface_hub, into its own cache; over what lies there, where that is damaged."""
+def _from_hub(record: WeightsRecord, damaged: str, progress: StageProgress | None, timeout: float) -> Path:
+    """Download with huggingface_hub into its own cache; a damaged file there is replaced."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_download
 
     repository, file = _hub_parts(record)
@@ -170,18 +172,17 @@ def _from_hub(record: WeightsRecord, damaged: str, progress: Progress | None, ti
     if progress is not None and "tqdm_class" in inspect.signature(hf_hub_download).parameters:
         options["tqdm_class"] = _bar(progress)
     try:
-        get_hf_file_metadata(_address(record), timeout=timeout)  # says at once that there is no network; the next waits
+        get_hf_file_metadata(_address(record), timeout=timeout)  # fails at once without a network
         path = Path(hf_hub_download(repository, file, **options))
     except Exception as error:  # of several libraries, which change from version to version
-        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UsageError(_by_hand(record, damaged, f"the Hub does not give it ({why})")) from error
+        raise UsageError(_by_hand(record, damaged, f"the Hub does not give it ({one_line(error, 200)})")) from error
     if fault := _fault(record, path):
-        raise CheckError(f"{_address(record)} brought another file than was recorded ({fault}).")
+        raise CheckError(f"{_address(record)} gave another file than the recorded one ({fault}).")
     return path
 
 
-def _bar(progress: Progress) -> type:
-    """What huggingface_hub takes for a bar: it draws nothing, and tells ``progress``."""
+def _bar(progress: StageProgress) -> type:
+    """A progress bar class for huggingface_hub that draws nothing and calls ``progress``."""
     from huggingface_hub.utils.tqdm import tqdm
 
     class Bar(tqdm):
@@ -195,7 +196,7 @@ def _bar(progress: Progress) -> type:
 
 
 def _fault(record: WeightsRecord, path: Path) -> str:
-    """In what a file differs from the recorded one; "" where it is the right one."""
+    """How a file differs from the recorded one; "" where it is the right one."""
     expected, algorithm = (record.sha256, "sha256") if record.sha256 else (record.md5, "md5")
     if not expected and re.fullmatch("[0-9a-f]{64}", path.resolve().name):  # so the Hub's cache calls what it keeps
         expected, algorithm = path.resolve().name, "sha256"

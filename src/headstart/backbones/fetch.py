@@ -1,11 +1,11 @@
-"""One file over an unreliable line: tried again where it fails, gone on with where it was cut, over https alone."""
+"""Downloads one file over an unreliable connection: failures are retried, a partial file is continued; https only."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from io import FileIO
@@ -16,36 +16,37 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from headstart.core.errors import UsageError
-
-Progress = Callable[[int, int], None]  # bytes done, bytes in all (0: unknown)
+from headstart.core.progress import StageProgress
 
 TRIES = 4  # in a row that bring nothing new
-PASSING = {408, 425, 429, 500, 502, 503, 504}  # what a server answers that may answer otherwise in a moment
-BEYOND = 416  # there is nothing from the place that was asked for
+TEMPORARY = {408, 425, 429, 500, 502, 503, 504}  # HTTP statuses that are worth another try
+RANGE_NOT_SATISFIABLE = 416  # the file is complete already
 PIECE = 1 << 18  # bytes
 LOCAL = {"localhost", "127.0.0.1", "::1"}
 
 
 class FetchError(Exception):
-    """The file did not come. The message says why, as the end of a sentence about its address."""
+    """A download failed. The message is the end of a sentence that begins with the address."""
 
 
-def fetch(url: str, part: Path, progress: Progress | None = None, *, timeout: float = 30.0, pause: float = 1.0) -> None:
-    """Receive what ``part`` lacks of a file. Whatever happens, what came stays there for the next time.
+def fetch(
+    url: str, part: Path, progress: StageProgress | None = None, *, timeout: float = 30.0, pause: float = 1.0
+) -> None:
+    """Download the rest of a file into ``part``. On an error, what was received stays there for the next time.
 
     Args:
         url: https, or http on this machine.
-        part: the file, or its beginning, or nothing yet. Whether the bytes are the right ones is not known here.
+        part: the file, its beginning, or nothing yet. Its content is not checked here.
         progress: called with (bytes done, bytes in all), the latter 0 where the server does not say.
-        timeout: seconds that the other side may be silent.
-        pause: seconds before the second try; each further one waits twice as long.
+        timeout: seconds without an answer from the server.
+        pause: seconds before the second try; doubled for each further one.
 
     Raises:
-        FetchError: it cannot be had there, or not now.
-        UsageError: the disk does not take it.
+        FetchError: the file cannot be downloaded.
+        UsageError: it cannot be written.
     """
     if not _allowed(url, url):
-        raise FetchError("is not fetched: only https is")
+        raise FetchError("is not downloaded: only https is allowed")
     furthest, failures, met = _size(part), 0, False
     while True:
         try:
@@ -53,14 +54,14 @@ def fetch(url: str, part: Path, progress: Progress | None = None, *, timeout: fl
             return
         except HTTPError as error:
             error.close()
-            if error.code == BEYOND and _size(part):
+            if error.code == RANGE_NOT_SATISFIABLE and _size(part):
                 return
             why = f"answered {error.code} {error.reason}"
-            if error.code not in PASSING:
+            if error.code not in TEMPORARY:
                 raise FetchError(why) from error
         except (OSError, HTTPException) as error:
             why = f"cannot be reached ({_reason(error)})"
-            if isinstance(error, URLError) and not met:  # no network: nobody should wait for that to be tried again
+            if isinstance(error, URLError) and not met:  # no network: do not make the user wait for more tries
                 raise FetchError(why) from error
         met = True
         failures = 0 if _size(part) > furthest else failures + 1
@@ -72,7 +73,7 @@ def fetch(url: str, part: Path, progress: Progress | None = None, *, timeout: fl
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns a failure of the disk into an error that names the place."""
+    """Turn a failure of the disk into a `UsageError` that names the path."""
     try:
         yield
     except OSError as error:
@@ -92,12 +93,12 @@ class _Redirects(HTTPRedirectHandler):
 
 
 def _allowed(url: str, origin: str) -> bool:
-    """https, or from this machine to this machine."""
+    """Whether it is https, or from this machine to this machine."""
     scheme, local = urlsplit(url).scheme, all(urlsplit(each).hostname in LOCAL for each in (url, origin))
     return scheme == "https" or (scheme == "http" and local)
 
 
-def _receive(url: str, part: Path, progress: Progress | None, timeout: float) -> None:
+def _receive(url: str, part: Path, progress: StageProgress | None, timeout: float) -> None:
     have = _size(part)
     request = Request(url, headers={"User-Agent": "headstart", "Accept-Encoding": "identity"})  # noqa: S310  # `_allowed`
     if have:
@@ -118,11 +119,11 @@ def _receive(url: str, part: Path, progress: Progress | None, timeout: float) ->
                 if progress is not None:
                     progress(have, total or 0)
     if have < (total or 0):
-        raise ConnectionError(f"the line was cut after {have} of {total} bytes")
+        raise ConnectionError(f"the connection ended after {have} of {total} bytes")
 
 
 def _place(answer: HTTPResponse, part: Path, asked: int) -> tuple[int, int | None]:
-    """Where in the file an answer begins, and how long the file is: servers may ignore what they are asked."""
+    """Where in the file an answer begins, and the length of the file: servers may ignore the range asked for."""
     if answer.status != 206:
         return 0, answer.length
     span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
@@ -133,7 +134,7 @@ def _place(answer: HTTPResponse, part: Path, asked: int) -> tuple[int, int | Non
 
 
 def _write(file: FileIO, part: Path, piece: bytes) -> None:
-    """Unbuffered: what came is in the file when the process is killed, and a full disk is known at once."""
+    """Write without a buffer: what was received is kept if the process is killed, and a full disk is noticed."""
     left = memoryview(piece)
     while left:
         with writing(part):

@@ -1,7 +1,7 @@
-"""Where the values of each layer lie in an HDF5 file of Keras weights; a process of its own, run by `hdf5.read_h5`.
+"""The positions of each layer's values in an HDF5 file of Keras weights; a process of its own, run by `hdf5.read_h5`.
 
-HDF5's library is a large C program: a damaged file can crash it or send it in circles. So it sees the file only here,
-where that harms nobody, and it reads no values. Takes a path, prints one JSON object; imports nothing of Headstart.
+A damaged file can crash the HDF5 library, which is written in C, or keep it running for ever. So the library opens the
+file only in this process, and reads no values. Takes a path, prints one JSON object; imports nothing of Headstart.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class UnfitError(Exception):
 
 
 def places(file: Any) -> Iterator[tuple[str, list[str], list[Place]]]:
-    """Each layer that has weights: its name, the names the file gives them ([] where it has none), their places."""
+    """Each layer that has weights: its name, the names of its weights ([] where the file has none), their places."""
     reader = _Reader()
     root = reader.child(file, "model_weights") if "model_weights" in file else file
     if names := reader.texts(root, "layer_names"):
@@ -52,7 +52,7 @@ class _Reader:
         self.steps = 0
 
     def legacy(self, name: str, layer: Any) -> Iterator[tuple[str, list[str], list[Place]]]:
-        """Keras 2: attributes list the layers and their weights. A model within the model is one layer of many."""
+        """Keras 2: attributes list the layers and their weights. A model in the model is one layer."""
         within: dict[str, list[str]] = {}
         for weight in self.texts(layer, "weight_names"):
             within.setdefault(weight.rpartition("/")[0], []).append(weight)
@@ -62,9 +62,9 @@ class _Reader:
             yield own, variables, [self.place(layer, each) for each in weights]
 
     def counted(self, model: Any, depth: int = 0) -> Iterator[tuple[str, list[str], list[Place]]]:
-        """Keras 3: groups are classes, counted through, and their ``vars`` say what the layer is called.
+        """Keras 3: groups are numbered classes, and their ``vars`` have the name of the layer.
 
-        Only layers are looked at, so neither the optimizer's state nor a random generator's gets among the weights.
+        Only layers are read, not the state of the optimizer or of random generators.
         """
         if depth > MAX_DEPTH:
             raise UnfitError(f"expected at most {MAX_DEPTH} models within each other, received more.")
@@ -81,13 +81,13 @@ class _Reader:
                 yield from self.counted(layer, depth + 1)
 
     def place(self, group: Any, name: str) -> Place:
-        """Where the values of a dataset lie, if they lie there in one piece and nowhere else."""
+        """The position of a dataset's values, which must lie in this file in one piece."""
         import h5py
 
         dataset, what = self.child(group, name, "a dataset"), _shown(name)
         plist, kind = dataset.id.get_create_plist(), dataset.id.get_type()
         if plist.get_external_count() or plist.get_layout() == h5py.h5d.VIRTUAL:
-            raise UnfitError(f"keeps the values of {what} in another file, and none but this one is read. {RESAVE}")
+            raise UnfitError(f"keeps the values of {what} in another file, and only this one is read. {RESAVE}")
         if plist.get_layout() != h5py.h5d.CONTIGUOUS or plist.get_nfilters():
             raise UnfitError(f"has the values of {what} compressed or in pieces, which Keras never does. {RESAVE}")
         dtype, shape = dataset.dtype, dataset.shape
@@ -100,7 +100,7 @@ class _Reader:
         return "bfloat16" if half else dtype.str, list(shape), dataset.id.get_offset() or 0
 
     def child(self, group: Any, path: str, wanted: str = "a group") -> Any:
-        """A group or dataset below a group, reached through hard links only: those never leave the file."""
+        """A group or dataset below a group, by hard links only: these never lead out of the file."""
         import h5py
 
         for name in filter(None, path.split("/")):
@@ -117,7 +117,7 @@ class _Reader:
         return group
 
     def texts(self, thing: Any, name: str) -> list[str]:
-        """The texts of an attribute; Keras writes long lists in pieces NAME0, NAME1 and so on."""
+        """The texts of an attribute; Keras writes long lists in parts NAME0, NAME1 and so on."""
         import numpy as np
 
         numbered = itertools.takewhile(thing.attrs.__contains__, (f"{name}{place}" for place in itertools.count()))
@@ -138,7 +138,7 @@ def _shown(name: str) -> str:
 
 
 def _limit_memory() -> None:
-    with contextlib.suppress(ImportError, ValueError, OSError):  # not everywhere to be had
+    with contextlib.suppress(ImportError, ValueError, OSError):  # not available on every system
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
@@ -146,7 +146,7 @@ def _limit_memory() -> None:
 
 
 def main(path: str) -> dict[str, Any]:
-    """What is printed: "layers", or "unfit", a sentence that says why not."""
+    """The object to print: "layers", or "unfit", a sentence that says why not."""
     import h5py
 
     try:

@@ -1,6 +1,6 @@
-"""The weights of keras.applications by the names of a blueprint, and in its layout.
+"""Translates weights between keras.applications and blueprints: names and axes.
 
-Keras has kernels HWIO and dense layers (in, out), flattens row by row, and feeds VGG and ResNet blue first.
+Keras has kernels HWIO and dense layers (in, out), flattens row by row, and VGG and ResNet take BGR images.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ PARTS = {
     "moving_mean": "mean",
     "moving_variance": "var",
 }
-HEADS = ("predictions", "probs", "logits", "fc1000")  # through the years
-BLUE_FIRST = {"vgg": "features.0", "resnet": "conv1"}  # convolutions that see BGR
+HEADS = ("predictions", "probs", "logits", "fc1000")  # in different versions of Keras
+BLUE_FIRST = {"vgg": "features.0", "resnet": "conv1"}  # convolutions with input in BGR order
 FLATTENED = "classifier.0"  # VGG's first dense layer
 
 
 def from_keras(weights: Mapping[str, NDArray[Any]], shapes: Mapping[str, Shape]) -> Weights:
     """Keras's weights, as `hdf5.read_h5` gives them, for the blueprint whose weights have these ``shapes``.
 
-    VGG, ResNet and MobileNets of keras.applications, with their head or without. A key that belongs to none of the
-    blueprint's nodes stays as it is, and so does an array that does not fit, for `match` to point at.
+    VGG, ResNet and MobileNets of keras.applications, with their head or without. Unknown keys, and arrays that do not
+    fit, stay as they are; `match` reports them.
     """
     family, names = _names(weights, shapes)
     found: Weights = {}
@@ -47,15 +47,15 @@ def from_keras(weights: Mapping[str, NDArray[Any]], shapes: Mapping[str, Shape])
         if name == f"{BLUE_FIRST.get(family)}.weight" and turned.ndim == 4:
             turned = turned[:, ::-1]
         if name == f"{FLATTENED}.weight" and turned.shape == shapes[name]:
-            turned = _channels_first(turned, _last_filters(shapes))
+            turned = _swapped(turned, _last_filters(shapes), channels_last=True)
         found[name] = np.ascontiguousarray(turned) if turned.ndim else turned
     return found
 
 
 def to_keras(weights: Mapping[str, NDArray[Any]], keys: Mapping[str, Shape]) -> Weights:
-    """A blueprint's weights under Keras's ``keys`` and in the shapes that it has there: the way back of `from_keras`.
+    """A blueprint's weights under Keras's ``keys`` and in its shapes: the inverse of `from_keras`.
 
-    Keys that none of the weights belongs to are left out.
+    Keys without a weight are left out.
     """
     shapes = {name: array.shape for name, array in weights.items()}
     family, names = _names(keys, shapes)
@@ -67,13 +67,13 @@ def to_keras(weights: Mapping[str, NDArray[Any]], keys: Mapping[str, Shape]) -> 
         if name == f"{BLUE_FIRST.get(family)}.weight":
             array = array[:, ::-1]
         if name == f"{FLATTENED}.weight":
-            array = _channels_last(array, _last_filters(shapes))
+            array = _swapped(array, _last_filters(shapes), channels_last=False)
         found[key] = np.ascontiguousarray(_returned(array, keys[key]))
     return found
 
 
 def _names(keys: Iterable[str], shapes: Mapping[str, Shape]) -> tuple[str, dict[str, str]]:
-    """Which family the blueprint is of, and what it calls each of Keras's ``keys``, if anything."""
+    """The family of the blueprint, and its name for each of Keras's ``keys``."""
     nodes = list(dict.fromkeys(name.rpartition(".")[0] for name in shapes))
     family = _family(nodes)
     layers = dict.fromkeys(HEADS, LOGITS) | dict(_LAYERS[family](nodes))
@@ -83,7 +83,7 @@ def _names(keys: Iterable[str], shapes: Mapping[str, Shape]) -> tuple[str, dict[
 
 
 def _plain(layer: str) -> str:
-    """One spelling of a layer: to tf.keras ``expanded_conv_expand_bn`` was ``expanded_conv/expand/BatchNorm``."""
+    """One spelling of a layer: in tf.keras ``expanded_conv_expand_bn`` was ``expanded_conv/expand/BatchNorm``."""
     return layer.lower().replace("/", "_").replace("batchnorm", "bn")
 
 
@@ -97,7 +97,7 @@ def _turned(array: NDArray[Any], shape: Shape) -> NDArray[Any]:
 
 
 def _returned(array: NDArray[Any], shape: Shape) -> NDArray[Any]:
-    """Height and width before channels, inputs before outputs: `_turned` back, to Keras's ``shape``."""
+    """Height and width before channels, inputs before outputs, to Keras's ``shape``: the inverse of `_turned`."""
     if len(shape) == 4:
         kernel = array[:, :, None, None] if array.ndim == 2 else array
         depthwise = shape[2:] == (len(kernel), 1)
@@ -106,22 +106,19 @@ def _returned(array: NDArray[Any], shape: Shape) -> NDArray[Any]:
 
 
 def _last_filters(shapes: Mapping[str, Shape]) -> int:
-    """Channels of what VGG flattens."""
+    """The channels of the last convolution, whose output VGG flattens."""
     return [shape[0] for name, shape in shapes.items() if name.startswith("features.") and len(shape) == 4][-1]
 
 
-def _channels_first(dense: NDArray[Any], channels: int) -> NDArray[Any]:
-    """A dense layer (out, in) after a square image that was flattened row by row, for one flattened by channels."""
+def _swapped(dense: NDArray[Any], channels: int, *, channels_last: bool) -> NDArray[Any]:
+    """The weights (out, in) of a dense layer on a flattened square map, for the other order of its axes.
+
+    ``channels_last`` is whether the map has its channels last now.
+    """
     units, inputs = dense.shape
     side = math.isqrt(inputs // channels)
-    return dense.reshape(units, side, side, channels).transpose(0, 3, 1, 2).reshape(units, inputs)
-
-
-def _channels_last(dense: NDArray[Any], channels: int) -> NDArray[Any]:
-    """`_channels_first` back."""
-    units, inputs = dense.shape
-    side = math.isqrt(inputs // channels)
-    return dense.reshape(units, channels, side, side).transpose(0, 2, 3, 1).reshape(units, inputs)
+    shape, order = ((side, side, channels), (0, 3, 1, 2)) if channels_last else ((channels, side, side), (0, 2, 3, 1))
+    return dense.reshape(units, *shape).transpose(order).reshape(units, inputs)
 
 
 def _family(nodes: Collection[str]) -> str:
@@ -133,7 +130,7 @@ def _family(nodes: Collection[str]) -> str:
 
 
 def _vgg(nodes: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Convolutions are counted within their group; in the blueprint a max pool between groups takes a number too."""
+    """Keras numbers convolutions in their group; in the blueprint max pools between groups have a number too."""
     places = sorted(int(found[1]) for node in nodes if (found := re.fullmatch(r"features\.(\d+)", node)))
     group, within = 1, 0
     for before, place in zip([-2, *places], places, strict=False):
@@ -175,7 +172,7 @@ def _mobilenet_v3(nodes: Collection[str]) -> Iterator[tuple[str, str]]:
 
 
 def _inverted(nodes: Collection[str], prefix: str) -> Iterator[tuple[str, str]]:
-    """Blocks are counted through, in the blueprint within their stage; the first has no number in either version."""
+    """Keras numbers all blocks in one sequence, the blueprint by stage; Keras's first block has no number."""
     for number, at in enumerate(blocks_of(nodes)):
         ours, theirs = f"{at}.", f"{prefix}_{number}_" if number else "expanded_conv_"
         steps = [("expand", "conv_pw"), ("depthwise", "conv_dw"), ("project", "conv_pwl")]

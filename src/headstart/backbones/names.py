@@ -1,4 +1,4 @@
-"""What a blueprint calls the weights that timm, torchvision and others name each in their own way."""
+"""Translates the names of weights between libraries (timm, torchvision and others) and blueprints."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from headstart.backbones.ops import Shape
 from headstart.backbones.weights import Weights
 from headstart.core.errors import UsageError, did_you_mean
 
-PARTS = {"running_mean": "mean", "running_var": "var"}  # PyTorch's name of a weight within its layer -> a blueprint's
-KERAS = "keras"  # whose arrays lie otherwise too; its keys are "layer/variable"
-COUNTER = ".num_batches_tracked"  # which no blueprint has a place for
+PARTS = {"running_mean": "mean", "running_var": "var"}  # PyTorch's name of a weight in its layer -> a blueprint's
+KERAS = "keras"  # its arrays have other axes, too; its keys are "layer/variable"
+COUNTER = ".num_batches_tracked"  # not in a blueprint
 
 
 def rename(weights: Mapping[str, NDArray[Any]], shapes: Mapping[str, Shape], names: str = "") -> Weights:
     """The same arrays under the names of the blueprint whose weights have these ``shapes``.
 
-    ``names`` is a key of `NAME_MAPS` or "keras"; where it is empty, the map that knows most keys is taken. A key that
-    the map does not know stays as it is, for `match` to point at. Kernels of a convolution that is a dense layer in the
-    blueprint, because it sees the whole of its input, are flattened.
+    ``names`` is a key of `NAME_MAPS` or "keras"; where it is empty, the map that knows most keys is used. Unknown keys
+    stay as they are; `match` reports them. The kernel of a convolution over its whole input, which is a dense layer in
+    the blueprint, is flattened.
     """
     if weights and all(name.startswith("module.") for name in weights):  # torch.nn.DataParallel's wrapping
         weights = {name.removeprefix("module."): array for name, array in weights.items()}
@@ -40,10 +40,10 @@ def rename(weights: Mapping[str, NDArray[Any]], shapes: Mapping[str, Shape], nam
 
 
 def restore(weights: Mapping[str, NDArray[Any]], keys: Mapping[str, Shape], names: str) -> Weights:
-    """The same arrays under a library's ``keys`` and in the shapes that it has there: the way back of `rename`.
+    """The same arrays under a library's ``keys`` and in its shapes: the inverse of `rename`.
 
-    ``names`` is a key of `NAME_MAPS` or "keras". Keys that none of the weights belongs to are left out, and an array
-    that does not fit keeps its shape.
+    ``names`` is a key of `NAME_MAPS` or "keras". Keys without a weight are left out; an array that does not fit keeps
+    its shape.
     """
     if names == KERAS:
         return to_keras(weights, keys)
@@ -72,7 +72,7 @@ def _flattened(array: NDArray[Any], shape: Shape | None) -> NDArray[Any]:
 
 
 def _timm(nodes: Collection[str]) -> dict[str, str]:
-    """timm's module paths are the names of MobileNets and EfficientNets, and nearly those of torchvision's networks."""
+    """MobileNets and EfficientNets have timm's module paths as names; torchvision's networks have nearly the same."""
     head = {"pre_logits.fc1": "classifier.0", "pre_logits.fc2": "classifier.3", "head.fc": LOGITS}
     return head | {"classifier": LOGITS, "fc": LOGITS}
 
@@ -83,7 +83,7 @@ def _akamaster(nodes: Collection[str]) -> dict[str, str]:
 
 
 def _torchvision(nodes: Collection[str]) -> dict[str, str]:
-    """torchvision's module paths are the names of VGG, ResNet and SqueezeNet; it counts a MobileNet's parts through."""
+    """VGG, ResNet and SqueezeNet have torchvision's module paths as names; it numbers all parts of a MobileNet."""
     if "conv_stem" not in nodes:
         return {"classifier.6": LOGITS, "fc": LOGITS}
     found, blocks = {"features.0.0": "conv_stem", "features.0.1": "bn1"}, blocks_of(nodes)
@@ -114,7 +114,7 @@ def _block_v3(nodes: Collection[str], at: str) -> dict[str, str]:
 
 
 def _lukemelas(nodes: Collection[str]) -> dict[str, str]:
-    """EfficientNets of lukemelas/EfficientNet-PyTorch: blocks are counted through, timm's within their stage."""
+    """EfficientNets of lukemelas/EfficientNet-PyTorch: all blocks are numbered in one sequence, not by stage."""
     found = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": LOGITS}
     theirs = (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2"))
     for place, at in enumerate(blocks_of(nodes)):
@@ -125,13 +125,13 @@ def _lukemelas(nodes: Collection[str]) -> dict[str, str]:
 
 
 def _pairs(nodes: Collection[str], at: str) -> list[tuple[str, str]]:
-    """Convolutions and their norms within a block, in order."""
+    """Convolutions and their norms in a block, in order."""
     if f"{at}.conv_pwl" in nodes:
         return [("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")]
     return [("conv_dw", "bn1"), ("conv_pw", "bn2")]
 
 
-# whose names -> for the nodes of a blueprint: their name of each -> its own, where these differ
+# library -> function of a blueprint's nodes: the library's name of each -> the blueprint's, where they differ
 NAME_MAPS: dict[str, Callable[[Collection[str]], dict[str, str]]] = {
     "timm": _timm,
     "torchvision": _torchvision,

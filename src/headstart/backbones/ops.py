@@ -1,4 +1,4 @@
-"""The operations that networks are made of: what each takes, may be given, and gives.
+"""The operations of a blueprint: inputs, attributes and output shape of each.
 
 Shapes are (channels, height, width) or (features,), without the batch.
 """
@@ -22,7 +22,7 @@ OPS: dict[str, tuple[int | None, frozenset[str]]] = {
     "conv": (1, frozenset({"filters", "kernel", "stride", "padding", "groups", "bias"})),
     "norm": (1, frozenset({"epsilon"})),  # batch norm, with its running statistics
     "act": (1, frozenset({"kind"})),
-    "max_pool": (1, frozenset({"kernel", "stride", "padding", "ceil"})),  # what pads is never the largest
+    "max_pool": (1, frozenset({"kernel", "stride", "padding", "ceil"})),  # padding is never the largest
     "pool": (1, frozenset({"kind"})),
     "add": (2, frozenset()),
     "scale": (2, frozenset()),  # each channel of the first times its number in the second
@@ -31,8 +31,8 @@ OPS: dict[str, tuple[int | None, frozenset[str]]] = {
     "flatten": (1, frozenset()),  # channel by channel, row by row
     "dropout": (1, frozenset({"rate"})),
     "dense": (1, frozenset({"units"})),
-    # a network of somebody else's making, opaque: its feature vector, and its weights by the names it gives them;
-    # config is its architecture where that is but data (a Keras model of Keras' own layers, as JSON), else ""
+    # a module of another library: its features, and its weights by its own names; config is its architecture where
+    # that is plain data (a Keras model of Keras' own layers, as JSON), else ""
     "module": (1, frozenset({"source", "features", "head", "units", "weights", "config"})),
 }
 # sqrt: of max(x, 0) + SQRT_EPSILON, so that its gradient stays finite; hard_sigmoid: min(max(x + 3, 0), 6) / 6;
@@ -62,7 +62,7 @@ def _real(value: Any) -> bool:
 
 
 _WHOLE = (_whole, "a whole number of at least 1")
-# attribute -> whether it may have a value, and which it may have; "kind" depends on the op
+# attribute -> a check of its value, and the expected values in words; "kind" depends on the op
 _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("channels", "filters", "stride", "groups", "units"), _WHOLE),
     "kernel": (lambda v: _wholes(v, 2), "(height, width)"),
@@ -91,7 +91,7 @@ class Node:
     def __getitem__(self, attribute: str) -> Any:
         return self.attrs[attribute]
 
-    def __reduce__(self) -> tuple[type[Node], tuple[Any, ...]]:  # a proxy of a mapping cannot be copied by itself
+    def __reduce__(self) -> tuple[type[Node], tuple[Any, ...]]:  # a mapping proxy cannot be copied
         return Node, (self.name, self.op, self.inputs, dict(self.attrs))
 
 
@@ -114,9 +114,9 @@ def padding_of(node: Node, height: int, width: int) -> Padding:
 
 
 def _ceil(size: int, kernel: int, stride: int, before: int, after: int) -> int:
-    """What torch's ceil mode adds after an axis: a last window that overhangs, if it starts before the padding."""
+    """What torch's ceil mode adds after an axis: for an incomplete last window, if it starts before the padding."""
     over = (size + before + after - kernel) % stride
-    starts = size + before + after - kernel - over + stride  # where one more window would
+    starts = size + before + after - kernel - over + stride  # of one more window
     return stride - over if over and size + before + after >= kernel and starts < size + before else 0
 
 
@@ -191,7 +191,7 @@ def shape_of(node: Node, inputs: Sequence[Shape], size: int) -> Shape:
 
 
 def _windows(node: Node, incoming: Shape) -> tuple[int, int]:
-    """How many places a kernel has, down and across."""
+    """Height and width of the output of a convolution or max pooling."""
     (rows, columns), stride = node["kernel"], node["stride"]
     top, bottom, left, right = padding_of(node, *incoming[1:])
     height = (incoming[1] + top + bottom - rows) // stride + 1

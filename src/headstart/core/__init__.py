@@ -1,1 +1,1 @@
-"""What every room may use: errors, shared types, timing, atomic files, the cache folder."""
+"""What all rooms use: errors, shared types, timing, atomic files, the cache folder."""

@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there: written beside their place, then renamed."""
+"""Files and folders that are complete or absent: written to a temporary folder beside their path, then renamed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PREFIX = ".headstart-"  # of what is on its way
+PREFIX = ".headstart-"  # of temporary folders
 
 
 def folder_above(target: Path) -> Path:
@@ -18,13 +18,13 @@ def folder_above(target: Path) -> Path:
 
 
 def probe(target: Path) -> None:
-    """Raise `OSError` if nothing can be made at ``target``; permission bits say little of a read-only disk or root."""
+    """Raise `OSError` if ``target`` cannot be written; permission bits are no proof on read-only disks or for root."""
     os.rmdir(tempfile.mkdtemp(prefix=PREFIX, dir=folder_above(target)))
 
 
 @contextmanager
 def beside(target: Path) -> Iterator[Path]:
-    """An empty folder on the disk where ``target`` is to lie, gone afterwards with what is still in it."""
+    """A temporary folder on the disk of ``target``; removed afterwards with all that is still in it."""
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder_above(target)))
     try:
         yield folder
@@ -33,7 +33,7 @@ def beside(target: Path) -> Iterator[Path]:
 
 
 def put(made: Path, target: Path) -> None:
-    """Rename what was made to ``target``; an older folder there goes only once the new one stands, else comes back."""
+    """Rename ``made`` to ``target``. An older folder there is removed after that; on an error it is put back."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if not target.exists():
         made.rename(target)

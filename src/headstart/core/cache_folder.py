@@ -1,4 +1,4 @@
-"""Where Headstart keeps what it can always make again."""
+"""The folder of the caches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_dir() -> Path:
-    """The folder of all caches, which need not exist yet: ``HEADSTART_HOME`` if set, else the platform's own place."""
+    """The folder of all caches: ``HEADSTART_HOME`` if set, else the platform's own. It need not exist yet."""
     home = os.environ.get("HEADSTART_HOME")
     if home:
         return Path(home).expanduser()

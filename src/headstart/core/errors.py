@@ -1,39 +1,44 @@
-"""What can go wrong, as one tree. Each error carries the exit code that the command line ends with."""
+"""All errors of the package, and the sentences that several of them share."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 LISTED = 24  # names in one message
 
 
 class HeadstartError(Exception):
-    """Any failure that Headstart foresaw. The message says what was expected, what came, and what to do."""
+    """The base of all errors. The message says what was expected, what was received, and what to do.
+
+    ``exit_code`` is what the command line ends with.
+    """
 
     exit_code = 1
 
 
 class UsageError(HeadstartError):
-    """The request cannot be met as it was put: an unknown name, a missing path, a place that cannot be written."""
+    """A request that cannot be met: an unknown name, a missing path, a path that cannot be written to."""
 
     exit_code = 2
 
 
 class DataError(HeadstartError):
-    """The images or labels do not make a data set that can be worked with."""
+    """The images or labels do not make a usable data set."""
 
     exit_code = 3
 
 
 class CheckError(HeadstartError):
-    """A check failed: a bundle that was altered, golden images that give other answers."""
+    """A check failed: a bundle was altered, or golden images give other answers."""
 
     exit_code = 4
 
 
 class DivergedError(CheckError):
-    """A training whose loss is no longer a number."""
+    """The loss of a training is no longer a finite number."""
 
 
 class MissingExtraError(UsageError):
@@ -54,8 +59,27 @@ class UnreadableImageError(DataError):
         self.detail = detail
 
 
+@contextmanager
+def needs(package: str, extra: str, purpose: str) -> Iterator[None]:
+    """Turn a failed import into a `MissingExtraError`."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(package, extra, purpose) from error
+
+
+def cannot_read(path: str | os.PathLike[str], error: OSError) -> UsageError:
+    """The error to raise where a file or folder cannot be read."""
+    return UsageError(f"'{os.fspath(path)}' cannot be read: {error.strerror or error}.")
+
+
+def one_line(error: Exception, most: int = 300) -> str:
+    """Type and message of another library's error, in one line of at most ``most`` characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:most]
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence naming the nearest known names, or as many as can be read when none is near."""
+    """A sentence with the nearest known names; with the first `LISTED` names where none is near."""
     known = sorted(known)
     if near := difflib.get_close_matches(name, known, n=3, cutoff=0.5):
         return f"Did you mean {' or '.join(near)}?"

@@ -1,12 +1,13 @@
-"""How far a piece of work is: one function that is told of every stage."""
+"""Progress of long work: one function that is called with the stage, the steps done, and their number."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-Progress = Callable[[str, int, int], None]  # stage, done, of how many
+Progress = Callable[[str, int, int], None]  # stage, steps done, number of steps
+StageProgress = Callable[[int, int], None]  # steps done, number of steps
 
 
-def stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
-    """What tells ``progress`` of one stage, (done, of how many); None where nobody listens."""
+def stage(progress: Progress | None, name: str) -> StageProgress | None:
+    """``progress`` for one stage; None where ``progress`` is None."""
     return None if progress is None else lambda done, count: progress(name, done, count)

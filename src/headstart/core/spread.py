@@ -1,4 +1,4 @@
-"""A few rows that stand for many."""
+"""A few rows, evenly spread, in place of many."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def evenly_spread(rows: Sequence[int] | NDArray[np.int_], count: int) -> list[int]:
-    """At most ``count`` of the rows, evenly spread, the first and the last among them."""
+    """At most ``count`` of the rows, evenly spread; the first and the last are among them."""
     if not len(rows):
         return []
     places = np.unique(np.linspace(0, len(rows) - 1, count).astype(int))

@@ -1,4 +1,4 @@
-"""The words that the rooms share: small frozen records, no behaviour beyond what reads them."""
+"""Small frozen records that all rooms share."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ PROBLEMS = {
     "unreadable": "not an image that can be decoded",
     "truncated": "the image ends before its data does",
     "bomb": "more pixels than can be decoded safely",
-    "missing": "named in a table, but not there",
+    "missing": "named in a CSV file, but not there",
     "wrong name": "the ending of the name does not fit the content",
-    "no label": "nothing gives the image a class",
-    "left out": "not looked at",
+    "no label": "the image has no class",
+    "left out": "not read",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """What a network wants to see, and how a photo becomes that.
+    """The input of a network, and how a photo is turned into it.
 
-    An image is uint8 NHWC RGB outside a network; the network itself turns it into ``(x / 255 - mean) / std``.
+    An image is uint8 NHWC RGB outside a network; the network itself computes ``(x / 255 - mean) / std``.
     """
 
     size: int  # height and width, pixels
@@ -42,9 +42,9 @@ class ImageSpec:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One labelled image, by name. The bytes stay where they are until they are read."""
+    """One labelled image, by name; its content is read when it is needed."""
 
-    name: str  # what a message calls it: a path relative to the root, or "train.parquet#17"
+    name: str  # in messages: a path relative to the root, or "train.parquet#17"
     label: str
     split: str = ""  # one of SPLITS, or "" where the source does not say
     group: str = ""  # samples of one group stay on one side of every split (a patient, a burst of photos)
@@ -52,7 +52,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something about one image that a person should know."""
+    """A problem with one image."""
 
     name: str
     kind: str  # a key of PROBLEMS, or a kind that a check defines
@@ -61,16 +61,16 @@ class Problem:
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """All samples of a source, and how to read one.
+    """All samples of a source, and a function that reads one.
 
-    ``read(i)`` gives the file's bytes, or an array (uint8 or uint16, HW or HWC) where the source holds pixels;
-    it is called from several threads at once and raises `errors.UnreadableImageError` or `OSError`.
+    ``read(i)`` returns the bytes of the file, or an array (uint8 or uint16, HW or HWC) where the source holds pixels.
+    It is called from several threads at once and raises `errors.UnreadableImageError` or `OSError`.
     """
 
     root: str
     samples: Sequence[Sample]
     read: Callable[[int], bytes | NDArray[np.generic]]
-    problems: tuple[Problem, ...] = ()  # what the source itself passed over, one line each
+    problems: tuple[Problem, ...] = ()  # images that the source left out
     classes: tuple[str, ...] = field(init=False)  # sorted once, never derived again
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ class ImageDataset:
         return len(self.samples)
 
     def part(self, rows: Sequence[int]) -> ImageDataset:
-        """A table of some of the samples, in this order."""
+        """The data set of some of the samples, in this order."""
         rows = list(rows)
         return ImageDataset(
             self.root, [self.samples[row] for row in rows], lambda index: self.read(rows[index]), self.problems
@@ -88,7 +88,7 @@ class ImageDataset:
 
     @property
     def own_test(self) -> str:
-        """The part that the source brings to measure on: "test", else "val", else "" for none beside "train"."""
+        """The test set of the source: "test", else "val"; "" where it has none, or no "train"."""
         splits = {sample.split for sample in self.samples}
         return next((name for name in ("test", "val") if name in splits and "train" in splits), "")
 
@@ -117,7 +117,7 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """How often images of one class were taken for another."""
+    """How often images of the class ``truth`` were given the label ``label``."""
 
     truth: str
     label: str
@@ -126,7 +126,7 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How a classifier did on images that it had not seen."""
+    """The results of a classifier on a test set."""
 
     accuracy: Accuracy
     macro_f1: float  # mean over the classes that have images
@@ -135,15 +135,15 @@ class Evaluation:
     unknown: float  # share called unknown
     confusions: tuple[Confusion, ...]  # most frequent first
     per_class: dict[str, Accuracy]
-    passed_over: int = 0  # images not counted, because the classifier was fitted on them
+    passed_over: int = 0  # images not counted, because they are in the training set
     unreadable: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a classifier says of one image."""
+    """The result of a classifier for one image."""
 
     path: str
     label: str
     probability: float
-    unknown: bool  # unlike the photos it was fitted on: the label is a guess
+    unknown: bool  # unlike the training set: the label is a guess

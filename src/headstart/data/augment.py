@@ -1,4 +1,4 @@
-"""What is done to a photo so that a network sees it another way each time; never with anything but its own pixels."""
+"""Augmentation: random flips, crops, rotations and colours of a photo. No pixel comes from outside the photo."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from headstart.core.errors import UsageError, did_you_mean
 
 @dataclass(frozen=True, slots=True)
 class Strength:
-    """How far an augmentation may go."""
+    """The limits of an augmentation."""
 
     flip: bool = False  # left and right, half of the time
-    smallest: float = 1.0  # side of the square that is seen, as a share of the usual one
+    smallest: float = 1.0  # side of the cropped square, as a share of the usual one
     largest: float = 1.0
     turn: float = 0.0  # degrees, either way
     colour: float = 0.0  # brightness, contrast and saturation, either way, as a share
@@ -29,12 +29,12 @@ STRENGTHS = {
     "light": Strength(flip=True, smallest=0.8, largest=1.1, turn=8, colour=0.15),
     "strong": Strength(flip=True, smallest=0.5, largest=1.1, turn=20, colour=0.35),
 }
-MARGIN = 1.15  # side of what is kept of a photo, for those that look beyond the usual square
+MARGIN = 1.15  # side of the decoded square as a share of the usual one, for augmentations that crop
 _GREY = np.array([0.299, 0.587, 0.114])  # ITU-R 601
 
 
 def margin_of(strength: str) -> float:
-    """How much wider than the usual square a photo is best given to `augment`."""
+    """How much wider than the usual square a photo should be decoded for `augment`."""
     chosen = _strength(strength)
     return MARGIN if chosen.smallest < chosen.largest else 1.0
 
@@ -46,17 +46,17 @@ def augment(
     size: int | None = None,
     view: float = 1.0,
 ) -> NDArray[np.uint8]:
-    """Another view of a square RGB picture: mirrored, cropped, turned, in other light; uint8, (size, size, 3).
+    """A random variant of a square RGB picture: mirrored, cropped, turned, in other colours; uint8, (size, size, 3).
 
     Args:
-        image: a square, height × width × 3 where it is an array.
-        rng: of which the same number of draws is made whatever comes of them.
+        image: square; height × width × 3 where it is an array.
+        rng: always used for the same number of draws.
         strength: one of `STRENGTHS`.
         size: of the result, pixels; default: that of the picture.
-        view: side of the square in its centre that is seen without augmentation, as a share of the picture's.
+        view: side of the central square without augmentation, as a share of the picture's.
 
     Raises:
-        UsageError: no such strength, or a picture that is no square of colours.
+        UsageError: an unknown strength, or a picture that is not square or not RGB.
     """
     chosen = _strength(strength)
     picture = image if isinstance(image, Image.Image) else _picture(image)
@@ -92,9 +92,9 @@ def _picture(pixels: NDArray[np.uint8]) -> Image.Image:
 def _square(
     picture: Image.Image, size: int, side: float, turn: float, shifts: tuple[float, float], mirror: bool
 ) -> Image.Image:
-    """A turned square of the picture, in one resampling; it shrinks where it would reach beyond the edge.
+    """A turned square of the picture, resampled once; made smaller where it would reach beyond the edge.
 
-    ``side`` is a share of the picture's; ``shifts`` go from -1 to 1, as far as the edge.
+    ``side`` is a share of the picture's; ``shifts`` are from -1 to 1, which is the edge.
     """
     cos, sin = math.cos(turn), math.sin(turn)
     reach = abs(cos) + abs(sin)  # how much wider a turned square is

@@ -1,18 +1,18 @@
-"""The health of a data set: what cannot be read, what is there twice, which classes are thin."""
+"""Checks a data set: unreadable images, duplicates and near copies, small classes."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 
+from headstart.core.progress import StageProgress
 from headstart.core.types import ImageDataset, Problem, Sample
-from headstart.data.fingerprints import SEEN, Fingerprints
-from headstart.data.load import fetch, in_chunks
+from headstart.data.fingerprints import take_fingerprints
 from headstart.data.sources import PathLike, open_source
 
-TINY = 10  # images; a class with fewer leaves nothing to hold out
+TINY = 10  # images; of a class with fewer, too few can be held out
 IMBALANCE = 10.0  # times as many images in the largest class as in the smallest
 
 _SUFFIXES = {
@@ -29,7 +29,7 @@ _UNREADABLE = {"empty", "truncated", "unreadable", "bomb", "missing"}
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """Images that show the same: their names, and the classes and splits they are spread over."""
+    """Images that show the same: their names, classes and splits."""
 
     names: tuple[str, ...]
     classes: tuple[str, ...]
@@ -37,7 +37,7 @@ class Repeat:
 
     @property
     def relation(self) -> str:
-        """The worst that is true: "across classes" (a label is wrong), "across splits" (a leak), or "same class"."""
+        """The worst that applies: "across classes" (a label is wrong), "across splits" (a leak), or "same class"."""
         if len(self.classes) > 1:
             return "across classes"
         return "across splits" if len(self.splits) > 1 else "same class"
@@ -54,7 +54,7 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Health:
-    """What `check` found. Counts are of images that can be read."""
+    """The result of `check`. Counts are of readable images."""
 
     root: str
     images: int  # all of them, readable or not
@@ -62,7 +62,7 @@ class Health:
     splits: Mapping[str, Mapping[str, int]]  # split -> class -> count; "" where the source names none
     unreadable: tuple[Problem, ...]
     wrong_names: tuple[Problem, ...]  # readable all the same
-    passed_over: tuple[Problem, ...]  # what the source left out for other reasons
+    passed_over: tuple[Problem, ...]  # left out by the source for other reasons
     duplicates: tuple[Repeat, ...]  # the same content, byte for byte or pixel for pixel
     near_duplicates: tuple[Repeat, ...]  # re-encoded, resized, mirrored, slightly cropped or brightened copies
 
@@ -73,7 +73,7 @@ class Health:
 
     @property
     def imbalance(self) -> float:
-        """How many times as many readable images the largest class has as the smallest that has any."""
+        """Readable images in the largest class, divided by those in the smallest that has any."""
         counts = [count for count in self.classes.values() if count]
         return max(counts) / min(counts) if counts else 1.0
 
@@ -89,9 +89,9 @@ class Health:
             "images": self.images,
             "classes": dict(self.classes),
             "splits": {split: dict(counts) for split, counts in self.splits.items()},
-            "unreadable": _plain(self.unreadable),
-            "wrong_names": _plain(self.wrong_names),
-            "passed_over": _plain(self.passed_over),
+            "unreadable": [*map(asdict, self.unreadable)],
+            "wrong_names": [*map(asdict, self.wrong_names)],
+            "passed_over": [*map(asdict, self.passed_over)],
             "duplicates": [repeat.as_json() for repeat in self.duplicates],
             "near_duplicates": [repeat.as_json() for repeat in self.near_duplicates],
             "tiny_classes": list(self.tiny_classes),
@@ -100,32 +100,27 @@ class Health:
         }
 
 
-def check(data: PathLike | ImageDataset, progress: Callable[[int, int], None] | None = None) -> Health:
-    """Look at every image of a source once; ``progress(done, total)`` is called after each.
+def check(data: PathLike | ImageDataset, progress: StageProgress | None = None) -> Health:
+    """Read every image of a source once; ``progress(done, total)`` is called after each.
 
-    Keeps about 300 bytes an image, whatever its size. A bad image is a line in the result, never an exception.
+    Takes about 300 bytes of memory for each image. An unreadable image is listed in the result; it raises no error.
     """
     dataset = data if isinstance(data, ImageDataset) else open_source(data)
     count = len(dataset)
-    prints = Fingerprints.of(count)
+    prints = take_fingerprints(dataset, progress)
     wrong_names = [problem for problem in dataset.problems if problem.kind == "wrong name"]
     unreadable = [problem for problem in dataset.problems if problem.kind in _UNREADABLE]
     listed = {*unreadable, *wrong_names}
 
-    for item in in_chunks(lambda chunk: [fetch(dataset, row, SEEN) for row in chunk], range(count)):
-        name = dataset.samples[item.index].name
-        prints.take(item, name)
-        if problem := _wrong_name(name, item.format):
+    for sample, format_ in zip(dataset.samples, prints.formats, strict=True):
+        if problem := _wrong_name(sample.name, format_):
             wrong_names.append(problem)
-        if progress is not None:
-            progress(item.index + 1, count)
-
     keys = prints.keys
     parts = sorted({sample.split for sample in dataset.samples})
-    exact = [group for group in _alike((keys[row], row) for row in range(count) if keys[row]) if len(group) > 1]
+    exact = [group for group in _grouped((keys[row], row) for row in range(count) if keys[row]) if len(group) > 1]
     near = [
         group
-        for group in _alike((int(number), row) for row, number in enumerate(prints.copies()) if keys[row])
+        for group in _grouped((int(number), row) for row, number in enumerate(prints.copies()) if keys[row])
         if len({keys[row] for row in group}) > 1
     ]
     return Health(
@@ -148,8 +143,8 @@ def _wrong_name(name: str, format_: str) -> Problem | None:
     return Problem(name, "wrong name", f"a {format_} file named {suffix}")
 
 
-def _alike(pairs: Iterable[tuple[Hashable, int]]) -> list[list[int]]:
-    """Indices with the same key together, in order of the first of each."""
+def _grouped(pairs: Iterable[tuple[Hashable, int]]) -> list[list[int]]:
+    """Indices grouped by their key, in the order of the first of each group."""
     groups: defaultdict[Hashable, list[int]] = defaultdict(list)
     for key, index in pairs:
         groups[key].append(index)
@@ -180,7 +175,3 @@ def _counts(
         if key and (split is None or sample.split == split)
     )
     return {label: counted[label] for label in classes}
-
-
-def _plain(problems: Iterable[Problem]) -> list[dict[str, str]]:
-    return [{"name": problem.name, "kind": problem.kind, "detail": problem.detail} for problem in problems]

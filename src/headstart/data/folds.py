@@ -1,4 +1,4 @@
-"""Folds for cross-validation: every image or row is measured on once, by a network that has not seen it."""
+"""Folds for cross-validation: every image or row is in the test set of one fold."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ def folds_of(
     seed: int,
     classes: Sequence[str],
 ) -> NDArray[np.int_]:
-    """The fold of each, (N,), from 0: as many of every class in each as can be, whole groups in one.
-
-    The order is that of `hold_out`.
+    """The fold of each image or row (N,), from 0: stratified, whole groups in one fold, shuffled as by `hold_out`.
 
     Raises:
         UsageError: fewer than two folds.
@@ -40,7 +38,7 @@ def folds_of(
     fold = np.empty(len(labels), np.int_)
     for group in shuffled(keys, groups, seed):
         need = np.bincount(labels[group], minlength=filled.shape[1])
-        # the fold that lacks most of what the group brings; of equals the emptiest, then the first
+        # the fold with the fewest of the group's classes; of equals the smallest, then the first
         best = min(range(count), key=lambda k: (int(filled[k] @ need), int(filled[k].sum()), k))
         fold[group] = best
         filled[best] += need

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-FEWEST = 2  # images of a class that the fit needs; a class gives up none below that
+FEWEST = 2  # images of a class that the training set needs
 
 
 def hold_out(
@@ -20,10 +20,10 @@ def hold_out(
     *,
     least: int = 0,
 ) -> NDArray[np.bool_]:
-    """Choose about ``share`` of every class to be held out, as a mask (N,); ``least`` of each, where it has so many.
+    """Hold out about ``share`` of every class, and at least ``least`` images where it has so many: a mask (N,).
 
-    The order comes from a hash of seed and content alone, so the same photos are split alike on every machine, whatever
-    they are called and however they are listed. All images of a group go together, also where it spans classes.
+    The order depends on a hash of seed and content alone, so the same photos are split in the same way on every
+    machine, under any name and in any order. All images of a group are on one side, also where it spans classes.
     """
     labels = np.asarray(labels, np.int_)
     sizes = np.bincount(labels)
@@ -39,9 +39,9 @@ def hold_out(
 
 
 def shuffled(keys: Sequence[bytes], groups: Sequence[int] | NDArray[np.int_], seed: int) -> list[list[int]]:
-    """The places of each group's images, in an order that a hash of seed and content alone decides."""
+    """The indices of each group's images, in an order that depends on a hash of seed and content alone."""
     ranks = [hashlib.blake2b(key, digest_size=8, salt=seed.to_bytes(8, "little")).digest() for key in keys]
     members: dict[int, list[int]] = {}
-    for index in sorted(range(len(ranks)), key=ranks.__getitem__):  # a group stands where its first image does
+    for index in sorted(range(len(ranks)), key=ranks.__getitem__):  # a group is at the place of its first image
         members.setdefault(int(groups[index]), []).append(index)
     return [*members.values()]

@@ -1,4 +1,4 @@
-"""Whatever a caller passes as images: a path, paths, arrays, or a data set."""
+"""Images as a caller may pass them: a path, paths, arrays, or a data set."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Images = PathLike | Sequence[PathLike] | NDArray[Any] | Sequence[NDArray[Any]] |
 
 
 def labelled_dataset(data: Images, labels: Sequence[str] | None) -> ImageDataset:
-    """Labelled images as one table; of a source with a test part (else a validation part) only that part."""
+    """Labelled images as one data set."""
     if isinstance(data, ImageDataset):
         return data
     if labels is not None:
@@ -43,6 +43,6 @@ def unlabelled_dataset(images: Images) -> ImageDataset:
 
 
 def name_of(data: Images, dataset: ImageDataset) -> str:
-    """What a person calls the data: the folder, file or named set."""
+    """A short name of the data: of the folder, the file or the named set."""
     place = data if isinstance(data, str | os.PathLike) else dataset.root
     return os.path.basename(os.path.abspath(place)) if place else "in memory"

@@ -1,4 +1,4 @@
-"""Decode → the one pinned resize → uint8 RGB, on threads, ahead of the network."""
+"""Images for the network: decoded, resized in the same way everywhere, uint8 RGB; on threads, ahead of the network."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 from headstart.core.errors import DataError, UnreadableImageError
 from headstart.core.types import ImageDataset, ImageSpec
 
-# Named, so that a decoder that starts a program (EPS) or has a poor record is never reached.
+# Only these decoders are used: others start a program (EPS) or have had many vulnerabilities.
 _PLUGINS = (TiffImagePlugin, WebPImagePlugin)  # the two that Pillow does not load by itself, without the other forty
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-KEY = 16  # bytes that stand for the content of an image
-THUMBNAIL = 16  # side of the grey thumbnail that near-duplicates are compared by
+KEY = 16  # bytes of the hash of an image's content
+THUMBNAIL = 16  # side of the grey thumbnail by which near copies are found
 AHEAD = 12  # chunks decoded ahead of the network; with CHUNK it bounds the memory whatever the number of images
 CHUNK = 8
 
@@ -36,7 +36,7 @@ _MAGIC = {
     **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFF"),
 }
 _RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-_TURN = {  # EXIF orientation -> what undoes it
+_TURN = {  # EXIF orientation -> the operation that undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -46,10 +46,10 @@ _TURN = {  # EXIF orientation -> what undoes it
     8: Image.Transpose.ROTATE_90,
 }
 
-_CUT = ("truncated", "eof", "unexpected end", "broken data stream", "not enough")  # how decoders say it
+_CUT = ("truncated", "eof", "unexpected end", "broken data stream", "not enough")  # in decoders' messages
 
-# Pillow warns from 89 megapixels and refuses from 179. A large photo is no news to the user; a refused one is.
-# It also warns of damaged EXIF data and the like, which Kaggle's photos are full of: the pixels are what counts.
+# Pillow warns from 89 megapixels and refuses from 179. Large photos need no warning; refused ones are reported.
+# Its warnings about damaged EXIF data, common in Kaggle's photos, are of no use either: only the pixels count.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
@@ -59,10 +59,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """One image on its way to the network. ``pixels`` is None where it was not needed or could not be had."""
+    """One image of a data set. ``pixels`` is None where the image is known or unreadable."""
 
     index: int
-    key: bytes  # 16 bytes that stand for the content
+    key: bytes  # hash of the content; empty for an unreadable image
     pixels: NDArray[np.uint8] | None  # (size, size, 3)
     thumbnail: NDArray[np.uint8] | None  # (THUMBNAIL, THUMBNAIL), grey
     error: UnreadableImageError | None = None
@@ -70,7 +70,7 @@ class Decoded:
 
 
 def content_key(raw: Raw) -> bytes:
-    """16 bytes that stand for an image's content, wherever it lies and whatever it is called."""
+    """A hash of an image's content, 16 bytes."""
     digest = hashlib.blake2b(digest_size=KEY)
     if isinstance(raw, bytes):
         digest.update(raw)
@@ -81,19 +81,19 @@ def content_key(raw: Raw) -> bytes:
 
 
 def sniff(head: bytes) -> str:
-    """The format that a file's first 16 bytes promise, one of FORMATS, or ""."""
+    """The format according to a file's first 16 bytes: one of FORMATS, or ""."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
-    if head[:2] == b"BM" and head[6:10] == bytes(4):  # two letters begin many a text; the reserved bytes do not
+    if head[:2] == b"BM" and head[6:10] == bytes(4):  # many texts begin with these letters; the reserved bytes differ
         return "BMP"
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), "")
 
 
 def open_image(raw: Raw) -> Image.Image:
-    """Open without decoding the pixels yet.
+    """Open an image; its pixels are not decoded yet.
 
     Raises:
-        UnreadableImageError: empty, of no known format, or so large that decoding it is not safe.
+        UnreadableImageError: empty, of an unknown format, or too large to be decoded safely.
     """
     if not isinstance(raw, bytes):
         return _from_array(raw)
@@ -130,8 +130,8 @@ def decode_with_thumbnail(raw: Raw, spec: ImageSpec) -> tuple[NDArray[np.uint8],
     return np.asarray(square), np.asarray(square.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
 
 
-def fetch(dataset: ImageDataset, index: int, spec: ImageSpec, known: Container[bytes] = ()) -> Decoded:
-    """Read and decode one image of a table, unless its key is ``known``. A bad one has an ``error``."""
+def load_image(dataset: ImageDataset, index: int, spec: ImageSpec, known: Container[bytes] = ()) -> Decoded:
+    """Read and decode one image of a data set, unless its key is ``known``. An unreadable one has an ``error``."""
     try:
         raw = dataset.read(index)
         key = content_key(raw)
@@ -146,18 +146,18 @@ def fetch(dataset: ImageDataset, index: int, spec: ImageSpec, known: Container[b
         return Decoded(index, b"", None, None, UnreadableImageError(kind, str(error)))
 
 
-def gone(dataset: ImageDataset, index: int, error: Exception | None) -> DataError:
-    """What to raise of an image that could be read when the work began."""
+def became_unreadable(dataset: ImageDataset, index: int, error: Exception | None) -> DataError:
+    """The error for an image that could be read when the work began, and now cannot."""
     return DataError(
         f"'{dataset.samples[index].name}' could be read before, and now cannot: {error}. "
-        "Bring it back, or leave it out and start again."
+        "Put it back, or leave it out and start again."
     )
 
 
 def in_chunks(
     work: Callable[[Sequence[int]], Iterable[T]], indices: Sequence[int], threads: int | None = None
 ) -> Iterator[T]:
-    """Results of ``work`` on chunks of ``indices``, in order, on threads, at most `AHEAD` chunks ahead of the taker."""
+    """Results of ``work`` on chunks of ``indices``: in order, on threads, up to `AHEAD` chunks ahead."""
     chunks = (indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK))
     pool = ThreadPoolExecutor(threads or cores(), thread_name_prefix="headstart")
     waiting: deque[Future[Iterable[T]]] = deque()
@@ -168,12 +168,12 @@ def in_chunks(
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
-    finally:  # also when the taker stops early: nothing goes on in the background
+    finally:  # also when the caller stops early: nothing goes on in the background
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def cores() -> int:
-    """Processors that this process may use."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -209,7 +209,7 @@ def _centre(size: tuple[int, int], crop: float) -> tuple[float, float, float, fl
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to 8-bit RGB: deep grey is scaled, transparency is laid on white."""
+    """Any mode to 8-bit RGB: 16-bit grey is scaled, transparent pixels become white."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith(("I", "F")):

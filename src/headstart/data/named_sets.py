@@ -1,27 +1,34 @@
-"""Data sets known by name: each comes with an installed package, none is downloaded."""
+"""Named data sets. Each is part of an installed package; none is downloaded."""
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import distribution
+from typing import Any
 
 import numpy as np
 
-from headstart.core.errors import DataError, MissingExtraError
+from headstart.core.errors import DataError, needs
 from headstart.core.types import ImageDataset, Sample
 from headstart.data.tables import file_dataset
 
 
-def elpv() -> ImageDataset:
-    """2 624 photos of solar cells under current, "functional" or "defective" (Deitsch et al., Solar Energy 185, 2019).
+def from_sklearn(name: str) -> Any:
+    """A data set of scikit-learn, as its loader returns it."""
+    with needs("scikit-learn", "data", f"The data set '{name}'"):
+        datasets = importlib.import_module("sklearn.datasets")
+    return getattr(datasets, f"load_{name}")()
 
-    Defective is a cell whose probability of a defect, as the experts gave it, is above one half.
+
+def elpv() -> ImageDataset:
+    """2 624 photos of solar cells, "functional" or "defective" (Deitsch et al., Solar Energy 185, 2019).
+
+    A cell is defective if the experts' probability of a defect is above one half.
     """
-    try:
+    with needs("elpv-dataset", "demo", "The data set 'elpv'"):
         package = distribution("elpv-dataset")
-    except PackageNotFoundError as error:
-        raise MissingExtraError("elpv-dataset", "demo", "The data set 'elpv'") from error
     root = str(package.locate_file("elpv_dataset/data"))
     found = []
     try:
@@ -37,11 +44,7 @@ def elpv() -> ImageDataset:
 
 def digits() -> ImageDataset:
     """1 797 handwritten digits of 8 × 8 pixels, from scikit-learn."""
-    try:
-        from sklearn.datasets import load_digits
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("scikit-learn", "data", "The data set 'digits'") from error
-    data = load_digits()
+    data = from_sklearn("digits")
     images = np.round(data.images * (255 / 16)).astype(np.uint8)  # counts of 0 to 16
     samples = [Sample(f"digits#{index}", str(label)) for index, label in enumerate(data.target.tolist())]
     return ImageDataset("digits", samples, images.__getitem__)

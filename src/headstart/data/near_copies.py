@@ -1,8 +1,8 @@
-"""Near copies of one photo, by what thumbnails show that others of the set do not.
+"""Finds near copies of a photo by thumbnails, compared with the other photos of the data set.
 
-All solar cells have bars and all leaves a dark background, so plain correlation takes strangers for copies. Whitened by
-set's own covariance, what all images share counts little; and measured in units of the distance to the 5th
-neighbour, a copy is near where neighbours are far, be they digits or photos.
+All solar cells have bars, and all leaves a dark background: with plain correlation, different photos look like copies.
+Whitened by the data set's own covariance, what all images share counts little. Distances are in units of the distance
+to the 5th neighbour, so that one limit serves for digits and for photos.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from headstart.data.load import THUMBNAIL
 
 AXES = 32  # of the whitened thumbnails
-ALIKE = 0.1  # the largest distance of copies, in units of what is usual thereabouts
-SAME = 0.01  # so near that it is a copy in any set: says nothing of how far others are
-FAR = 0.5  # the unit where neighbours are far, as in sets of photos; never larger, so that a few images have one too
+ALIKE = 0.1  # the largest distance of copies, in units of the usual distance around them
+SAME = 0.01  # a copy in any data set: does not count as a neighbour
+FAR = 0.5  # the largest unit, used where neighbours are far or few
 CROP = 0.9  # share of its side that a cropped copy keeps
-BLUR = 0.3  # share of each neighbour: hides where the grid of 16 pixels lay
-PRIOR = 128  # weight of the usual covariance of photos, in thumbnails: a few images have none of their own
-FLAT = 1.0  # grey levels of contrast, blurred; with less there is nothing to compare
+BLUR = 0.3  # weight of each neighbouring pixel: reduces the effect of small shifts of the pixel grid
+PRIOR = 128  # weight of the usual covariance of photos, in thumbnails; it matters where there are few images
+FLAT = 1.0  # grey levels of contrast after blurring; a thumbnail with less cannot be compared
 
 _SAMPLE = 2048  # images that the covariance is taken from
 _TILE = 512
@@ -33,7 +33,7 @@ Index = NDArray[np.intp]
 
 
 class Components:
-    """Connected components under union: ``group_of[i]`` is the smallest index of i's component."""
+    """Connected components: ``group_of[i]`` is the smallest index of i's component."""
 
     def __init__(self, size: int) -> None:
         self.group_of = np.arange(size)
@@ -51,7 +51,7 @@ class Components:
 
 
 def join_groups(first: NDArray[np.int_], second: NDArray[np.int_]) -> Index:
-    """Groups such that two images are together when they are in ``first``, in ``second`` or through others in either.
+    """Groups in which two images are together if they are so in ``first`` or ``second``, also through other images.
 
     Both are group numbers (N,); the result is for each image the smallest index of its group.
     """
@@ -66,9 +66,9 @@ def near_copies(thumbnails: NDArray[np.uint8]) -> Index:
     """Group copies of one photo: re-encoded, resized, brightened, mirrored, or cropped by about 5 % a side.
 
     ``thumbnails`` uint8 (N, 16, 16), grey. The distance of two photos is 1 - cosine of their blurred and whitened
-    thumbnails, as they are, mirrored, or one against the inner part of the other, whichever fits best. They are copies
-    when it is below ``ALIKE`` times the distance from one of them to its 5th neighbour. Returns for each photo the
-    smallest index of its group (N,); the order of the photos changes no group.
+    thumbnails: the smallest of as they are, mirrored, and one against the inner part of the other. They are copies if
+    it is below ``ALIKE`` times the distance from one of them to its 5th neighbour. Returns for each photo the smallest
+    index of its group (N,); the groups do not depend on the order of the photos.
 
     Compares all pairs, a tile at a time. Memory: about 400 bytes a photo, and tiles.
     """
@@ -78,13 +78,13 @@ def near_copies(thumbnails: NDArray[np.uint8]) -> Index:
     if len(thumbnails) < 2:
         return components.group_of
     whole, mirrored, inner = _whitened_views(thumbnails)
-    for i, j in _alike(whole, mirrored, inner, _units(whole)):
+    for i, j in _copy_pairs(whole, mirrored, inner, _units(whole)):
         components.join(i, j)
     return components.group_of
 
 
 def _whitened_views(thumbnails: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-    """Unit vectors (N, AXES) of the whole, the mirrored and the inner picture; zero where there is nothing to see."""
+    """Unit vectors (N, AXES) of the whole, the mirrored and the inner picture; zero for flat pictures."""
     blur, crop = _blur(), _blur() @ _inner()
     views = ((blur, blur), (blur, blur[:, ::-1]), (crop, crop))
     sample = thumbnails[_sample_of(thumbnails, _SAMPLE)]
@@ -128,7 +128,7 @@ def _inner() -> NDArray[np.float64]:
     far = -0.75 * (apart**3 - 5 * apart**2 + 8 * apart - 4)
     weights = np.where(apart < 1, near, np.where(apart < 2, far, 0))
     inner: NDArray[np.float64] = weights[:, 2:-2]
-    inner[:, 0] += weights[:, :2].sum(axis=1)  # beyond its edge a picture goes on as it ends
+    inner[:, 0] += weights[:, :2].sum(axis=1)  # beyond the edge, the edge pixel is repeated
     inner[:, -1] += weights[:, -2:].sum(axis=1)
     return inner
 
@@ -148,7 +148,7 @@ def _whitening(sample: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArra
 
 
 def _units(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What is a usual distance to each photo (N,): to its 5th neighbour, copies left out, or half the set's median."""
+    """The unit of distance of each photo (N,): to its 5th neighbour without copies, at least half the median."""
     units = np.full(len(points), FAR, np.float32)
     if len(points) >= 5:
         rows = max(1, _BLOCK // len(points))
@@ -160,10 +160,10 @@ def _units(points: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.maximum(units, np.median(units[points.any(axis=1)]) / 2 if points.any() else FAR)
 
 
-def _alike(
+def _copy_pairs(
     whole: NDArray[np.float32], mirrored: NDArray[np.float32], inner: NDArray[np.float32], units: NDArray[np.float32]
 ) -> Iterator[tuple[Index, Index]]:
-    """Pairs i < j whose thumbnails are those of copies, a tile at a time."""
+    """Pairs i < j of copies, a tile at a time."""
     least = 1 - ALIKE * units.max()
     for top in range(0, len(whole), _TILE):
         for left in range(top, len(whole), _TILE):
@@ -178,7 +178,7 @@ def _alike(
 
 
 def _sample_of(thumbnails: NDArray[np.uint8], size: int) -> Index:
-    """Indices of up to ``size`` images, chosen by what they show and not by where they stand in the list."""
+    """Indices of up to ``size`` images, chosen by their content and not by their order."""
     if len(thumbnails) <= size:
         return np.arange(len(thumbnails))
     keys = np.array([hashlib.blake2b(thumbnail.tobytes(), digest_size=8).digest() for thumbnail in thumbnails])

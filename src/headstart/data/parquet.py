@@ -1,4 +1,4 @@
-"""Parquet as the Hugging Face Hub stores image sets: an image column with the files' bytes, a label column."""
+"""Image data sets in Parquet files, as on the Hugging Face Hub: a column of image files, a column of labels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
-from headstart.core.errors import DataError, MissingExtraError, UnreadableImageError
+from headstart.core.errors import DataError, UnreadableImageError, needs
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.load import AHEAD, CHUNK
 from headstart.data.tables import (
@@ -21,15 +21,15 @@ from headstart.data.tables import (
     LABEL_COLUMNS,
     NO_LABEL,
     SPLIT_NAMES,
+    drop_lone_split,
     pick_column,
     printable,
-    settle_splits,
     split_of,
 )
 
 _BATCH_BYTES = 8 << 20  # decoded at once
 _KEEP_BYTES = 64 << 20  # kept of what was decoded, and at least:
-_KEEP_ROWS = (AHEAD + 2) * CHUNK  # what the decoding threads may be apart
+_KEEP_ROWS = (AHEAD + 2) * CHUNK  # the distance between two decoding threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +47,17 @@ def parquet_dataset(
 ) -> ImageDataset:
     """The rows of Parquet files; a file called train…, validation… or test… gives its rows that split.
 
-    Images are ``struct{bytes, path}`` or binary; labels are strings or integers, with class names where the schema's
-    ``huggingface`` metadata has them. Optional columns: ``split`` and ``group``. Rows are read as they are needed, in
-    memory that does not grow with the files.
+    Images are ``struct{bytes, path}`` or binary. Labels are strings or integers, with class names where the schema's
+    ``huggingface`` metadata has them. Optional columns: ``split`` and ``group``. Rows are read when they are needed;
+    the memory does not grow with the files.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
         DataError: not Parquet, or a column is missing or of another type.
     """
-    try:
+    with needs("pyarrow", "data", "Reading Parquet files"):
         import pyarrow as pa
         from pyarrow import parquet as pq
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("pyarrow", "data", "Reading Parquet files") from error
 
     samples: list[Sample] = []
     problems: list[Problem] = []
@@ -88,7 +86,7 @@ def parquet_dataset(
             raise DataError(f"{path!r} cannot be read as Parquet: {error}") from error
 
     images = _Images(groups, columns)
-    return ImageDataset(root, settle_splits(samples), lambda index: images.read(rows[index]), tuple(problems))
+    return ImageDataset(root, drop_lone_split(samples), lambda index: images.read(rows[index]), tuple(problems))
 
 
 def _image_column(schema: Any, wanted: str, path: str) -> str:
@@ -116,13 +114,14 @@ def _holds_images(kind: Any) -> bool:
 
 
 def _described(file: Any, path: str, label_column: str | None) -> Iterator[Sample | Problem]:
-    """Each row of one file without its image: a sample, or why it is none."""
+    """Each row of one file without its image: a sample, or the problem with it."""
     schema = file.schema_arrow
     where = os.path.basename(path)
     column = pick_column(schema.names, label_column, LABEL_COLUMNS, repr(where), "label")
     names = _class_names(schema, column)
     extra = [name for name in ("split", "group") if name in schema.names and name != column]
-    values = {name: column_values.to_pylist() for name, column_values in _columns(file, [column, *extra])}
+    table = file.read(columns=[column, *extra])
+    values = {name: table.column(name).to_pylist() for name in (column, *extra)}
     words = re.split(r"[^a-z]+", os.path.splitext(where)[0].lower())
     of_file = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), "")
     for row, value in enumerate(values[column]):
@@ -134,11 +133,6 @@ def _described(file: Any, path: str, label_column: str | None) -> Iterator[Sampl
         split = split_of(str(values["split"][row] or ""), f"{where!r}, row {row}") if "split" in extra else of_file
         group = values["group"][row] if "group" in extra else None
         yield Sample(name, label, split, "" if group is None else str(group))
-
-
-def _columns(file: Any, names: list[str]) -> Iterator[tuple[str, Any]]:
-    table = file.read(columns=names)
-    return ((name, table.column(name)) for name in names)
 
 
 def _label(value: object, names: Sequence[str], where: str) -> str | None:
@@ -155,7 +149,7 @@ def _class_names(schema: Any, column: str) -> list[str]:
     """What `datasets` writes into the schema: {"info": {"features": {column: {"names": [...]}}}}."""
     try:
         names = json.loads(schema.metadata[b"huggingface"])["info"]["features"][column]["names"]
-    except (TypeError, KeyError, ValueError):  # none, or not in this form: integers stay integers
+    except (TypeError, KeyError, ValueError):  # no class names, or another form: integers stay integers
         return []
     return [str(name) for name in names] if isinstance(names, list) else []
 
@@ -184,7 +178,7 @@ class _Images:
         value = column[row - start].as_py()
         content = value["bytes"] if isinstance(value, dict) else value
         if content is None:
-            raise UnreadableImageError("empty", "the table holds no bytes for this image")
+            raise UnreadableImageError("empty", "the file has no bytes for this image")
         return bytes(content)
 
     def _find(self, row: int) -> tuple[int, Any] | None:

@@ -1,30 +1,30 @@
-"""Tables of numbers: the rows of a CSV file or of a named set, a label each. The photos that a table names are another
-matter: `data.tables`."""
+"""Tables of numbers: rows of a CSV file or of a named set, each with a label. CSV files that name images are in
+`data.tables`."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.errors import DataError, MissingExtraError, UsageError, did_you_mean
-from headstart.data.tables import IMAGE_COLUMNS, LABEL_COLUMNS, csv_rows, printable
+from headstart.core.errors import DataError, UsageError, did_you_mean
+from headstart.data.named_sets import from_sklearn
+from headstart.data.tables import CSV_SUFFIXES, IMAGE_COLUMNS, LABEL_COLUMNS, csv_rows, printable
 
 LABELS = (*LABEL_COLUMNS, "species")
-MISSING = frozenset({"", "?", "-", "na", "n/a", "nan", "null", "none"})  # how tables write that a value is not there
-SUFFIXES = (".csv", ".tsv")
+MISSING = frozenset({"", "?", "-", "na", "n/a", "nan", "null", "none"})  # how a missing value is written
 
 PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of numbers; all of them are there and finite."""
+    """Rows of numbers, all finite."""
 
     name: str  # of the file or set
     columns: tuple[str, ...]
@@ -41,29 +41,30 @@ class Rows:
 
 
 def is_rows(data: object) -> bool:
-    """Whether this names a table of numbers: a set of them, or a CSV file none of whose columns names images."""
+    """Whether this is a table of numbers: a named one, or a CSV file without a column of image names."""
     if not isinstance(data, str | os.PathLike):
         return False
     root = os.fspath(data)
     if root in NAMED_ROWS and not os.path.isdir(root):
         return True
-    if os.path.splitext(root)[1].lower() not in SUFFIXES or not os.path.isfile(root):
+    if os.path.splitext(root)[1].lower() not in CSV_SUFFIXES or not os.path.isfile(root):
         return False
-    return not {name.strip().casefold() for name in _header(root)} & set(IMAGE_COLUMNS)
+    _, header = next(csv_rows(root), (0, list[str]()))
+    return not {name.strip().casefold() for name in header} & set(IMAGE_COLUMNS)
 
 
 def open_rows(data: PathLike, label: str | None = None) -> Rows:
-    """A named set, or a CSV file with a line of column names; all columns but that of the label hold numbers.
+    """A named set, or a CSV file with a line of column names; all columns but the label's hold numbers.
 
-    ``label`` names its column; else it is one with a usual name, or the only one that holds text.
+    ``label`` names the column of the labels; default: one with a usual name, or the only one with text.
 
     Raises:
         UsageError: no such file.
-        DataError: a value that is missing or no number, a column that says nothing, no two classes; says where.
+        DataError: a missing value or one that is no number, a constant column, fewer than two classes.
     """
     root = os.fspath(data)
     if root in NAMED_ROWS and not os.path.isdir(root):
-        return NAMED_ROWS[root]()
+        return _named_rows(root)
     header, lines, cells = _read(root)
     where = repr(os.path.basename(root))
     at = _label_place(header, cells, label, where)
@@ -79,11 +80,11 @@ def open_rows(data: PathLike, label: str | None = None) -> Rows:
 
 
 def rows_to_predict(path: PathLike, columns: Sequence[str]) -> Rows:
-    """The rows of a CSV file, whose columns are taken by name, in whatever order they stand; others are passed over.
+    """Rows of a CSV file to predict on. Its columns are found by name, in any order; other columns are ignored.
 
     Raises:
         UsageError: no such file.
-        DataError: a column is not there; a value that is missing or no number.
+        DataError: a column is missing; a value is missing or no number.
     """
     root = os.fspath(path)
     header, lines, cells = _read(root)
@@ -102,7 +103,7 @@ def rows_from_arrays(values: Any, labels: Iterable[object], columns: Sequence[st
     """Rows in memory: numbers (N, columns), and a label for each.
 
     Raises:
-        DataError: other shapes, a value that is no finite number, a column that says nothing, no two classes.
+        DataError: other shapes, a value that is not finite, a constant column, fewer than two classes.
     """
     matrix, words = np.asarray(values), tuple(str(label).strip() for label in labels)
     if matrix.ndim != 2 or matrix.dtype.kind not in "fiub" or len(matrix) != len(words) or "" in words:
@@ -121,7 +122,7 @@ def rows_from_arrays(values: Any, labels: Iterable[object], columns: Sequence[st
 
 
 def check_rows(rows: Rows) -> Rows:
-    """The same rows.
+    """Check rows to train on, and return them.
 
     Raises:
         DataError: fewer than two classes, or a column that is the same everywhere.
@@ -134,15 +135,10 @@ def check_rows(rows: Rows) -> Rows:
     for name, column in zip(rows.columns, rows.values.T, strict=True):
         if (column == column[0]).all():
             raise DataError(
-                f"'{rows.name}': column '{name}' is {column[0]:g} in every row, which tells no class from another. "
+                f"'{rows.name}': column '{name}' is {column[0]:g} in every row, so it tells nothing about the class. "
                 "Leave it out."
             )
     return rows
-
-
-def _header(file: str) -> list[str]:
-    _, header = next(csv_rows(file), (0, list[str]()))
-    return header
 
 
 def _read(file: str) -> tuple[list[str], list[int], list[list[str]]]:
@@ -223,19 +219,12 @@ def _why_no_number(cell: str) -> str:
     )
 
 
-def _from_sklearn(name: str) -> Callable[[], Rows]:
-    def load() -> Rows:
-        try:
-            from sklearn import datasets
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("scikit-learn", "data", f"The data set '{name}'") from error
-        data = getattr(datasets, f"load_{name}")()
-        labels = tuple(str(data.target_names[number]) for number in data.target.tolist())
-        names = tuple(f"{name}#{place}" for place in range(len(labels)))
-        return Rows(name, tuple(map(str, data.feature_names)), data.data.astype(np.float64), labels, names)
-
-    return load
+def _named_rows(name: str) -> Rows:
+    data = from_sklearn(name)
+    labels = tuple(str(data.target_names[number]) for number in data.target.tolist())
+    names = tuple(f"{name}#{place}" for place in range(len(labels)))
+    return Rows(name, tuple(map(str, data.feature_names)), data.data.astype(np.float64), labels, names)
 
 
 # 150 irises of 3 species, 4 lengths each (Fisher 1936); 178 wines of 3 growers; 569 tumours, malignant or benign
-NAMED_ROWS: dict[str, Callable[[], Rows]] = {name: _from_sklearn(name) for name in ("iris", "wine", "breast_cancer")}
+NAMED_ROWS = ("iris", "wine", "breast_cancer")

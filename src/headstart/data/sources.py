@@ -1,8 +1,7 @@
-"""What the user names → one table of samples: class folders, CSV, Parquet, IDX, a named set, paths or arrays."""
+"""Opens an image data set: class folders, CSV, Parquet or IDX files, a named set, paths or arrays."""
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 from collections import Counter
@@ -12,28 +11,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.errors import DataError, UsageError
+from headstart.core.errors import DataError, UsageError, cannot_read, did_you_mean
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.load import SUFFIXES, sniff
 from headstart.data.named_sets import NAMED
 from headstart.data.parquet import parquet_dataset
 from headstart.data.tables import (
+    CSV_SUFFIXES,
     IMAGE_COLUMN,
     LEFT_OUT,
     NO_LABEL,
     SPLIT_NAMES,
     Found,
-    csv_files,
+    csv_samples,
     file_dataset,
     idx_dataset,
     idx_pairs,
     is_idx,
     printable,
-    unsorted_dataset,
 )
 
-# Photos that no decoder here reads. Anything else that is no image (Thumbs.db, notes.txt) is passed over in silence.
-FOREIGN = frozenset(
+# Image formats that are not read: reported as a problem. Other files (Thumbs.db, notes.txt) are ignored.
+UNSUPPORTED = frozenset(
     {".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".eps", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
 )
 METADATA = "metadata.csv"
@@ -47,9 +46,9 @@ PathLike = str | os.PathLike[str]
 
 
 def open_source(data: PathLike, *, image_column: str = IMAGE_COLUMN, label_column: str | None = None) -> ImageDataset:
-    """One table of samples out of a folder, a CSV, Parquet or IDX file, or the name of a known set.
+    """The data set in a folder, a CSV, Parquet or IDX file, or of a known name.
 
-    The columns are for CSV and Parquet; the usual names are found without them.
+    The columns are for CSV and Parquet files; columns with the usual names are found without them.
 
     Raises:
         UsageError: no such path, or a file of another kind.
@@ -61,12 +60,10 @@ def open_source(data: PathLike, *, image_column: str = IMAGE_COLUMN, label_colum
     if os.path.isdir(root):
         return _folder(root, image_column, label_column)
     if not os.path.exists(root):
-        near = difflib.get_close_matches(root, NAMED, cutoff=0.5)
-        hint = f"Did you mean the data set {' or '.join(near)}?" if near else f"Known data sets: {', '.join(NAMED)}."
-        raise UsageError(f"No such file or folder: {root!r}. {hint}")
+        raise UsageError(f"No such file or folder, and no data set of that name: {root!r}. {did_you_mean(root, NAMED)}")
     folder, name = os.path.split(root)
     suffix = os.path.splitext(name)[1].lower()
-    if suffix in (".csv", ".tsv"):
+    if suffix in CSV_SUFFIXES:
         return _csv(folder, [(root, "")], image_column, label_column)
     if suffix in (".parquet", ".pq"):
         return parquet_dataset(root, [root], image_column=image_column, label_column=label_column)
@@ -81,7 +78,7 @@ def open_source(data: PathLike, *, image_column: str = IMAGE_COLUMN, label_colum
 
 
 def from_pairs(paths: Sequence[PathLike], labels: Sequence[object] | NDArray[Any]) -> ImageDataset:
-    """Image files and their labels, one for one and in this order.
+    """Image files and their labels, in this order.
 
     Raises:
         UsageError: not as many labels as paths, or a label that is blank.
@@ -89,9 +86,9 @@ def from_pairs(paths: Sequence[PathLike], labels: Sequence[object] | NDArray[Any
     if isinstance(paths, (str, os.PathLike)):
         raise UsageError(f"Expected a list of paths, received the single path {os.fspath(paths)!r}.")
     names = [os.fspath(path) for path in paths]
-    words = _words(labels, len(names), "paths")
+    words = _label_texts(labels, len(names), "paths")
     found = [(Sample(printable(name), label), name) for name, label in zip(names, words, strict=True)]
-    return unsorted_dataset("", found)
+    return file_dataset("", found, in_order=True)
 
 
 def from_arrays(
@@ -107,7 +104,7 @@ def from_arrays(
     kept = [np.asarray(image) for image in images]
     for index, image in enumerate(kept):
         _check_array(image, f"Image {index}")
-    words = _words(labels, len(kept), "images") if labels is not None else [""] * len(kept)
+    words = _label_texts(labels, len(kept), "images") if labels is not None else [""] * len(kept)
 
     def read(index: int) -> NDArray[np.generic]:
         image = kept[index]
@@ -121,11 +118,11 @@ def from_arrays(
 
 
 def unlabelled(paths: Sequence[PathLike] | PathLike) -> ImageDataset:
-    """Image files, and all images in folders and their subfolders, to predict on: in this order, folders sorted.
+    """Image files, and all images in folders and their subfolders, to predict on; in this order, folders sorted.
 
     Raises:
         UsageError: a path is not there.
-        DataError: a folder has no images.
+        DataError: a folder without images.
     """
     found: list[Found] = []
     problems: list[Problem] = []
@@ -142,7 +139,7 @@ def unlabelled(paths: Sequence[PathLike] | PathLike) -> ImageDataset:
             raise UsageError(f"No such file or folder: {path!r}.")
     if not found:
         raise UsageError("No images given. Expected paths of image files or of folders with images.")
-    return unsorted_dataset("", found, problems)
+    return file_dataset("", found, problems, in_order=True)
 
 
 def _folder(root: str, image_column: str, label_column: str | None) -> ImageDataset:
@@ -165,12 +162,12 @@ def _csv(root: str, files: Iterable[tuple[str, str]], image_column: str, label_c
     found: list[Found] = []
     problems: list[Problem] = []
     for file, split in files:
-        more = csv_files(file, root, image_column=image_column, label_column=label_column, split=split)
+        more = csv_samples(file, root, image_column=image_column, label_column=label_column, split=split)
         found += more[0]
         problems += more[1]
     if not found:
         first = f" First of {len(problems)} problems: {problems[0].detail}." if problems else ""
-        raise DataError(f"{root!r}: its table names no labelled image that is there.{first}")
+        raise DataError(f"{root!r}: the CSV file names no labelled image that is there.{first}")
     return file_dataset(root, found, problems)
 
 
@@ -179,7 +176,7 @@ def _class_folders(root: str) -> ImageDataset:
     names = _scan(root, problems)
     tops = {name.split("/", 1)[0] for name in names if "/" in name}
     given = {top: SPLIT_NAMES[top.lower()] for top in tops if top.lower() in SPLIT_NAMES}
-    # A class may be called "train" (beside "bus"): a split needs its counterpart, or no other folder beside it.
+    # A class may be called "train" (as well as "bus"): splits need a train and another one, or no other folder.
     splits = given if len(given) == len(tops) or ("train" in given.values() and len(set(given.values())) > 1) else {}
 
     found: list[Found] = []
@@ -197,9 +194,9 @@ def _class_folders(root: str) -> ImageDataset:
     if not found:
         raise DataError(_nothing_labelled(root, loose, problems))
     where = "the split folders" if splits else "the class folders"
-    problems += [Problem(printable(name), NO_LABEL, f"lies beside {where}, not in one") for name in sorted(loose)]
+    problems += [Problem(printable(name), NO_LABEL, f"is beside {where}, not in one") for name in sorted(loose)]
     problems += [
-        Problem(printable(top), NO_LABEL, f"{count} images lie beside {where}: {', '.join(sorted(splits))}")
+        Problem(printable(top), NO_LABEL, f"{count} images are beside {where}: {', '.join(sorted(splits))}")
         for top, count in sorted(beside.items())
     ]
     return file_dataset(root, found, problems)
@@ -208,16 +205,14 @@ def _class_folders(root: str) -> ImageDataset:
 def _nothing_labelled(root: str, loose: Sequence[str], problems: Sequence[Problem]) -> str:
     if loose:
         folder = os.path.dirname(loose[0])
-        tables = sorted(entry.name for entry in _entries(root) if entry.name.lower().endswith((".csv", ".tsv")))
-        hint = f" If {tables[0]!r} in it names their labels, give that file instead." if tables else ""
+        tables = sorted(entry.name for entry in _entries(root) if entry.name.lower().endswith(CSV_SUFFIXES))
+        hint = f" If {tables[0]!r} has their labels, give that file instead." if tables else ""
         return (
-            f"{len(loose)} images lie directly in {os.path.join(root, folder) if folder else root!r}, so nothing says "
+            f"{len(loose)} images are directly in {os.path.join(root, folder) if folder else root!r}, so nothing says "
             f"which class each belongs to. {_LAYOUT}.{hint}"
         )
-    foreign = (
-        f" First of {len(problems)} files passed over: {problems[0].name!r}, {problems[0].detail}." if problems else ""
-    )
-    return f"{root!r} has no images in it. {_LAYOUT}. Image files end in {', '.join(sorted(SUFFIXES))}.{foreign}"
+    first = f" First of {len(problems)} files left out: {problems[0].name!r}, {problems[0].detail}." if problems else ""
+    return f"{root!r} has no images in it. {_LAYOUT}. Image files end in {', '.join(sorted(SUFFIXES))}.{first}"
 
 
 def _scan(root: str, problems: list[Problem]) -> list[str]:
@@ -232,27 +227,28 @@ def _scan(root: str, problems: list[Problem]) -> list[str]:
             suffix = os.path.splitext(entry.name)[1].lower()
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(name + "/")
-            elif entry.is_symlink() and (end := _dead_end(entry.path, name, real)):
-                if end[0] == LEFT_OUT or suffix in SUFFIXES:
-                    problems.append(Problem(printable(name), *end))
+            elif entry.is_symlink() and (why := _why_not_followed(entry.path, name, real)):
+                if why[0] == LEFT_OUT or suffix in SUFFIXES:
+                    problems.append(Problem(printable(name), *why))
             elif entry.is_dir():
                 waiting.append(name + "/")
-            elif suffix in FOREIGN:
+            elif suffix in UNSUPPORTED:
                 problems.append(Problem(printable(name), "unreadable", f"{suffix} is not read; save it as JPEG or PNG"))
             elif (suffix in SUFFIXES or not suffix) and entry.is_file() and (suffix or _looks_like_image(entry.path)):
                 names.append(name)
     return names
 
 
-def _dead_end(path: str, name: str, root: str) -> tuple[str, str] | None:
+def _why_not_followed(path: str, name: str, root: str) -> tuple[str, str] | None:
     """Kind and detail of the problem with a symbolic link that is not followed.
 
-    Links to files are followed, links to folders on the two levels where classes are: so no chain of them can loop.
+    Links to files are followed, and links to folders on the two levels where classes are: so no chain of links can be
+    endless.
     """
     target = os.path.realpath(path)
     if os.path.isdir(target):
         if root == target or root.startswith(os.path.join(target, "")):
-            return LEFT_OUT, "a link to a folder that it lies in itself"
+            return LEFT_OUT, "a link to a folder that contains it"
         return (LEFT_OUT, "a link to a folder, not followed so deep") if name.count("/") > 1 else None
     return None if os.path.isfile(target) else ("missing", f"a link to {target!r}, which is no file")
 
@@ -266,15 +262,15 @@ def _looks_like_image(path: str) -> bool:
 
 
 def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
-    """What a folder holds, without what is hidden or left behind by a system."""
+    """The entries of a folder, without hidden ones and those that a system leaves behind."""
     try:
         with os.scandir(folder) as entries:
             yield from (entry for entry in entries if not entry.name.startswith(".") and entry.name not in _NO_FOLDERS)
     except OSError as error:
-        raise UsageError(f"The folder {folder!r} cannot be read: {error.strerror}.") from error
+        raise cannot_read(folder, error) from error
 
 
-def _words(labels: Sequence[object] | NDArray[Any], count: int, what: str) -> list[str]:
+def _label_texts(labels: Sequence[object] | NDArray[Any], count: int, what: str) -> list[str]:
     words = ["" if _is_blank(label) else str(label).strip() for label in labels]
     if len(words) != count:
         raise UsageError(f"Expected as many labels as {what}: received {count} {what} and {len(words)} labels.")

@@ -1,4 +1,4 @@
-"""Training set and test set: what becomes of every image, with no near copy on both sides."""
+"""Splits a data set into training set and test set, with no near copy in both."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from headstart.data.hold_out import FEWEST, hold_out
 from headstart.data.near_copies import join_groups
 
 HOLDOUT, LARGEST_HOLDOUT = 0.2, 0.9
-VALIDATION = 0.15  # share of what is fitted on that a training is steered by
+VALIDATION = 0.15  # share of the training set
 
 
 def check_holdout(holdout: float, seed: int) -> None:
-    """What can be known to be wrong before any image is looked at."""
+    """Refuse a share or a seed out of range, before any image is read."""
     if not 0 <= holdout <= LARGEST_HOLDOUT:
         raise UsageError(f"--holdout: expected a share from 0 to {LARGEST_HOLDOUT}. Received: {holdout}.")
     if not 0 <= seed < 2**63:
@@ -30,12 +30,12 @@ def check_holdout(holdout: float, seed: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitRecord:
-    """What became of the images, as a model keeps it."""
+    """A summary of a split, as a model keeps it."""
 
     images: int
     train: int
     test: int
-    test_part: str = "held out"  # or the part of the data: "test", "val"; or "cross-validation"
+    test_part: str = "held out"  # or the part of the source: "test", "val"; or "cross-validation"
     per_class: dict[str, int] = field(default_factory=dict)  # of the training set
     left_out: tuple[Problem, ...] = ()
     near_duplicates: int = 0  # images that have a near copy
@@ -43,18 +43,18 @@ class SplitRecord:
 
 @dataclass
 class Split:
-    """What becomes of every image: fitted on, held out, or left out."""
+    """Which images are in the training set, in the test set, or left out."""
 
     classes: tuple[str, ...]
-    labels: NDArray[np.int_]  # (N,), of the classes that are left; -1 elsewhere
+    labels: NDArray[np.int_]  # (N,) in 0 … classes − 1; -1 for images of no class that is kept
     train: NDArray[np.bool_]
     test: NDArray[np.bool_]
-    groups: NDArray[np.int_]  # near-duplicates, and groups that the data names
-    own_test: str  # the part that the data brings to be measured on, or ""
+    groups: NDArray[np.int_]  # (N,) near copies, and samples of one group in the source, share a number
+    own_test: str  # the test set that the source brings, or ""
     left_out: list[Problem]
 
     def record(self) -> SplitRecord:
-        """What a model keeps of it."""
+        """The summary that a model keeps."""
         return SplitRecord(
             images=len(self.labels),
             train=int(self.train.sum()),
@@ -65,35 +65,39 @@ class Split:
             near_duplicates=int((np.bincount(self.groups)[self.groups] > 1).sum()),
         )
 
-    def check(self, dataset: ImageDataset, seen: Fingerprints) -> None:
-        """Refuse what was seen later if it lacks an image that the split counts on.
+    def check(self, dataset: ImageDataset, fingerprints: Fingerprints) -> None:
+        """Check that a later pass over the images could read all images of the split.
 
         Raises:
-            DataError: an image could be read when the split was made, and now could not.
+            DataError: it could not read one of them.
         """
-        lost = np.flatnonzero((self.train | self.test) & ~seen.usable)
+        lost = np.flatnonzero((self.train | self.test) & ~fingerprints.usable)
         if len(lost):
             name = dataset.samples[lost[0]].name
             raise DataError(f"'{name}' could be read at first and then could not. Were the photos changed? Try again.")
 
 
 def make_split(
-    dataset: ImageDataset, seen: Fingerprints, holdout: float, seed: int, pinned: NDArray[np.bool_] | None = None
+    dataset: ImageDataset,
+    fingerprints: Fingerprints,
+    holdout: float,
+    seed: int,
+    pinned: NDArray[np.bool_] | None = None,
 ) -> Split:
-    """Decide what becomes of every image.
+    """Split a data set; see `Split`.
 
     Args:
-        holdout: share of every class to hold out, where the data brings no part of its own for that.
-        pinned: (N,) images that were looked at already: neither they nor their near copies are held out.
+        holdout: share of every class to hold out, where the source has no test set of its own.
+        pinned: (N,) images that a choice was made on already: they and their near copies stay in the training set.
 
     Raises:
-        DataError: the images that are left do not make two classes with two images each.
+        DataError: fewer than two classes with two usable images each.
     """
     samples = dataset.samples
-    left_out = [*dataset.problems, *seen.problems]
-    usable = seen.usable.copy()
+    left_out = [*dataset.problems, *fingerprints.problems]
+    usable = fingerprints.usable.copy()
     if not usable.any():
-        raise DataError(_nothing_left(dataset, left_out))
+        raise DataError(_too_few(dataset, left_out))
 
     def drop(rows: Iterable[Any], kind: str, why: Callable[[int], str]) -> None:
         for row in rows:
@@ -102,10 +106,10 @@ def make_split(
 
     own_test = dataset.own_test
     held = np.array([bool(own_test) and sample.split == own_test for sample in samples])
-    _drop_repeats(samples, seen.keys, usable, held, drop)
+    _drop_repeats(samples, fingerprints.keys, usable, held, drop)
 
-    groups = seen.copies()
-    groups[~usable] = len(groups) + np.flatnonzero(~usable)  # an unreadable image is like no other
+    groups = fingerprints.copies()
+    groups[~usable] = len(groups) + np.flatnonzero(~usable)  # an unreadable image is alone in its group
     named = [sample.group or f"\0{row}" for row, sample in enumerate(samples)]
     groups = join_groups(groups, np.unique(named, return_inverse=True)[1])
     if own_test:
@@ -122,27 +126,29 @@ def make_split(
         lambda row: f"class '{text[row]}' has {counts.get(text[row], 0)} image(s) to fit on, 2 are needed",
     )
     if len(kept) < 2:
-        raise DataError(_nothing_left(dataset, left_out))
+        raise DataError(_too_few(dataset, left_out))
 
     place = {name: k for k, name in enumerate(kept)}
     labels = np.array([place.get(name, -1) for name in text])
     rows = np.flatnonzero(usable)
     if not own_test:
         if pinned is not None:
-            looked_at = {seen.keys[row] for row in np.flatnonzero(pinned)}  # byte-identical copies are dropped
-            pinned = np.array([key in looked_at for key in seen.keys])
+            looked_at = {fingerprints.keys[row] for row in np.flatnonzero(pinned)}  # byte-identical copies are dropped
+            pinned = np.array([key in looked_at for key in fingerprints.keys])
             free = rows[~np.isin(groups[rows], groups[pinned])]
             holdout = min(holdout * len(rows) / max(len(free), 1), LARGEST_HOLDOUT)  # as many images as without
             rows = free
-        held[rows] = hold_out(labels[rows], [seen.keys[row] for row in rows.tolist()], groups[rows], holdout, seed)
+        held[rows] = hold_out(
+            labels[rows], [fingerprints.keys[row] for row in rows.tolist()], groups[rows], holdout, seed
+        )
     return Split(kept, labels, usable & ~held, usable & held, groups, own_test, left_out)
 
 
 def validation_part(plan: Split, keys: Sequence[bytes], seed: int, share: float = VALIDATION) -> NDArray[np.bool_]:
-    """Photos of the part that is fitted on, to steer a training by: (N,), a share of every class, whole groups.
+    """A validation set out of the training set: mask (N,), a share of every class, whole groups.
 
     Raises:
-        DataError: a class has none to spare.
+        DataError: a class has too few images.
     """
     rows = np.flatnonzero(plan.train)
     own = [keys[row] for row in rows.tolist()]
@@ -167,7 +173,7 @@ def _drop_repeats(
     held: NDArray[np.bool_],
     drop: Callable[[Iterable[Any], str, Callable[[int], str]], None],
 ) -> None:
-    """Of byte-identical images keep one, a test image first; where their labels differ, none: one of them is wrong."""
+    """Of identical files keep one, preferably in the test set; none where their labels differ, as one is wrong."""
     first: dict[bytes, int] = {}
     labels: dict[bytes, set[str]] = {}
     for row in [*np.flatnonzero(usable & held).tolist(), *np.flatnonzero(usable & ~held).tolist()]:
@@ -175,12 +181,16 @@ def _drop_repeats(
         labels.setdefault(keys[row], set()).add(samples[row].label)
     rows = np.flatnonzero(usable).tolist()
     again = [row for row in rows if first[keys[row]] != row and len(labels[keys[row]]) == 1]
-    torn = [row for row in rows if len(labels[keys[row]]) > 1]
+    contradicting = [row for row in rows if len(labels[keys[row]]) > 1]
     drop(again, "duplicate", lambda row: f"the same file as '{samples[first[keys[row]]].name}'")
-    drop(torn, "conflicting labels", lambda row: f"the same file is labelled {' and '.join(sorted(labels[keys[row]]))}")
+    drop(
+        contradicting,
+        "conflicting labels",
+        lambda row: f"the same file is labelled {' and '.join(sorted(labels[keys[row]]))}",
+    )
 
 
-def _nothing_left(dataset: ImageDataset, left_out: Sequence[Problem]) -> str:
+def _too_few(dataset: ImageDataset, left_out: Sequence[Problem]) -> str:
     counts = Counter(sample.label for sample in dataset.samples)
     reasons = Counter(problem.kind for problem in left_out)
     sentence = (

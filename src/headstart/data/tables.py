@@ -1,4 +1,4 @@
-"""Tables that name images or hold them: rows of a CSV file, pairs of IDX files."""
+"""Image data sets from CSV files that name the images, and from IDX files that hold them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.errors import DataError, UsageError
+from headstart.core.errors import DataError, cannot_read
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.load import Raw
 
@@ -32,51 +32,49 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-IMAGE_COLUMN = "image"  # the default name, which stands for any of the usual ones
+IMAGE_COLUMN = "image"  # the default, which means any of the usual names
 IMAGE_COLUMNS = ("file_name", "path", "image", "file", "filename", "filepath", "image_path", "img")
 LABEL_COLUMNS = ("label", "class", "target", "category", "labels", "class_name")
-NO_LABEL = "no label"  # kinds of a Problem: an image that nothing gives a class,
-LEFT_OUT = "left out"  # and a folder that is not looked into
+NO_LABEL = "no label"  # kinds of a Problem: an image without a class,
+LEFT_OUT = "left out"  # and a folder that is not searched
+CSV_SUFFIXES = (".csv", ".tsv")
 
 _IDX = re.compile(r"(?P<stem>.*?)[-._]?(?P<what>images|labels)[-._]idx(?P<dims>\d)-ubyte(\.gz)?", re.IGNORECASE)
 
 Found = tuple[Sample, str]  # a sample and the path that its bytes are read from
 
 
-def settle_splits(samples: Sequence[Sample]) -> Sequence[Sample]:
-    """A lone split is no split: without a second one it says nothing about which images to learn from."""
+def drop_lone_split(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """Samples without their split, where all have the same: it tells no training set from a test set."""
     if len({sample.split for sample in samples}) > 1:
         return samples
     return [replace(sample, split="") if sample.split else sample for sample in samples]
 
 
-def file_dataset(root: str, found: Iterable[Found], problems: Iterable[Problem] = ()) -> ImageDataset:
-    """A table of image files, sorted by name, so that the order of a listing never matters."""
-    ordered = sorted(found, key=lambda pair: (pair[0].name, pair[0].label, pair[1]))
-    return unsorted_dataset(root, ordered, problems)
-
-
-def unsorted_dataset(root: str, found: Sequence[Found], problems: Iterable[Problem] = ()) -> ImageDataset:
-    """As `file_dataset`, in the order given."""
+def file_dataset(
+    root: str, found: Iterable[Found], problems: Iterable[Problem] = (), *, in_order: bool = False
+) -> ImageDataset:
+    """A data set of image files, sorted by name, so that the order in the source does not matter; or as given."""
+    found = list(found) if in_order else sorted(found, key=lambda pair: (pair[0].name, pair[0].label, pair[1]))
     paths = [os.path.abspath(path) for _, path in found]
 
     def read(index: int) -> bytes:
         with open(paths[index], "rb") as file:
             return file.read()
 
-    return ImageDataset(root, settle_splits([sample for sample, _ in found]), read, tuple(problems))
+    return ImageDataset(root, drop_lone_split([sample for sample, _ in found]), read, tuple(problems))
 
 
 def printable(name: str) -> str:
-    """A name that any text stream can carry: bytes of a file name that are not UTF-8 become ``\\xff``."""
+    """A file name that can be printed: bytes that are not UTF-8 become ``\\xff``."""
     return os.fsencode(name).decode("utf-8", "backslashreplace") if not name.isascii() else name
 
 
 def pick_column(columns: Sequence[str], wanted: str | None, usual: Sequence[str], where: str, what: str) -> str:
-    """The column called ``wanted``, or else the first of the ``usual`` names, in any case.
+    """The column called ``wanted``, or else the first of the ``usual`` names; upper or lower case is the same.
 
     Raises:
-        DataError: none is there; names the columns that came.
+        DataError: there is none; names the columns that were received.
     """
     by_name = {column.strip().casefold(): column for column in reversed(columns)}
     for name in (wanted,) if wanted else usual:
@@ -89,12 +87,12 @@ def pick_column(columns: Sequence[str], wanted: str | None, usual: Sequence[str]
     )
 
 
-def csv_files(
+def csv_samples(
     file: str, root: str, *, image_column: str = IMAGE_COLUMN, label_column: str | None = None, split: str = ""
 ) -> tuple[list[Found], list[Problem]]:
-    """The images that a CSV file names, and what is wrong with single rows.
+    """The images that a CSV file names, and the problems of single rows.
 
-    Paths are relative to the file's folder and stay inside it; the samples' names are relative to ``root``.
+    Paths are relative to the file's folder and must stay in it; the samples' names are relative to ``root``.
     Optional columns: ``split`` (else ``split`` is taken for every row) and ``group``.
 
     Raises:
@@ -115,10 +113,10 @@ def csv_files(
 
     found: list[Found] = []
     problems: list[Problem] = []
-    fence = _Fence(os.path.dirname(os.path.abspath(file)))
+    paths = _PathsInside(os.path.dirname(os.path.abspath(file)))
     for line, row in rows:
         cells = [cell.strip() for cell in row] + [""] * (len(header) - len(row)) + [""]  # -1 finds an empty cell
-        path = fence.locate(cells[at_path], f"{where}, line {line}")
+        path = paths.find(cells[at_path], f"{where}, line {line}")
         name = printable(os.path.relpath(path, root).replace(os.sep, "/")) if cells[at_path] else f"line {line}"
         if reason := _why_not_there(path) if cells[at_path] else "names no file":
             problems.append(Problem(name, "missing", f"{where}, line {line}: {reason}"))
@@ -131,12 +129,12 @@ def csv_files(
 
 
 def csv_rows(file: str) -> Iterator[tuple[int, list[str]]]:
-    """Number of the first line and cells of each row that is not blank, the header first."""
+    """The number of the first line and the cells of each row that is not blank; the header comes first."""
     try:
         with open(file, "rb") as opened:
             text = opened.read().decode("utf-8-sig")
     except OSError as error:
-        raise UsageError(f"{file!r} cannot be read: {error.strerror}.") from error
+        raise cannot_read(file, error) from error
     except UnicodeDecodeError as error:
         raise DataError(f"{file!r} is not UTF-8 text (byte {error.start}). Save it again as CSV in UTF-8.") from error
     header = next((line for line in text.splitlines() if line.strip()), "")
@@ -159,15 +157,15 @@ def split_of(cell: str, where: str) -> str:
     raise DataError(f"{where}: expected the split train, val or test, received {cell!r}.")
 
 
-class _Fence:
-    """Keeps the paths of a table inside its folder, links followed."""
+class _PathsInside:
+    """Finds the files that a CSV file names, and refuses those outside its folder; links are followed."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self.real = os.path.realpath(folder)
         self.checked: dict[str, bool] = {}  # a folder is resolved once, not once for each of its photos
 
-    def locate(self, name: str, where: str) -> str:
+    def find(self, name: str, where: str) -> str:
         path = os.path.join(self.folder, name)
         if "\\" in name and not os.path.lexists(path):  # written on Windows
             path = os.path.join(self.folder, name.replace("\\", "/"))
@@ -179,8 +177,8 @@ class _Fence:
         if self.checked[parent] and not (os.path.islink(path) and not self._inside(path)):
             return path
         raise DataError(
-            f"{where}: {name!r} leads out of the folder {self.folder!r}. Keep the images in the table's folder, or "
-            "move the table up to a folder that holds them all."
+            f"{where}: {name!r} leads out of the folder {self.folder!r}. Keep the images in the folder of the CSV "
+            "file, or move the CSV file up to a folder that holds them all."
         )
 
     def _inside(self, path: str) -> bool:
@@ -200,13 +198,13 @@ def _why_not_there(path: str) -> str:
 
 
 def idx_pairs(folder: str, names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Paths of the images and labels among ``names``, by what the file names begin with.
+    """Paths of the image and label files among ``names``, by the beginning of their names.
 
     Raises:
         DataError: images without labels or the other way round.
     """
     halves: dict[str, dict[str, str]] = {}
-    for name in sorted(names, reverse=True):  # so that a file that is unpacked already is preferred to its .gz
+    for name in sorted(names, reverse=True):  # so that an unpacked file is preferred to its .gz
         if match := _IDX.fullmatch(name):
             halves.setdefault(match["stem"], {})[match["what"].lower()] = os.path.join(folder, name)
     for stem, half in halves.items():
@@ -219,7 +217,7 @@ def idx_pairs(folder: str, names: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 
 def is_idx(name: str) -> str:
-    """What an IDX file's name begins with; raises nothing, "" also stands for a name that is no IDX file's."""
+    """The beginning of an IDX file's name; "" for any other name."""
     match = _IDX.fullmatch(name)
     return match["stem"] or match["what"] if match else ""
 
@@ -228,7 +226,7 @@ def idx_dataset(root: str, pairs: dict[str, tuple[str, str]]) -> ImageDataset:
     """Images (uint8, height × width) and labels "0", "1", … of IDX files, the format of MNIST.
 
     Raises:
-        DataError: a file that is not IDX, is cut short, or does not fit its counterpart.
+        DataError: a file that is not IDX, is truncated, or does not fit its counterpart.
     """
     samples: list[Sample] = []
     stacks: list[NDArray[np.uint8]] = []
@@ -247,11 +245,11 @@ def idx_dataset(root: str, pairs: dict[str, tuple[str, str]]) -> ImageDataset:
         stack = bisect_right(starts, index) - 1
         return np.asarray(stacks[stack][index - starts[stack]])
 
-    return ImageDataset(root, settle_splits(samples), read)
+    return ImageDataset(root, drop_lone_split(samples), read)
 
 
 def _read_idx(path: str, dims: int) -> NDArray[np.uint8]:
-    """Unsigned bytes: magic 0, 0, 8, ``dims``, then the sizes, big-endian, then the values."""
+    """Unsigned bytes. The file has 0, 0, 8, ``dims``, then the sizes, big-endian, then the values."""
     try:
         with open(path, "rb") as plain:
             packed = plain.read(2) == b"\x1f\x8b"  # by content: a browser may have unpacked a .gz
@@ -263,19 +261,19 @@ def _read_idx(path: str, dims: int) -> NDArray[np.uint8]:
             promised = math.prod(shape)
             content = _read_up_to(file, promised + 1) if packed else b""
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path!r} is damaged or cut short: {error}. Fetch it again.") from error
+        raise DataError(f"{path!r} is damaged or truncated: {error}. Fetch it again.") from error
     except OSError as error:
-        raise UsageError(f"{path!r} cannot be read: {error.strerror}.") from error
+        raise cannot_read(path, error) from error
     came = len(content) if packed else os.path.getsize(path) - len(head)
     if came != promised or not promised:
-        raise DataError(f"{path!r} is damaged or cut short: its header promises {promised} bytes, {came} came.")
+        raise DataError(f"{path!r} is damaged or truncated: its header promises {promised} bytes, {came} came.")
     if packed:
         return np.frombuffer(content, np.uint8).reshape(shape)
     return np.memmap(path, np.uint8, "r", offset=len(head), shape=shape)
 
 
 def _read_up_to(file: gzip.GzipFile | io.BufferedReader, size: int) -> bytes | bytearray:
-    """At most ``size`` bytes, with no more memory than there is content, whatever a header promised."""
+    """At most ``size`` bytes; takes no more memory than there is content, whatever the header says."""
     content = bytearray()
     while len(content) < size and (piece := file.read(min(1 << 20, size - len(content)))):
         content += piece

@@ -1,4 +1,4 @@
-"""What stands in the boxes of a picture: a blueprint's nodes, in words, gathered into boxes and groups."""
+"""The boxes of a picture: nodes of a blueprint in words, collected in boxes and groups."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import pairwise
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.ops import Node, Shape
 
-FOLLOWERS = ("norm", "act")  # which stand in the box of what they follow
+FOLLOWERS = ("norm", "act")  # shown in the box of the node before them
 LEADERS = ("conv", "dense", "norm", "add", "scale", "concat")
 
 Group = tuple[str, ...]  # the names of a stage and of a block in it, or fewer
@@ -18,19 +18,19 @@ Group = tuple[str, ...]  # the names of a stage and of a block in it, or fewer
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Nodes that follow one another and are drawn as one; only the last is taken by others."""
+    """Nodes in a chain that are drawn as one box; only the last is an input of others."""
 
     nodes: tuple[Node, ...]
     group: Group
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The nodes that it takes."""
+        """The nodes that are its inputs."""
         return self.nodes[0].inputs
 
     @property
     def kind(self) -> str:
-        """What it is coloured by, a key of `KINDS`."""
+        """The kind that decides its colour, a key of `KINDS`."""
         first = self.nodes[0]
         return "depthwise" if first.op == "conv" and first["groups"] > 1 else _KIND_OF.get(first.op, "pointwise")
 
@@ -56,7 +56,7 @@ _KIND_OF = {
 
 
 def boxes_of(blueprint: Blueprint) -> list[Box]:
-    """Boxes in the order of their first nodes, each after those it takes."""
+    """Boxes in the order of their first nodes, each after its inputs."""
     taken = Counter(name for node in blueprint.nodes for name in node.inputs)
     groups = _groups(blueprint)
     gathered: list[list[Node]] = []
@@ -75,7 +75,7 @@ def boxes_of(blueprint: Blueprint) -> list[Box]:
 
 
 def _groups(blueprint: Blueprint) -> dict[str, Group]:
-    """The group of every node. Nodes that come back to a group after others is no longer in it: it is drawn once."""
+    """The group of every node. A group is drawn once: nodes that return to it later are not in it."""
     names = set(blueprint.layers)
     found = {node.name: group_of(node.name, names) for node in blueprint.nodes}
     seen: set[Group] = set()
@@ -90,9 +90,9 @@ def _groups(blueprint: Blueprint) -> dict[str, Group]:
 
 
 def group_of(name: str, names: set[str]) -> Group:
-    """The stage and the block that a node's name tells: ("blocks.3", "blocks.3.0") of "blocks.3.0.se.pool".
+    """The stage and the block in a node's name: ("blocks.3", "blocks.3.0") of "blocks.3.0.se.pool".
 
-    A block is what is numbered; what merely follows a node is none ("bn1.act" is no part of a group "bn1").
+    Only numbered parts are blocks ("bn1.act" is not in a group "bn1").
     """
     parts = name.split(".")
     depth = 1
@@ -108,7 +108,7 @@ def group_of(name: str, names: set[str]) -> Group:
 
 
 def _cut_at_pools(blueprint: Blueprint, groups: dict[str, Group]) -> dict[str, Group]:
-    """Where a stage is a plain chain with several max pools, as in VGG, its blocks are what ends with one each."""
+    """Where a stage is a plain chain with several max pools, as in VGG, each of its blocks ends with a max pool."""
     chains: dict[str, list[Node]] = {}
     for node in blueprint.nodes:
         if groups[node.name]:
@@ -126,12 +126,12 @@ def _cut_at_pools(blueprint: Blueprint, groups: dict[str, Group]) -> dict[str, G
 
 
 def short_name(box: Box, node: Node) -> str:
-    """A node's name without what the title of its frame says."""
+    """A node's name without the title of its frame."""
     return node.name.removeprefix(f"{box.group[-1]}.") if len(box.group) > 1 else node.name
 
 
 def describe(node: Node) -> str:
-    """An op with what matters of its attributes."""
+    """An op with its main attributes."""
     match node.op:
         case "input":
             return f"{node['channels']} channels"
@@ -166,7 +166,7 @@ def _window(node: Node) -> str:
 
 
 def details(node: Node, shape: Shape, parameters: int) -> str:
-    """All there is to say of a node, in a line: what a pointer that rests on it brings up."""
+    """All about a node, in one line: shown when the pointer rests on it."""
     known = [f"{key} {value}" for key, value in node.attrs.items() if key in ("padding", "bias", "epsilon", "ceil")]
     text = ", ".join([describe(node), *known])
     return f"{node.name}: {text} → {shape_text(shape)}" + (f"; {parameters:,} parameters" if parameters else "")
@@ -191,7 +191,7 @@ def text_width(text: str, size: float) -> float:
 
 
 def fitted(text: str, width: float, size: float) -> str:
-    """A text, or as much of its beginning as there is room for."""
+    """A text, shortened at its end to a width."""
     if text_width(text, size) <= width:
         return text
     while text and text_width(f"{text}…", size) > width:
@@ -200,7 +200,7 @@ def fitted(text: str, width: float, size: float) -> str:
 
 
 def clean(texts: Sequence[str] | str) -> str:
-    """Text that may stand in XML: without control signs, and of what UTF-8 can write."""
+    """Text that XML allows: without control characters, and only what UTF-8 can encode."""
     text = texts if isinstance(texts, str) else "\n".join(texts)
     signs = (s if (s.isprintable() or s == "\n") else s.encode("unicode_escape").decode() for s in text)
     return "".join(signs)

@@ -1,4 +1,4 @@
-"""A tall picture cut into columns side by side, with the lines led over from the foot of one to the head of the next.
+"""A tall picture, cut into columns side by side; lines lead from the end of one column to the top of the next.
 
 Lengths are pixels, downward and to the right.
 """
@@ -13,15 +13,15 @@ from itertools import pairwise
 
 ASPECT = 1.5  # of the whole, width to height
 GUTTER = 30  # between columns, without the lines that run there
-STEP, FOOT, TITLE = 9, 16, 22  # between those lines; below a column; above it, for every frame that goes on
-DEAR = (0.0, 0.05, 0.5)  # what a cut costs: between frames, within the outer, within both; in heights of a column
+STEP, FOOT, TITLE = 9, 16, 22  # between those lines; below a column; above it, for every frame that continues
+CUT_COST = (0.0, 0.05, 0.5)  # of a cut between frames, in the outer one, in both; in heights of a column
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What of a frame lies in one column, from top to bottom, in the picture's own places."""
+    """The part of a frame in one column, from top to bottom."""
 
     top: Point
     bottom: float
@@ -30,7 +30,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Where things of a tall picture go. ``cuts`` are the heights at which its columns end, but the last."""
+    """The new places of a tall picture's parts. ``cuts`` are the heights at which its columns end, except the last."""
 
     cuts: Sequence[float]
     sides: Sequence[tuple[float, float]]  # how far each column reaches to the left and right of its axis
@@ -45,24 +45,24 @@ class Fold:
         return self._axis(len(self.cuts)) + self.sides[-1][1], max([*feet, self.place((0.0, self.height))[1]])
 
     def place(self, point: Point, column: int | None = None) -> Point:
-        """A point in its column."""
+        """The new place of a point."""
         x, y = point
         column = bisect_right(self.cuts, y) if column is None else column
         start = self.cuts[column - 1] if column else 0.0
         return x + self._axis(column), y - start + self._head(column)
 
     def path(self, points: Sequence[Point]) -> list[Point]:
-        """A line, led over at every cut that it crosses."""
+        """The new corners of a line; at every cut that it crosses it leads to the next column."""
         found = [self.place(points[0])]
         for (x, above), (end, below) in pairwise(points):
             for column, cut in enumerate(self.cuts):
                 if above < cut < below:
-                    found += self._led_over(x, column)
+                    found += self._to_next_column(x, column)
             found.append(self.place((end, below)))
         return found
 
     def spans(self, left: float, top: float, bottom: float, depth: int) -> list[Span]:
-        """A frame of this depth as it is in every column that has a part of it."""
+        """The parts of a frame of this depth, one for each column."""
         found = []
         first, last = (bisect_right(self.cuts, y) for y in (top, bottom))
         for column in range(first, last + 1):
@@ -78,15 +78,15 @@ class Fold:
         return self.sides[column][0] + before + STEP * sum(len(lines) for lines in self.crossing[:column])
 
     def _head(self, column: int) -> float:
-        """What stands above a column's own things."""
+        """The height above a column for lines and frames that continue."""
         return (STEP * len(self.crossing[column - 1]) + FOOT + TITLE * self.frames[column - 1]) if column else 0.0
 
     def _foot(self, column: int) -> float:
-        """Where the lines of a column turn aside."""
+        """The height at which the lines of a column turn to the side."""
         return self.place((0.0, self.cuts[column]), column)[1] + FOOT
 
-    def _led_over(self, x: float, column: int) -> list[Point]:
-        """Down, across the gutter, up, and on: the rightmost line turns first, so that none crosses another."""
+    def _to_next_column(self, x: float, column: int) -> list[Point]:
+        """Down, to the side, up, and down again: the rightmost line turns first, so that no two lines cross."""
         number = self.crossing[column].index(x)
         axis = self._axis(column)
         aside = axis + self.sides[column][1] + GUTTER / 2 + STEP * number
@@ -100,11 +100,11 @@ def fold(
     height: float,
     paths: Sequence[Sequence[Point]],
 ) -> Fold:
-    """Cut a tall picture so that it comes near to a screen's shape.
+    """Cut a tall picture so that its shape is near to a screen's.
 
     Args:
-        cuts: heights at which that may be done, and how many frames each goes through.
-        reach: of places all the way down: their height, and how far things reach there to the left and right.
+        cuts: heights at which it may be cut, and how many frames each cut goes through.
+        reach: heights from top to bottom, and how far the picture reaches there to the left and right.
         height: of the whole.
         paths: corners of every line.
     """
@@ -114,7 +114,7 @@ def fold(
     for column in range(1, count):
         below = [cut for cut in cuts if cut[0] > (chosen[-1][0] if chosen else 0.0) + aim / 4]
         if below:
-            chosen.append(min(below, key=lambda cut: abs(cut[0] - aim * column) + DEAR[cut[1]] * aim))
+            chosen.append(min(below, key=lambda cut: abs(cut[0] - aim * column) + CUT_COST[cut[1]] * aim))
     heights = [y for y, _ in chosen]
     crossing = [sorted({x for path in paths for x in _across(path, y)}, reverse=True) for y in heights]
     sides = []

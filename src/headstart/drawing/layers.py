@@ -1,4 +1,4 @@
-"""Which row a box stands in, and where in it: the first two steps of layered drawing (Sugiyama et al. 1981).
+"""The row of every box and its place in the row: the first two steps of layered drawing (Sugiyama et al. 1981).
 
 Lengths are pixels.
 """
@@ -14,18 +14,18 @@ SWEEPS = 4
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A box to be placed: its size, what it takes, how wide the words beside those lines are, its group."""
+    """A box to be placed."""
 
     width: float
     height: float
     inputs: tuple[int, ...]  # numbers of items before it
-    labels: tuple[float, ...]  # one for each
+    labels: tuple[float, ...]  # the width of the words beside the line of each input
     group: tuple[str, ...]  # the titles of the frames around it, the outer first; two at most
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Items in rows around a common axis at 0; the rows of a group hold nothing else."""
+    """Items in rows around a common axis at 0; the rows of a group have no other items."""
 
     items: tuple[Item, ...]
     rows: tuple[int, ...]  # of each item
@@ -34,7 +34,7 @@ class Grid:
 
     @property
     def halves(self) -> list[float]:
-        """Of every row, how far its boxes reach to either side."""
+        """Half the width of every row."""
         return [(sum(self.items[i].width + BESIDE for i in row) - BESIDE) / 2 for row in self.order]
 
     @property
@@ -67,7 +67,7 @@ def _takers(items: Sequence[Item]) -> list[list[int]]:
 
 
 def _rows(items: Sequence[Item]) -> list[int]:
-    """Below all that an item takes and all of the group before; within that, as near as may be to what takes it."""
+    """Below all inputs of an item and below the group before; within that, as near as possible to its outputs."""
     rows: list[int] = []
     runs: list[list[int]] = []
     first = 0
@@ -86,7 +86,7 @@ def _rows(items: Sequence[Item]) -> list[int]:
 
 
 def _order(items: Sequence[Item], rows: Sequence[int]) -> list[list[int]]:
-    """Every item near the mean place of what it takes, and of what takes it, by turns."""
+    """Every item near the mean place of its inputs, then of its outputs, in turn."""
     order: list[list[int]] = [[] for _ in range(max(rows) + 1)]
     for i, row in enumerate(rows):
         order[row].append(i)

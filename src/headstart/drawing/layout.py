@@ -1,4 +1,4 @@
-"""Boxes in rows, lines between them, frames around groups: everything with its place.
+"""The place of everything: boxes in rows, lines between them, frames around groups.
 
 Lengths are pixels, downward and to the right.
 """
@@ -28,7 +28,7 @@ class Rect:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """From an item down to one of the inputs of another, where its words stand left or right of its end."""
+    """From an item down to one of the inputs of another; its words stand left or right of its end."""
 
     source: int
     target: int
@@ -39,17 +39,17 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What goes around a group, or around what of it is in one column."""
+    """Around a group, or around its part in one column."""
 
     title: str
     depth: int  # 1 the outer
     rect: Rect
-    again: bool  # whether the group began in a column before
+    again: bool  # whether the group began in an earlier column
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Everything with its place, the whole beginning at (0, 0)."""
+    """The place of everything; the picture begins at (0, 0)."""
 
     boxes: tuple[Rect, ...]
     lines: tuple[Line, ...]
@@ -60,7 +60,7 @@ class Layout:
 
 @dataclass(slots=True)
 class _Gap:
-    """The heights above a row: frames end, the picture may be cut, frames begin, lines run level, words stand."""
+    """Heights above a row, from top to bottom: frames end, a cut, frames begin, horizontal lines."""
 
     cut: float = 0.0
     ends: dict[int, float] = field(default_factory=dict)  # by depth
@@ -141,7 +141,7 @@ def _points(wire: Wire, boxes: Sequence[Rect], gaps: Sequence[_Gap], counts: Seq
 
 
 def _lefts(grid: Grid) -> dict[int, float]:
-    """How far frames reach to the left, by depth."""
+    """How far the frames of each depth reach to the left."""
     found = {3: 0.0}
     for depth in (2, 1):
         inside = [half for half, group in zip(grid.halves, grid.groups, strict=True) if len(group) >= depth]
@@ -152,7 +152,7 @@ def _lefts(grid: Grid) -> dict[int, float]:
 def _reach(
     grid: Grid, wires: Sequence[Wire], tops: Sequence[float], lefts: Mapping[int, float], edges: Mapping[int, float]
 ) -> list[tuple[float, float, float]]:
-    """Of every row its top, and how far its boxes, frames and lanes reach to the left and right."""
+    """The top of every row, and how far its boxes, frames and lanes reach to the left and right."""
     found = []
     for row, (top, half, group) in enumerate(zip(tops, grid.halves, grid.groups, strict=True)):
         lanes = [wire.lane for wire in wires if wire.passes and wire.first <= row <= wire.last + 1]

@@ -1,6 +1,6 @@
 """The way of every line: through the gaps between rows, and past rows in lanes beside their boxes.
 
-So none crosses a box, and lines that carry different things never lie on one another. Lengths are pixels.
+No line crosses a box, and lines of different sources never lie on each other. Lengths are pixels.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from dataclasses import dataclass
 
 from headstart.drawing.layers import Grid, Item, shared
 
-LANE, CLEAR = 12, 5  # between lanes; between any two upright lines
+LANE, CLEAR = 12, 5  # between lanes; between any two vertical lines
 PAD = 10  # of a frame
-SAME = 1e-6  # less than this apart, two places are one
+SAME = 1e-6  # places nearer than this are the same
 PORT = 14  # between two lines that end at a box
-NUDGES = tuple(sorted(range(-24, 25), key=abs))  # by which the lines that end at a box give way to others
+SHIFTS = tuple(sorted(range(-24, 25), key=abs))  # by which the end of a line may be moved away from other lines
 
 
 @dataclass(slots=True, eq=False)
 class Wire:
-    """A line from an item to one of the inputs of another, and where it runs."""
+    """A line from an item to one of the inputs of another, and its way."""
 
     source: int
     target: int
     place: int  # among the inputs
-    first: int  # the gap into which it leaves, of the same number as the row above it
-    last: int  # and the one from which it enters
-    lane: float = 0.0  # beside the rows between them, if any
+    first: int  # the gap below its source, of the same number as the row above the gap
+    last: int  # the gap above its target
+    lane: float = 0.0  # where it passes the rows between the two gaps, if any
     port: float = 0.0  # where it ends, from the axis
     leftward: bool = False  # whether its words stand left of it
-    leaves: int = 0  # the track of its first gap in which it runs level
-    enters: int = 0  # and, below those, of its last
+    leaves: int = 0  # the track of its horizontal part in the first gap
+    enters: int = 0  # the track of its horizontal part in the last gap, below those
 
     @property
     def passes(self) -> bool:
@@ -40,22 +40,22 @@ class Wire:
 
 
 def room(item: Item) -> float:
-    """The width that a box must have for the lines that end on it, and their words."""
+    """The least width of a box for the lines that end on it, and their words."""
     count, widest = len(item.inputs), max(item.labels, default=0.0) + 2 * CLEAR
-    return 2 * max(NUDGES) + (count * widest if count > 2 else 2 * widest + PORT)
+    return 2 * max(SHIFTS) + (count * widest if count > 2 else 2 * widest + PORT)
 
 
 def wires_of(grid: Grid) -> list[Wire]:
-    """Every line, without a way as yet."""
+    """Every line; its way is not chosen yet."""
     rows = grid.rows
     ends = [(s, t, place) for t, item in enumerate(grid.items) for place, s in enumerate(item.inputs)]
     return [Wire(s, t, place, rows[s], rows[t] - 1) for s, t, place in ends]
 
 
 def choose_lanes(grid: Grid, wires: Sequence[Wire]) -> dict[int, float]:
-    """Put lines that pass rows beside them, the short ones inside; returns how far frames reach right, by depth.
+    """Choose a lane for every line that passes rows, short lines first; returns how far frames reach right, by depth.
 
-    A line keeps within the frame that all the rows it passes share.
+    A line stays in the frame that all rows it passes share.
     """
     halves, groups = grid.halves, grid.groups
     deep = max(map(len, groups))
@@ -77,7 +77,7 @@ def choose_lanes(grid: Grid, wires: Sequence[Wire]) -> dict[int, float]:
 
 
 def _free_lane(x: float, wire: Wire, others: Iterable[Wire], grid: Grid) -> float:
-    """The first place from ``x`` on that is clear of other lanes, and of what leaves the wire's own row."""
+    """The first place from ``x`` on that is clear of other lanes, and of lines that leave the wire's own row."""
     taken = [(other.lane, LANE) for other in others if other.first <= wire.last and wire.first <= other.last]
     taken += [(grid.centres[i], CLEAR) for i in grid.order[wire.first] if i != wire.source]
     while any(abs(x - other) < clear for other, clear in taken):
@@ -86,7 +86,7 @@ def _free_lane(x: float, wire: Wire, others: Iterable[Wire], grid: Grid) -> floa
 
 
 def choose_ports(grid: Grid, wires: Sequence[Wire]) -> None:
-    """Let lines end on a box in the order in which they come, one of them straight where that is near."""
+    """Choose where lines end on a box: in the order of their lanes, one of them straight where that is near."""
     ending: dict[int, list[Wire]] = {}
     for wire in wires:
         ending.setdefault(wire.target, []).append(wire)
@@ -108,21 +108,21 @@ def choose_ports(grid: Grid, wires: Sequence[Wire]) -> None:
 
 
 def _free_port(wanted: float, least: float, others: Sequence[float]) -> float:
-    """The nearest place to the one ``wanted`` that is clear of other upright lines."""
-    places = (wanted + nudge for nudge in NUDGES)
+    """The nearest place to the one ``wanted`` that is clear of other vertical lines."""
+    places = (wanted + shift for shift in SHIFTS)
     free = (x for x in places if x >= least and all(abs(x - other) >= CLEAR for other in others))
     return next(free, wanted)
 
 
 def _comes(wire: Wire, grid: Grid) -> float:
-    """Where a line is before its last gap."""
+    """The place of a line before its last gap."""
     return wire.lane if wire.passes else grid.centres[wire.source]
 
 
 def choose_tracks(grid: Grid, wires: Sequence[Wire]) -> list[tuple[int, int]]:
-    """Where in its gaps every line runs level; returns the number of tracks of each gap, for what leaves and enters.
+    """Choose tracks for the horizontal parts of lines; returns how many each gap has below sources and above targets.
 
-    The lines of one source share a track as they leave.
+    The lines of one source share a track.
     """
     counts = []
     for gap in range(len(grid.order) - 1):
@@ -147,7 +147,7 @@ def choose_tracks(grid: Grid, wires: Sequence[Wire]) -> list[tuple[int, int]]:
 
 
 def _tracks(spans: Sequence[tuple[float, float]]) -> list[int]:
-    """The number of a track for each, those that overlap on different ones; what has no length needs none (-1)."""
+    """The number of a track for each span; those that overlap get different ones, those without length none (-1)."""
     ends: list[list[tuple[float, float]]] = []
     chosen = []
     for low, high in spans:

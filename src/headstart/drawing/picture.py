@@ -1,4 +1,4 @@
-"""A blueprint as SVG: boxes by kind of op, shapes on the lines, a frame around every stage and block."""
+"""A blueprint as SVG: boxes in a colour for each kind of op, shapes on the lines, a frame around each block."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from headstart.drawing.layers import Item
 from headstart.drawing.layout import Frame, Line, Rect, arrange
 from headstart.plots.comparison import INK, QUIET
 
-TEXT, SMALL, BOLD, ROW = 11, 10, 12.5, 15  # sizes of letters, bold as if larger; the height of a line in a box
-INSET, COLUMNS = 8, 14  # of the words in a box: from its edge, and between them
-WIDEST = (200, 270)  # a name and its description, before they are cut short
-MARGIN, HEADER, ENTRY = 16, 56, 20  # around the picture; its title; a line of the legend
-CORNER = 5  # radius of a line's
-COLOURS = {  # fill and edge of every kind
+TEXT, SMALL, BOLD, ROW = 11, 10, 12.5, 15  # sizes of letters, bold counted as larger; the height of a line in a box
+INSET, COLUMNS = 8, 14  # between the words and the edge of a box; between columns of words
+WIDEST = (200, 270)  # of a name and its description; longer ones are shortened
+MARGIN, HEADER, ENTRY = 16, 56, 20  # around the picture; height of its title; of a line of the legend
+CORNER = 5  # radius of a line's corners
+COLOURS = {  # fill and edge of each kind
     "input": ("#ece5f6", "#6b4fa0"),
     "conv": ("#dceaf7", "#1f6fb4"),
     "depthwise": ("#d5f0ec", "#1f8a7d"),
@@ -41,14 +41,14 @@ COLOURS = {  # fill and edge of every kind
 }
 NOTE = (
     "On the lines: channels × height × width, or features. In a box: name, op, parameters; "
-    "batch norm and activation share the box of what they follow."
+    "batch norm and activation are in the box of the node before them."
 )
-AGAIN = " A frame whose title ends in … began in the column before."
+AGAIN = " A frame whose title ends in … began in the column before it."
 
 
 @dataclass(frozen=True, slots=True)
 class _Words:
-    """The three columns of every box, and how wide each is in this picture."""
+    """The three columns of every box, and the width of each in this picture."""
 
     rows: dict[str, tuple[str, str, str]]  # by node: name, op, parameters
     widths: tuple[float, float, float]
@@ -143,7 +143,7 @@ def _header(blueprint: Blueprint, pixels: int | None) -> str:
 
 
 def _legend(kinds: Sequence[str], note: str, width: float) -> tuple[str, float]:
-    """Kinds and a note, wrapped; and the height at which they end."""
+    """The legend of kinds and a wrapped note, and the height at which they end."""
     found, x, y = "", 0.0, HEADER
     for kind in kinds:
         room = 18 + text_width(KINDS[kind], TEXT) + 16
@@ -179,7 +179,7 @@ def _line(line: Line, name: str, target: Box, labels: dict[str, str]) -> str:
 
 
 def _rounded(points: Sequence[tuple[float, float]]) -> str:
-    """A path along straight pieces with round corners."""
+    """A path of straight pieces with round corners."""
     path = [f"M{_place(points[0])}"]
     for before, corner, after in zip(points, points[1:], points[2:], strict=False):
         radius = min(CORNER, _length(before, corner) / 2, _length(corner, after) / 2)
@@ -189,7 +189,7 @@ def _rounded(points: Sequence[tuple[float, float]]) -> str:
 
 
 def _length(a: tuple[float, float], b: tuple[float, float]) -> float:
-    return abs(a[0] - b[0]) + abs(a[1] - b[1])  # the pieces are upright or level
+    return abs(a[0] - b[0]) + abs(a[1] - b[1])  # the pieces are vertical or horizontal
 
 
 def _towards(start: tuple[float, float], end: tuple[float, float], distance: float) -> tuple[float, float]:
@@ -229,7 +229,7 @@ def _escaped(text: str) -> str:
 
 
 def _tag(name: str, *inside: str, **attributes: object) -> str:
-    """An element; what is ``inside`` is markup already, its attributes are not."""
+    """An element; ``inside`` is markup already, attributes are escaped here."""
     written = "".join(f' {key.rstrip("_")}="{html.escape(str(value))}"' for key, value in attributes.items())
     return f"<{name}{written}>{''.join(inside)}</{name}>" if inside else f"<{name}{written}/>"
 

@@ -1,4 +1,4 @@
-"""What every export goes through: written beside its place, opened by its own runtime, held against fp32, renamed."""
+"""Every export: written to a temporary path, opened by its own runtime, compared with fp32, then renamed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import LOGITS
 from headstart.core.atomic_files import beside, put
-from headstart.core.errors import CheckError, HeadstartError, UsageError
+from headstart.core.errors import CheckError, HeadstartError, UsageError, one_line
 from headstart.data.inputs import Images
 from headstart.data.sources import PathLike
 from headstart.engines.registry import get_engine
@@ -27,19 +27,19 @@ Replay = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Exported:
-    """An export that stands, and how near it comes to the classifier."""
+    """A finished export, and how near its answers are to the classifier's."""
 
     format: str
     path: Path
-    files: dict[Path, int]  # with their bytes
+    files: dict[Path, int]  # sizes in bytes
     max_difference: float  # of a value, relative to the largest
-    tolerance: float | None  # what was allowed; None in int8, of which ``loss`` is asked
-    images: int  # that were replayed
-    node: str  # what was compared: "logits", or the feature map where weights are those of a trunk
+    tolerance: float | None  # the largest allowed; None in int8, where ``loss`` counts
+    images: int  # compared
+    node: str  # compared: "logits", or the feature map for the weights of a trunk
     classes: tuple[str, ...]
     pixels: int
     opens: str  # how to open it, in Python
-    expects: str  # what it wants to see
+    expects: str  # its input
     loss: Loss | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -63,19 +63,19 @@ class Exported:
 def export_model(
     classifier: Classifier, to: str, path: PathLike, *, int8: bool = False, data: Images | None = None
 ) -> Exported:
-    """Write a classifier to ``path`` in the format ``to``, one of `formats.FORMATS`; on an error nothing is there.
+    """Write a classifier to ``path`` in the format ``to``, one of `formats.FORMATS`; on an error nothing is written.
 
     Args:
-        classifier: on any engine; its logits in fp32 are what the file's are held against.
+        classifier: on any engine; the logits of the file are compared with its logits in fp32.
         to: the format.
-        path: a file, or a folder for the formats that are one; nothing may be there.
+        path: a file, or a folder, depending on the format; it must not exist.
         int8: weights and activations in int8, in formats that have it.
-        data: labelled photos for int8, to take its ranges from and to measure on what it costs.
+        data: labelled photos for int8, to take its ranges from and to measure its loss of accuracy on.
 
     Raises:
-        UsageError: no such format, a place that is taken or cannot be written, a network that the format cannot hold.
-        MissingExtraError: the format needs what is not installed.
-        CheckError: the file gives other answers than the classifier, or int8 costs too much accuracy.
+        UsageError: an unknown format, a path that exists or cannot be written, a network that the format cannot hold.
+        MissingExtraError: the format needs a package that is not installed.
+        CheckError: the file gives other answers than the classifier, or int8 loses too much accuracy.
     """
     found = find_format(to, int8=int8)
     target = target_of(found, path)
@@ -92,16 +92,16 @@ def export_model(
         raise
     except OSError as error:
         raise UsageError(f"The export cannot be written to '{target}': {error.strerror or error}.") from error
-    except Exception as error:  # of the format's own writer or runtime, which can raise anything
-        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    except Exception as error:  # the format's own writer or runtime can raise anything
+        name = classifier.blueprint.name
         raise CheckError(
-            f"'{classifier.blueprint.name}' cannot be put into the format {to}: {what}. Nothing was written."
+            f"'{name}' cannot be written in the format {to}: {one_line(error)}. Nothing was written."
         ) from error
     return result
 
 
 def _make(classifier: Classifier, found: Format, made: Path, target: Path, data: Images | None) -> Exported:
-    """Write to ``made``, on its way to ``target``, and check it there."""
+    """Write to ``made``, the temporary path for ``target``, and check it there."""
     package = Package.of(classifier)
     blueprint, spec, images = package.blueprint, package.spec, package.golden.images
     node, expected, loss = LOGITS, package.golden.logits, None

@@ -1,4 +1,4 @@
-"""The formats that a classifier can be exported to, and what is asked of a request before any work is done for it."""
+"""The formats that a classifier can be exported to, and the checks of a request before any work is done."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ TOLERANCE = 1e-4  # of golden logits in fp32, relative to the largest
 
 @dataclass(frozen=True)
 class Format:
-    """One format: where it goes, what it takes, and how whoever is given it opens it."""
+    """One format."""
 
     name: str
     suffix: str  # of the file; "" where it is a folder
     extra: str  # "" where the core suffices
     packages: tuple[str, ...]  # of that extra
     opens: str  # in Python; FILE stands for the path
-    frameworks: tuple[str, ...] = ()  # whose own modules it can hold, besides blueprints
-    int8: bool = False  # whether it can be had in int8
+    frameworks: tuple[str, ...] = ()  # of whose modules it can be made, besides blueprints
+    int8: bool = False  # whether int8 is possible
     tolerance: float = TOLERANCE
 
     @property
     def library(self) -> bool:
-        """Whether it is weights for another library, not a network."""
+        """Whether it is weights for another library, and not a network."""
         return self.name in LIBRARIES
 
     def module(self) -> ModuleType:
-        """What writes and replays it."""
+        """The module that writes and replays it."""
         return importlib.import_module(f"headstart.export.{'weights' if self.library else self.name}")
 
 
@@ -81,11 +81,11 @@ FORMATS = {
 
 
 def find_format(name: str, *, int8: bool = False) -> Format:
-    """The format called ``name``, whose packages are all there.
+    """The format called ``name``, whose packages are all installed.
 
     Raises:
         UsageError: there is none, or not in int8.
-        MissingExtraError: it needs what is not installed.
+        MissingExtraError: it needs a package that is not installed.
     """
     if name not in FORMATS:
         raise UsageError(f"There is no format '{name}'. {did_you_mean(name, FORMATS)}")
@@ -99,16 +99,16 @@ def find_format(name: str, *, int8: bool = False) -> Format:
 
 
 def default_path(found: Format, model: str, *, int8: bool = False) -> str:
-    """Where an export of ``model`` goes if nothing is said: into the working folder, under the model's name."""
+    """The default path of an export of ``model``: its name, in the working folder."""
     name = os.path.basename(os.path.realpath(model)) or "model"
     return f"{name}{'_int8' * int8}{found.suffix or f'_{found.name}'}"
 
 
 def target_of(found: Format, path: PathLike) -> Path:
-    """Where an export to ``path`` will lie.
+    """The absolute path of an export to ``path``.
 
     Raises:
-        UsageError: something is there already, it cannot be written, or its name does not end as the format's do.
+        UsageError: it exists already, cannot be written, or does not end in the format's suffix.
     """
     target = Path(os.path.realpath(path))
     try:
@@ -127,13 +127,13 @@ def target_of(found: Format, path: PathLike) -> Path:
 
 
 def check_holds(found: Format, blueprint: Blueprint) -> None:
-    """Refuse a network of somebody else's making in a format that only a blueprint can be put into."""
+    """Refuse a module of another library in a format that is made of blueprints only."""
     framework = framework_of(blueprint.source)
     if framework and framework not in found.frameworks:
         kind = {"torch": "PyTorch module", "keras": "Keras model"}[framework]
         raise UsageError(
-            f"'{blueprint.source}' is a {kind}, which cannot be put into the format {found.name}. "
-            f"It can be had as: --to {' or '.join(_with(framework))}"
+            f"'{blueprint.source}' is a {kind}, which cannot be written in the format {found.name}. "
+            f"Formats for it: --to {' or '.join(_with(framework))}"
         )
 
 

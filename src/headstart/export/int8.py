@@ -1,4 +1,4 @@
-"""What int8 costs: photos that its ranges are taken from, and others on which it is held against fp32."""
+"""The loss of accuracy of int8: calibrated on some photos, compared with fp32 on others."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from numpy.typing import NDArray
 from headstart.core.errors import CheckError, DataError
 from headstart.core.types import Accuracy, ImageSpec
 from headstart.data.inputs import Images, labelled_dataset
-from headstart.data.load import Decoded, fetch, in_chunks
+from headstart.data.load import Decoded, in_chunks, load_image
 from headstart.learn.significance import mcnemar
 
 CALIBRATION, MEASURED = 200, 1000  # photos at most
-LEAST = 20  # photos of either kind
-LIMIT, CHANCE = 0.03, 0.05  # accuracy that may be lost, unless so great a loss could well be chance
+LEAST = 20  # photos to calibrate on, and to measure on
+LIMIT, CHANCE = 0.03, 0.05  # accuracy that may be lost; below this p-value a greater loss is no chance
 
 Forward = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # images (N, size, size, 3), any N -> logits (N, K)
 
 
 @dataclass(frozen=True)
 class Photos:
-    """Labelled photos as the network sees them, (N, size, size, 3); none is in both parts."""
+    """Labelled photos as input of the network, (N, size, size, 3); none is in both parts."""
 
     calibration: NDArray[np.uint8]
     images: NDArray[np.uint8]
-    truth: NDArray[np.intp]  # of ``images``: places in the list of classes
-    fitted_on: bool  # whether the classifier was fitted on ``images``, for want of others: fp32 looks better then
+    truth: NDArray[np.intp]  # of ``images``: indices of classes
+    fitted_on: bool  # whether ``images`` are from the training set, because there are no others
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Loss:
 
     before: Accuracy
     after: Accuracy
-    agreement: float  # share of photos that get the same label from both
-    chance: float  # that two equally good classifiers differ as much; McNemar's mid-p
-    calibration: int  # photos that the ranges were taken from
+    agreement: float  # share of photos with the same label from both
+    chance: float  # mid-p value of McNemar's test
+    calibration: int  # photos calibrated on
     fitted_on: bool
 
     @property
@@ -54,10 +54,10 @@ class Loss:
 
 
 def gather(data: Images, classes: Sequence[str], spec: ImageSpec, fitted_on: Collection[bytes]) -> Photos:
-    """Draw from labelled ``data`` photos to calibrate on, if possible ones fitted on, and to measure on, others.
+    """Choose photos to calibrate on, if possible from the training set, and others to measure on.
 
     Raises:
-        DataError: a label that is not among ``classes``, or too few photos that can be read.
+        DataError: a label that is not among ``classes``, or too few readable photos.
     """
     dataset = labelled_dataset(data, None)
     if unknown_labels := sorted({sample.label for sample in dataset.samples} - {*classes}):
@@ -70,7 +70,7 @@ def gather(data: Images, classes: Sequence[str], spec: ImageSpec, fitted_on: Col
 
     def read(rows: Sequence[int]) -> list[Decoded]:
         known = fitted_on if len(old) >= CALIBRATION + MEASURED else ()
-        return [fetch(dataset, row, spec, known) for row in rows]
+        return [load_image(dataset, row, spec, known) for row in rows]
 
     for item in in_chunks(read, np.random.default_rng(0).permutation(len(dataset)).tolist()):
         kind = old if item.key in fitted_on else new
@@ -86,18 +86,18 @@ def gather(data: Images, classes: Sequence[str], spec: ImageSpec, fitted_on: Col
         calibration, measured = most[:half], most[half : half + MEASURED]
     if len(calibration) < LEAST:
         raise DataError(
-            f"int8 wants {LEAST} labelled photos to take its ranges from and {LEAST} others to be measured on. "
-            f"Received: {len(old) + len(new)} that can be read."
+            f"int8 needs {LEAST} labelled photos to be calibrated on and {LEAST} others to be measured on. "
+            f"Received: {len(old) + len(new)} readable ones."
         )
     images, truth = zip(*measured, strict=True)
     return Photos(np.stack([pixels for pixels, _ in calibration]), np.stack(images), np.array(truth), seen)
 
 
 def measure(photos: Photos, fp32: Forward, int8: Forward) -> Loss:
-    """Hold the logits of ``int8`` against those of ``fp32`` on the photos that were not used to calibrate.
+    """Compare ``int8`` with ``fp32`` on the photos that it was not calibrated on.
 
     Raises:
-        CheckError: it loses more than `LIMIT`, which is not to be put down to chance.
+        CheckError: it loses more accuracy than `LIMIT`, and not by chance.
     """
     before, after = (run(photos.images).argmax(1) for run in (fp32, int8))
     right, still = before == photos.truth, after == photos.truth
@@ -111,7 +111,7 @@ def measure(photos: Photos, fp32: Forward, int8: Forward) -> Loss:
     )
     if loss.points > 100 * LIMIT and loss.chance < CHANCE:
         raise CheckError(
-            f"int8 would cost {loss.points:.1f} points of accuracy: {loss.before.value:.3f} in fp32, "
+            f"int8 would lose {loss.points:.1f} points of accuracy: {loss.before.value:.3f} in fp32, "
             f"{loss.after.value:.3f} in int8 on {loss.before.images} photos; {100 * LIMIT:.0f} are allowed. "
             "Take fp32, or a network made for int8: --backbone efficientnet_lite0"
         )

@@ -1,4 +1,4 @@
-"""A file of Keras' own (.keras): `keras.models.load_model` opens it in safe mode, no class of ours needed."""
+"""Keras (.keras): `keras.models.load_model` opens it in safe mode, without Headstart."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 def write(package: Package, path: Path) -> None:
     """Write images (N, size, size, 3), 0 to 255, any N → {"logits": (N, K), "probabilities": (N, K)}, float32.
 
-    Class names and the rest are members of the archive, which Keras passes over; see `labels.members`.
+    Class names and metadata are members of the archive, which Keras ignores; see `labels.members`.
 
     Raises:
-        UsageError: a model with layers of somebody's own, whose code a file cannot bring.
+        UsageError: a model with custom layers, whose code the file cannot hold.
     """
     for node in package.blueprint.nodes:
         if node.op == "module" and not node["config"]:
             raise UsageError(
-                f"'{node['source']}' has layers that are not Keras' own; a .keras file would open only beside their "
-                "code. Take the format that holds the computation itself: --to savedmodel"
+                f"'{node['source']}' has custom layers, and a .keras file can be opened only with their code. "
+                "Use the format that holds the computation itself: --to savedmodel"
             )
     with quiet():
         to_classifier(package).save(path)
@@ -59,7 +59,7 @@ def to_classifier(package: Package) -> Any:
 
 
 def on_processor() -> Any:
-    """Work on the processor: an accelerator may take shorter numbers for fp32."""
+    """A context on the processor: accelerators may compute fp32 with less precision."""
     keras_engine()
     import tensorflow as tf
 

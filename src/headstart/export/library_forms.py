@@ -1,4 +1,4 @@
-"""Which networks of other libraries have the form of a blueprint, wholly or in their trunk."""
+"""Finds the network of another library that has the same form as a blueprint, or the same trunk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ANY = "The formats onnx, openvino, keras, savedmodel, tflite and torch take any 
 
 @dataclass(frozen=True)
 class Form:
-    """A network of a library, and the catalogued backbone whose blueprint is of the same form."""
+    """A network of a library, and the backbone with the same form in the catalogue."""
 
     model: str
     backbone: str
@@ -26,18 +26,19 @@ class Form:
 
 @dataclass(frozen=True)
 class Part:
-    """What of a blueprint a library's network takes: all of it, or the trunk up to ``node``."""
+    """The part of a blueprint that a library's network has: all of it, or the trunk up to ``node``."""
 
+    library: str
     form: Form
-    node: str  # the last that both have
-    classes: int  # 0 where the head is not among it
+    node: str  # the last of the part
+    classes: int  # 0 where the part has no head
 
 
-_SHARED = (  # by one name in torchvision and timm
+_SHARED = (  # with the same name in torchvision and timm
     *(Form(f"vgg{depth}{norm}", f"vgg{depth}{norm}") for depth in (16, 19) for norm in ("", "_bn")),
     *(Form(f"resnet{depth}", f"resnet{depth}") for depth in (18, 34, 50, 101, 152)),
 )
-FORMS: dict[str, tuple[Form, ...]] = {  # of several with one architecture the first is the usual one
+FORMS: dict[str, tuple[Form, ...]] = {  # of several with the same architecture, the usual one is first
     "keras-applications": (
         Form("VGG16", "vgg16.keras"),
         Form("VGG19", "vgg19.keras"),
@@ -94,10 +95,13 @@ def find_part(library: str, blueprint: Blueprint) -> Part:
 
 
 def _search(library: str, blueprint: Blueprint) -> tuple[Part | None, str]:
-    """The part, or a sentence on why there is none."""
+    """The part, or a sentence that says why there is none."""
     name = blueprint.name
     if blueprint.source or name not in BACKBONES:
-        return None, f"'{blueprint.source or name}' is no network of the catalogue, whose forms in {library} are known."
+        return (
+            None,
+            f"'{blueprint.source or name}' is no network of the catalogue; only those have a form in {library}.",
+        )
     architecture = BACKBONES[name].architecture
     differences = []
     for form in FORMS[library]:
@@ -107,10 +111,10 @@ def _search(library: str, blueprint: Blueprint) -> tuple[Part | None, str]:
         whole, end = theirs.blueprint(), theirs.layers[0]
         last = list(whole.parameters())[-1]  # the layer with a filter or unit for each class
         if not _difference(blueprint, whole.nodes, last):
-            return Part(form, whole.layers[-1], _classes(blueprint[last])), ""
+            return Part(library, form, whole.layers[-1], _classes(blueprint[last])), ""
         differences.append((form, _difference(blueprint, whole.upto(end).nodes)))
         if not differences[-1][1]:
-            return Part(form, end, 0), ""
+            return Part(library, form, end, 0), ""
     if not differences:
         return None, f"{library} has no {architecture}."
     form, difference = differences[0]
@@ -118,9 +122,9 @@ def _search(library: str, blueprint: Blueprint) -> tuple[Part | None, str]:
 
 
 def _difference(blueprint: Blueprint, theirs: Sequence[Node], free: str = "") -> str:
-    """What the first of ``theirs`` has that the blueprint's node of the same name has not, or "".
+    """The first difference between ``theirs`` and the blueprint's nodes of the same names, in words, or "".
 
-    Of the node ``free`` the number of filters or units may be any.
+    The node ``free`` may have any number of filters or units.
     """
     ours = {node.name: node for node in blueprint.nodes}
     for node in theirs:
@@ -137,7 +141,7 @@ def _difference(blueprint: Blueprint, theirs: Sequence[Node], free: str = "") ->
 
 
 def _effect(node: Node) -> dict[str, Any]:
-    """The attributes that a forward pass depends on, with paddings that come to the same written the same way."""
+    """The attributes that a forward pass depends on; equal paddings are written in the same way."""
     found = {key: tuple(value) if isinstance(value, list) else value for key, value in node.attrs.items()}
     found.pop("rate", None)
     if found.get("padding") == "same" and found["stride"] == 1 and all(side % 2 for side in found["kernel"]):

@@ -1,4 +1,4 @@
-"""ONNX (.onnx), one file: ONNX Runtime opens it on most machines, and most other runtimes can import it."""
+"""ONNX (.onnx), one file: ONNX Runtime opens it, and most other runtimes can import it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.errors import MissingExtraError
+from headstart.core.errors import needs
 from headstart.export.onnx_graph import IMAGES, build
 from headstart.export.package import Package
 
 
 def write(package: Package, path: Path) -> None:
-    """Write what `onnx_graph.build` makes of a network, once `onnx.checker` has no objection."""
+    """Write the model of `onnx_graph.build`, checked by `onnx.checker`."""
     model = build(package)
     import onnx
 
@@ -23,10 +23,8 @@ def write(package: Package, path: Path) -> None:
 
 def replay(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The logits (N, K) that ONNX Runtime gives for images (N, size, size, 3), on the processor."""
-    try:
+    with needs("onnxruntime", "onnx", "The format onnx"):
         import onnxruntime
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("onnxruntime", "onnx", "The format onnx") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

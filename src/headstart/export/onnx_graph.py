@@ -1,4 +1,4 @@
-"""Blueprint → ONNX graph, node by node under the blueprint's own names; no framework, no tracing."""
+"""Builds an ONNX graph from a blueprint, node by node with the blueprint's names; no framework, no tracing."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import numpy as np
 from headstart import __version__
 from headstart.backbones.blueprint import LOGITS
 from headstart.backbones.ops import SQRT_EPSILON, Node, Shape, padding_of
-from headstart.core.errors import MissingExtraError, UsageError
+from headstart.core.errors import UsageError, needs
 from headstart.export.package import INPUT, Package
 
 OPSET, IR_VERSION = 14, 7  # the lowest that has HardSwish (ONNX 1.9, 2021), so that older runtimes open it, too
 IMAGES, PROBABILITIES, BATCH = "images", "probabilities", "batch"
-MOST = 2**31 - 2**20  # bytes that one protocol buffer holds, less what is not weights
+MOST = 2**31 - 2**20  # bytes of weights that fit into one protocol buffer
 _ALIKE = {"add": "Add", "flatten": "Flatten", "dropout": "Identity"}  # evaluation mode
 
 
 def build(package: Package) -> Any:
     """An `onnx.ModelProto`: uint8 ``images`` (batch, size, size, 3) → ``logits`` and ``probabilities`` (batch, K).
 
-    The output of every node has the node's name, and its shape is among the graph's value infos; "input" is what the
-    first layer sees, (batch, 3, size, size). Metadata is `Package.metadata`.
+    The output of every node has the node's name, and its shape is in the graph's value infos; "input" is the input of
+    the first layer, (batch, 3, size, size). Metadata is `Package.metadata`.
 
     Raises:
-        UsageError: more weights than a file of this format holds.
+        UsageError: more weights than fit into a file of this format.
         MissingExtraError: ONNX is not installed.
     """
     blueprint, size = package.blueprint, package.spec.size
@@ -64,13 +64,11 @@ def build(package: Package) -> Any:
 
 
 class _Graph:
-    """Nodes and constants of a graph that grows."""
+    """Collects nodes and constants."""
 
     def __init__(self) -> None:
-        try:
+        with needs("onnx", "onnx", "The format onnx"):
             import onnx
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("onnx", "onnx", "The format onnx") from error
         self.onnx, self.helper = onnx, onnx.helper
         self.nodes: list[Any] = []
         self.constants: list[Any] = []

@@ -1,4 +1,4 @@
-"""OpenVINO's intermediate representation, a folder with model.xml and model.bin: what the fast engine itself runs."""
+"""OpenVINO's intermediate representation, a folder with model.xml and model.bin: the model of the fast engine."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ INFO = "model_info"  # where OpenVINO's Model API and Model Server look
 def write(package: Package, path: Path) -> None:
     """Write uint8 ``images`` (N, size, size, 3), any N → ``logits``, ``probabilities`` (N, K), float32 all through.
 
-    Metadata is in the section ``model_info`` of rt_info; ``labels`` there are the class names as the Model API reads
-    them: parted by spaces, with "_" for those in a name.
+    Metadata is in the section ``model_info`` of rt_info; ``labels`` there are the class names in the form of the Model
+    API: separated by spaces, with "_" for a space in a name.
     """
     model = build(package.blueprint, package.weights, package.spec, (LOGITS,))
     import openvino as ov
@@ -49,5 +49,5 @@ def _info(package: Package) -> dict[str, str]:
 
 
 def _word(name: str) -> str:
-    """A name without what parts words, or what XML has no place for."""
+    """A name without spaces and without characters that XML does not allow."""
     return "".join(sign if sign.isprintable() and not sign.isspace() else "_" for sign in name) or "_"

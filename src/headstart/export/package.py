@@ -1,4 +1,4 @@
-"""What is exported: a network with its classes, and all that whoever opens the file needs to know."""
+"""The content of an export: a network with its classes and metadata."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from headstart.engines.registry import get_engine
 from headstart.model.classifier import Classifier, Golden
 from headstart.model.records import FitRecord
 
-GOLDEN = 8  # images made where a network brings none
+GOLDEN = 8  # images generated where a network has none
 INPUT = "uint8 RGB NHWC, 0 to 255"
 OUTPUT = "logits, float32 (N, classes); probabilities = softmax(logits)"
 
 
 @dataclass(frozen=True)
 class Package:
-    """A classifier on its way into another format.
+    """A classifier to be written in another format.
 
-    Every format takes images (N, size, size, 3), uint8, any N, and normalises them itself.
+    In every format the input is images (N, size, size, 3), uint8, any N; the network normalises them itself.
     """
 
     blueprint: Blueprint
     weights: Mapping[str, NDArray[np.float32]]  # calibrated: the softmax of the logits is the probability
     spec: ImageSpec
     classes: tuple[str, ...]
-    golden: Golden  # images (n, size, size, 3), uint8, and the logits (n, K) of fp32 that a replay is held against
+    golden: Golden  # images (n, size, size, 3), uint8, and their logits (n, K) in fp32
     record: FitRecord = field(default_factory=FitRecord)  # how it was fitted
-    module: object | None = None  # the live one, where the network is a module of somebody else's
+    module: object | None = None  # the module object, where the network is a module of another library
 
     @classmethod
     def of(cls, classifier: Classifier) -> Package:
-        """A classifier as it would be exported; without golden images of its own it gets made ones."""
-        golden = classifier.golden or _made(classifier)
+        """A classifier's package; golden images are generated where it has none."""
+        golden = classifier.golden or _generated(classifier)
         return cls(
             blueprint=classifier.blueprint,
             weights=classifier.weights,
@@ -51,7 +51,7 @@ class Package:
         )
 
     def metadata(self) -> dict[str, str]:
-        """What a file says of itself, as text: JSON where it is more than a word."""
+        """Metadata of a file as text; lists are JSON."""
         known = {
             "headstart": __version__,
             "task": "image-classification",
@@ -74,13 +74,13 @@ class Package:
 
 
 def _listed(names: tuple[str, ...]) -> str:
-    """As JSON, readable unless a name has something in it that not every format can carry."""
+    """As JSON; escaped where a name has characters that not every format allows."""
     text = json.dumps(names, ensure_ascii=False)
     return text if text.isprintable() else json.dumps(names)
 
 
-def _made(classifier: Classifier) -> Golden:
-    """Images of waves and noise, the same every time, with their logits in fp32."""
+def _generated(classifier: Classifier) -> Golden:
+    """Generated images of waves and noise, always the same, with their logits in fp32."""
     rng, size = np.random.default_rng(0), classifier.spec.size
     places = np.arange(size) / size
     down, across = rng.uniform(1, 9, (2, GOLDEN, 1, 1, 3))

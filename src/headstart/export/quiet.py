@@ -1,4 +1,4 @@
-"""Silence around frameworks that talk: an export says what it has to say in words of its own."""
+"""Suppresses the output of frameworks during an export."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headstart.engines.frameworks import muted
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing that is printed, logged or warned of reaches the screen, not even by C++; errors are raised as ever."""
+    """Suppress prints, logs and warnings, also of C++; errors are raised as usual."""
     disabled = logging.root.manager.disable
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())

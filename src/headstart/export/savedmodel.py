@@ -1,4 +1,4 @@
-"""TensorFlow's SavedModel, a folder as TensorFlow Serving takes it: `tf.saved_model.load` opens it."""
+"""TensorFlow's SavedModel, a folder for TensorFlow Serving: `tf.saved_model.load` opens it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from headstart.export.quiet import quiet
 if TYPE_CHECKING:
     from headstart.export.package import Package
 
-SIGNATURE = "serving_default"  # the one that TensorFlow Serving and the converters look for
-EXTRA = "assets.extra"  # where TensorFlow keeps files for people, and reads none itself
+SIGNATURE = "serving_default"  # the one that TensorFlow Serving and the converters use
+EXTRA = "assets.extra"  # TensorFlow's folder for files that it does not read itself
 
 
 def write(package: Package, path: Path) -> None:
     """Write a signature ``images`` (N, size, size, 3), uint8, any N → ``logits``, ``probabilities`` (N, K), float32.
 
-    Class names and the rest are files in ``assets.extra``; see `labels.members`.
+    Class names and metadata are files in ``assets.extra``; see `labels.members`.
     """
     size = package.spec.size
     with quiet():

@@ -1,4 +1,4 @@
-"""LiteRT, formerly TensorFlow Lite (.tflite): one file for telephones and small boards, in fp32 or mostly in int8."""
+"""LiteRT, formerly TensorFlow Lite (.tflite): one file for phones and small boards, in fp32 or mostly in int8."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.errors import MissingExtraError, UsageError
+from headstart.core.errors import UsageError, needs, one_line
 from headstart.export import savedmodel
 from headstart.export.labels import append
 from headstart.export.quiet import quiet
@@ -18,20 +18,20 @@ from headstart.export.quiet import quiet
 if TYPE_CHECKING:
     from headstart.export.package import Package
 
-WEIGHTED = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL"}  # what is worth doing in int8
-TOGETHER = 32  # images that are run at a time
+WEIGHTED = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL"}  # layers with weights
+TOGETHER = 32  # images in a batch
 
 
 def write(package: Package, path: Path, calibration: NDArray[np.uint8] | None = None) -> None:
     """Write a signature ``images`` (N, size, size, 3), uint8, any N → ``logits``, ``probabilities`` (N, K), float32.
 
-    With photos for ``calibration`` weights and activations are int8, as Jacob et al. (CVPR 2018) have it, from the
-    first layer with weights to the last but one. What is before and behind stays in float32: the normalisation, the
-    averages that features are, and the fitted head, whose large weights nearly cancel each other. Class names and the
-    rest are a zip archive behind the end of the file, as TensorFlow Lite has them; see `labels.members`.
+    With photos for ``calibration``, weights and activations are int8 (Jacob et al., CVPR 2018) from the first layer
+    with weights to the last but one. The rest stays in float32: the normalisation, the averages that are the features,
+    and the fitted head, whose large weights nearly cancel each other. Class names and metadata are a zip archive after
+    the end of the file, as in TensorFlow Lite; see `labels.members`.
 
     Raises:
-        UsageError: LiteRT has no such operation, or there is nothing between first and last layer to put into int8.
+        UsageError: LiteRT lacks an operation, or there is nothing between first and last layer for int8.
         MissingExtraError: LiteRT is not installed.
     """
     _litert()
@@ -60,9 +60,8 @@ def _convert(saved: Path, calibration: NDArray[np.uint8] | None, name: str) -> b
         content: bytes = converter.convert() if calibration is None else _in_int8(converter, calibration, name)
     except UsageError:
         raise
-    except Exception as error:  # the converter's own, and whatever else a strange graph brings about
-        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise UsageError(f"'{name}' cannot be put into TensorFlow Lite's operations: {what}") from error
+    except Exception as error:  # the converter can raise anything on an unusual graph
+        raise UsageError(f"'{name}' cannot be written with TensorFlow Lite's operations: {one_line(error)}") from error
     return content
 
 
@@ -74,8 +73,8 @@ def _in_int8(converter: Any, calibration: NDArray[np.uint8], name: str) -> bytes
 
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = photos
-    nothing = UsageError(f"'{name}' has nothing between its first layer and its head that int8 would make lighter.")
-    try:  # its public face is the one that lets parts of a network stay as they are
+    nothing = UsageError(f"'{name}' has nothing between its first layer and its head that int8 would make smaller.")
+    try:  # the only public interface that can leave parts of a network in float32
         quantizer = tf.lite.experimental.QuantizationDebugger(converter=converter, debug_dataset=photos)
     except ValueError as error:
         raise nothing from error
@@ -88,9 +87,9 @@ def _in_int8(converter: Any, calibration: NDArray[np.uint8], name: str) -> bytes
 
 
 def _stay_float(content: bytes) -> tuple[list[str], int]:
-    """Names of the tensors whose steps are to stay in float32, and how many layers with weights are not among them.
+    """Names of the tensors whose steps stay in float32, and the number of layers with weights in int8.
 
-    Those before the first layer with weights, and those after which no other comes but the last.
+    These are the steps before the first layer with weights, and those after the last but one.
     """
     interpreter = _litert()(model_content=content)
     names = {each["index"]: each["name"] for each in interpreter.get_tensor_details()}
@@ -105,7 +104,7 @@ def _stay_float(content: bytes) -> tuple[list[str], int]:
             ahead[tensor] = ahead.get(tensor, set()) | beyond[index] | own
     weighted = {step["index"] for step in steps if step["op_name"] in WEIGHTED}
     last = {index for index in weighted if not beyond[index]}
-    seen: set[int] = set()  # tensors behind a layer with weights
+    seen: set[int] = set()  # tensors after a layer with weights
     stay = []
     for step in steps:
         index = step["index"]
@@ -119,8 +118,6 @@ def _stay_float(content: bytes) -> tuple[list[str], int]:
 
 def _litert() -> Any:
     """LiteRT's interpreter, imported late."""
-    try:
+    with needs("ai-edge-litert", "tflite", "The format tflite"):
         from ai_edge_litert.interpreter import Interpreter
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("ai-edge-litert", "tflite", "The format tflite") from error
     return Interpreter

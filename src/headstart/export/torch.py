@@ -1,4 +1,4 @@
-"""A program of PyTorch's own (.pt2), by `torch.export`: `torch.export.load` opens it, no class of ours needed."""
+"""PyTorch (.pt2), by `torch.export`: `torch.export.load` opens it, without Headstart."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.errors import UsageError
+from headstart.core.errors import UsageError, one_line
 from headstart.engines.registry import torch_engine
 from headstart.export.labels import members
 from headstart.export.quiet import quiet
@@ -16,16 +16,16 @@ from headstart.export.quiet import quiet
 if TYPE_CHECKING:
     from headstart.export.package import Package
 
-TRACED = 2  # images that the program is traced with: a batch of one would be taken for a constant
+TRACED = 2  # images to trace the program with: a batch of one would become a constant
 
 
 def write(package: Package, path: Path) -> None:
     """Write images (N, size, size, 3), uint8, any N → {"logits": (N, K), "probabilities": (N, K)}, float32.
 
-    Class names and the rest are extra files of the archive; see `labels.members`.
+    Class names and metadata are extra files of the archive; see `labels.members`.
 
     Raises:
-        UsageError: a module that does something with images that `torch.export` cannot follow.
+        UsageError: `torch.export` cannot trace the module.
     """
     core = torch_engine().to_module(package.blueprint, package.weights, package.spec, package.module)
     import torch
@@ -46,10 +46,9 @@ def write(package: Package, path: Path) -> None:
             program = torch.export.export(
                 Exported().eval(), (images,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}}
             )
-        except Exception as error:  # somebody else's code can do, and raise, anything
-            what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        except Exception as error:  # the module's own code can raise anything
             raise UsageError(
-                f"torch.export cannot follow '{package.blueprint.name}' for batches of any size: {what} "
+                f"torch.export cannot trace '{package.blueprint.name}' for batches of any size: {one_line(error)} "
                 "Use it from Python instead: headstart.load(MODEL).to_torch()"
             ) from error
         torch.export.save(program, path, extra_files=members(package))

@@ -1,4 +1,4 @@
-"""A blueprint's weights as a file that another library's own loader takes, where it has a network of the same form."""
+"""Weights files for the loaders of other libraries, where a library has a network of the same form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headstart.backbones.hdf5 import VARIABLES
 from headstart.backbones.names import COUNTER, KERAS, restore
 from headstart.backbones.ops import Shape
 from headstart.backbones.pth import read_pth
-from headstart.core.errors import CheckError, MissingExtraError, UsageError
+from headstart.core.errors import CheckError, UsageError, needs
 from headstart.core.types import ImageSpec
 from headstart.engines import frameworks
 from headstart.export.library_forms import LIBRARIES, Part, find_part
@@ -32,21 +32,21 @@ PREPROCESSING = {  # of keras.applications: model -> the module whose preprocess
     "MobileNetV2": "mobilenet_v2",
     **{f"MobileNetV3{kind}": "mobilenet_v3" for kind in ("Small", "Large")},
 }
-CAFFE = (103.939, 116.779, 123.68)  # what preprocess_input subtracts from blue, green and red
+CAFFE = (103.939, 116.779, 123.68)  # subtracted by preprocess_input from blue, green and red
 
 Array = NDArray[Any]
 
 
 def write(library: str, blueprint: Blueprint, weights: Mapping[str, Array], spec: ImageSpec, path: Path) -> str:
-    """Write the weights of a network, or of its trunk where the head is its own, for a ``library``.
+    """Write the weights of a network for a ``library``; of its trunk only, where the library has another head.
 
     Args:
         library: one of `LIBRARIES`.
         blueprint, weights, spec: the network; float32 arrays by the blueprint's names.
-        path: where to; ends in the library's `SUFFIX`.
+        path: ends in the library's `SUFFIX`.
 
     Returns:
-        How the library loads it, one line in which FILE stands for the path.
+        The line of Python that loads it; FILE stands for the path.
 
     Raises:
         UsageError: the library has no network of the same form; nothing is written.
@@ -60,17 +60,17 @@ def write(library: str, blueprint: Blueprint, weights: Mapping[str, Array], spec
         with quiet():
             _write_keras(part, own, spec, path)
         return f"keras.applications.{_call(part.form.model, _keras_options(part, spec), weights='FILE')}"
-    return _write_torch(library, part, own, path)
+    return _write_torch(part, own, path)
 
 
 def replay(
     library: str, blueprint: Blueprint, spec: ImageSpec, path: Path, images: NDArray[np.uint8]
 ) -> tuple[str, NDArray[np.float32]]:
-    """What the library's own network, its weights loaded from ``path`` by its own loader, makes of ``images``.
+    """Run the library's own network, with weights loaded from ``path`` by its own loader, on uint8 NHWC ``images``.
 
     Returns:
-        The blueprint's node that it is the value of, and the value for uint8 NHWC images: (N, classes) of "logits", or
-        a trunk's last feature map (N, channels, height, width).
+        A node of the blueprint, and its values: (N, classes) of "logits", or a trunk's last feature map (N, channels,
+        height, width).
 
     Raises:
         CheckError: the library has no place for some of the weights in the file.
@@ -79,18 +79,18 @@ def replay(
     if library == APPLICATIONS:
         with quiet():
             return part.node, _replay_keras(part, spec, path, images)
-    return part.node, _replay_torch(library, part, spec, path, images)
+    return part.node, _replay_torch(part, spec, path, images)
 
 
 def expects(library: str, blueprint: Blueprint, spec: ImageSpec) -> dict[str, Any]:
-    """What the library's network wants to see with these weights.
+    """The input of the library's network with these weights.
 
     Returns:
-        "order" of the channels, "mean" and "std" in that order, of pixels from 0 to 1; and "in words", which names the
-        library's own function where that does precisely this.
+        "order" of the channels, "mean" and "std" in that order, of pixels from 0 to 1; and "in words", with the
+        library's own function where that does the same.
     """
     part = find_part(library, blueprint)
-    turn = -1 if _blue_first(library, part) else 1
+    turn = -1 if _blue_first(part) else 1
     order, mean, std = "RGB"[::turn], spec.mean[::turn], spec.std[::turn]
     words = f"{order}, (x / 255 - mean) / std with mean {_listed(mean)} and std {_listed(std)}"
     if library == APPLICATIONS:
@@ -120,19 +120,17 @@ def _write_keras(part: Part, weights: Mapping[str, Array], spec: ImageSpec, path
 
 def _replay_keras(part: Part, spec: ImageSpec, path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     pixels = images.astype(np.float32) if _scales_itself(part, spec) else _normalised(images, spec)
-    if _blue_first(APPLICATIONS, part):
+    if _blue_first(part):
         pixels = pixels[..., ::-1]
     model = _keras_model(part, spec, str(path))
-    value = np.array(model(pixels, training=False), np.float32)  # predict would trace it first, for one batch
+    value = np.array(model(pixels, training=False), np.float32)  # predict would trace the model first
     return value if part.classes else value.transpose(0, 3, 1, 2)
 
 
 def _keras_model(part: Part, spec: ImageSpec, weights: str | None) -> Any:
     frameworks.guard()
-    try:
+    with needs("keras", "keras", f"Writing weights for {APPLICATIONS}"):
         import keras
-    except ModuleNotFoundError as error:
-        raise _missing(error, "keras", APPLICATIONS) from error
     return getattr(keras.applications, part.form.model)(weights=weights, **_keras_options(part, spec))
 
 
@@ -145,51 +143,49 @@ def _keras_options(part: Part, spec: ImageSpec) -> dict[str, Any]:
     return options
 
 
-def _blue_first(library: str, part: Part) -> bool:
-    return library == APPLICATIONS and part.form.model.startswith(("VGG", "ResNet"))
+def _blue_first(part: Part) -> bool:
+    return part.library == APPLICATIONS and part.form.model.startswith(("VGG", "ResNet"))
 
 
 def _scales_itself(part: Part, spec: ImageSpec) -> bool:
-    """Whether the model has its preprocessing inside, and it is the one that the weights were made for."""
+    """Whether the model has its preprocessing inside, and the weights were trained with it."""
     return PREPROCESSING[part.form.model] == "mobilenet_v3" and _is_customary(part, spec)
 
 
 def _is_customary(part: Part, spec: ImageSpec) -> bool:
-    """Whether keras.applications' preprocessing of this model is the one that the weights were made for."""
-    mean, scale = (
-        ([each / 255 for each in CAFFE[::-1]], 1 / 255) if _blue_first(APPLICATIONS, part) else ([0.5] * 3, 0.5)
-    )
+    """Whether the weights were trained with keras.applications' preprocessing of this model."""
+    mean, scale = ([each / 255 for each in CAFFE[::-1]], 1 / 255) if _blue_first(part) else ([0.5] * 3, 0.5)
     return np.allclose(spec.mean, mean, atol=1e-7) and np.allclose(spec.std, scale, atol=1e-7)
 
 
 # --- torchvision and timm ---------------------------------------------------------------------------------------------
 
 
-def _write_torch(library: str, part: Part, weights: Mapping[str, Array], path: Path) -> str:
-    torch = _torch(library)
+def _write_torch(part: Part, weights: Mapping[str, Array], path: Path) -> str:
+    torch = _torch(part.library)
     with torch.device("meta"):
-        state = _torch_model(library, part).state_dict()
+        state = _torch_model(part).state_dict()
     keys = {key: tuple(tensor.shape) for key, tensor in state.items() if not key.endswith(COUNTER)}
-    arrays = _placed(weights, keys, library, part)
+    arrays = _placed(weights, keys, part.library, part)
     layers = {key.rpartition(".")[0] for key in arrays}
     tensors = {key: torch.from_numpy(arrays[key]) for key in state if key in arrays}
     counters = [key for key in state if key.endswith(COUNTER) and key.removesuffix(COUNTER) in layers]
     tensors |= {key: torch.zeros((), dtype=torch.int64) for key in counters}
-    if library == TIMM:
+    if part.library == TIMM:
         from safetensors.torch import save as to_bytes
 
         path.write_bytes(to_bytes(tensors, metadata={"format": "pt"}))
     else:
         torch.save(tensors, path)
     lacking = sorted({key.rpartition(".")[0] for key in keys} - layers)
-    return _torch_call(library, part, lacking)
+    return _torch_call(part, lacking)
 
 
-def _torch_call(library: str, part: Part, lacking: list[str]) -> str:
-    """The loader's line; ``lacking`` are the layers of the head that the file does not hold."""
-    options = _torch_options(library, part)
+def _torch_call(part: Part, lacking: list[str]) -> str:
+    """The line that loads the file; ``lacking`` are layers of the head that are not in the file."""
+    options = _torch_options(part)
     note = f"  # without its head: {', '.join(lacking)}" if lacking else ""
-    if library == TORCHVISION:
+    if part.library == TORCHVISION:
         strict = ", strict=False" if lacking else ""
         model = f"torchvision.models.{_call('get_model', options, part.form.model)}"
         return f'{model}.load_state_dict(torch.load("FILE", weights_only=True){strict}){note}'
@@ -199,26 +195,26 @@ def _torch_call(library: str, part: Part, lacking: list[str]) -> str:
     return f"timm.{_call('create_model', options, part.form.model, checkpoint_path='FILE')}"
 
 
-def _replay_torch(
-    library: str, part: Part, spec: ImageSpec, path: Path, images: NDArray[np.uint8]
-) -> NDArray[np.float32]:
-    torch = _torch(library)
-    model = _torch_model(library, part)
-    if library == TIMM:
+def _replay_torch(part: Part, spec: ImageSpec, path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    torch = _torch(part.library)
+    model = _torch_model(part)
+    if part.library == TIMM:
         from timm.models import load_checkpoint
 
-        left = load_checkpoint(model, str(path), strict=False)  # as create_model does, but for a head that lacks
+        left = load_checkpoint(model, str(path), strict=False)  # as create_model does, but the head may be missing
     else:
         state = {key: torch.from_numpy(array) for key, array in read_pth(path).items()}
         left = model.load_state_dict(state, strict=False)
     if wrong := [*left.unexpected_keys, *(left.missing_keys if part.classes else ())]:
-        raise CheckError(f"'{path}' does not fit {library}'s {part.form.model}: {wrong[0]} is missing or has no place.")
+        raise CheckError(
+            f"'{path}' does not fit {part.library}'s {part.form.model}: {wrong[0]} is missing or has no place."
+        )
     pixels = torch.from_numpy(_normalised(images, spec).transpose(0, 3, 1, 2).copy())
     with torch.inference_mode():
         model.eval()
         if part.classes:
             value = model(pixels)
-        elif library == TIMM:
+        elif part.library == TIMM:
             value = model.forward_features(pixels)
         else:
             resnet = torch.nn.Sequential(*list(model.children())[:-2])  # without average and head
@@ -226,9 +222,9 @@ def _replay_torch(
     return np.asarray(value.numpy(), np.float32)
 
 
-def _torch_model(library: str, part: Part) -> Any:
-    options = _torch_options(library, part)
-    if library == TIMM:
+def _torch_model(part: Part) -> Any:
+    options = _torch_options(part)
+    if part.library == TIMM:
         import timm
 
         return timm.create_model(part.form.model, **options)
@@ -237,23 +233,21 @@ def _torch_model(library: str, part: Part) -> Any:
     return torchvision.models.get_model(part.form.model, **options)
 
 
-def _torch_options(library: str, part: Part) -> dict[str, Any]:
+def _torch_options(part: Part) -> dict[str, Any]:
     options: dict[str, Any] = dict(part.form.options)
     if part.classes not in (0, 1000):
         options["num_classes"] = part.classes
-    if library == TIMM and not part.classes:
+    if part.library == TIMM and not part.classes:
         options["num_classes"] = 0
     return options
 
 
 def _torch(library: str) -> Any:
     frameworks.guard()
-    try:
+    with needs("torch", "torch", f"Writing weights for {library}"):
         import torch
-
+    with needs(library, "torch", f"Writing weights for {library}"):
         importlib.import_module(library)
-    except ModuleNotFoundError as error:
-        raise _missing(error, "torch", library) from error
     return torch
 
 
@@ -261,7 +255,7 @@ def _torch(library: str) -> Any:
 
 
 def _placed(weights: Mapping[str, Array], keys: Mapping[str, Shape], names: str, part: Part) -> dict[str, Array]:
-    """All of the weights under the library's ``keys``, each of the shape that it has there."""
+    """All weights under the library's ``keys`` and in its shapes."""
     arrays = restore(weights, keys, names)
     for key, array in arrays.items():
         if array.shape != keys[key]:
@@ -279,7 +273,7 @@ def _normalised(images: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.float3
 
 
 def _call(function: str, options: Mapping[str, Any], *places: str, **first: str) -> str:
-    """A call as it is typed."""
+    """A function call as Python code."""
     named = [f"{name}={_typed(value)}" for name, value in (first | dict(options)).items()]
     return f"{function}({', '.join([*map(_typed, places), *named])})"
 
@@ -290,9 +284,3 @@ def _typed(value: Any) -> str:
 
 def _listed(numbers: tuple[float, ...]) -> str:
     return f"({', '.join(f'{number:.6g}' for number in numbers)})"
-
-
-def _missing(error: ModuleNotFoundError, extra: str, library: str) -> Exception:
-    package = (error.name or "").partition(".")[0]
-    known = package in ("keras", "tensorflow", "torch", "torchvision", "timm", "h5py")
-    return MissingExtraError(package, extra, f"Writing weights for {library}") if known else error

@@ -1,1 +1,1 @@
-"""Everything after the network, on matrices of features: NumPy only."""
+"""Everything after the backbone, on matrices of features: NumPy only."""

@@ -1,4 +1,4 @@
-"""The feature store's door to SQLite: opening a file in whatever state it is, and telling damage from a bad day."""
+"""SQLite for the feature cache: opens a file in any state, and tells a damaged file from a full or busy disk."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _TABLES = (
     "CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY NOT NULL, crc INTEGER, features BLOB, thumb BLOB)",
     "CREATE TABLE IF NOT EXISTS about (id INTEGER PRIMARY KEY, description TEXT)",
 )
-_OUTSIDE = {  # failures that lie around the file, in words; any other means that the file itself is damaged
+_OUTSIDE = {  # failures that are not the file's, in words; any other means that the file is damaged
     sqlite3.SQLITE_FULL: "no space left on the disk",
     sqlite3.SQLITE_IOERR: "the disk is full, over its quota or failing",
     sqlite3.SQLITE_CANTOPEN: "the folder cannot be written",
     sqlite3.SQLITE_PROTOCOL: "the file system cannot lock files",
     sqlite3.SQLITE_BUSY: f"another process held the file for over {PATIENCE:.0f} seconds",
 }
-_NO_SHARED_MEMORY = (  # how it shows where the file system has none
+_NO_SHARED_MEMORY = (  # what is raised where the file system has none
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_PROTOCOL,
@@ -40,24 +40,24 @@ def connect(path: Path, about: str) -> sqlite3.Connection:
         one of `FAILURES`, also where nothing could be written.
     """
     try:
-        return _patiently(path, about, "WAL")
+        return _prepare_patiently(path, about, "WAL")
     except sqlite3.Error as error:
         if _code(error) not in _NO_SHARED_MEMORY:
             raise
         try:
-            return _patiently(path, about, "DELETE")
+            return _prepare_patiently(path, about, "DELETE")
         except FAILURES as second:
             raise second if damaged(second) else error from None
 
 
 def open_file(path: Path, mode: str, patience: float = PATIENCE) -> sqlite3.Connection:
-    """Open as it is. ``mode`` is the query of an SQLite URI; nothing is read yet, so damage shows later."""
+    """Open a file as it is. ``mode`` is the query of an SQLite URI. Nothing is read yet, so damage is found later."""
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?{mode}",
         uri=True,
         timeout=patience,
-        isolation_level=None,  # transactions begin and end in sight
-        check_same_thread=False,  # the store's lock sees to that
+        isolation_level=None,  # transactions are begun and ended by this module
+        check_same_thread=False,  # the lock of the feature cache takes care of that
     )
     connection.text_factory = bytes  # text may be damaged: no decoding
     return connection
@@ -65,7 +65,7 @@ def open_file(path: Path, mode: str, patience: float = PATIENCE) -> sqlite3.Conn
 
 @contextmanager
 def transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
-    """All or nothing, after Ctrl-C too."""
+    """One transaction: all of it or nothing, also after an interruption."""
     connection.execute(f"BEGIN {kind}")
     try:
         yield
@@ -77,10 +77,10 @@ def transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
 
 
 def check_structure(connection: sqlite3.Connection) -> None:
-    """Look at every page and every key (50 000 rows, 150 MB: 0.05 s, once they are in memory).
+    """Check every page and every key (50 000 rows, 150 MB: 0.05 s, once they are in memory).
 
     Raises:
-        one of `FAILURES`, where pages or keys do not fit together. What else the rows hold is not looked at.
+        one of `FAILURES`: pages or keys do not fit together. The contents of the rows are not checked.
     """
     (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if verdict != b"ok":
@@ -108,7 +108,7 @@ def reason(error: Exception) -> str:
     return _OUTSIDE.get(_code(error)) or getattr(error, "strerror", None) or str(error)
 
 
-def _patiently(path: Path, about: str, journal: str) -> sqlite3.Connection:
+def _prepare_patiently(path: Path, about: str, journal: str) -> sqlite3.Connection:
     deadline = time.monotonic() + PATIENCE
     while True:
         try:

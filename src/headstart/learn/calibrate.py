@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say: one temperature for all classes (Guo et al. 2017)."""
+"""Calibrated probabilities: one temperature for all classes (Guo et al. 2017)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headstart.backbones.blueprint import LOGITS
 
 Scores = NDArray[np.floating]
 STEPS = 50
-LEAST = 1e-6  # largest difference of two scaled scores below which no class stands out
+LEAST = 1e-6  # below this largest difference of two scaled scores, all classes are equally probable
 
 
 def log_softmax(logits: Scores) -> Scores:
@@ -30,7 +30,7 @@ def softmax(logits: Scores) -> Scores:
 def with_scaled_logits(
     weights: Mapping[str, NDArray[np.float32]], inverse_temperature: float
 ) -> dict[str, NDArray[np.float32]]:
-    """A network's weights with logits so many times as large; ``inverse_temperature`` is one over the temperature."""
+    """The weights of a network whose logits are multiplied by ``inverse_temperature``, one over the temperature."""
     head = {
         f"{LOGITS}.{part}": weights[f"{LOGITS}.{part}"] * np.float32(inverse_temperature) for part in ("weight", "bias")
     }
@@ -57,7 +57,7 @@ def fit_inverse_temperature(
     count, classes = scores.shape
     smooth = 1.0 / (count + 1)
     rows = np.arange(count)
-    # Only differences between the classes of a row matter; taking the right one's away keeps the exponentials small.
+    # Only differences between the classes of a row matter; without the right one's the exponentials stay small.
     relative = (scores - scores[rows, labels][:, None]).astype(np.float64, copy=False)
     mean_target = smooth / max(classes - 1, 1) * relative.sum(axis=1).mean()
     offset = np.broadcast_to(np.asarray(offset, np.float64), scores.shape)
@@ -69,7 +69,7 @@ def fit_inverse_temperature(
         expected = np.einsum("nk,nk->n", p, relative)
         slope = float(expected.mean() - mean_target)
         curvature = float((np.einsum("nk,nk,nk->n", p, relative, relative) - expected**2).mean())
-        if slope == 0:  # also where all scores are alike, and any s will do
+        if slope == 0:  # also where all scores are equal, and s does not matter
             break
         low, high = (s, high) if slope < 0 else (low, s)
         following = s - slope / curvature if curvature > 0 else high

@@ -1,4 +1,4 @@
-"""Figures of merit of probabilities against the truth."""
+"""Accuracy, F1, NLL and calibration error of probabilities."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BINS = 15
 
 
 def evaluate(probabilities: Matrix, labels: Labels, classes: tuple[str, ...], unknown: NDArray[np.bool_]) -> Evaluation:
-    """Hold probabilities (N, K) against the right classes (N,); N is at least one."""
+    """Compare probabilities (N, K) with the right classes (N,); N is at least one."""
     guesses = probabilities.argmax(axis=1)
     right = guesses == labels
     chosen = probabilities[np.arange(len(labels)), labels]
@@ -45,7 +45,9 @@ def _confusions(guesses: Labels, labels: Labels, classes: tuple[str, ...]) -> tu
 
 def _calibration_error(confidence: Matrix, right: NDArray[np.bool_]) -> float:
     _, place, counts = np.unique(confidence, return_inverse=True, return_counts=True)
-    outcome = (np.bincount(place, right) / counts)[place]  # equals share their outcome, so that no order is better
+    outcome = (np.bincount(place, right) / counts)[
+        place
+    ]  # equal confidences share their outcome, so that their order does not matter
     order = np.argsort(confidence, kind="stable")
     bins = np.array_split(order, min(BINS, len(order)))
     return float(sum(abs(confidence[rows].mean() - outcome[rows].mean()) * len(rows) for rows in bins) / len(order))

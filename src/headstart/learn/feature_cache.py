@@ -1,7 +1,7 @@
-"""The feature store: what a frozen network sees in an image, computed once and kept by content.
+"""The feature cache: the features of a frozen network, computed once for each image and kept by its content.
 
-One SQLite database for each *space*: for everything that the features depend on but the image. It is a cache, so each
-row has a checksum, what is damaged counts as absent, and a disk that cannot be written costs a sentence, never the run.
+There is one SQLite database for each *space*: for everything that the features depend on but the image. Each row has a
+checksum; a damaged row counts as absent. Where the disk cannot be written, the run goes on and a sentence says so.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ _NAME = re.compile(r"(?P<space>[0-9a-f]{32})\.(?P<generation>[0-9]{1,9})\.sqlite
 
 
 class FeatureCache:
-    """The features of one space, by content key. Safe for several processes, and threads may share one store.
+    """The features of one space, by content key. Safe for several processes; threads may share one object.
 
-    ``description`` (JSON values) names everything that the features depend on but the image: it decides the space, and
-    ``headstart cache`` shows it. ``known`` holds the keys that were there at opening. Nothing that ails the disk or the
+    ``description`` (JSON values) holds everything that the features depend on but the image: it decides the space, and
+    ``headstart cache`` shows it. ``known`` holds the keys that were there at opening. No failure of the disk or of the
     file is raised: ``problem`` is None, or a sentence that says why nothing is kept any more.
     """
 
@@ -55,7 +55,7 @@ class FeatureCache:
         self._about = json.dumps(dict(description), sort_keys=True)
         identity = f"{_LAYOUT} {width} {THUMBNAIL} {self._about}".encode()
         self._space = hashlib.blake2b(identity, digest_size=16).hexdigest()
-        self._seed = zlib.crc32(identity)  # so that a row of another space is never sound here
+        self._seed = zlib.crc32(identity)  # so that a row of another space is never accepted here
         self._folder = _folder(home)
         self._lock = threading.RLock()
         self._generation = 0
@@ -79,20 +79,20 @@ class FeatureCache:
                     connection.close()
 
     def read(
-        self, keys: Sequence[bytes], out_features: NDArray[np.float16], out_thumbs: NDArray[np.uint8]
+        self, keys: Sequence[bytes], out_features: NDArray[np.float16], out_thumbnails: NDArray[np.uint8]
     ) -> NDArray[np.bool_]:
-        """Fill the rows that are kept and sound, and say which: bool (n,). The other rows stay as they were.
+        """Fill the rows that are kept and undamaged; returns which, bool (n,). The other rows stay as they were.
 
-        ``out_features`` is (n, width), ``out_thumbs`` (n, THUMBNAIL, THUMBNAIL); keys may repeat.
+        ``out_features`` is (n, width), ``out_thumbnails`` (n, THUMBNAIL, THUMBNAIL); keys may repeat.
         """
-        self._check(keys, out_features, out_thumbs)
+        self._check(keys, out_features, out_thumbnails)
         found = np.zeros(len(keys), dtype=np.bool_)
         for start in range(0, len(keys), _TOGETHER):
             with self._lock:
                 try:
                     for row, data, thumbnail in self._sound(keys, range(start, min(start + _TOGETHER, len(keys)))):
                         out_features[row] = np.frombuffer(data, "<f2")
-                        out_thumbs[row] = np.frombuffer(thumbnail, np.uint8).reshape(THUMBNAIL, THUMBNAIL)
+                        out_thumbnails[row] = np.frombuffer(thumbnail, np.uint8).reshape(THUMBNAIL, THUMBNAIL)
                         found[row] = True
                 except FAILURES as error:
                     self._recover(error)
@@ -164,7 +164,7 @@ class FeatureCache:
                 self._recover(error)
 
     def _recover(self, error: Exception) -> None:
-        """Set a damaged database aside; a failure around it leaves it as it is."""
+        """Replace a damaged database by a new one; after any other failure it stays as it is."""
         if damaged(error):
             self.close()
             if self.problem is None:
@@ -198,7 +198,7 @@ class FeatureCache:
             self._open_for_reading(above)
 
     def _open_for_reading(self, above: int) -> None:
-        """On a disk that cannot be written, what is there can be read as it is; without locks, but with checksums."""
+        """Open a database on a disk that cannot be written: without locks, but with checksums."""
         try:
             self._generation = max(_generations(self._folder, self._space), default=above)
             if self._generation > above:
@@ -245,9 +245,9 @@ def prune(
     max_bytes: int | None = None,
     everything: bool = False,
 ) -> int:
-    """Remove whole spaces: all, those unused for so long, or the longest unused until the rest fits. Bytes freed.
+    """Remove whole spaces: all, those not used for so long, or the longest unused until the rest fits.
 
-    A space that is in use is left alone, and so is every file that the store did not write.
+    A space that is in use stays, and so does every file that is none of the cache's. Returns the bytes freed.
     """
     used = [(*_usage(paths), paths) for paths in _by_space(_folder(home)).values()]
     total, freed = sum(size for size, _, _ in used), 0

@@ -1,192 +1,190 @@
-"""From a table of images to a matrix of features: each core decodes an image and runs the network on it."""
+"""From a data set of images to a matrix of features: each core decodes images and runs the network on them."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Container, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import FEATURES
+from headstart.core.progress import StageProgress
+from headstart.core.spread import evenly_spread
 from headstart.core.types import ImageDataset
 from headstart.data.fingerprints import Fingerprints
-from headstart.data.load import THUMBNAIL, Decoded, fetch, in_chunks
+from headstart.data.load import THUMBNAIL, Decoded, in_chunks, load_image
 from headstart.engines.protocol import Network
 from headstart.learn.feature_cache import FeatureCache
 
-Progress = Callable[[int, int], None]
-TRIAL = 16  # images that bf16 is tried on before it is trusted
-READ = 4096  # rows read from the store at a time: all at once would double the memory
-KEEP = 256  # rows computed between two writes: what an interruption can cost
+TRIAL = 16  # images on which bf16 is compared with fp32 before it is used
+READ = 4096  # rows read from the cache at a time: all at once would double the memory
+KEEP = 256  # rows computed between two writes: the most that an interruption can lose
+LARGEST = 65504  # of float16
 
 
 @dataclass(kw_only=True)
 class Features(Fingerprints):
-    """Features of a data set's images, row by row, and what else was seen of them; zero for unreadable ones."""
+    """Features and fingerprints of a data set's images, row by row; zero for unreadable images."""
 
     values: NDArray[np.float16]  # (N, D)
     computed: int = 0
-    from_store: int = 0
-    store_problem: str | None = None
+    from_store: int = 0  # rows read from the feature cache
+    store_problem: str | None = None  # why the feature cache could not be written
 
 
 def extract(
-    dataset: ImageDataset, network: Network, origin: str, *, keep: bool = True, progress: Progress | None = None
+    dataset: ImageDataset, network: Network, origin: str, *, keep: bool = True, progress: StageProgress | None = None
 ) -> Features:
-    """The features of every image, read from the store where they are kept, else computed and kept.
+    """The features of every image: read from the feature cache where it has them, else computed and written to it.
 
-    Features are rounded to float16 whether they come from the store or not, so both give the same model. Before bf16
-    computes anything it is held against fp32 on a few of these images.
+    Features are rounded to float16 whether they come from the cache or not, so both give the same model. Before bf16
+    is used, it is compared with fp32 on a few of these images.
 
     Args:
-        origin: hexadecimal digest of the trunk's weights.
-        keep: whether to read and write the store.
+        origin: hexadecimal digest of the backbone's weights.
+        keep: whether to read and write the feature cache.
         progress: called with (images done, images).
     """
     width = network.shape(FEATURES)[0]
     count = len(dataset)
     found = Features(**vars(Fingerprints.of(count)), values=np.zeros((count, width), np.float16))
-    with _choose_store(dataset, network, origin, width, keep) as store:
-        run = _Run(dataset, network, store, found, progress)
-        run.over(range(count), store.known)
+    cache = _open_cache(dataset, network, origin, width, keep)
+    with cache or nullcontext():
+        extraction = _Extraction(dataset, network, cache, found, progress)
+        extraction.run(range(count), cache.known if cache else ())
         found.from_store = int(found.usable.sum())
-        lost = run.read_known()
+        lost = extraction.read_known()
         found.from_store -= found.computed + len(lost)
-        run.over(lost, ())
-        found.store_problem = store.problem
+        extraction.run(lost, ())
+        found.store_problem = cache.problem if cache else None
     return found
 
 
-def observe(
+def run_network(
     dataset: ImageDataset,
     network: Network,
     at: Sequence[str],
     indices: Sequence[int] | None = None,
     known: Container[bytes] = (),
 ) -> Iterator[tuple[Decoded, list[NDArray[np.float32]] | None]]:
-    """What the network says of images of a table, in order: each image with its values at the nodes ``at``.
+    """Run a network on images of a data set, in order: yields each image with its values at the nodes ``at``.
 
-    The values are None where the image could not be read, or is ``known``. Memory does not grow with the table.
+    The values are None where the image could not be read, or its key is ``known``. Memory does not grow with the
+    number of images.
     """
     local = threading.local()
 
-    def see(pixels: list[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.float32]]]:
-        if not hasattr(local, "run"):  # one inference request a thread
-            local.run = network.runner(at)
+    def run(pixels: list[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.float32]]]:
+        if not hasattr(local, "runner"):  # one inference request a thread
+            local.runner = network.runner(at)
         for start in range(0, len(pixels), network.micro_batch):
-            values = local.run(np.stack(pixels[start : start + network.micro_batch]))
+            values = local.runner(np.stack(pixels[start : start + network.micro_batch]))
             yield from (list(row) for row in zip(*values, strict=True))
 
     def work(chunk: Sequence[int]) -> list[tuple[Decoded, list[NDArray[np.float32]] | None]]:
-        items = [fetch(dataset, index, network.spec, known) for index in chunk]
-        rows = see([item.pixels for item in items if item.pixels is not None])
+        items = [load_image(dataset, index, network.spec, known) for index in chunk]
+        rows = run([item.pixels for item in items if item.pixels is not None])
         return [(item, None if item.pixels is None else next(rows)) for item in items]
 
     return in_chunks(work, range(len(dataset)) if indices is None else indices)
 
 
-class _Run:
+def to_half(values: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Values in float16; those beyond its range become its largest."""
+    return np.clip(values, -LARGEST, LARGEST).astype(np.float16)
+
+
+class _Extraction:
+    """Fills ``found`` row by row."""
+
     def __init__(
-        self, dataset: ImageDataset, network: Network, store: _Store, found: Features, progress: Progress | None
+        self,
+        dataset: ImageDataset,
+        network: Network,
+        cache: FeatureCache | None,
+        found: Features,
+        progress: StageProgress | None,
     ) -> None:
-        self.dataset, self.network, self.store, self.found, self.progress = dataset, network, store, found, progress
-        self._pending: list[int] = []
+        self.dataset, self.network, self.cache, self.found, self.progress = dataset, network, cache, found, progress
+        self._unwritten: list[int] = []
         self._known: list[int] = []
         self._done = 0
 
-    def over(self, indices: Sequence[int], known: Container[bytes]) -> None:
-        """Decode and compute these images but for the ``known``; what is finished is kept, whatever ends the run."""
+    def run(self, indices: Sequence[int], known: Container[bytes]) -> None:
+        """Compute the features of these images, without the ``known``; what is computed is kept, on an error too."""
         try:
-            for item, values in observe(self.dataset, self.network, (FEATURES,), indices, known):
+            for item, values in run_network(self.dataset, self.network, (FEATURES,), indices, known):
                 self._take(item, values[0] if values else None)
                 self._done += 1
-                if self.progress:  # may raise, to stop the run: this image is safe by then
+                if self.progress:  # may raise, to stop the run
                     self.progress(min(self._done, len(self.dataset)), len(self.dataset))
-                if len(self._pending) >= KEEP:
-                    self._flush()
+                if len(self._unwritten) >= KEEP:
+                    self._write()
         finally:
-            self._flush()
+            self._write()
 
     def read_known(self) -> list[int]:
-        """Fill the rows that the store has; returns those that it has lost."""
-        lost = []
+        """Fill the rows that the cache has; returns those that are damaged or no longer there."""
+        lost: list[int] = []
+        if self.cache is None:
+            return lost
         for start in range(0, len(self._known), READ):
             rows = self._known[start : start + READ]
             values = np.zeros((len(rows), self.found.values.shape[1]), np.float16)
             thumbnails = np.zeros((len(rows), THUMBNAIL, THUMBNAIL), np.uint8)
-            sound = self.store.read([self.found.keys[row] for row in rows], values, thumbnails)
+            sound = self.cache.read([self.found.keys[row] for row in rows], values, thumbnails)
             self.found.values[rows], self.found.thumbnails[rows] = values, thumbnails
             lost += [row for row, fine in zip(rows, sound, strict=True) if not fine]
         return lost
 
-    def _take(self, item: Decoded, row: NDArray[np.float32] | None) -> None:
+    def _take(self, item: Decoded, values: NDArray[np.float32] | None) -> None:
         found = self.found
         found.take(item, self.dataset.samples[item.index].name)
         if item.error is not None:
             return
-        if row is None or item.thumbnail is None:
+        if values is None:
             self._known.append(item.index)
             return
-        found.values[item.index] = np.clip(row, -65504, 65504)  # the range of float16
+        found.values[item.index] = to_half(values)
         found.computed += 1
-        self._pending.append(item.index)
+        self._unwritten.append(item.index)
 
-    def _flush(self) -> None:
-        rows, self._pending = self._pending, []
-        if rows:
-            self.store.write(
-                [self.found.keys[row] for row in rows], self.found.values[rows], self.found.thumbnails[rows]
-            )
-
-
-class _Nothing(AbstractContextManager["_Nothing"]):
-    """A store that keeps nothing."""
-
-    known: Container[bytes] = ()
-    problem: str | None = None
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def read(
-        self, keys: Sequence[bytes], out_features: NDArray[np.float16], out_thumbs: NDArray[np.uint8]
-    ) -> NDArray[np.bool_]:
-        return np.zeros(len(keys), bool)
-
-    def write(self, keys: Sequence[bytes], features: NDArray[np.float16], thumbnails: NDArray[np.uint8]) -> None:
-        return None
+    def _write(self) -> None:
+        rows, self._unwritten = self._unwritten, []
+        if rows and self.cache:
+            keys = [self.found.keys[row] for row in rows]
+            self.cache.write(keys, self.found.values[rows], self.found.thumbnails[rows])
 
 
-_Store = FeatureCache | _Nothing
+def _open_cache(dataset: ImageDataset, network: Network, origin: str, width: int, keep: bool) -> FeatureCache | None:
+    """The feature cache for the precision that suits these images, if one is wanted.
 
+    Where the bf16 cache knows all images of the trial, the trial was made before.
+    """
 
-def _choose_store(dataset: ImageDataset, network: Network, origin: str, width: int, keep: bool) -> _Store:
-    """The store of the precision that these images can bear. Where all of the trial are known, it was tried before."""
-    store = _open(network, origin, width, keep)
+    def opened() -> FeatureCache | None:
+        return FeatureCache(describe(network, origin, FEATURES), width) if keep else None
+
+    cache = opened()
     if network.precision == "fp32":
-        return store
-    places = np.unique(np.linspace(0, max(len(dataset) - 1, 0), TRIAL).astype(int))[: len(dataset)]
-    trial = [fetch(dataset, int(place), network.spec, store.known) for place in places]
+        return cache
+    known = cache.known if cache else ()
+    trial = [load_image(dataset, row, network.spec, known) for row in evenly_spread(range(len(dataset)), TRIAL)]
     images = [item.pixels for item in trial if item.pixels is not None]
     if images:
         network.check_precision(np.stack(images))
     if network.precision == "bf16":
-        return store
-    with store:
-        return _open(network, origin, width, keep)
-
-
-def _open(network: Network, origin: str, width: int, keep: bool) -> _Store:
-    if not keep:
-        return _Nothing()
-    return FeatureCache(describe(network, origin, FEATURES), width)
+        return cache
+    if cache:
+        cache.close()
+    return opened()
 
 
 def describe(network: Network, origin: str, at: str) -> dict[str, object]:
-    """What the values of a node depend on but the image: the space of the feature store that they are kept in."""
+    """Everything that the values of a node depend on but the image: it decides the space of the feature cache."""
     description: dict[str, object] = {
         "backbone": network.name,
         "weights": origin,

@@ -1,4 +1,4 @@
-"""Fit a head: choose the strength, calibrate the probabilities, all on predictions for rows that were left out."""
+"""Fit a linear head: choose its regularisation strength and calibrate it on held-out predictions."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from headstart.data.split import Split
 from headstart.learn.calibrate import fit_inverse_temperature, softmax
 from headstart.learn.features import Features
 from headstart.learn.regularisation_path import (
-    BLOCK,
     Design,
     Labels,
-    LdaPath,
+    LdaRegularisationPath,
     Matrix,
-    Path,
-    RidgePath,
+    RegularisationPath,
+    RidgeRegularisationPath,
     blocks,
     transform,
 )
 
-HEADS: dict[str, Callable[[Design, Labels, int], Path]] = {"lda": LdaPath, "ridge": RidgePath}
+HEADS: dict[str, Callable[[Design, Labels, int], RegularisationPath]] = {
+    "lda": LdaRegularisationPath,
+    "ridge": RidgeRegularisationPath,
+}
 PRIORS = ("flat", "empirical")
 STRENGTHS = np.geomspace(1e-3, 1e2, 16)  # of the mean eigenvalue of the scatter
-CHOICE = 16_000_000  # scores (strengths × rows × classes) at most that the choice is made on
+CHOICE = 16_000_000  # at most so many scores (strengths × rows × classes) to choose the strength on
 FOLDS = 5
 
 
@@ -52,7 +54,7 @@ class Head:
 
 @dataclass(frozen=True)
 class HeadFit:
-    """A fitted head, and what the fit learned on the way from rows that were left out."""
+    """A fitted head, and what was measured on held-out predictions."""
 
     head: Head
     kind: str
@@ -60,12 +62,12 @@ class HeadFit:
     strength: float  # relative to the mean eigenvalue of the scatter
     temperature: float
     path: tuple[tuple[float, float], ...]  # (strength, negative log-likelihood after calibration)
-    rows: Labels  # (R,) rows that the choice was made on
-    logits: Matrix  # (R, K) calibrated, each from a head that did not see its row
+    rows: Labels  # (R,) rows that the strength was chosen on
+    logits: Matrix  # (R, K) calibrated, each of a head that was not fitted on its row
 
 
 def check_names(kind: str, prior: str) -> None:
-    """Refuse a head or a prior that there is not."""
+    """Refuse an unknown head or prior."""
     for what, name, known in (("head", kind, HEADS), ("prior", prior, PRIORS)):
         if name not in known:
             raise UsageError(f"There is no {what} '{name}'. {did_you_mean(name, known)}")
@@ -89,11 +91,11 @@ def fit_head(
         features: (M, D); float64 for exact work.
         labels: (N,) in 0 … classes − 1, two rows or more of each class.
         rows: (N,) which rows of the features to fit on; all of them if None.
-        sqrt: whether the head sees the square root of the features, which must not be negative then.
+        sqrt: whether the input of the head is the square root of the features, which must not be negative then.
         kind: a key of `HEADS`.
-        prior: "flat" treats classes alike; "empirical" expects them as often as in ``labels`` (a ridge always does).
-        groups: (N,) rows of a group are alike. Rows that share theirs say nothing about new images, so the choice is
-            made on the others; where most rows share, whole groups are held out instead of single rows.
+        prior: "flat": all classes are equally probable; "empirical": as often as in ``labels`` (always so for a ridge).
+        groups: (N,) near copies share a number. They say nothing about new images, so the strength is chosen on the
+            other rows; where most rows have near copies, whole groups are held out instead of single rows.
 
     Raises:
         DataError: a class has fewer than two rows.
@@ -144,9 +146,9 @@ def fit_head_on_split(features: Features, split: Split, *, kind: str, prior: str
 
 
 def _held_out(
-    path: Path, kind: str, x: Design, labels: Labels, classes: int, groups: Labels | None, seed: int
+    path: RegularisationPath, kind: str, x: Design, labels: Labels, classes: int, groups: Labels | None, seed: int
 ) -> tuple[Labels, Matrix]:
-    """Rows to choose on, and their scores (S, R, K) from heads that saw neither them nor their like."""
+    """Rows to choose the strength on, and their scores (S, R, K) by heads fitted without them and their near copies."""
     rng = np.random.default_rng(seed)
     limit = max(CHOICE // (len(STRENGTHS) * classes), 100)
     rows = np.arange(len(labels)) if groups is None else np.flatnonzero(np.bincount(groups)[groups] == 1)
@@ -155,14 +157,14 @@ def _held_out(
             return found
         rows = np.arange(len(labels))
     rows = _some(rows, limit, rng)
-    parts = [path.left_out(rows[start : start + BLOCK], STRENGTHS) for start in range(0, len(rows), BLOCK)]
+    parts = [path.left_out(rows[block], STRENGTHS) for block in blocks(len(rows))]
     return rows, np.concatenate(parts, axis=1)
 
 
 def _by_folds(
     kind: str, x: Design, labels: Labels, classes: int, groups: Labels, limit: int, rng: np.random.Generator
 ) -> tuple[Labels, Matrix] | None:
-    """Scores by folds of whole groups; None where no fold leaves every class two rows to learn from."""
+    """Held-out scores by folds of whole groups; None where no fold leaves every class two rows to fit on."""
     names, member = np.unique(groups, return_inverse=True)
     fold = rng.permutation(len(names))[member] % FOLDS
     rows, scores = [], []
@@ -172,9 +174,9 @@ def _by_folds(
             continue
         path = HEADS[kind](x.of(rest), labels[rest], classes)
         out = _some(out, limit // FOLDS, rng)
-        seen = x[out]
+        held_out = x[out]
         rows.append(out)
-        scores.append(np.stack([seen @ weight.T + bias for weight, bias in map(path.solve, STRENGTHS.tolist())]))
+        scores.append(np.stack([held_out @ weight.T + bias for weight, bias in map(path.solve, STRENGTHS.tolist())]))
     return (np.concatenate(rows), np.concatenate(scores, axis=1)) if rows else None
 
 

@@ -14,11 +14,11 @@ from headstart.data.load import cores
 
 Matrix = NDArray[np.floating]
 Labels = NDArray[np.int_]
-BLOCK = 512  # rows worked on at a time: bounds the memory beside the features themselves
+BLOCK = 512  # rows worked on at a time: limits the memory beyond the features
 
 
 class Design:
-    """The matrix that a head is fitted on, made a block at a time from features that stay as small as they are stored.
+    """The matrix that a head is fitted on, made block by block from features that stay in float16.
 
     ``design[rows]`` is float32 (float64 for float64 features), through the square root where ``sqrt``.
     """
@@ -33,7 +33,7 @@ class Design:
         return transform(block.astype(self.dtype), self._sqrt)
 
     def of(self, rows: Labels) -> Design:
-        """A design of some of the rows."""
+        """The design of some of the rows."""
         return Design(self._features, rows if self._rows is None else self._rows[rows], sqrt=self._sqrt)
 
     def sum(self, labels: Labels, classes: int) -> Matrix:
@@ -41,31 +41,34 @@ class Design:
         sums = np.zeros((classes, self.shape[1]))
         for rows in blocks(self.shape[0]):
             order = rows[np.argsort(labels[rows], kind="stable")]
-            starts = np.concatenate([[0], np.flatnonzero(np.diff(labels[order])) + 1])
+            starts = run_starts(labels[order])
             sums[labels[order[starts]]] += np.add.reduceat(self[order], starts, axis=0, dtype=np.float64)
         return sums.astype(self.dtype)
 
 
 def transform(features: Matrix, sqrt: bool) -> Matrix:
-    """What the head sees of features: the square root tames the long tail of activations that are never negative."""
+    """The input of the head: the features, or their square root, which shortens the long tail of activations."""
     return np.sqrt(np.maximum(features, 0) + features.dtype.type(SQRT_EPSILON)) if sqrt else features
 
 
-class Path(Protocol):
-    """One kind of head, factorised once; strengths are multiples of ``scale``, the mean eigenvalue of its scatter."""
+class RegularisationPath(Protocol):
+    """One kind of head for all strengths, factorised once.
+
+    Strengths are multiples of ``scale``, the mean eigenvalue of its scatter matrix.
+    """
 
     scale: float
 
     def left_out(self, rows: Labels, strengths: Matrix) -> Matrix:
-        """Scores (S, rows, K) of each row by a head that was fitted without it, all else equal."""
+        """Leave-one-out scores (S, rows, K): of each row by a head that was fitted on all other rows."""
         ...
 
     def solve(self, strength: float) -> tuple[Matrix, Matrix]:
-        """Weight (K, D) and bias (K,); scores are the same as `left_out`'s up to a constant of the row."""
+        """Weight (K, D) and bias (K,); the scores are those of `left_out` up to a constant for each row."""
         ...
 
 
-class LdaPath:
+class LdaRegularisationPath:
     """Shrunken linear discriminant analysis (Friedman 1989): −d²/2 to each class mean under A = (S_w + aI)⁻¹.
 
     S_w is the within-class scatter. Leaving a row out shifts its class mean and takes a rank-one term from S_w, so its
@@ -83,11 +86,11 @@ class LdaPath:
         self._means = x.sum(labels, classes) / self._counts[:, None].astype(x.dtype)
         self._values, self._basis = _eigen(x, lambda rows: x[rows] - self._means[labels[rows]])
         self.scale = _scale(self._values, x.shape[1])
-        self._centre = self._means.mean(axis=0)  # what all classes share cancels; in float32 only if taken away before
+        self._centre = self._means.mean(axis=0)  # cancels between classes; in float32 only if subtracted before
         means = self._means - self._centre
         self._m = means @ self._basis
-        beside = means - self._m @ self._basis.T  # what the means have outside the span
-        self._beside = beside if len(self._values) < x.shape[1] else np.zeros_like(beside)
+        outside = means - self._m @ self._basis.T  # what the means have outside the span
+        self._outside = outside if len(self._values) < x.shape[1] else np.zeros_like(outside)
         self._freedom = x.dtype.type(max(x.shape[0] - classes, 1))  # turns the scatter into a covariance
 
     def left_out(self, rows: Labels, strengths: Matrix) -> Matrix:
@@ -110,7 +113,7 @@ class LdaPath:
     def solve(self, strength: float) -> tuple[Matrix, Matrix]:
         a = strength * self.scale
         inverse = (1 / (self._values + a)).astype(self._x.dtype)
-        weight = (self._m * inverse) @ self._basis.T + self._beside / self._x.dtype.type(a)
+        weight = (self._m * inverse) @ self._basis.T + self._outside / self._x.dtype.type(a)
         weight *= self._freedom
         return weight, -0.5 * np.einsum("kd,kd->k", weight, self._means + self._centre)
 
@@ -118,10 +121,10 @@ class LdaPath:
         """(m_c − m_k)ᵀA(m_c − m_k) from the class c of every row to every class k, (rows, K)."""
         own, place = np.unique(labels, return_inverse=True)
         inside = _squared_distances(self._m * np.sqrt(inverse), own)
-        return (inside + _squared_distances(self._beside, own) / self._x.dtype.type(a))[place]
+        return (inside + _squared_distances(self._outside, own) / self._x.dtype.type(a))[place]
 
 
-class RidgePath:
+class RidgeRegularisationPath:
     """Ridge regression on one-hot targets with a free intercept; leave-one-out by the hat matrix (Allen 1974)."""
 
     def __init__(self, x: Design, labels: Labels, classes: int) -> None:
@@ -158,6 +161,11 @@ def blocks(count: int) -> Iterator[Labels]:
         yield np.arange(start, min(start + BLOCK, count))
 
 
+def run_starts(sorted_labels: Labels) -> Labels:
+    """Where each run of equal labels begins."""
+    return np.concatenate([[0], np.flatnonzero(np.diff(sorted_labels)) + 1])
+
+
 def _eigen(x: Design, centred: Callable[[Labels], Matrix]) -> tuple[NDArray[np.float64], Matrix]:
     """Eigenvalues (r,) and eigenvectors (D, r) of the scatter of the centred rows; r = D, or fewer than N."""
     count, width = x.shape
@@ -184,8 +192,10 @@ def _epsilon(x: Design) -> float:
 
 
 def _eigh(matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """NumPy's, on half the cores: its threads wait for each other thousands of times, and a single one that another
-    program keeps from running would make it many times slower."""
+    """`numpy.linalg.eigh` on half of the cores.
+
+    Its threads wait for each other thousands of times: one that another program delays makes it many times slower.
+    """
     with threadpool_limits(max(1, cores() // 2), user_api="blas"):
         values, vectors = np.linalg.eigh(matrix)
     return values, vectors

@@ -1,4 +1,4 @@
-"""Classifiers held against each other on the same images: which differences are more than noise, which trades pay."""
+"""Classifiers compared on the same images: McNemar's test, and the Pareto front of speed and accuracy."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """The two-sided mid-p of McNemar's test: could two classifiers that are equally good differ so much?
+    """The two-sided mid-p value of McNemar's test that two classifiers are equally good.
 
-    It looks only at the images that one of them alone got right, and asks a fair coin. The mid-p counts the case itself
-    half, which keeps the error rate and is less timid than the exact binomial (Fagerland et al. 2013).
+    Only images that one of the two alone got right count. The mid-p value counts the observed case half, so it is less
+    conservative than the exact binomial test (Fagerland et al. 2013).
 
     Args:
         only_first: images that only the first classifier got right.
@@ -25,7 +25,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def pareto(speeds: Sequence[float], accuracies: Sequence[float]) -> list[bool]:
-    """Which points no other beats: none is at least as fast and as accurate, and one of the two more so."""
+    """Which points are Pareto-optimal: no other is at least as fast and as accurate, and better in one of the two."""
     points = list(zip(speeds, accuracies, strict=True))
     return [
         not any(faster >= speed and better >= accuracy and (faster, better) != (speed, accuracy)

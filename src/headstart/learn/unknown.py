@@ -1,4 +1,4 @@
-"""Images unlike anything that was fitted on: how sure the head is, and how near the nearest training photos are."""
+"""Images unlike the training set: how large the largest probability is, and how near the nearest training photos."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from headstart.learn.calibrate import softmax
 from headstart.learn.heads import HeadFit
-from headstart.learn.regularisation_path import Design, Labels, Matrix, blocks
+from headstart.learn.regularisation_path import Design, Labels, Matrix, blocks, run_starts
 
 NEAREST = 5
 KEPT = 0.95  # share of known photos that are not called unknown
@@ -19,10 +19,10 @@ PER_CLASS, IN_ALL = 200, 20_000  # training photos kept to compare with
 
 @dataclass(frozen=True)
 class Unknown:
-    """Ranks two values of an image among those of the training photos, each taken when that photo was left out.
+    """Ranks two values of an image among those of the training photos, each measured with that photo left out.
 
     Values: the largest probability, and the mean cosine to the `NEAREST` kept photos. The two ranks, as shares, are
-    multiplied; below ``threshold`` lie the least typical 5 % of the training photos themselves.
+    multiplied; the least typical 5 % of the training photos are below ``threshold``.
     """
 
     centre: NDArray[np.float32]  # (D,)
@@ -33,7 +33,7 @@ class Unknown:
     threshold: float
 
     def score(self, x: Matrix, probabilities: Matrix) -> NDArray[np.float64]:
-        """(N,) sums of the logarithms of both ranks; smaller is less typical. ``x`` (N, D) as the head sees it."""
+        """(N,) sums of the logarithms of both ranks; smaller is less typical. ``x`` (N, D) is the head's input."""
         near = _nearness(self.similarities(x))
         return _log_rank(self.sure, probabilities.max(axis=1)) + _log_rank(self.near, near)
 
@@ -53,11 +53,11 @@ class Unknown:
 
 
 def fit_unknown(x: Design, labels: Labels, groups: Labels, fit: HeadFit, seed: int = 0) -> Unknown:
-    """Learn what is typical from the training photos, each without itself and its group.
+    """Measure what is typical on the training photos, each compared with those outside its group.
 
     Args:
-        x: (N, D) as the head sees it.
-        groups: (N,) near-duplicates share a number, and do not count as each other's neighbours.
+        x: (N, D), the input of the head.
+        groups: (N,) near copies share a number, and do not count as each other's neighbours.
         fit: its held-out logits give the largest probabilities.
     """
     rows = _choose(labels, np.random.default_rng(seed))
@@ -80,7 +80,7 @@ def _choose(labels: Labels, rng: np.random.Generator) -> Labels:
     each = max(1, min(PER_CLASS, IN_ALL // (int(labels.max()) + 1)))
     shuffled = rng.permutation(len(labels))
     order = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    starts = np.concatenate([[0], np.flatnonzero(np.diff(labels[order])) + 1])
+    starts = run_starts(labels[order])
     place = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
     return np.sort(order[place < each])
 

@@ -13,13 +13,13 @@ from headstart.backbones.blueprint import LOGITS, Blueprint
 from headstart.core.progress import Progress
 from headstart.core.spread import evenly_spread
 from headstart.core.types import ImageDataset, ImageSpec
-from headstart.data.load import fetch, gone
+from headstart.data.load import became_unreadable, load_image
 from headstart.data.split import Split
 from headstart.engines.protocol import Network
 from headstart.engines.registry import get_engine
 from headstart.learn.calibrate import fit_inverse_temperature, softmax, with_scaled_logits
 from headstart.learn.evaluate import evaluate
-from headstart.learn.features import observe
+from headstart.learn.features import run_network, to_half
 from headstart.learn.heads import Head, HeadFit
 from headstart.learn.regularisation_path import Design
 from headstart.learn.unknown import fit_unknown
@@ -140,7 +140,7 @@ def assemble(
 
 def golden_images(dataset: ImageDataset, spec: ImageSpec, rows: NDArray[np.int_]) -> NDArray[np.uint8]:
     """A few images of some rows of a data set, as the network sees them."""
-    read = [fetch(dataset, row, spec).pixels for row in evenly_spread(rows, GOLDEN)]
+    read = [load_image(dataset, row, spec).pixels for row in evenly_spread(rows, GOLDEN)]
     return np.stack([pixels for pixels in read if pixels is not None])
 
 
@@ -158,10 +158,10 @@ def _see(
     """The input of the head and its logits, of every row that counts; (N, …), zero elsewhere."""
     x = np.zeros((len(dataset), network.shape(below)[0]), np.float16)
     logits = np.zeros((len(dataset), network.shape(LOGITS)[0]), np.float32)
-    for done, (item, values) in enumerate(observe(dataset, network, (below, LOGITS), rows.tolist()), 1):
+    for done, (item, values) in enumerate(run_network(dataset, network, (below, LOGITS), rows.tolist()), 1):
         if values is None:
-            raise gone(dataset, item.index, item.error)
-        x[item.index], logits[item.index] = np.clip(values[0], -65504, 65504), values[1]
+            raise became_unreadable(dataset, item.index, item.error)
+        x[item.index], logits[item.index] = to_half(values[0]), values[1]
         if progress:
             progress("measuring", done, len(rows))
     return x, logits

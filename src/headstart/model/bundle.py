@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from headstart import __version__
 from headstart.backbones.blueprint import Blueprint
-from headstart.backbones.weights import match, read_weights, sha256_of
+from headstart.backbones.weights import hash_of, match, read_weights
 from headstart.core.atomic_files import beside, folder_above, probe, put
 from headstart.core.errors import CheckError, HeadstartError, MissingExtraError, UsageError, did_you_mean
 from headstart.core.types import ImageSpec
@@ -125,7 +125,7 @@ def load(path: PathLike, *, engine: str = "auto", precision: str = "auto", modul
     for name in (MODEL, GOLDEN):
         if not (folder / name).is_file():
             raise CheckError(f"'{folder}' is incomplete: {name} is missing. Copy the whole folder again.")
-        if sha256_of(folder / name) != config["files"][name]:
+        if hash_of(folder / name) != config["files"][name]:
             raise CheckError(
                 f"'{folder / name}' was altered: its SHA-256 is not the recorded one. Copy the whole folder again."
             )
@@ -201,7 +201,7 @@ def _write(classifier: Classifier, folder: Path) -> None:
         "blueprint": classifier.blueprint.to_json(),
         "unknown": None if unknown is None else {"threshold": unknown.threshold, "photos": list(classifier.neighbours)},
         "fit": to_json(classifier.record),
-        "files": {name: sha256_of(folder / name) for name in (MODEL, GOLDEN)},
+        "files": {name: hash_of(folder / name) for name in (MODEL, GOLDEN)},
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / CARD).write_text(model_card(classifier), encoding="utf-8")

@@ -19,7 +19,7 @@ from headstart.engines.names import resolve_engine
 from headstart.engines.registry import get_engine, keras_engine, open_backbone, torch_engine
 from headstart.learn.calibrate import softmax
 from headstart.learn.evaluate import evaluate
-from headstart.learn.features import observe
+from headstart.learn.features import run_network
 from headstart.learn.unknown import Unknown
 from headstart.model.records import FitRecord
 
@@ -203,7 +203,7 @@ class Classifier:
 
     def _see(self, images: Images) -> Iterator[_Seen | Problem]:
         dataset = unlabelled_dataset(images)
-        for item, values in observe(dataset, self.network, (LOGITS, self.blueprint[LOGITS].inputs[0])):
+        for item, values in run_network(dataset, self.network, (LOGITS, self.blueprint[LOGITS].inputs[0])):
             name = dataset.samples[item.index].name
             if item.error is not None:
                 yield Problem(name, item.error.kind, item.error.detail)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from headstart import __version__
 from headstart.backbones.blueprint import INPUT, LOGITS, Blueprint
-from headstart.backbones.weights import match, read_weights, sha256_of
+from headstart.backbones.weights import hash_of, match, read_weights
 from headstart.core.errors import CheckError, HeadstartError, UsageError
 from headstart.core.types import Prediction
 from headstart.data.rows import PathLike, Rows, rows_to_predict
@@ -115,7 +115,7 @@ class TabularClassifier:
             "label2id": {name: k for k, name in enumerate(self.classes_)},
             "blueprint": self.blueprint.to_json(),
             "fit": to_json(self.record),
-            "files": {MODEL: sha256_of(folder / MODEL)},
+            "files": {MODEL: hash_of(folder / MODEL)},
         }
         (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         (folder / CARD).write_text(_card(self), encoding="utf-8")
@@ -164,7 +164,7 @@ def load_rows(path: PathLike) -> TabularClassifier:
                 f"'{folder}' is of format {config['format']}, this Headstart {__version__} reads up to {FORMAT}. "
                 "Install a newer one: pip install --upgrade headstart"
             )
-        if not (folder / MODEL).is_file() or sha256_of(folder / MODEL) != config["files"][MODEL]:
+        if not (folder / MODEL).is_file() or hash_of(folder / MODEL) != config["files"][MODEL]:
             raise CheckError(f"'{folder / MODEL}' was altered or is missing. Copy the whole folder again.")
         return _assemble(config, read_weights(folder / MODEL))
     except HeadstartError:

@@ -1,23 +1,25 @@
-"""Plots, drawn off screen: no window system, no state shared between them."""
+"""Plots, drawn without a window system and without shared state."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headstart.core.atomic_files import folder_above, probe
 from headstart.core.errors import UsageError
 from headstart.workflows.ranking import Candidate
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import RendererAgg
     from matplotlib.figure import Figure
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
+    from numpy.typing import NDArray
 
 INK, QUIET, FAINT, FRONT, CHOSEN = "#222222", "#6f6f6f", "#9a9a9a", "#1f6fb4", "#c8481f"
 NEAR, FAR, STEP = 9, 60, 7  # points between a mark and its label, where it must give way up to FAR
@@ -45,17 +47,16 @@ def plot_comparison(rows: Sequence[Candidate], chosen: Candidate | None, folder:
 
 def why_no_folder(path: str | os.PathLike[str]) -> str | None:
     """A sentence if nothing can be written into a folder at ``path``, before any work is done for it."""
-    target = Path(os.path.realpath(path))
-    above = next(folder for folder in (target, *target.parents) if folder.exists())
+    inside = Path(os.path.realpath(path)) / "plots"
     try:
-        with tempfile.TemporaryFile(dir=above):
-            return None
+        probe(inside)
+        return None
     except OSError as error:
-        return f"'{above}' cannot be written to: {error.strerror or error}. Choose another folder: --out DIR"
+        return f"'{folder_above(inside)}' cannot be written to: {error.strerror or error}. Choose another: --out DIR"
 
 
 def draw_comparison(rows: Sequence[Candidate], chosen: Candidate | None) -> Figure:
-    """Accuracy against images a second: intervals, the front joined, the chosen one marked, names beside the marks."""
+    """Accuracy against images a second, with intervals, the Pareto front as a line, and a name beside each mark."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -64,7 +65,7 @@ def draw_comparison(rows: Sequence[Candidate], chosen: Candidate | None) -> Figu
     axes = figure.add_subplot()
     _prepare(axes, rows)
     _mark(axes, rows, chosen)
-    figure.draw_without_rendering()  # only then it is known where things are
+    figure.draw_without_rendering()  # the positions are known only after that
     _label(axes, rows, chosen, canvas.get_renderer())  # type: ignore[no-untyped-call]  # it has no hints
     return figure
 
@@ -117,7 +118,7 @@ def _places(rows: Sequence[Candidate]) -> tuple[list[float], list[float]]:
 
 
 def _label(axes: Axes, rows: Sequence[Candidate], chosen: Candidate | None, renderer: RendererAgg) -> None:
-    """Name the marks, the chosen one and the front first: clear of all else, or at least of other names and marks."""
+    """Put the names beside the marks, so that they overlap nothing, or at least no other name or mark."""
     taken = [_mark_box(axes, row) for row in rows]
     lines = [*_front_line(axes, rows), *(_bar_box(axes, row) for row in rows)]
     for row in sorted(rows, key=lambda row: (row is not chosen, not row.pareto)):
@@ -131,7 +132,7 @@ def _label(axes: Axes, rows: Sequence[Candidate], chosen: Candidate | None, rend
 
 
 def _note(axes: Axes, row: Candidate, chosen: bool, dx: float, dy: float) -> Annotation:
-    """A name beside its mark, with a line to it from afar."""
+    """A name beside its mark, with a line between them where they are far apart."""
     (x,), (y,) = _places([row])
     line = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 4}
     note = axes.annotate(
@@ -153,7 +154,7 @@ def _note(axes: Axes, row: Candidate, chosen: bool, dx: float, dy: float) -> Ann
 
 
 def _offsets() -> Iterator[tuple[float, float]]:
-    """Where a label may stand beside its mark, in points: near before far, beside before above."""
+    """Places of a label relative to its mark, in points: near before far, beside before above."""
     for far in range(NEAR, FAR, STEP):
         yield from ((far, 0), (-far, 0), (0.8 * far, 0.6 * far), (0.8 * far, -0.6 * far))
         yield from ((-0.8 * far, 0.6 * far), (-0.8 * far, -0.6 * far), (0, far), (0, -far))
@@ -161,21 +162,22 @@ def _offsets() -> Iterator[tuple[float, float]]:
 
 def _mark_box(axes: Axes, row: Candidate) -> Bbox:
     """What a mark covers, in pixels."""
-    from matplotlib.transforms import Bbox
-
     (x,), (y,) = _places([row])
     centre = axes.transData.transform((x, y))
-    half = 4 * axes.figure.dpi / 72
-    return Bbox([centre - half, centre + half])
+    return _bbox(centre, centre, 4 * axes.figure.dpi / 72)
 
 
 def _bar_box(axes: Axes, row: Candidate) -> Bbox:
     """What its error bar covers, in pixels."""
+    x = row.images_per_second
+    low, high = axes.transData.transform([(x, row.accuracy.low), (x, row.accuracy.high)])
+    return _bbox(low, high, 2)
+
+
+def _bbox(low: NDArray[np.float64], high: NDArray[np.float64], margin: float) -> Bbox:
     from matplotlib.transforms import Bbox
 
-    x = row.images_per_second
-    ends = axes.transData.transform([(x, row.accuracy.low), (x, row.accuracy.high)])
-    return Bbox([ends[0] - 2, ends[1] + 2])
+    return Bbox([low - margin, high + margin])
 
 
 def _front(rows: Sequence[Candidate]) -> list[Candidate]:
@@ -183,19 +185,17 @@ def _front(rows: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _front_line(axes: Axes, rows: Sequence[Candidate]) -> Iterator[Bbox]:
-    """What the line of the front covers, in pixels, as a string of small boxes."""
-    from matplotlib.transforms import Bbox
-
+    """What the line of the Pareto front covers, in pixels, as many small boxes."""
     corners = axes.transData.transform(list(zip(*_places(_front(rows)), strict=True)))
     for start, end in pairwise(corners):
         steps = int(abs(end - start).max() / 8) + 1
         for step in range(steps + 1):
             centre = start + (end - start) * step / steps
-            yield Bbox([centre - 3, centre + 3])
+            yield _bbox(centre, centre, 3)
 
 
 def _extent(note: Annotation, renderer: RendererAgg) -> Bbox:
-    """What the words cover, in pixels, without the line that leads to them."""
+    """What the words cover, in pixels, without the line to the mark."""
     from matplotlib.text import Text
 
     note.update_positions(renderer)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from headstart.core.errors import DataError, UnreadableImageError, UsageError, did_you_mean
 from headstart.core.types import ImageDataset, ImageSpec
 from headstart.data.augment import augment, margin_of
-from headstart.data.load import decode, gone, in_chunks
+from headstart.data.load import became_unreadable, decode, in_chunks
 from headstart.train.protocol import Batch
 from headstart.train.recipe import Recipe
 
@@ -161,7 +161,7 @@ class PhotoBatches(_Ordered):
         try:
             return decode(self._table.read(row), self._source)
         except (OSError, UnreadableImageError) as error:
-            raise gone(self._table, row, error) from error
+            raise became_unreadable(self._table, row, error) from error
 
 
 def _class_of(label: str, numbers: dict[str, int]) -> int:

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from headstart.core.cache_folder import cache_dir
 from headstart.core.errors import UnreadableImageError, UsageError
+from headstart.core.spread import evenly_spread
 from headstart.core.types import ImageDataset
 from headstart.data.augment import augment, margin_of
-from headstart.data.load import THUMBNAIL, content_key, decode, gone, in_chunks
+from headstart.data.load import THUMBNAIL, became_unreadable, content_key, decode, in_chunks
 from headstart.engines.protocol import Network, available_memory
 from headstart.learn.feature_cache import FeatureCache
-from headstart.learn.features import describe
+from headstart.learn.features import describe, to_half
 from headstart.train.batches import draw
 
 IN_MEMORY = 1 << 30  # bytes of activations that may lie in memory; more lie in a file
@@ -114,8 +115,8 @@ def compute_views(
     """
     out = _allocate((viewing.count, len(viewing.rows), *viewing.shape))
     if network.precision != "fp32":
-        places = np.unique(np.linspace(0, len(viewing.rows) - 1, TRIAL).astype(int))
-        network.check_precision(np.stack([_plain(dataset, viewing.rows[p], network) for p in places]), at)
+        trial = evenly_spread(viewing.rows, TRIAL)
+        network.check_precision(np.stack([_plain(dataset, row, network) for row in trial]), at)
     with ExitStack() as open_stores:
         stores = [
             open_stores.enter_context(FeatureCache(each, math.prod(viewing.shape)))
@@ -178,7 +179,7 @@ def _fill(
 
     lost: list[tuple[int, int]] = []
     for count, (place, key, computed, values) in enumerate(in_chunks(work, range(len(viewing.rows))), 1):
-        out[computed, place] = _half(values)
+        out[computed, place] = to_half(values)
         waiting.append((place, key, computed))
         if len(waiting) == TOGETHER:
             settle()
@@ -186,7 +187,7 @@ def _fill(
     settle()
     for number, place in lost:  # the store's rows were damaged
         pixels = _views_of(dataset, viewing, place, network, ())[2]
-        out[number, place] = _half(network.runner((at,))(pixels[number][None])[0][0])
+        out[number, place] = to_half(network.runner((at,))(pixels[number][None])[0][0])
 
 
 def _views_of(
@@ -204,7 +205,7 @@ def _views_of(
         source = replace(spec, size=round(spec.size * margin_of(viewing.strength)), crop=wide)
         pixels = decode(raw, source)
     except (OSError, UnreadableImageError) as error:
-        raise gone(dataset, row, error) from error
+        raise became_unreadable(dataset, row, error) from error
     if viewing.strength == PLAIN:
         return key, wanted, [pixels]
     if viewing.strength == FLIPS:  # each once, where chance would have half of the photos twice alike
@@ -217,11 +218,7 @@ def _plain(dataset: ImageDataset, row: int, network: Network) -> NDArray[np.uint
     try:
         return decode(dataset.read(row), network.spec)
     except (OSError, UnreadableImageError) as error:
-        raise gone(dataset, row, error) from error
-
-
-def _half(values: NDArray[np.float32]) -> Activations:
-    return np.clip(values, -65504, 65504).astype(np.float16)  # its range
+        raise became_unreadable(dataset, row, error) from error
 
 
 def _descriptions(network: Network, at: str, origin: str, viewing: Viewing) -> list[dict[str, object]]:

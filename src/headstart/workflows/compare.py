@@ -26,7 +26,7 @@ from headstart.data.sources import PathLike
 from headstart.data.split import HOLDOUT, Split, make_split
 from headstart.engines.names import ENGINES, framework_of
 from headstart.engines.protocol import PRECISIONS, Network
-from headstart.learn.features import Features, observe
+from headstart.learn.features import Features, run_network
 from headstart.learn.heads import HeadFit, fit_head_on_split
 from headstart.workflows.backbone_features import FitSettings, FrozenBackbone
 from headstart.workflows.ranking import Candidate, Trial, choose, rank
@@ -189,7 +189,7 @@ def images_per_second(dataset: ImageDataset, networks: Sequence[Network], rows: 
 
 def _seconds(dataset: ImageDataset, network: Network, rows: Sequence[int]) -> float:
     start = time.perf_counter()
-    for _ in observe(dataset, network, (FEATURES,), rows):
+    for _ in run_network(dataset, network, (FEATURES,), rows):
         pass
     return time.perf_counter() - start
 

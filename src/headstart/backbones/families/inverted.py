@@ -1,4 +1,4 @@
-"""Inverted residual networks, made of blocks that widen, filter each channel, and narrow again.
+"""Inverted residual networks: blocks that widen, filter each channel by itself, and narrow again.
 
 MobileNetV2 (Sandler et al. 2018), MobileNetV3 (Howard et al. 2019) and EfficientNet-Lite (Liu 2020, after Tan & Le
 2019). Node names are timm's module paths.
@@ -14,7 +14,7 @@ from headstart.backbones.blueprint import INPUT, LOGITS, Blueprint
 from headstart.backbones.builder import Builder
 
 EPSILON = 1e-3  # batch norm's, as in the TensorFlow originals
-SYMMETRIC = "symmetric"  # PyTorch's padding: as many pixels on every edge; "same" is TensorFlow's
+SYMMETRIC = "symmetric"  # PyTorch's padding, equal on all edges; "same" is TensorFlow's
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def mobilenet_v2(
     epsilon: float = EPSILON,
 ) -> Blueprint:
     """MobileNetV2 with ``width`` times the channels; where that is below 1, the last layer keeps its 1280."""
-    b = _Builder(padding, epsilon)
+    b = MobileBuilder(padding, epsilon)
     x = b.conv_norm_act(INPUT, "conv_stem", "bn1", "relu6", round_channels(32 * width), 3, stride=2)
     x = b.blocks(x, MOBILENET_V2, width)
     x = b.conv_norm_act(x, "conv_head", "bn2", "relu6", max(1280, round_channels(1280 * width)), 1)
@@ -100,9 +100,9 @@ def mobilenet_v3(
     padding: str = "same",
     epsilon: float = EPSILON,
 ) -> Blueprint:
-    """MobileNetV3 of the ``kind`` "small" or "large"; a dense layer stands between the average and the logits."""
+    """MobileNetV3 of the ``kind`` "small" or "large"; a dense layer is between the average and the logits."""
     rows, hidden = {"small": (MOBILENET_V3_SMALL, 1024), "large": (MOBILENET_V3_LARGE, 1280)}[kind]
-    b = _Builder(padding, epsilon)
+    b = MobileBuilder(padding, epsilon)
     x = b.conv_norm_act(INPUT, "conv_stem", "bn1", "hard_swish", 16, 3, stride=2)
     x = b.blocks(x, rows)
     last = f"blocks.{b.stages}.0."
@@ -119,7 +119,7 @@ def efficientnet_lite(name: str, size: int, width: float, depth: float, classes:
         row if place in (0, last) else replace(row, repeats=math.ceil(row.repeats * depth))
         for place, row in enumerate(EFFICIENTNET_LITE)
     ]
-    b = _Builder("same", EPSILON)
+    b = MobileBuilder("same", EPSILON)
     x = b.conv_norm_act(INPUT, "conv_stem", "bn1", "relu6", 32, 3, stride=2)
     x = b.conv_norm_act(b.blocks(x, rows, width), "conv_head", "bn2", "relu6", 1280, 1)
     b.classifier(x, classes, dropout=0.2)
@@ -132,8 +132,8 @@ def round_channels(channels: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
-class _Builder(Builder):
-    """Adds blocks; batch norm's epsilon and the kind of padding are the same throughout."""
+class MobileBuilder(Builder):
+    """Adds blocks; batch norm's epsilon and the kind of padding are the same in the whole network."""
 
     def __init__(self, padding: str, epsilon: float) -> None:
         super().__init__()
@@ -154,7 +154,8 @@ class _Builder(Builder):
     def conv_norm_act(
         self, x: str, conv: str, norm: str, act: str, filters: int, kernel: int, stride: int = 1, groups: int = 1
     ) -> str:
-        x = self.conv(x, conv, filters, kernel, stride, padding=self._edges(kernel), groups=groups)
+        """A convolution with batch norm and an activation."""
+        x = self.conv(x, conv, filters, kernel, stride, padding=self.edges(kernel, stride, groups), groups=groups)
         return self.act(self.norm(x, norm, self.epsilon), f"{norm}.act", act)
 
     def _block(self, x: str, at: str, row: Row, channels: int, stride: int) -> str:
@@ -167,9 +168,8 @@ class _Builder(Builder):
         y = self.conv_norm_act(y, f"{at}conv_dw", f"{at}{first}", row.act, wide, row.kernel, stride, groups=wide)
         if row.squeeze:
             y = self._squeeze(y, f"{at}se.", round_channels(wide / 4))
-        y = self.norm(
-            self.conv(y, f"{at}{project}", channels, 1, padding=self._edges(1)), f"{at}{second}", self.epsilon
-        )
+        y = self.conv(y, f"{at}{project}", channels, 1, padding=self.edges(1))
+        y = self.norm(y, f"{at}{second}", self.epsilon)
         return self.add(x, y, f"{at}add") if stride == 1 and incoming == channels else y
 
     def _squeeze(self, x: str, at: str, narrow: int) -> str:
@@ -178,5 +178,6 @@ class _Builder(Builder):
         y = self.act(self.dense(y, f"{at}conv_expand", self.channels(x)), f"{at}gate", "hard_sigmoid")
         return self.scale(x, y, f"{at}scale")
 
-    def _edges(self, kernel: int) -> str | int:
+    def edges(self, kernel: int, stride: int = 1, groups: int = 1) -> object:
+        """The padding of a convolution."""
         return kernel // 2 if self.padding == SYMMETRIC else self.padding

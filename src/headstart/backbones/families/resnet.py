@@ -1,9 +1,11 @@
 """Residual networks (He et al. 2016): for ImageNet in torchvision's and in keras.applications' form, and for CIFAR.
 
-Node names are torchvision's module paths; those of the small ones are alike.
+Node names are torchvision's module paths, or like them for CIFAR.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 
 from headstart.backbones.blueprint import INPUT, LOGITS, Blueprint
 from headstart.backbones.builder import Builder
@@ -30,13 +32,11 @@ def resnet(name: str, depth: int, size: int = 224, classes: int = 1000, *, keras
     b = _Builder(keras, KERAS_EPSILON if keras else EPSILON)
     x = b.act(b.conv_norm(INPUT, "conv1", "bn1", 64, 7, stride=2), "relu", "relu")
     x = b.max_pool(x, "maxpool", 3, 2, padding=1)
-    for stage, (width, blocks) in enumerate(zip(WIDTHS, BLOCKS[depth], strict=True), 1):
-        for place in range(blocks):
-            at, stride = f"layer{stage}.{place}.", 2 if place == 0 < stage - 1 else 1
-            y = b.basic(x, at, width, stride) if depth < 50 else b.bottleneck(x, at, width, stride)
-            if stride > 1 or b.channels(x) != b.channels(y):
-                x = b.conv_norm(x, f"{at}downsample.0", f"{at}downsample.1", b.channels(y), 1, stride)
-            x = b.act(b.add(x, y, f"{at}add"), f"{at}relu", "relu")
+    for at, width, stride in _blocks(WIDTHS, BLOCKS[depth]):
+        y = b.basic(x, at, width, stride) if depth < 50 else b.bottleneck(x, at, width, stride)
+        if stride > 1 or b.channels(x) != b.channels(y):
+            x = b.conv_norm(x, f"{at}downsample.0", f"{at}downsample.1", b.channels(y), 1, stride)
+        x = b.act(b.add(x, y, f"{at}add"), f"{at}relu", "relu")
     b.dense(b.average(x), LOGITS, classes)
     return b.build(name, size)
 
@@ -45,20 +45,25 @@ def cifar_resnet(name: str, depth: int, size: int = 32, classes: int = 10) -> Bl
     """ResNet-20 to 56 for CIFAR, with shortcuts of option A: every second pixel, and channels of zeros beside it."""
     b = _Builder(False, EPSILON)
     x = b.act(b.conv_norm(INPUT, "conv1", "bn1", 16, 3), "relu", "relu")
-    for stage, width in enumerate(CIFAR_WIDTHS, 1):
-        for place in range((depth - 2) // 6):
-            at, stride = f"layer{stage}.{place}.", 2 if place == 0 < stage - 1 else 1
-            y = b.basic(x, at, width, stride)
-            if stride > 1:
-                beside = (width - b.channels(x)) // 2
-                x = b.pad_channels(b.max_pool(x, f"{at}every_second", 1, 2), f"{at}shortcut", beside, beside)
-            x = b.act(b.add(x, y, f"{at}add"), f"{at}relu", "relu")
+    for at, width, stride in _blocks(CIFAR_WIDTHS, [(depth - 2) // 6] * 3):
+        y = b.basic(x, at, width, stride)
+        if stride > 1:
+            beside = (width - b.channels(x)) // 2
+            x = b.pad_channels(b.max_pool(x, f"{at}every_second", 1, 2), f"{at}shortcut", beside, beside)
+        x = b.act(b.add(x, y, f"{at}add"), f"{at}relu", "relu")
     b.dense(b.average(x), LOGITS, classes)
     return b.build(name, size)
 
 
+def _blocks(widths: Sequence[int], counts: Sequence[int]) -> Iterator[tuple[str, int, int]]:
+    """The beginning of the names, the width and the stride of each block; all stages but the first begin with 2."""
+    for stage, (width, count) in enumerate(zip(widths, counts, strict=True), 1):
+        for place in range(count):
+            yield f"layer{stage}.{place}.", width, 2 if place == 0 < stage - 1 else 1
+
+
 class _Builder(Builder):
-    """Adds the inside of a block; biases and batch norm's epsilon are the same throughout."""
+    """Adds the inside of a block; biases and batch norm's epsilon are the same in the whole network."""
 
     def __init__(self, keras: bool, epsilon: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Small networks to train from nothing: a perceptron for tables or tiny images, and a plain convolutional one."""
+"""Small networks to train from random weights: a perceptron for tables or tiny images, and a convolutional one."""
 
 from __future__ import annotations
 

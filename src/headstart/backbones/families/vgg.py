@@ -1,4 +1,4 @@
-"""VGG (Simonyan & Zisserman 2015): 3×3 convolutions in five groups, each halved by a max pool, and three dense layers.
+"""VGG (Simonyan & Zisserman 2015): 3×3 convolutions in five groups, each with a max pool, and three dense layers.
 
 Node names are torchvision's module paths.
 """

@@ -1,0 +1,148 @@
+"""Data sets in Parquet files."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headstart.core.errors import DataError, MissingExtraError, UnreadableImageError
+from headstart.data import parquet
+from headstart.data.sources import open_source
+from source_files import PETS, contents, hub_schema, pa, plant, pq, splits, write_parquet
+
+
+class TestParquet:
+    def test_the_hubs_convention(self, tmp_path: Path) -> None:
+        file = write_parquet(tmp_path / "pets.parquet", [(b"img%d" % row, row % 2) for row in range(8)])
+        dataset = open_source(file)
+        assert dataset.classes == ("cat", "dog")
+        assert dataset.samples[3].name == "pets.parquet#3"
+        assert [sample.label for sample in dataset.samples] == ["cat", "dog"] * 4
+        assert contents(dataset) == [b"img%d" % row for row in range(8)]
+        assert dataset.read(6) == b"img6"
+        assert dataset.read(1) == b"img1"
+
+    @pytest.mark.parametrize("folder", ["", "data"])
+    def test_shards_with_splits(self, tmp_path: Path, folder: str) -> None:
+        for shard in ("train-00000-of-00002", "train-00001-of-00002", "validation-00000-of-00001", "test"):
+            write_parquet(tmp_path / folder / f"{shard}.parquet", [(shard.encode(), 0), (b"2", 1)])
+        dataset = open_source(tmp_path)
+        assert Counter(sample.split for sample in dataset.samples) == {"train": 4, "val": 2, "test": 2}
+        for index, sample in enumerate(dataset.samples):
+            if sample.label == "cat":
+                assert dataset.read(index).decode() == sample.name.split(".")[0]  # type: ignore[union-attr]
+
+    def test_one_file_has_no_split(self, tmp_path: Path) -> None:
+        assert set(splits(open_source(write_parquet(tmp_path / "test.parquet", [(b"1", 0), (b"2", 1)]))).values()) == {
+            ""
+        }
+
+    @pytest.mark.parametrize(
+        ("schema", "given", "expected"),
+        [
+            (hub_schema(PETS), [1, None, -1, 2, 0], ["dog", "cat"]),
+            (hub_schema(None), [7, None, -1, 10, 0], ["7", "-1", "10", "0"]),
+            (hub_schema({"label": "odd"}), [3], ["3"]),
+            (hub_schema(None, pa.string()), ["a", "", None, " b "], ["a", "b"]),
+            (hub_schema(None, pa.dictionary(pa.int8(), pa.string())), ["a", None, "b"], ["a", "b"]),
+            (hub_schema(None, pa.bool_()), [True, None, False], ["True", "False"]),
+        ],
+    )
+    def test_labels(self, tmp_path: Path, schema: Any, given: list[Any], expected: list[str]) -> None:
+        file = write_parquet(tmp_path / "a.parquet", [(b"%d" % row, label) for row, label in enumerate(given)], schema)
+        dataset = open_source(file)
+        assert [sample.label for sample in dataset.samples] == expected
+        assert len(dataset.problems) == len(given) - len(expected)
+        assert {problem.kind for problem in dataset.problems} <= {"no label"}
+        rows = [int(sample.name.split("#")[1]) for sample in dataset.samples]
+        assert [given[row] if isinstance(given[row], str) else row for row in rows]
+        assert [dataset.read(index) for index in range(len(dataset))] == [b"%d" % row for row in rows]
+
+    def test_other_columns(self, tmp_path: Path) -> None:
+        columns = {"img": [b"1", b"2"], "breed": ["a", "b"], "split": ["train", "test"], "group": [4, None]}
+        pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+        dataset = open_source(tmp_path / "a.parquet", label_column="breed")
+        assert [(s.label, s.split, s.group) for s in dataset.samples] == [("a", "train", "4"), ("b", "test", "")]
+        assert contents(dataset) == [b"1", b"2"]
+        assert contents(open_source(tmp_path / "a.parquet", image_column="img", label_column="breed")) == [b"1", b"2"]
+
+    def test_no_bytes_is_an_error_of_that_image_only(self, tmp_path: Path) -> None:
+        dataset = open_source(write_parquet(tmp_path / "a.parquet", [(b"1", 0), (None, 1), (b"3", 0)]))
+        with pytest.raises(UnreadableImageError) as caught:
+            dataset.read(1)
+        assert caught.value.kind == "empty"
+        assert dataset.read(2) == b"3"
+
+    @pytest.mark.parametrize(
+        ("columns", "message"),
+        [
+            ({"label": [1]}, "no column for the image: .*received the columns 'label'"),
+            ({"image": [b"1"]}, "no column for the label: .*received the columns 'image'"),
+            ({"image": ["1.jpg"], "label": [1]}, "should hold images.*of type string"),
+            ({"image": [b"1"], "label": [0.5]}, "text or a whole number, received float"),
+            ({"image": [b"1"], "label": [1], "split": ["fold"]}, "expected the split train, val or test"),
+        ],
+    )
+    def test_wrong_columns(self, tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+        pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+        with pytest.raises(DataError, match=message):
+            open_source(tmp_path / "a.parquet")
+
+    def test_not_parquet(self, tmp_path: Path) -> None:
+        plant(tmp_path, "a.parquet", "cut.parquet")
+        with pytest.raises(DataError, match="cannot be read as Parquet"):
+            open_source(tmp_path / "a.parquet")
+
+    def test_a_damaged_group_costs_its_own_images(self, tmp_path: Path) -> None:
+        rows = [(b"%04d" % row * 500, 0) for row in range(9)]
+        file = write_parquet(tmp_path / "a.parquet", rows, group=3, compression="snappy", use_dictionary=False)
+        meta = pq.ParquetFile(file).metadata.row_group(1).column(0)
+        raw = bytearray(file.read_bytes())
+        start = meta.data_page_offset
+        raw[start + 30 : start + meta.total_compressed_size] = b"\xff" * (meta.total_compressed_size - 30)
+        file.write_bytes(raw)
+        dataset = open_source(file)
+        for index in (3, 5, 4, 3):
+            with pytest.raises(UnreadableImageError, match="damaged"):
+                dataset.read(index)
+        assert [dataset.read(index) for index in (0, 2, 6, 8)] == [rows[row][0] for row in (0, 2, 6, 8)]
+
+    def test_many_threads_and_any_order(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(parquet, "_BATCH_BYTES", 50_000)
+        monkeypatch.setattr(parquet, "_KEEP_BYTES", 100_000)
+        rng = np.random.default_rng(0)
+        rows = [(rng.bytes(int(rng.integers(1, 6000))), 0) for _ in range(600)]
+        write_parquet(tmp_path / "train.parquet", rows[:400], group=250)
+        write_parquet(tmp_path / "val.parquet", rows[400:], group=1000)
+        dataset = open_source(tmp_path)
+        order = [*range(600), *rng.permutation(600)[:150].tolist()]
+        with ThreadPoolExecutor(6) as pool:
+            assert list(pool.map(dataset.read, order)) == [rows[index][0] for index in order]
+
+    def test_memory_does_not_grow_with_the_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One row group of 40 MB, as a careless writer leaves it, in order: a fraction of it is ever held."""
+        monkeypatch.setattr(parquet, "_BATCH_BYTES", 500_000)
+        monkeypatch.setattr(parquet, "_KEEP_BYTES", 2_000_000)
+        content = np.random.default_rng(0).bytes(20_000)
+        rows = [(content[row % 100 :], row % 2) for row in range(2000)]
+        file = write_parquet(
+            tmp_path / "a.parquet", rows, group=5000, use_dictionary=False, write_batch_size=16, compression="none"
+        )
+        assert pq.ParquetFile(file).metadata.num_row_groups == 1
+        before, most = pa.total_allocated_bytes(), 0
+        dataset = open_source(file)
+        for index in range(len(dataset)):
+            assert len(dataset.read(index)) == len(rows[index][0])
+            most = max(most, pa.total_allocated_bytes() - before)
+        assert most < 10_000_000
+
+    def test_pyarrow_is_an_extra(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+        with pytest.raises(MissingExtraError, match=r"headstart\[data\]"):
+            open_source(write_parquet(tmp_path / "a.parquet", [(b"1", 0)]))

@@ -1,0 +1,87 @@
+"""The command `headstart export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from export_cases import nothing_in, raising, stand_in
+from headstart.export import onnx as to_onnx
+from making import Shell
+
+
+def test_the_command_answers_at_a_glance(
+    shell: Shell, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = shell("export", bundle, "--to", "openvino")
+    assert (answer.code, answer.err) == (0, "")
+    lines = answer.out.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "wrote",
+        "model.bin",
+        "model.xml",
+        "takes",
+        "gives",
+        "difference",
+        "open",
+    ]
+    assert f"{tmp_path}/model_openvino  13." in lines[0]
+    assert "images (N, 64, 64, 3), uint8 RGB" in lines[3]
+    assert "logits (N, 3)" in lines[4]
+    assert "bars, discs, waves" in lines[4]
+    assert "e-0" in lines[5]
+    assert "openvino.Core().compile_model" in lines[6]
+    assert (tmp_path / "model_openvino" / "model.xml").is_file()
+
+
+def test_the_command_answers_machines(shell: Shell, bundle: Path, tmp_path: Path) -> None:
+    answer = shell("export", bundle, "--to", "onnx", "--out", tmp_path / "it.onnx", "--json")
+    assert (answer.code, answer.err, answer.out.count("\n")) == (0, "", 1)
+    said = answer.json
+    assert said["files"] == [said["path"]] == [str(tmp_path / "it.onnx")]
+    assert said["bytes"] == (tmp_path / "it.onnx").stat().st_size
+    assert 0 < said["max_difference"] < 1e-5
+    assert (said["format"], said["tolerance"], said["pixels"], said["int8"]) == ("onnx", 1e-4, 64, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--to", "onyx"), "no format 'onyx'. Did you mean onnx"),
+        (("--to", "onnx", "--int8"), "fp32 only"),
+        (("--to", "onnx", "--out", "it.xml"), "ends in .onnx"),
+        (("--to", "onnx", "--out", "there.onnx"), "exists already"),
+        ((), "--to"),
+    ],
+)
+def test_the_command_refuses_before_it_opens_the_model(
+    arguments: tuple[str, ...], words: str, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.onnx").write_text("mine")
+    answer = shell("export", "no/such/model", *arguments)
+    assert (answer.code, answer.out) == (2, "")
+    assert words in " ".join(answer.err.split())
+    assert (tmp_path / "there.onnx").read_text() == "mine"
+
+
+def test_the_command_ends_with_four_where_the_check_fails(
+    shell: Shell, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replay = to_onnx.replay
+    monkeypatch.setattr(to_onnx, "replay", lambda path, images: replay(path, images) + 1)
+    answer = shell("export", bundle, "--to", "onnx", "--out", tmp_path / "it.onnx", "--json")
+    assert (answer.code, answer.out, answer.err.count("\n")) == (4, "", 1)
+    assert "other answers" in answer.err
+    assert nothing_in(tmp_path)
+
+
+def test_the_command_interrupted_ends_with_130(
+    shell: Shell, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(monkeypatch, "onnx", raising(KeyboardInterrupt()))
+    answer = shell("export", bundle, "--to", "onnx", "--out", tmp_path / "it.onnx")
+    assert (answer.code, answer.out) == (130, "")
+    assert nothing_in(tmp_path)

@@ -1,0 +1,108 @@
+"""Running a network on a data set, and bf16."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from feature_data import ORIGIN, Counted, Pixels, dataset, network, pixels_of, plain, same
+from headstart.backbones.blueprint import FEATURES
+from headstart.core.errors import UnreadableImageError, UsageError
+from headstart.core.types import ImageDataset
+from headstart.data.load import AHEAD, CHUNK, content_key
+from headstart.learn import features as module
+from headstart.learn.feature_cache import spaces
+from headstart.learn.features import extract, run_network
+
+
+class Trial(Counted):
+    """Says that it computes in bf16, and whether it can be trusted with that."""
+
+    trusted = True
+    tried: list[int]
+
+    def check_precision(self, images: Pixels, at: str = FEATURES) -> float:
+        Trial.tried.append(len(images))
+        if not Trial.trusted:
+            self.precision = "fp32"
+        return 0.0 if Trial.trusted else 1.0
+
+    def runner(self, at: Sequence[str]) -> Callable[[Pixels], list[NDArray[np.float32]]]:
+        return Counted.runner(self.at_precision("fp32"), at)  # type: ignore[arg-type]  # a copy, on any processor
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_bf16_is_tried_on_some_of_the_images(trusted: bool, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trial, "trusted", trusted)
+    monkeypatch.setattr(Trial, "tried", [], raising=False)
+    trunk = network(kind=Trial, precision="bf16")
+    found = extract(dataset(range(50), [0]), trunk, ORIGIN)
+    assert Trial.tried == [module.TRIAL - 1]  # the first one is unreadable
+    assert found.computed == 49
+    assert trunk.precision == ("bf16" if trusted else "fp32")
+    kept = {info.description["precision"]: info.rows for info in spaces(home)}
+    assert kept == ({"bf16": 49} if trusted else {"bf16": 0, "fp32": 49})
+
+    again = extract(dataset(range(50), [0]), network(kind=Trial, precision="bf16"), ORIGIN)
+    assert again.from_store == 49
+    assert len(Trial.tried) == (1 if trusted else 2)  # what is known was tried before; fp32's rows are not bf16's
+    same(again, found)
+
+
+def test_run_network_gives_several_nodes_and_the_errors_in_order() -> None:
+    seen = list(run_network(dataset(range(20), [6]), network(), (FEATURES, "act.pooled", "act"), range(19, 3, -1)))
+    assert [item.index for item, _ in seen] == list(range(19, 3, -1))
+    expected = plain(range(20))
+    for item, values in seen:
+        if item.index == 6:
+            assert values is None
+            assert isinstance(item.error, UnreadableImageError)
+            continue
+        assert values is not None
+        assert [value.shape for value in values] == [(24,), (24,), (24, 16, 16)]
+        assert np.array_equal(values[0], expected[item.index])
+        np.testing.assert_allclose(values[2].mean(axis=(1, 2)), values[0], rtol=1e-5)
+
+
+def test_run_network_passes_over_what_is_known() -> None:
+    known = {content_key(pixels_of(number)) for number in (2, 3, 11)}
+    seen = list(run_network(dataset(range(12)), network(), (FEATURES,), known=known))
+    assert [item.index for item, values in seen if values is None] == [2, 3, 11]
+    assert all(item.key == content_key(pixels_of(item.index)) for item, _ in seen)
+    assert Counted.computed == 9
+
+
+def test_run_network_runs_ahead_only_so_far_and_stops_with_its_taker() -> None:
+    reads, lock = [0], threading.Lock()
+
+    def read(index: int) -> Pixels:
+        with lock:
+            reads[0] += 1
+        return pixels_of(index)
+
+    stream = run_network(ImageDataset("", dataset(range(2000)).samples, read), network(), (FEATURES,))
+    for taken, (item, _) in enumerate(itertools.islice(stream, 90)):
+        assert item.index == taken
+        if taken % 30:
+            continue
+        before = -1
+        while before != reads[0]:  # until the threads have nothing more to do
+            before = reads[0]
+            time.sleep(0.1)
+        assert taken < reads[0] <= taken + (AHEAD + 1) * CHUNK
+    stream.close()  # type: ignore[attr-defined]
+    after = reads[0]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("headstart")]
+    assert Counted.computed <= after < 300
+
+
+def test_a_node_that_is_not_there_is_named() -> None:
+    with pytest.raises(UsageError, match=r"no layer 'featurs'"):
+        list(run_network(dataset(range(2)), network(), ("featurs",)))
