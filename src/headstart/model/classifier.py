@@ -137,8 +137,8 @@ class Classifier:
                 unknown.append(is_unknown)
         if not truth:
             raise DataError(
-                f"No image of '{dataset.root}' can be counted: of {len(dataset)}, {unreadable} cannot be read and the "
-                f"{passed_over} are in its training set. Give it other photos, or count those too: --include-training-set"
+                f"No image of '{dataset.root}' can be counted: of {len(dataset)}, {unreadable} cannot be read and "
+                f"{passed_over} are in the training set. Give other photos, or count those too: --include-training-set"
             )
         result = evaluate(probabilities[: len(truth)], np.array(truth), self.classes_, np.array(unknown))
         return replace(result, passed_over=passed_over, unreadable=unreadable)
