@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import sys
 import threading
@@ -13,31 +12,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.blueprint import FEATURES, LOGITS, Blueprint
+from headstart.backbones.blueprint import FEATURES, Blueprint
 from headstart.backbones.ops import SQRT_EPSILON, Node, Shape, padding_of
-from headstart.backbones.weights import match
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
 from headstart.data.load import CHUNK, cores
+from headstart.engines.base_network import BaseNetwork
 from headstart.engines.names import resolve_engine
 from headstart.engines.protocol import (
     Array,
     Weights,
-    check_images,
     check_layers,
     check_memory,
     check_network,
-    coarseness,
     foldable,
 )
 
 if TYPE_CHECKING:
     import openvino as ov
 
-TOLERANCE = 0.3  # of bf16 against fp32, relative to the spread between images; up to there no accuracy was lost
 
-
-class FastNetwork:
+class FastNetwork(BaseNetwork):
     """A network on OpenVINO.
 
     One stream a core, each on a batch small enough for its cache: twice as fast as one large batch on all cores.
@@ -61,29 +56,6 @@ class FastNetwork:
         self._compiled: dict[tuple[tuple[str, ...], str, bool], ov.CompiledModel] = {}
         self._locks = {name: threading.Lock() for name in ("bf16", "fp32")}
 
-    def forward(self, images: Array, at: str = LOGITS) -> NDArray[np.float32]:
-        """The value of node ``at``, float32, for images (N, size, size, 3), uint8 or floats in [0, 1], any N."""
-        return self.forward_many(images, (at,))[0]
-
-    def forward_many(self, images: Array, at: Sequence[str]) -> list[NDArray[np.float32]]:
-        """As `forward`, for several nodes in one pass."""
-        check_images(images, self.spec.size)
-        check_layers(self.name, at, self.layers)
-        if not len(images):
-            return [np.zeros((0, *self.shape(name)), np.float32) for name in at]
-        batches = [images[start : start + self.micro_batch] for start in range(0, len(images), self.micro_batch)]
-        runners = threading.local()
-
-        def run(batch: Array) -> list[NDArray[np.float32]]:
-            if not hasattr(runners, "run"):
-                runners.run = self._runner(at, floats=images.dtype != np.uint8)
-            result: list[NDArray[np.float32]] = runners.run(batch)
-            return result
-
-        with ThreadPoolExecutor(min(cores(), len(batches))) as pool:
-            parts = list(pool.map(run, batches))
-        return [np.concatenate(column) for column in zip(*parts, strict=True)]
-
     def runner(self, at: Sequence[str]) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
         """A function for one thread: up to ``micro_batch`` images in, the nodes ``at`` out. Threads need one each."""
         return self._runner(at, floats=False)
@@ -106,27 +78,6 @@ class FastNetwork:
 
         return run
 
-    def check_precision(self, images: NDArray[np.uint8], at: str = FEATURES) -> float:
-        """Hold bf16 against fp32 on a few images; fall back to fp32 where it differs by more than `TOLERANCE`.
-
-        Returns the difference, relative to how much the values vary between those images (0.0 when already in fp32).
-        """
-        if self.precision == "fp32" or not len(images):
-            return 0.0
-        with ThreadPoolExecutor(2) as pool:  # compiling takes one core for as long as computing takes
-            exactly = pool.submit(self.at_precision("fp32").forward, images, at)
-            low, exact = self.forward(images, at), exactly.result()
-        error = coarseness(low, exact)
-        if not error <= TOLERANCE:  # what overflowed is not a number
-            self.precision = "fp32"
-        return error
-
-    def at_precision(self, precision: str) -> FastNetwork:
-        """The same network, computing in another precision; what is compiled is shared."""
-        other = copy.copy(self)
-        other.precision = precision
-        return other
-
     def release(self) -> None:
         """Give back the memory of what was compiled in this precision; it is compiled again when it is wanted."""
         with self._locks[self.precision]:
@@ -141,10 +92,26 @@ class FastNetwork:
         """A copy of the weights by their names in the blueprint."""
         return {name: np.array(array, np.float32) for name, array in self._weights.items()}
 
-    def load(self, weights: Weights) -> None:
-        """Take other weights of exactly these names and shapes; what is compiled is compiled again."""
-        self._weights = match(weights, self.blueprint.weight_shapes(), f"weights for {self.name}")
-        self._compiled = {}  # a new one: those who share the old one keep their weights
+    def _take(self, weights: Weights) -> None:
+        self._weights = weights
+        self._compiled = {}  # a new one: networks that share the old one keep their weights
+
+    def _forward(self, batches: Sequence[Array], at: Sequence[str]) -> list[list[Array]]:
+        runners = threading.local()
+
+        def run(batch: Array) -> list[Array]:
+            if not hasattr(runners, "run"):
+                runners.run = self._runner(at, floats=batch.dtype != np.uint8)
+            result: list[Array] = runners.run(batch)
+            return result
+
+        with ThreadPoolExecutor(min(cores(), len(batches))) as pool:
+            return list(pool.map(run, batches))
+
+    def _in_both_precisions(self, images: Array, at: str) -> tuple[Array, Array]:
+        with ThreadPoolExecutor(2) as pool:  # compiling takes one core for as long as computing takes
+            exact = pool.submit(self.at_precision("fp32").forward, images, at)
+            return self.forward(images, at), exact.result()
 
     def _compile(self, at: tuple[str, ...], precision: str, floats: bool) -> ov.CompiledModel:
         with self._locks[precision]:

@@ -16,10 +16,10 @@ import tensorflow as tf
 
 from headstart.backbones.blueprint import INPUT, Blueprint
 from headstart.backbones.ops import Node, Shape
-from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
+from headstart.engines.base_network import not_before
 from headstart.engines.keras.graph import Graph, Taps, assemble
-from headstart.engines.protocol import Array, Weights, foldable, nearest
+from headstart.engines.protocol import Array, Weights, foldable
 
 POLICIES = {"fp32": "float32", "bf16": "mixed_bfloat16", "fp64": "float64"}
 
@@ -76,7 +76,8 @@ class Built:
             weight = tf.transpose(cotangent, (0, 2, 3, 1)) if len(cotangent.shape) == 4 else cotangent
             gradient = tape.gradient(value, leaves[0], weight) if leaves else None
             if gradient is None:
-                raise self._not_before(precision, at, wrt)
+                layers = [*self.shapes(precision)]
+                raise not_before(self.blueprint.name, at, wrt, layers, layers[: layers.index(at)])
             return [gradient if wrt == INPUT else _outward(gradient, exact)]
 
         exact = tf.float64 if precision == "fp64" else tf.float32
@@ -104,12 +105,12 @@ class Built:
         with self._lock:
             if key not in self._functions:
                 graph = self._graph(*what)  # variables that are made while a function is traced have it traced twice
-                with self._placed():
+                with placed(self.device):
                     concrete = tf.function(run, input_signature=signature, autograph=False).get_concrete_function()
                 concrete.layers = graph  # it does not keep its variables by itself, and a pullback may outlive the rest
 
                 def call(*arrays: Array) -> list[Array]:
-                    with self._lock, self._placed():
+                    with self._lock, placed(self.device):
                         return [value.numpy() for value in concrete(*(tf.constant(array) for array in arrays))]
 
                 self._functions[key] = call
@@ -145,7 +146,7 @@ class Built:
             blueprint, weights = self._folded() if folding else (self.blueprint, self.weights)
             graph = assemble(blueprint, self.spec.size, self.module, POLICIES[precision])
             size = self.spec.size
-            with self._placed():
+            with placed(self.device):
                 graph.connect(keras.Input((size, size, 3), dtype="float64" if precision == "fp64" else "float32"))
                 graph.take(weights)
             self._graphs[key] = graph
@@ -169,28 +170,19 @@ class Built:
                 nodes.append(node)
         return Blueprint(self.blueprint.name, tuple(nodes), self.blueprint.size), weights
 
-    def _not_before(self, precision: str, at: str, wrt: str) -> UsageError:
-        layers = [*self.shapes(precision)]
-        turned = layers.index(wrt) > layers.index(at)
-        before = layers[: layers.index(at)]
-        hint = f"Did you mean at='{wrt}', wrt='{at}'?" if turned else nearest(wrt, before)
-        return UsageError(
-            f"'{wrt}' does not lie before '{at}' in '{self.blueprint.name}', so no gradient leads from there to it. "
-            f"{hint}"
-        )
 
-    @contextmanager
-    def _placed(self) -> Iterator[None]:
-        """On the device, without TF32, which TensorFlow takes for fp32 unless it is told otherwise."""
-        coarse = tf.config.experimental.tensor_float_32_execution_enabled() and "GPU" in self.device
-        if coarse:
-            tf.config.experimental.enable_tensor_float_32_execution(False)
-        try:
-            with tf.device(self.device):
-                yield
-        finally:
-            if coarse:
-                tf.config.experimental.enable_tensor_float_32_execution(True)
+@contextmanager
+def placed(device: str, *, coarse: bool = False) -> Iterator[None]:
+    """On a device; without TF32, which TensorFlow takes for fp32 unless it is told otherwise, or it is to be coarse."""
+    tf32 = tf.config.experimental.tensor_float_32_execution_enabled() and "GPU" in device and not coarse
+    if tf32:
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        with tf.device(device):
+            yield
+    finally:
+        if tf32:
+            tf.config.experimental.enable_tensor_float_32_execution(True)
 
 
 def _outward(value: Any, dtype: Any) -> Any:
