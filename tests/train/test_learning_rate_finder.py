@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from headstart.core.errors import DivergedError, UsageError
 from headstart.train.batches import ArrayBatches
 from headstart.train.learning_rate_finder import EXPLODED, Found, find_learning_rate, find_rate
-from headstart.train.protocol import Batch, Judged
+from headstart.train.protocol import Batch, ValidationResult
 
 
 class Quadratic:
@@ -134,7 +134,7 @@ class Straight:
     def seen(self) -> tuple[float, float]:
         return 0.0, 0.0
 
-    def evaluate(self, batches: Any) -> Judged:
+    def evaluate(self, batches: Any) -> ValidationResult:
         raise AssertionError("not asked for")
 
     def weights(self) -> dict[str, Any]:

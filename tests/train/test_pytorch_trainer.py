@@ -155,8 +155,8 @@ def test_the_last_weights_or_the_mean_of_snapshots_count(averaging: str) -> None
     stepper, average = stepper_of(recipe), Averaging(recipe, STEPS)
     for step, batch in enumerate(batches_of(stepper.task, 40 * 4).epoch(0)):
         stepper.step(batch)
-        average.update(step, {name: value.detach().numpy() for name, value in stepper.network.moving.items()})
-    last = {name: value.detach().numpy() for name, value in stepper.network.moving.items()}
+        average.update(step, {name: value.detach().numpy() for name, value in stepper.network.trained.items()})
+    last = {name: value.detach().numpy() for name, value in stepper.network.trained.items()}
     kept = {name: array for name, array in stepper.weights().items() if name in last}
     assert furthest(kept, average.weights(last)) < 1e-6
     assert (furthest(kept, last) > 1e-4) == (averaging == "snapshots")

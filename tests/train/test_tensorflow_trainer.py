@@ -139,7 +139,7 @@ def test_the_weights_that_count_are_the_averaged_ones(averaging: str) -> None:
     last: dict[str, Any] = {}
     for step, batch in enumerate(batches_of(stepper.task, 40 * 4).epoch(0)):
         stepper.step(batch)
-        last = {name: stepper.network.outward(name, each) for name, each in stepper.network.moving.items()}
+        last = {name: stepper.network.outward(name, each) for name, each in stepper.network.trained.items()}
         average.update(step, last)
     kept = {name: array for name, array in stepper.weights().items() if name in last}
     assert furthest(kept, average.weights(last)) < 1e-6
@@ -191,7 +191,7 @@ def test_a_short_last_batch_is_not_compiled_again() -> None:
             stepper.step(batch)
         stepper.evaluate(batches_of(stepper.task, 20, 8, shuffle=False).epoch(0))
     stepper.step(a_batch(stepper.task, 1), 0.001)
-    for function in (stepper._pass, stepper._logits, stepper._move, stepper.average._take):
+    for function in (stepper._pass, stepper._logits, stepper._apply, stepper.average._take):
         assert function.experimental_get_tracing_count() == 1
 
 

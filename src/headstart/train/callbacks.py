@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.errors import UsageError
-from headstart.train.overfitting_watch import GONE_WRONG, standings, watch
+from headstart.train.overfitting_watch import GONE_WRONG, selection_losses, watch
 from headstart.train.protocol import Epoch
 
 LOG = "training"  # name of the files, before their number
@@ -26,7 +26,7 @@ Say = Callable[[str], None]
 Weights = Mapping[str, NDArray[Any]]
 
 
-class Silent:
+class BaseCallback:
     """Does nothing; what listens to a part only begins with this."""
 
     def step(self, number: int, of: int, loss: float) -> str | None:
@@ -38,7 +38,7 @@ class Silent:
         return None
 
 
-class EarlyStopping(Silent):
+class EarlyStopping(BaseCallback):
     """Ends a training after ``patience`` epochs without a lower calibrated validation loss; 0 for never.
 
     All that it knows it reads from the history, so a resumed training stops where an uninterrupted one does.
@@ -50,7 +50,7 @@ class EarlyStopping(Silent):
 
     def epoch(self, history: Sequence[Epoch]) -> str | None:
         """A sentence when it is time."""
-        losses = [self.start, *standings(history)]
+        losses = [self.start, *selection_losses(history)]
         if not self.patience or math.isnan(losses[-1]):
             return None
         best = min(range(len(losses)), key=lambda place: (math.isnan(losses[place]), losses[place]))
@@ -84,7 +84,7 @@ class BestSnapshot:
         return True
 
 
-class Watch(Silent):
+class Watch(BaseCallback):
     """Says what the curves mean as soon as it is clear, once each; with ``stop`` it ends a training that overfits.
 
     Args:
@@ -105,7 +105,7 @@ class Watch(Silent):
         return verdict.sentence if self._stop and verdict.kind in GONE_WRONG else None
 
 
-class Progress(Silent):
+class Progress(BaseCallback):
     """Passes every step on to ``report``: called with ("training", steps done, of how many)."""
 
     def __init__(self, report: Callable[[str, int, int], None]) -> None:
@@ -117,7 +117,7 @@ class Progress(Silent):
         return None
 
 
-class CsvLog(Silent):
+class CsvLog(BaseCallback):
     """Every epoch as a line of ``training-1.csv``, or the next number that is free: one file a run, whole at any time.
 
     A disk that cannot be written costs a sentence, never the training.
@@ -152,7 +152,7 @@ class CsvLog(Silent):
             self._say(self.problem)
 
 
-class TensorBoardLog(Silent):
+class TensorBoardLog(BaseCallback):
     """Losses and errors for TensorBoard, where it and PyTorch are installed; else nothing."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:

@@ -171,7 +171,7 @@ class Checkpoints:
         self.asked = True
 
 
-class Follower(Checkpoints):
+class ReadOnlyCheckpoints(Checkpoints):
     """What the other processes of one training have in place of `Checkpoints`: they read, and leave no trace."""
 
     def __enter__(self) -> Self:

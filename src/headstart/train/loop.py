@@ -1,4 +1,4 @@
-"""What goes on around the steps, whoever takes them: the record, the best snapshot, callbacks, reasons to stop."""
+"""What goes on around the steps of any trainer: the record, the best snapshot, callbacks, reasons to stop."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from headstart.core.errors import DivergedError, UsageError
 from headstart.train.callbacks import BestSnapshot, EarlyStopping
 from headstart.train.checkpoint import Checkpoints
-from headstart.train.overfitting_watch import standings
-from headstart.train.protocol import Array, Batches, Callback, Epoch, History, Judged, Stepper, Task, Trained
+from headstart.train.overfitting_watch import selection_losses
+from headstart.train.protocol import Array, Batches, Callback, Epoch, History, Stepper, Task, Trained, ValidationResult
 from headstart.train.recipe import Recipe
 from headstart.train.schedule import rate
 
+AnyStepper = TypeVar("AnyStepper", bound=Stepper)
 _OWN, _BEST = "course/", "course/best/"  # what names in a checkpoint begin with, beside the stepper's
 
 
@@ -25,8 +26,8 @@ class Trainer(Protocol):
     """A whole training: ``pytorch``, ``lightning``, ``tensorflow`` or ``keras``.
 
     With ``validation`` the best weights by its calibrated loss are kept, those at the start included. With
-    ``checkpoints``, which somebody has entered, it goes on from the latest, and writes one after each epoch. ``say`` is
-    told, in a sentence, what goes otherwise than planned.
+    ``checkpoints``, whose context was entered, it goes on from the latest, and writes one after each epoch. ``device``
+    is auto, cpu, cuda or mps. ``say`` is told, in a sentence, what goes otherwise than planned.
 
     Raises:
         UsageError: a task, batches or a device that do not go together.
@@ -133,7 +134,7 @@ class TrainingLoop:
         now = rate(self._recipe, done - 1, self.stepper.steps, steps_per_epoch=steps)
         seconds = time.perf_counter() - self._began
         self._epochs.append(Epoch(len(self._epochs), *train, val.loss, val.error, now, seconds, val.calibrated))
-        self._best.offer(len(self._epochs) - 1, standings(self._epochs)[-1], self.stepper.weights)
+        self._best.offer(len(self._epochs) - 1, selection_losses(self._epochs)[-1], self.stepper.weights)
         self._hear(callback.epoch(tuple(self._epochs)) for callback in self.callbacks)
         if self._checkpoints:
             self._checkpoints.save(done, self._state(), self._about())
@@ -150,9 +151,9 @@ class TrainingLoop:
         told = [reason for reason in reasons if reason]  # all are told, also after one has had enough
         self.stopped = self.agree(self.stopped or next(iter(told), ""))
 
-    def _validate(self) -> Judged:
+    def _validate(self) -> ValidationResult:
         if self._validation is None:
-            return Judged(math.nan, math.nan, math.nan)
+            return ValidationResult(math.nan, math.nan, math.nan)
         return self.stepper.evaluate(self._validation.epoch(0))
 
     def _state(self) -> dict[str, Array]:
@@ -169,8 +170,32 @@ class TrainingLoop:
         }
 
 
-def run(loop: TrainingLoop) -> Trained:
-    """The plain loop."""
+def make_trainer(
+    name: str,
+    make_stepper: Callable[..., AnyStepper],
+    run: Callable[[TrainingLoop, AnyStepper], Trained] = lambda loop, stepper: run_plain(loop),
+) -> Trainer:
+    """The trainer of that name, which ``run`` takes through its steps; see `Trainer`."""
+
+    def train(
+        task: Task,
+        batches: Batches,
+        validation: Batches | None,
+        recipe: Recipe,
+        callbacks: Sequence[Callback] = (),
+        *,
+        device: str = "auto",
+        say: Callable[[str], None] | None = None,
+        checkpoints: Checkpoints | None = None,
+    ) -> Trained:
+        stepper = make_stepper(task, recipe, recipe.epochs * batches.steps, device, say=say)
+        return run(TrainingLoop(name, stepper, batches, validation, recipe, callbacks, checkpoints), stepper)
+
+    return train
+
+
+def run_plain(loop: TrainingLoop) -> Trained:
+    """The plain loop: one step after the other."""
     while loop.going:
         try:
             for batch in loop.batches.epoch(loop.epoch, loop.start):

@@ -61,7 +61,7 @@ def watch(epochs: Sequence[Epoch], *, images: int = 0, classes: int = 2) -> Verd
     )
 
 
-def standings(epochs: Sequence[Epoch]) -> list[float]:
+def selection_losses(epochs: Sequence[Epoch]) -> list[float]:
     """What epochs are chosen by, the lower the better: the calibrated validation loss; if there is none, the plain one.
 
     Being too sure of itself raises a network's plain loss. One temperature makes that good in the end, so it is no

@@ -59,7 +59,7 @@ class Batches(Protocol):
         ...
 
 
-class Judged(NamedTuple):
+class ValidationResult(NamedTuple):
     """How a network did on images that it is not trained on."""
 
     loss: float  # mean cross-entropy in nats, without label smoothing
@@ -78,7 +78,7 @@ class Epoch:
     val_error: float
     learning_rate: float  # at its end
     seconds: float
-    val_calibrated: float = math.nan  # the validation loss as `Judged` has it
+    val_calibrated: float = math.nan  # the validation loss as `ValidationResult` has it
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Stepper(Protocol):
         """Mean loss, without label smoothing, and share of errors of what was trained on since this was asked last."""
         ...
 
-    def evaluate(self, batches: Iterable[Batch]) -> Judged:
+    def evaluate(self, batches: Iterable[Batch]) -> ValidationResult:
         """How the weights that would be kept do, in evaluation mode."""
         ...
 

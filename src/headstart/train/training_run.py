@@ -12,7 +12,7 @@ from typing import Any
 from headstart.core.errors import UsageError
 from headstart.data.sources import PathLike
 from headstart.train.callbacks import CsvLog, TensorBoardLog, Watch
-from headstart.train.checkpoint import Checkpoints, Follower, Identity, unfinished
+from headstart.train.checkpoint import Checkpoints, Identity, ReadOnlyCheckpoints, unfinished
 from headstart.train.learning_rate_finder import find_learning_rate
 from headstart.train.memory import kept_memory
 from headstart.train.overfitting_watch import Verdict, watch
@@ -82,7 +82,7 @@ class TrainingRun:
         check_trainer(self.trainer, self.devices, self.nodes, self.strategy)
         if self.resume and self.folder is None:
             raise UsageError("To resume a training, name the folder of its checkpoints.")
-        if self.folder is not None and leads():
+        if self.folder is not None and is_main_process():
             there = unfinished(self.folder)
             if there and not self.resume:
                 raise UsageError(
@@ -111,10 +111,10 @@ class TrainingRun:
             if self.folder is not None:
                 folder = Path(self.folder)
                 identity = Identity.of(task, recipe, data)
-                kind = Checkpoints if leads() else Follower
+                kind = Checkpoints if is_main_process() else ReadOnlyCheckpoints
                 checkpoints = doors.enter_context(kind(folder, identity, say=self.say))
                 checkpoints.latest()  # which refuses those of another training, before anything is written
-                logs = self._logs(folder, doors) if leads() else []
+                logs = self._logs(folder, doors) if is_main_process() else []
             images = validation.images if validation else 0
             listening = () if self.quiet else (Watch(self.say, images=images, classes=classes),)
             trained = get_trainer(self.trainer)(
@@ -155,6 +155,6 @@ class TrainingRun:
         return [CsvLog(folder, self.say), board]
 
 
-def leads() -> bool:
+def is_main_process() -> bool:
     """Whether this process is the one of several that writes and tells; a single one is."""
     return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"

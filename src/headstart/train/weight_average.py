@@ -1,7 +1,8 @@
-"""Weights averaged over the steps: the reference that trainers may follow in tensors of their own."""
+"""Weights averaged over the steps: the reference in NumPy, and what its forms in the frameworks share."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,3 +66,33 @@ class Averaging:
         for name, array in weights.items():
             if array.dtype.kind == "f":
                 self._sums[name] = keep * self._sums.get(name, 0.0) + array.astype(np.float64)
+
+
+class RunningAverage(ABC):
+    """`Averaging` in the tensors of a framework: kept as an average throughout, so that fp32 is enough."""
+
+    _values: dict[str, Any]
+
+    def __init__(self, recipe: Recipe, steps: int) -> None:
+        self._recipe, self._steps = recipe, steps
+        self.mass = 0.0  # what the parts in the average add up to
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The averaged weights; none as long as the last ones count."""
+        return self._values if self.mass else {}
+
+    @abstractmethod
+    def load(self, values: Mapping[str, Any], mass: float) -> None:
+        """Go on from other values."""
+
+    def _share(self, step: int) -> float:
+        """The share of the weights after a step, counted from 0, in the average with them; 0: they have no part."""
+        if self._recipe.averaging == "ema":
+            keep, added = ema_decay(self._steps), 1 - ema_decay(self._steps)
+        elif snapshot_after(self._recipe, step, self._steps):
+            keep, added = 1.0, 1.0
+        else:
+            return 0.0
+        self.mass = keep * self.mass + added
+        return added / self.mass

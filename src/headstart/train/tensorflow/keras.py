@@ -3,51 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from headstart.engines.registry import keras_engine
 
-keras_engine()  # which brings TensorFlow in, in the order that does no harm, or says what is missing
+keras_engine()  # which imports TensorFlow in the order that does no harm, or says what is missing
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from headstart.core.errors import DivergedError, UsageError  # noqa: E402
-from headstart.train.checkpoint import Checkpoints  # noqa: E402
-from headstart.train.loop import TrainingLoop, run  # noqa: E402
-from headstart.train.protocol import Array, Batch, Batches, Callback, Task, Trained, check_batch  # noqa: E402
-from headstart.train.recipe import Recipe  # noqa: E402
+from headstart.train.loop import TrainingLoop, make_trainer, run_plain  # noqa: E402
+from headstart.train.protocol import Array, Batch, Trained, check_batch  # noqa: E402
 from headstart.train.tensorflow.stepper import TensorFlowStepper  # noqa: E402
 
 LABELS = "labels"
 
 
-def train_keras(
-    task: Task,
-    batches: Batches,
-    validation: Batches | None,
-    recipe: Recipe,
-    callbacks: Sequence[Callback] = (),
-    *,
-    device: str = "auto",
-    say: Callable[[str], None] | None = None,
-    checkpoints: Checkpoints | None = None,
-) -> Trained:
-    """Train with Keras' `fit`; see `loop.Trainer`. ``device`` is auto, cpu, cuda or mps.
+def _run(loop: TrainingLoop, stepper: TensorFlowStepper) -> Trained:
+    """Train with Keras' `fit`.
 
     Where memory does not hold a batch, which `fit` cannot take in parts, the loop of ``tensorflow`` goes on.
     """
-    stepper = TensorFlowStepper(task, recipe, recipe.epochs * batches.steps, device, say=say)
-    loop = TrainingLoop("keras", stepper, batches, validation, recipe, callbacks, checkpoints)
     model = compile_model(stepper)
     with stepper.network.placed():
         while loop.going and not stepper.at_a_time:
             # a first epoch that was cut off is shorter: Keras takes the next ones to be no longer than it
-            epochs = 1 if loop.start else recipe.epochs - loop.epoch
-            _fit(model, loop, stepper, epochs)
-    return run(loop)
+            _fit(model, loop, stepper, 1 if loop.start else stepper.recipe.epochs - loop.epoch)
+    return run_plain(loop)
+
+
+train_keras = make_trainer("keras", TensorFlowStepper, _run)
 
 
 def compile_model(stepper: TensorFlowStepper) -> Any:
@@ -77,7 +65,7 @@ class _Stream:
     """
 
     def __init__(self, loop: TrainingLoop, stepper: TensorFlowStepper) -> None:
-        self._course, self._stepper = loop, stepper
+        self._loop, self._stepper = loop, stepper
         self._start = loop.start
         self._coming: Iterator[Batch] = iter(())
         self.drawn = list[Batch]()  # the one that is not yet trained on
@@ -100,11 +88,11 @@ class _Stream:
 
         options = tf.data.Options()
         options.experimental_optimization.inject_prefetch = False  # Keras begins an epoch that it then begins again
-        return tf.data.Dataset.range(self._start, self._course.batches.steps).map(drawn).with_options(options)
+        return tf.data.Dataset.range(self._start, self._loop.batches.steps).map(drawn).with_options(options)
 
     def _draw(self, place: np.int64) -> list[Array]:
         """Images, masks and labels of the batch at a place in its epoch."""
-        loop, network = self._course, self._stepper.network
+        loop, network = self._loop, self._stepper.network
         try:
             if place == self._start:
                 self._coming = loop.batches.epoch(loop.epoch, self._start)
@@ -134,7 +122,7 @@ class _Bridge(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Set the rate."""
-        self.statistics = self.stepper.statistics()
+        self.statistics = self.stepper.network.copies(self.stepper.network.statistics)
         self.stepper.optimiser.learning_rate = self.stepper.rate()
 
     def on_train_batch_end(self, place: int, logs: Mapping[str, float]) -> None:
@@ -143,7 +131,9 @@ class _Bridge(keras.callbacks.Callback):  # type: ignore[misc]
         batch, loss = self.stream.drawn.pop(), float(logs["loss"])
         images = len(batch.y)
         if math.isfinite(loss) and math.isfinite(self.stepper.optimiser.norm.numpy()):
-            self.stepper.took(np.array([logs["crossentropy"] * images, round((1 - logs["accuracy"]) * images), images]))
+            self.stepper.finish_step(
+                np.array([logs["crossentropy"] * images, round((1 - logs["accuracy"]) * images), images])
+            )
             self.model.stop_training = not self.loop.stepped(loss)
         else:
             self.stepper.network.put(self.statistics)
@@ -164,7 +154,7 @@ def _fit(model: Any, loop: TrainingLoop, stepper: TensorFlowStepper, epochs: int
     except tf.errors.ResourceExhaustedError as error:
         if not stream.drawn:  # it was no step
             raise
-        stepper.network.put(bridge.statistics)  # the optimiser waits for all gradients: nothing else has moved
+        stepper.network.put(bridge.statistics)  # the optimiser waits for all gradients: nothing else has changed
         stepper.halve(len(stream.drawn[0].y), error)
     except tf.errors.OpError as error:
         raise (stream.error or error) from None

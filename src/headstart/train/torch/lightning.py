@@ -64,7 +64,7 @@ def train_lightning(
                 devices=devices,
                 num_nodes=nodes,
                 strategy=strategy,
-                max_epochs=-1,  # the course says when
+                max_epochs=-1,  # the loop says when
                 use_distributed_sampler=False,  # which would shuffle
                 logger=False,
                 enable_checkpointing=False,
@@ -102,7 +102,7 @@ class _Module(LightningModule):  # type: ignore[misc]
     def on_fit_start(self) -> None:
         """Of several processes, know which one this is."""
         average = self.stepper.average
-        average.values = {name: value.to(self.device) for name, value in average.values.items()}
+        average.load({name: value.to(self.device) for name, value in average.values.items()}, average.mass)
         self.stepper.rank, self.stepper.ranks = self.trainer.global_rank, self.trainer.world_size
         if self.trainer.world_size > 1:
             self.stepper.total = self._total
@@ -117,7 +117,7 @@ class _Module(LightningModule):  # type: ignore[misc]
             self.trainer.should_stop = True
             return
         self.optimizers().step()
-        self.stepper.moved()
+        self.stepper.finish_step()
         self.trainer.should_stop = not self.loop.stepped(loss)
 
     def on_train_epoch_end(self) -> None:
@@ -140,10 +140,10 @@ class _Stream:
     """Batches of whichever epoch it is, from the next step on. It has no length: the first may be shorter."""
 
     def __init__(self, loop: TrainingLoop) -> None:
-        self._course = loop
+        self._loop = loop
 
     def __iter__(self) -> Iterator[Batch]:
-        loop = self._course
+        loop = self._loop
         yield from loop.batches.epoch(loop.epoch, loop.start)
 
 

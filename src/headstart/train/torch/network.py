@@ -1,9 +1,8 @@
-"""A network of which a part moves: what of it is trained, in which precision, and the passes through it."""
+"""A network in training on PyTorch: what of it is trained, in which precision, and the passes through it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,30 +12,29 @@ from torch import Tensor
 
 from headstart.backbones.blueprint import INPUT, Blueprint
 from headstart.core.types import ImageSpec
-from headstart.engines.protocol import TIMM
 from headstart.engines.torch.graph import head_of
-from headstart.engines.torch.network import to_module
+from headstart.engines.torch.network import takes_channels_last, to_module
 from headstart.train.dropout import dropout_mask, dropped
 from headstart.train.protocol import Array, Task
 from headstart.train.recipe import Recipe
 from headstart.train.torch.depthwise import depthwise
+from headstart.train.trainable_network import BaseTrainableNetwork
 
 Masks = Mapping[str, NDArray[np.float32]]  # node -> what its values are multiplied by, for each image
 
 
-class MovingNetwork:
-    """The task's network as a `BlueprintModule`, in evaluation mode but for batch norms whose statistics move.
+class TrainableNetwork(BaseTrainableNetwork):
+    """The task's network as a `BlueprintModule`.
 
-    What is behind the features is computed in fp32 whatever the precision. A batch norm whose statistics stay is
-    folded into its convolution in every pass: the same function of the same weights, and the gradients go through the
-    fold, but what would be work on maps is work on kernels.
+    A batch norm whose statistics stay is folded into its convolution in every pass: the same function of the same
+    weights, and the gradients go through the fold, but what would be work on maps is work on kernels.
     """
 
     def __init__(self, task: Task, recipe: Recipe, device: str) -> None:
-        self.task, self.recipe = task, recipe
+        super().__init__(task, recipe)
         blueprint, spec = task.blueprint, task.spec or ImageSpec(task.blueprint.size)
         self.module = to_module(blueprint, task.weights, spec, task.module).requires_grad_(False).to(device)
-        if not blueprint.source or blueprint.source.startswith(TIMM):  # a module of one's own may view its maps
+        if takes_channels_last(blueprint):
             self.module.to(memory_format=torch.channels_last)
         self.low = recipe.precision == "bf16" or (recipe.precision == "auto" and bf16_helps(blueprint, device))
         behind = head_of(blueprint) or {blueprint.layers[-1]}
@@ -45,9 +43,10 @@ class MovingNetwork:
         self._between = {name for node in self._head for name in node.inputs} - behind
         self._shapes = blueprint.shapes(spec.size)
         self._dropped = dropped(blueprint) if recipe.dropout else ()
-        followed = task.rates.keys() if recipe.batch_norm == "train" else set()
-        self._norms = [norm for name in followed for norm in self._norms_of(name)]
-        self._unfolded = {node.inputs[0] for node in blueprint.nodes if node.op == "norm" and node.name in followed}
+        self._norms = [norm for name in self._updated for norm in self._norms_of(name)]
+        self._unfolded = {
+            node.inputs[0] for node in blueprint.nodes if node.op == "norm" and node.name in self._updated
+        }
         if self.low and device == "cpu":
             for node in self._trunk:
                 if node.op == "conv" and node["groups"] > 1:
@@ -55,27 +54,22 @@ class MovingNetwork:
                     each_its_own = convolution.groups == convolution.in_channels == convolution.out_channels
                     convolution.conv2d = depthwise if each_its_own else _in_fp32
         nodes = {name: self.node_of(name) for name in self.module.keys}
-        moving = {name: self.module.keys[name] for name, node in nodes.items() if node in task.rates}
+        trained = {name: self.module.keys[name] for name, node in nodes.items() if node in task.rates}
         parameters, statistics = dict(self.module.named_parameters()), self._keys_of_statistics()
         self.parameters: dict[str, Tensor] = {
-            name: parameters[key].requires_grad_() for name, key in moving.items() if key in parameters
+            name: parameters[key].requires_grad_() for name, key in trained.items() if key in parameters
         }
-        self._statistics = {name: key for name, key in moving.items() if key in statistics}
+        self._statistics = {name: key for name, key in trained.items() if key in statistics}
 
     @property
     def device(self) -> Any:
-        """Where it is now: a trainer may have moved it."""
+        """Where it is now: a trainer may have put it elsewhere."""
         return self.module.pixel_mean.device
 
     @property
     def statistics(self) -> dict[str, Tensor]:
         """Means and variances that training changes; where the network goes, others take their place."""
         return {name: self.module.get_buffer(key) for name, key in self._statistics.items()}
-
-    @property
-    def moving(self) -> dict[str, Tensor]:
-        """All numbers that training changes, by their names in the blueprint."""
-        return self.parameters | self.statistics
 
     def node_of(self, weight: str) -> str:
         """The node that a weight belongs to."""
@@ -111,22 +105,28 @@ class MovingNetwork:
         found = {name: instead.get(name, state[key]) for name, key in self.module.keys.items()}
         return {name: value.detach().cpu().float().numpy().copy(order="C") for name, value in found.items()}
 
-    @contextmanager
-    def with_weights(self, others: Mapping[str, Tensor]) -> Iterator[None]:
-        """For a while, other numbers in place of those that move."""
-        own = {name: self.moving[name].detach().clone() for name in others}
-        self.put(others)
-        try:
-            yield
-        finally:
-            self.put(own)
+    def copies(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copies that `put` takes back."""
+        return {name: value.detach().clone() for name, value in values.items()}
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
-    def put(self, numbers: Mapping[str, Tensor]) -> None:
-        """Copy numbers over those that move."""
-        moving = self.moving
-        for name, value in numbers.items():
-            moving[name].copy_(value)
+    def put(self, values: Mapping[str, Tensor]) -> None:
+        """Copy values over those that are trained."""
+        trained = self.trained
+        for name, value in values.items():
+            trained[name].copy_(value)
+
+    def outward(self, name: str, value: Tensor) -> Array:
+        """A copy of a value as an array."""
+        return np.array(value.detach().cpu().numpy(), order="C")
+
+    def inward(self, name: str, array: Array) -> Tensor:
+        """An array as a tensor; if of that weight's shape, laid out in memory as it, so that sums stay the same."""
+        key = self._statistics.get(name)
+        weight = self.module.get_buffer(key) if key else self.parameters[name]
+        if array.shape != weight.shape:
+            return torch.tensor(array)
+        return torch.empty_like(weight, requires_grad=False).copy_(torch.tensor(array))
 
     def _tensor(self, x: Array) -> Tensor:
         tensor = torch.tensor(np.ascontiguousarray(x)).to(self.device)
