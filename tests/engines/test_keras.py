@@ -19,7 +19,7 @@ from headstart.backbones.blueprint import FEATURES, Blueprint
 from headstart.backbones.ops import SQRT_EPSILON, Node
 from headstart.core.errors import UsageError
 from headstart.data.load import decode
-from headstart.engines import base_network
+from headstart.engines import protocol
 from headstart.engines.registry import keras_engine, torch_engine
 from headstart.learn.calibrate import softmax
 from making import Shell
@@ -347,9 +347,9 @@ def test_the_fitted_head_stays_in_fp32_behind_a_bf16_trunk(sqrt: bool) -> None:
 
 def test_bf16_that_is_too_coarse_gives_way_to_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     network, images = network_for(small_trunk(), "bf16"), photos(8)
-    assert 0 < network.check_precision(images) < base_network.TOLERANCE
+    assert 0 < network.check_precision(images) < protocol.TOLERANCE
     assert network.precision == "bf16"
-    monkeypatch.setattr(base_network, "TOLERANCE", 1e-6)
+    monkeypatch.setattr(protocol, "TOLERANCE", 1e-6)
     assert network.check_precision(images) > 1e-6
     assert network.precision == "fp32"
     assert network.check_precision(images) == 0.0

@@ -308,7 +308,7 @@ def test_a_state_goes_on_bit_by_bit(optimiser: str, averaging: str) -> None:
 def test_a_state_of_another_network_is_refused() -> None:
     state = stepper_of(SGD).state()
     other = stepper_of(SGD, replace(small_task(), rates={"logits": 1.0}))
-    with pytest.raises(UsageError, match=r"expected 2 weights that move, the first 'logits.weight'\. Received: 8"):
+    with pytest.raises(UsageError, match=r"expected 2 trained weights, the first 'logits.weight'\. Received: 8"):
         other.load_state(state)
 
 
@@ -581,7 +581,7 @@ def test_a_task_that_cannot_be_is_refused() -> None:
         ({"conv9": 1.0}, "no layer 'conv9'. Did you mean conv"),
         ({"logits": 0.0}, "Rate of node 'logits': expected a share above 0"),
         ({"logits": math.nan}, "expected a share above 0. Received: nan"),
-        ({"act1": 1.0}, "Nothing of 'small_cnn' would move.*'logits'. Received: act1"),
+        ({"act1": 1.0}, "Nothing of 'small_cnn' would be trained.*'logits'. Received: act1"),
         ({}, "Received: none"),
     ):
         with pytest.raises(UsageError, match=said):

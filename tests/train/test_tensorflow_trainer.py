@@ -26,8 +26,9 @@ from headstart.backbones.blueprint import Blueprint  # noqa: E402
 from headstart.backbones.families.small import small_cnn  # noqa: E402
 from headstart.core.errors import DivergedError, HeadstartError, UsageError  # noqa: E402
 from headstart.train.checkpoint import Checkpoints, Identity, Terminated  # noqa: E402
-from headstart.train.protocol import Batch, Stepper, Task  # noqa: E402
+from headstart.train.protocol import Batch, Task  # noqa: E402
 from headstart.train.recipe import OPTIMISERS, Recipe  # noqa: E402
+from headstart.train.stepper import Stepper  # noqa: E402
 from headstart.train.tensorflow import network as tensorflow_network  # noqa: E402
 from headstart.train.tensorflow.optimiser import RecipeOptimiser  # noqa: E402
 from headstart.train.tensorflow.plain_loop import TensorFlowStepper, train_tensorflow  # noqa: E402
@@ -317,7 +318,7 @@ def test_a_training_may_go_on_in_the_other_framework(optimiser: str) -> None:
 def test_a_state_of_another_network_is_refused() -> None:
     state = stepper_of(SGD).state()
     other = stepper_of(SGD, replace(small_task(), rates={"logits": 1.0}))
-    with pytest.raises(UsageError, match=r"expected 2 weights that move, the first 'logits.weight'\. Received: 8"):
+    with pytest.raises(UsageError, match=r"expected 2 trained weights, the first 'logits.weight'\. Received: 8"):
         other.load_state(state)
 
 
@@ -512,7 +513,7 @@ def test_a_task_that_cannot_be_is_refused() -> None:
     for rates, said in (
         ({"conv9": 1.0}, "no layer 'conv9'. Did you mean conv"),
         ({"logits": 0.0}, "Rate of node 'logits': expected a share above 0"),
-        ({"act1": 1.0}, "Nothing of 'small_cnn' would move.*'logits'. Received: act1"),
+        ({"act1": 1.0}, "Nothing of 'small_cnn' would be trained.*'logits'. Received: act1"),
     ):
         with pytest.raises(UsageError, match=said):
             stepper_of(SGD, replace(task, rates=rates))

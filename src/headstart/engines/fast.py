@@ -17,10 +17,10 @@ from headstart.backbones.ops import SQRT_EPSILON, Node, Shape, padding_of
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
 from headstart.data.load import CHUNK, cores
-from headstart.engines.base_network import BaseNetwork
 from headstart.engines.names import resolve_engine
 from headstart.engines.protocol import (
     Array,
+    Network,
     Weights,
     check_layers,
     check_memory,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import openvino as ov
 
 
-class FastNetwork(BaseNetwork):
+class FastNetwork(Network):
     """A network on OpenVINO.
 
     One stream a core, each on a batch small enough for its cache: twice as fast as one large batch on all cores.

@@ -58,7 +58,7 @@ class Checkpoint:
     """A training as it was after so many steps."""
 
     step: int
-    state: dict[str, NDArray[Any]]  # what `base.Stepper.load_state` takes
+    state: dict[str, NDArray[Any]]  # what `stepper.Stepper.load_state` takes
     about: dict[str, Any]  # JSON values: the history so far, where it stands
 
 

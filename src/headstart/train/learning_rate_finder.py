@@ -10,7 +10,8 @@ from itertools import count
 import numpy as np
 
 from headstart.core.errors import DivergedError, UsageError
-from headstart.train.protocol import Batch, Batches, Stepper
+from headstart.train.protocol import Batch, Batches
+from headstart.train.stepper import Stepper
 
 LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 60
 SMOOTH = 0.8  # of the loss, from step to step

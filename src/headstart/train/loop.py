@@ -14,9 +14,10 @@ from headstart.core.errors import DivergedError, UsageError
 from headstart.train.callbacks import BestSnapshot, EarlyStopping
 from headstart.train.checkpoint import Checkpoints
 from headstart.train.overfitting_watch import selection_losses
-from headstart.train.protocol import Array, Batches, Callback, Epoch, History, Stepper, Task, Trained, ValidationResult
+from headstart.train.protocol import Array, Batches, Callback, Epoch, History, Task, Trained, ValidationResult
 from headstart.train.recipe import Recipe
 from headstart.train.schedule import rate
+from headstart.train.stepper import Stepper
 
 AnyStepper = TypeVar("AnyStepper", bound=Stepper)
 _OWN, _BEST = "course/", "course/best/"  # what names in a checkpoint begin with, beside the stepper's

@@ -7,7 +7,7 @@ off goes on exactly where it was, and four frameworks see the same batches.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -26,7 +26,7 @@ TRAINERS = ("pytorch", "lightning", "tensorflow", "keras")
 
 @dataclass(frozen=True)
 class Task:
-    """A network, where it starts, and what of it moves."""
+    """A network, its weights at the start, and what of it is trained."""
 
     blueprint: Blueprint  # its last node gives logits, (N, classes)
     weights: Weights  # where it starts
@@ -114,50 +114,15 @@ class Callback(Protocol):
         ...
 
 
-class Stepper(Protocol):
-    """A network in training, one step at a time, for a loop of one's own."""
-
-    steps: int  # of the whole training, which the schedule is laid over
-    steps_done: int
-
-    def step(self, batch: Batch, rate: float | None = None) -> float:
-        """One step of the optimiser at the schedule's rate, or at ``rate``; returns the loss before it.
-
-        Raises:
-            DivergedError: the loss is not a number; the weights are those before the step.
-        """
-        ...
-
-    def seen(self) -> tuple[float, float]:
-        """Mean loss, without label smoothing, and share of errors of what was trained on since this was asked last."""
-        ...
-
-    def evaluate(self, batches: Iterable[Batch]) -> ValidationResult:
-        """How the weights that would be kept do, in evaluation mode."""
-        ...
-
-    def weights(self) -> dict[str, NDArray[np.float32]]:
-        """The weights that would be kept: the averaged ones, where the recipe averages."""
-        ...
-
-    def state(self) -> dict[str, Array]:
-        """All that `load_state` needs to go on bit by bit: weights, averages, the optimiser's memory, the step."""
-        ...
-
-    def load_state(self, state: Mapping[str, Array]) -> None:
-        """Go on from what `state` gave."""
-        ...
-
-
 def check_task(task: Task) -> None:
-    """Refuse a task in which nothing can move, or something that is not there."""
+    """Refuse a task in which nothing can be trained, or that names a node that is not there."""
     for name, share in task.rates.items():
         if not 0 < share < math.inf:
             raise UsageError(f"Rate of node '{name}': expected a share above 0. Received: {share!r}.")
         task.blueprint[name]  # which refuses an unknown one, with the nearest
     if not task.rates.keys() & task.blueprint.parameters().keys():
         raise UsageError(
-            f"Nothing of '{task.blueprint.name}' would move: expected a rate for a node that has weights, such as "
+            f"Nothing of '{task.blueprint.name}' would be trained: expected a rate for a node with weights, such as "
             f"'{task.blueprint.layers[-1]}'. Received: {', '.join(task.rates) or 'none'}."
         )
 

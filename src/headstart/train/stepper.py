@@ -22,8 +22,8 @@ from headstart.train.weight_average import RunningAverage
 Sums = NDArray[np.float64]
 
 
-class BaseStepper(ABC):
-    """A `Stepper` but for what its framework does.
+class Stepper(ABC):
+    """A network in training, one step at a time; also for a loop of one's own.
 
     Nodes without a rate stay as they are, in evaluation mode; the statistics of batch norm are updated only if the
     recipe says so. Weight decay is decoupled with "adamw" (Loshchilov & Hutter 2019), else added to the clipped
@@ -50,6 +50,15 @@ class BaseStepper(ABC):
         self.total: Callable[[Sums], Sums] = lambda sums: sums  # adds up what the processes have
         self._say = say or (lambda sentence: None)
         self._seen = np.zeros(3)  # loss, errors, images
+
+    def step(self, batch: Batch, rate: float | None = None) -> float:
+        """One step of the optimiser at the schedule's rate, or at ``rate``; returns the loss before it.
+
+        Raises:
+            DivergedError: the loss is not a number; the weights are those before the step.
+            UsageError: a batch that the network does not take, or of which not one image fits into memory.
+        """
+        return self._step(batch, self.rate() if rate is None else rate)
 
     def evaluate(self, batches: Iterable[Batch]) -> ValidationResult:
         """The loss and errors of the weights that would be kept, in evaluation mode."""
@@ -102,6 +111,10 @@ class BaseStepper(ABC):
         self._load_memory(memory)
         self.steps_done, self.at_a_time = int(state["steps_done"]), int(state["at_a_time"])
         self._seen = np.array(state["seen"])
+
+    @abstractmethod
+    def _step(self, batch: Batch, rate: float) -> float:
+        """As `step`, at this rate."""
 
     @abstractmethod
     def _evaluation(self) -> AbstractContextManager[None]:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.core.errors import UsageError, did_you_mean
 from headstart.engines.registry import keras_engine, torch_engine
-from headstart.train.protocol import TRAINERS, Stepper, Task
+from headstart.train.protocol import TRAINERS, Task
 from headstart.train.recipe import Recipe
+from headstart.train.stepper import Stepper
 
 if TYPE_CHECKING:
     from headstart.train.loop import Trainer

@@ -17,9 +17,8 @@ import tensorflow as tf
 from headstart.backbones.blueprint import INPUT, Blueprint
 from headstart.backbones.ops import Node, Shape
 from headstart.core.types import ImageSpec
-from headstart.engines.base_network import not_before
 from headstart.engines.keras.graph import Graph, Taps, assemble
-from headstart.engines.protocol import Array, Weights, foldable
+from headstart.engines.protocol import Array, Weights, foldable, not_before
 
 POLICIES = {"fp32": "float32", "bf16": "mixed_bfloat16", "fp64": "float64"}
 

@@ -13,17 +13,16 @@ from headstart.backbones.blueprint import INPUT
 from headstart.backbones.ops import Shape
 from headstart.backbones.weights import match
 from headstart.core.errors import UsageError
-from headstart.engines.base_network import FrameworkNetwork, find_device
 from headstart.engines.keras.functions import Built
 from headstart.engines.keras.graph import to_model, weights_of
 from headstart.engines.keras.models import wrap
-from headstart.engines.protocol import Array, Pullback, Weights
+from headstart.engines.protocol import Array, Differentiable, Pullback, Weights, find_device
 
 __all__ = ["KerasNetwork", "check_backend", "to_model", "weights_of", "wrap"]
 
 
-class KerasNetwork(FrameworkNetwork):
-    """A network on Keras with TensorFlow; see `FrameworkNetwork`.
+class KerasNetwork(Differentiable):
+    """A network on Keras with TensorFlow; see `Differentiable`.
 
     A pullback computes the forward pass anew, as part of one compiled function, which is faster than to keep what a
     backward pass needs.

@@ -18,16 +18,15 @@ from headstart.backbones.ops import Shape
 from headstart.backbones.weights import match
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
-from headstart.engines.base_network import FrameworkNetwork, find_device, not_before
-from headstart.engines.protocol import TIMM, Array, Pullback, Weights
+from headstart.engines.protocol import TIMM, Array, Differentiable, Pullback, Weights, find_device, not_before
 from headstart.engines.torch.graph import BlueprintModule, head_of
 from headstart.engines.torch.modules import wrap
 
 __all__ = ["TorchNetwork", "to_module", "wrap"]
 
 
-class TorchNetwork(FrameworkNetwork):
-    """A network on PyTorch; see `FrameworkNetwork`. A pullback keeps what it needs as long as it is kept itself."""
+class TorchNetwork(Differentiable):
+    """A network on PyTorch; see `Differentiable`. A pullback keeps what it needs as long as it is kept itself."""
 
     engine = "torch"
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import INPUT
 from headstart.backbones.ops import Node, Shape
 from headstart.backbones.weights import match
-from headstart.engines.base_network import find_device
 from headstart.engines.keras.config import undisturbed
 from headstart.engines.keras.functions import POLICIES, placed
 from headstart.engines.keras.graph import Graph, assemble, from_keras, to_keras, variables_of
+from headstart.engines.protocol import find_device
 from headstart.train.dropout import dropout_mask, dropped
 from headstart.train.protocol import Array, Task
 from headstart.train.recipe import Recipe

@@ -13,15 +13,15 @@ import tensorflow as tf
 from headstart.core.errors import DivergedError
 from headstart.train.protocol import Array, Batch, Task, check_batch
 from headstart.train.recipe import Recipe
-from headstart.train.stepper import BaseStepper, Sums, parts
+from headstart.train.stepper import Stepper, Sums, parts
 from headstart.train.tensorflow.network import TrainableNetwork
 from headstart.train.tensorflow.optimiser import Average, RecipeOptimiser
 
 Gradients = list[Any]
 
 
-class TensorFlowStepper(BaseStepper):
-    """A network in training on TensorFlow; see `BaseStepper`. ``device`` is auto, cpu, cuda or mps.
+class TensorFlowStepper(Stepper):
+    """A network in training on TensorFlow; see `Stepper`. ``device`` is auto, cpu, cuda or mps.
 
     Its states are those of `TorchStepper`, by name and layout.
     """
@@ -53,13 +53,7 @@ class TensorFlowStepper(BaseStepper):
             self.optimiser.apply, [tf.TensorSpec(each.shape, tf.float32) for each in self._parameters]
         )
 
-    def step(self, batch: Batch, rate: float | None = None) -> float:
-        """One step of the optimiser at the schedule's rate, or at ``rate``; returns the loss before it.
-
-        Raises:
-            DivergedError: the loss is not a number; the weights are those before the step.
-            UsageError: a batch that the network does not take, or of which not one image fits into memory.
-        """
+    def _step(self, batch: Batch, rate: float) -> float:
         check_batch(self.task, batch)
         statistics = self.network.copies(self.network.statistics)
         try:
@@ -67,7 +61,7 @@ class TensorFlowStepper(BaseStepper):
                 sums, gradients = self._gradients(batch, statistics)
                 loss = sums[0] / len(batch.y)
                 if math.isfinite(loss):
-                    self.optimiser.learning_rate = self.rate() if rate is None else rate
+                    self.optimiser.learning_rate = rate
                     self._apply(gradients)
                 if not (math.isfinite(loss) and math.isfinite(self.optimiser.norm.numpy())):
                     raise DivergedError(self.diverged(batch, loss))

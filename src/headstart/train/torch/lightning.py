@@ -111,7 +111,7 @@ class _Module(LightningModule):  # type: ignore[misc]
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One step."""
         try:
-            loss = self.stepper.gradients(batch, backward=self.manual_backward)
+            loss = self.stepper.gradients(batch, self.stepper.rate(), self.manual_backward)
         except DivergedError as error:
             self.loop.diverged(error)
             self.trainer.should_stop = True

@@ -15,7 +15,7 @@ from headstart.core.errors import DivergedError
 from headstart.engines.torch.network import choose_device, in_fp32
 from headstart.train.protocol import Array, Batch, Task, check_batch
 from headstart.train.recipe import Recipe
-from headstart.train.stepper import BaseStepper, Sums, parts
+from headstart.train.stepper import Stepper, Sums, parts
 from headstart.train.torch.network import TrainableNetwork
 from headstart.train.torch.optimiser import Average, build_optimiser, clip
 
@@ -24,8 +24,8 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory") 
 Backward = Callable[[Tensor], None]
 
 
-class TorchStepper(BaseStepper):
-    """A network in training on PyTorch; see `BaseStepper`."""
+class TorchStepper(Stepper):
+    """A network in training on PyTorch; see `Stepper`."""
 
     network: TrainableNetwork
     average: Average
@@ -45,19 +45,7 @@ class TorchStepper(BaseStepper):
         self.optimiser = build_optimiser(self.network.parameters, shares, recipe)
         self.average = Average(recipe, steps)
 
-    def step(self, batch: Batch, rate: float | None = None) -> float:
-        """One step of the optimiser at the schedule's rate, or at ``rate``; returns the loss before it.
-
-        Raises:
-            DivergedError: the loss is not a number; the weights are those before the step.
-            UsageError: a batch that the network does not take, or of which not one image fits into memory.
-        """
-        loss = self.gradients(batch, rate)
-        self.optimiser.step()
-        self.finish_step()
-        return loss
-
-    def gradients(self, batch: Batch, rate: float | None = None, backward: Backward = Tensor.backward) -> float:
+    def gradients(self, batch: Batch, rate: float, backward: Backward = Tensor.backward) -> float:
         """The first half of a step: afterwards the clipped gradients are in place, and the optimiser has its rate.
 
         Of ``ranks`` processes each takes its share of the batch, and ``backward`` averages their gradients.
@@ -65,7 +53,7 @@ class TorchStepper(BaseStepper):
         check_batch(self.task, batch)
         self.optimiser.zero_grad()
         for group in self.optimiser.param_groups:
-            group["lr"] = group["share"] * (self.rate() if rate is None else rate)
+            group["lr"] = group["share"] * rate
         before = self.network.copies(self.network.statistics)
         try:
             with self._in_fp32():
@@ -87,6 +75,12 @@ class TorchStepper(BaseStepper):
         self.optimiser.zero_grad()
         self.average.update(self.steps_done, self.network.trained)
         self.steps_done += 1
+
+    def _step(self, batch: Batch, rate: float) -> float:
+        loss = self.gradients(batch, rate)
+        self.optimiser.step()
+        self.finish_step()
+        return loss
 
     @contextmanager
     def _evaluation(self) -> Iterator[None]:
