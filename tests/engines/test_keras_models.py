@@ -364,7 +364,7 @@ def test_layers_of_ones_own_need_the_live_model_again() -> None:
     with pytest.raises(UsageError, match=r"a module of your own, .*headstart\.load\(PATH, module=MODULE\)"):
         KerasNetwork(*arguments)
     with pytest.raises(
-        UsageError, match=r"not the one that this one was made of .*its weight 'scale\.variable' expected"
+        UsageError, match=r"not the one that the model was made of .*its weight 'scale\.variable' expected"
     ):
         KerasNetwork(*arguments, module=make("functional"))
     with pytest.raises(UsageError, match="its head is not 'predictions'"):

@@ -1,17 +1,20 @@
-"""A network of somebody else's making as a trunk: what wrapping one gives, whichever framework it is of."""
+"""A network of another library as a trunk: what wrapping it gives, whichever framework it is of."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.blueprint import LOGITS
-from headstart.backbones.catalogue import LARGEST, SMALLEST, Pretrained
+from headstart.backbones.blueprint import FEATURES, INPUT, LOGITS, Blueprint
+from headstart.backbones.catalogue import LARGEST, SMALLEST, Backbone, Pretrained
+from headstart.backbones.ops import Node, Shape
+from headstart.backbones.weights import Weights, WeightsRecord
 from headstart.core.errors import UsageError
+from headstart.core.types import ImageSpec
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,31 @@ class Wrapped:
         blueprint = self.trunk.blueprint.with_head(classes, sqrt=False)
         weights = self.trunk.weights | {f"{LOGITS}.weight": weight, f"{LOGITS}.bias": bias}
         return replace(self.trunk, blueprint=blueprint, weights=weights)
+
+
+def make_trunk(
+    source: str, arrays: Weights, attrs: Mapping[str, Any], spec: ImageSpec, record: WeightsRecord
+) -> Pretrained:
+    """A trunk of one node, a module with these weights, that gives the features.
+
+    Args:
+        attrs: of the node beside its weights: features, head, units and config.
+    """
+    shapes = {key: value.shape for key, value in arrays.items()}
+    node = Node(FEATURES, "module", (INPUT,), {"source": source, "weights": shapes, **attrs})
+    blueprint = Blueprint(source, (Node(INPUT, "input", (), {"channels": 3}), node), spec.size)
+    backbone = Backbone(source, lambda: blueprint, spec, record, layers=(FEATURES,))
+    return Pretrained(blueprint, {f"{FEATURES}.{key}": value for key, value in arrays.items()}, spec, backbone)
+
+
+def check_same(node: Node, found: Mapping[str, Shape]) -> None:
+    """Refuse a live module with other weights than those of the node that stands for it."""
+    for name, shape in node["weights"].items():
+        if found.get(name) != tuple(shape):
+            raise UsageError(
+                f"The module given is not the one that the model was made of ({node['source']}): its weight '{name}' "
+                f"expected {tuple(shape)}, received {found.get(name, 'none')}."
+            )
 
 
 def check_pixels(pixels: int | None) -> None:

@@ -9,8 +9,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from headstart.backbones.blueprint import FEATURES, INPUT, Blueprint
-from headstart.backbones.catalogue import Backbone, Pretrained
 from headstart.backbones.ops import Node
 from headstart.backbones.weights import WeightsRecord
 from headstart.core.errors import UsageError
@@ -29,7 +27,7 @@ from headstart.engines.keras.flat_model import (
     variables,
 )
 from headstart.engines.protocol import APPLICATIONS, LIVE_KERAS, nearest
-from headstart.engines.wrapped import Wrapped, check_pixels
+from headstart.engines.wrapped import Wrapped, check_pixels, check_same, make_trunk
 
 __all__ = ["build_model", "inner_tensors", "variables", "wrap"]
 
@@ -82,22 +80,13 @@ def wrap(
     head = find_head(flat) if features is None else None
     if head is None and features is None and not name.startswith(APPLICATIONS):
         raise UsageError(_no_head(flat, name))
-    trunk = _cut(flat, head[0].name if head else features or "", name, head=head is not None)
+    path = head[0].name if head else features or ""
+    trunk = _cut(flat, path, name, head=head is not None)
     arrays = {key: np.array(each.numpy(), np.float32) for key, each in variables(trunk).items()}
-    attrs: dict[str, Any] = {
-        "source": name,
-        "features": head[0].name if head else features or "",
-        "head": head is not None,
-        "units": int(trunk.output.shape[-1]),
-        "weights": {key: value.shape for key, value in arrays.items()},
-        "config": to_text(trunk),
-    }
-    node = Node(FEATURES, "module", (INPUT,), attrs)
-    blueprint = Blueprint(name, (Node(INPUT, "input", (), {"channels": 3}), node), spec.size)
-    backbone = Backbone(name, lambda: blueprint, spec, record, layers=(FEATURES,))
-    named = {f"{FEATURES}.{key}": value for key, value in arrays.items()}
+    config, units = to_text(trunk), int(trunk.output.shape[-1])
+    attrs = {"features": path, "head": head is not None, "config": config, "units": units}
     own = head_weights(head[0]) if head and whole else None
-    return Wrapped(Pretrained(blueprint, named, spec, backbone), None if attrs["config"] else flat, own)
+    return Wrapped(make_trunk(name, arrays, attrs, spec, record), None if config else flat, own)
 
 
 def build_model(node: Node, live: object | None, size: int, policy: str = POLICY) -> Any:
@@ -116,13 +105,7 @@ def build_model(node: Node, live: object | None, size: int, policy: str = POLICY
         model = _cut(flat, node["features"], source, head=node["head"])
     else:
         raise UsageError(f"Expected a keras.Model. Received: {type(live).__qualname__}.")
-    found = {name: tuple(each.shape) for name, each in variables(model).items()}
-    for name, shape in node["weights"].items():
-        if found.get(name) != tuple(shape):
-            raise UsageError(
-                f"The model given is not the one that this one was made of ({source}): its weight '{name}' expected "
-                f"{tuple(shape)}, received {found.get(name, 'none')}."
-            )
+    check_same(node, {name: tuple(each.shape) for name, each in variables(model).items()})
     return model
 
 
@@ -145,7 +128,7 @@ def _cut(flat: Any, layer: str, source: str, *, head: bool) -> Any:
         found = find_head(flat)
         if found is None or found[0].name != layer:
             raise UsageError(
-                f"The model given is not the one that this one was made of ({source}): its head is not '{layer}'."
+                f"The module given is not the one that the model was made of ({source}): its head is not '{layer}'."
             )
         output = found[1]
     elif layer:

@@ -12,6 +12,7 @@ from torch import Tensor
 from headstart.backbones.ops import Node, Shape
 from headstart.core.errors import UsageError
 from headstart.engines.protocol import nearest
+from headstart.engines.wrapped import attempt
 
 TRIED = 2  # images that a module is tried on: with one, a module that forgets the batch would not be found out
 
@@ -125,12 +126,10 @@ class Trace:
                 if next(submodule.parameters(recurse=False), None) is not None:
                     handles.append(submodule.register_forward_pre_hook(began(path)))
             with torch.no_grad():
-                module(x)
-        except Exception as error:  # somebody else's code can raise anything
-            what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            raise UsageError(
-                f"'{name}' fails on images of {size} pixels, given as a tensor of shape {tuple(x.shape)}: {what}"
-            ) from error
+                attempt(
+                    f"'{name}' fails on images of {size} pixels, given as a tensor of shape {tuple(x.shape)}",
+                    lambda: module(x),
+                )
         finally:
             for handle in handles:
                 handle.remove()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import os
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from headstart.backbones.blueprint import FEATURES, INPUT, Blueprint
-from headstart.backbones.catalogue import Backbone, Pretrained
+from headstart.backbones.blueprint import FEATURES, INPUT
 from headstart.backbones.download import HUB, find_weights
 from headstart.backbones.ops import Node
 from headstart.backbones.weights import Weights, WeightsRecord, match, read_weights
@@ -21,7 +21,7 @@ from headstart.core.errors import MissingExtraError, UsageError
 from headstart.core.types import ImageSpec
 from headstart.engines.protocol import LIVE, TIMM
 from headstart.engines.torch.module_layers import TRIED, Inside, Trace
-from headstart.engines.wrapped import Wrapped, check_pixels
+from headstart.engines.wrapped import Wrapped, attempt, check_pixels, check_same, make_trunk
 
 IMAGENET = ImageSpec(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -62,7 +62,7 @@ def wrap(
         name, spec = f"{LIVE}{type(model).__module__}.{type(model).__qualname__}", spec or IMAGENET
         record = WeightsRecord(origin=name, licence="its own", names="timm")
     if pixels is not None:
-        spec = ImageSpec(pixels, spec.mean, spec.std, spec.crop, spec.resample)
+        spec = replace(spec, size=pixels)
 
     linear = _find_head(model, spec.size, name) if features is None else None
     if linear is None and features is None and not config:
@@ -75,20 +75,10 @@ def wrap(
     head = _linear_weights(model.get_submodule(linear)) if linear and whole else None
     if linear:
         _cut(model, linear)
-    arrays = _floats(model)
-    attrs: dict[str, Any] = {
-        "source": name,
-        "features": linear or features or "",
-        "head": linear is not None,
-        "weights": {key: value.shape for key, value in arrays.items()},
-        "config": "",
-    }
-    units = Inside(Node(FEATURES, "module", (INPUT,), attrs), model, spec.size).units
-    node = Node(FEATURES, "module", (INPUT,), attrs | {"units": units})
-    blueprint = Blueprint(name, (Node(INPUT, "input", (), {"channels": 3}), node), spec.size)
-    backbone = Backbone(name, lambda: blueprint, spec, record, layers=(FEATURES,))
-    named = {f"{FEATURES}.{key}": value for key, value in arrays.items()}
-    return Wrapped(Pretrained(blueprint, named, spec, backbone), model, head)
+    path = linear or features or ""
+    units = Inside(Node(FEATURES, "module", (INPUT,), {"source": name, "features": path}), model, spec.size).units
+    attrs = {"features": path, "head": linear is not None, "config": "", "units": units}
+    return Wrapped(make_trunk(name, _floats(model), attrs, spec, record), model, head)
 
 
 def build_module(node: Node, live: object | None) -> Any:
@@ -106,13 +96,7 @@ def build_module(node: Node, live: object | None) -> Any:
             model.reset_classifier(0)
     if node["head"] and node["features"] in dict(model.named_modules()):
         _cut(model, node["features"])
-    found = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    for name, shape in node["weights"].items():
-        if found.get(name) != tuple(shape):
-            raise UsageError(
-                f"The module given is not the one that the model was made of ({source}): its weight '{name}' expected "
-                f"{tuple(shape)}, received {found.get(name, 'none')}."
-            )
+    check_same(node, {name: tuple(value.shape) for name, value in model.state_dict().items()})
     return model
 
 
@@ -125,12 +109,7 @@ def _copy(module: object) -> Any:
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         module = module.module
     module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
-    try:
-        model = copy.deepcopy(module)
-    except Exception as error:  # somebody else's code can raise anything
-        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise UsageError(f"The module {type(module).__qualname__} cannot be copied: {what}") from error
-    return _quiet(model)
+    return _quiet(attempt(f"The module {type(module).__qualname__} cannot be copied", lambda: copy.deepcopy(module)))
 
 
 def _quiet(model: Any) -> Any:
@@ -150,11 +129,8 @@ def _timm(source: str) -> Any:
         near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}?" if near else "timm.list_models() names them."
         raise UsageError(f"timm has no model '{name[:80]}'. {hint}")
-    try:
-        return _quiet(timm.create_model(name, pretrained=False))
-    except Exception as error:  # of a tag that there is not, or a package that the model needs
-        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UsageError(f"timm cannot build '{name}': {what}") from error
+    # it fails for an unknown tag, or a package that the model needs
+    return _quiet(attempt(f"timm cannot build '{name}'", lambda: timm.create_model(name, pretrained=False)))
 
 
 def _timm_record(source: str, config: dict[str, Any]) -> WeightsRecord:
