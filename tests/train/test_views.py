@@ -21,7 +21,7 @@ from headstart.engines.fast import FastNetwork
 from headstart.engines.registry import get_engine
 from headstart.learn.feature_cache import FeatureCache
 from headstart.train import views
-from headstart.train.views import PLAIN, Viewing, compute_views, plan_views
+from headstart.train.views import PLAIN, ViewPlan, compute_views, plan_views
 
 AT, PIXELS = "blocks.4.2.add", 32
 SHAPE = (112, 2, 2)
@@ -39,7 +39,7 @@ def dataset(photos: Path) -> ImageDataset:
     return open_source(photos)
 
 
-def viewing(strength: str = "light", count: int = 3, *, keep: bool = True) -> Viewing:
+def viewing(strength: str = "light", count: int = 3, *, keep: bool = True) -> ViewPlan:
     return plan_views(ROWS, SHAPE, strength, count, seed=5, keep=keep)[0]
 
 

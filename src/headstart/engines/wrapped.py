@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,6 +57,16 @@ def make_trunk(
     blueprint = Blueprint(source, (Node(INPUT, "input", (), {"channels": 3}), node), spec.size)
     backbone = Backbone(source, lambda: blueprint, spec, record, layers=(FEATURES,))
     return Pretrained(blueprint, {f"{FEATURES}.{key}": value for key, value in arrays.items()}, spec, backbone)
+
+
+def needed(blueprint: Blueprint, at: Iterable[str], inner: Iterable[str]) -> list[Node]:
+    """The nodes that those ``at``, or ``inner`` layers of a module, depend on, in order, without the input."""
+    wanted, found = {*at}, list[Node]()
+    for node in reversed(blueprint.nodes[1:]):
+        if node.name in wanted or (node.op == "module" and not wanted.isdisjoint(inner)):
+            found.append(node)
+            wanted.update(node.inputs)
+    return found[::-1]
 
 
 def check_same(node: Node, found: Mapping[str, Shape]) -> None:

@@ -19,6 +19,7 @@ from headstart.backbones.ops import Node, Shape
 from headstart.core.types import ImageSpec
 from headstart.engines.keras.graph import Graph, Taps, assemble
 from headstart.engines.protocol import Array, Weights, foldable, not_before
+from headstart.engines.wrapped import needed
 
 POLICIES = {"fp32": "float32", "bf16": "mixed_bfloat16", "fp64": "float64"}
 
@@ -121,7 +122,7 @@ class Built:
         values = {INPUT: self._normalised(pixels, precision)}
         if INPUT in taps:
             values[INPUT] = taps[INPUT](values[INPUT])
-        for node in graph.needed(at):
+        for node in needed(graph.blueprint, at, graph.inner):
             inputs = [values[name] for name in node.inputs]
             if node.op == "module":
                 values |= graph.inside(node, inputs[0], at, taps)

@@ -47,15 +47,6 @@ class Graph:
             values[node.name] = self.steps[node.name](*(values[name] for name in node.inputs))
         return values[self.blueprint.layers[-1]]
 
-    def needed(self, at: Iterable[str]) -> list[Node]:
-        """The nodes that those ``at``, or layers inside a module, depend on, in order, without the input."""
-        wanted, found = {*at}, list[Node]()
-        for node in reversed(self.blueprint.nodes[1:]):
-            if node.name in wanted or (node.op == "module" and not wanted.isdisjoint(self.inner)):
-                found.append(node)
-                wanted.update(node.inputs)
-        return found[::-1]
-
     def inside(self, node: Node, x: Any, at: Iterable[str], taps: Taps) -> dict[str, Any]:
         """The value of a module, and of those layers ``at`` that are inside it."""
         step: Any = self.steps[node.name]

@@ -17,6 +17,7 @@ from headstart.core.types import ImageSpec
 from headstart.engines.protocol import Weights, check_module, foldable
 from headstart.engines.torch.module_layers import Inside, Taps
 from headstart.engines.torch.modules import build_module
+from headstart.engines.wrapped import needed
 
 Folds = Mapping[str, tuple[Tensor, Tensor]]  # convolution -> weight and bias
 NORM_PARTS = {"mean": "running_mean", "var": "running_var"}  # ours -> torch's
@@ -114,14 +115,7 @@ class BlueprintModule(nn.Module):  # type: ignore[misc]  # torch has no types he
 
     def needed(self, at: Iterable[str]) -> list[Node]:
         """The nodes that those ``at``, or layers inside a module, depend on, in order, without the input."""
-        wanted = set(at)
-        found = []
-        for node in reversed(self.blueprint.nodes[1:]):
-            inner = node.op == "module" and self.inside is not None and not wanted.isdisjoint(self.inside.shapes)
-            if node.name in wanted or inner:
-                found.append(node)
-                wanted.update(node.inputs)
-        return found[::-1]
+        return needed(self.blueprint, at, self.inside.shapes if self.inside else ())
 
     def folded(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Weight and bias of each convolution that a batch norm alone reads, with the norm's work in them."""
