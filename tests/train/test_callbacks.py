@@ -175,7 +175,7 @@ def test_a_full_disk_costs_a_sentence(tmp_path: Path) -> None:
     log.path = Path("/dev/full")
     log.epoch(history(0.1, 0.2))
     log.epoch(history(0.1, 0.2, 0.3))
-    assert said == [log.problem] == ["The log '/dev/full' goes no further: No space left on device."]
+    assert said == [log.problem] == ["The log '/dev/full' cannot be continued: No space left on device."]
 
 
 def test_a_log_that_cannot_begin_is_refused(tmp_path: Path) -> None:

@@ -192,6 +192,7 @@ def make_trainer(
         stepper = make_stepper(task, recipe, recipe.epochs * batches.steps, device, say=say)
         return run(TrainingLoop(name, stepper, batches, validation, recipe, callbacks, checkpoints), stepper)
 
+    train.__name__ = f"train_{name}"
     return train
 
 
