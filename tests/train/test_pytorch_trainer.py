@@ -598,7 +598,7 @@ def test_a_task_that_cannot_be_is_refused() -> None:
         (lambda x, y: (x[:, :10], y), r"\(N, 12, 12, 3\).*Received: uint8 \(8, 10, 12, 3\)"),
         (lambda x, y: (x, y[:7]), r"label of each of 8 images.*Received: int64 \(7,\)"),
         (lambda x, y: (x, y.astype(np.float32)), "Received: float32"),
-        (lambda x, y: (x[:0], y[:0]), "an image at least"),
+        (lambda x, y: (x[:0], y[:0]), "at least one image"),
         (lambda x, y: (x, y + 1), "4 classes, so labels are from 0 to 3. Received: [01] to 4"),
         (lambda x, y: (x, y - 1), "Received: -1 to"),
     ],

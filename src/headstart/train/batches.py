@@ -98,7 +98,8 @@ class PhotoBatches(_Ordered):
     """Batches of photos, decoded on threads ahead of the training and augmented, uint8 (N, size, size, 3).
 
     A photo is decoded once, a little larger than the network's input, and stays in memory as far as ``keep`` allows;
-    each epoch's view of it is drawn from (seed, epoch, row). Without ``train`` the order is the given one, and nothing is augmented.
+    each epoch's view of it is drawn from (seed, epoch, row). Without ``train`` the order is the given one,
+    and nothing is augmented.
 
     Args:
         rows: which photos of the data set.

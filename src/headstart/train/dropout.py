@@ -28,7 +28,7 @@ def dropped(blueprint: Blueprint) -> tuple[str, ...]:
 
 
 def dropout_mask(recipe: Recipe, step: int, node: str, shape: Shape) -> NDArray[np.float32]:
-    """What the values of a node are multiplied by: 0, or 1 / (1 - the recipe's dropout). ``shape`` is the whole batch's."""
+    """The factor of each value of a node: 0, or 1 / (1 - the recipe's dropout). ``shape`` is the whole batch's."""
     generator = draw(DROPOUT, recipe.seed, step, zlib.crc32(node.encode()))
     kept = generator.random(shape, np.float32) >= recipe.dropout
     return np.where(kept, np.float32(1 / (1 - recipe.dropout)), np.float32(0))

@@ -1,7 +1,7 @@
-"""What the four trainers share: a task, its batches, one step at a time, and the record of how it went.
+"""What the four trainers share: a task, its batches, and the history of the training.
 
-All that is random is drawn from (seed, epoch, step), never from a generator that runs on: so a training that was cut
-off goes on exactly where it was, and four frameworks see the same batches.
+All random numbers are drawn from (seed, epoch, step), never from a generator with a state: so a resumed training
+continues exactly where it was, and all trainers get the same batches.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class Task:
     """A network, its weights at the start, and what of it is trained."""
 
     blueprint: Blueprint  # its last node gives logits, (N, classes)
-    weights: Weights  # where it starts
+    weights: Weights  # at the start
     rates: Mapping[str, float]  # node -> its share of the learning rate; nodes that are not named stay as they are
     spec: ImageSpec | None = None  # of pixels that the network normalises itself; None: batches are what `input` takes
-    module: object | None = None  # the live one that the blueprint speaks of, if it does
+    module: object | None = None  # the live module that the blueprint refers to, if it does
 
     @property
     def classes(self) -> int:
-        """How many the logits tell apart."""
+        """The number of classes."""
         return self.blueprint.shapes(self.spec.size if self.spec else None)[self.blueprint.layers[-1]][0]
 
 
@@ -49,21 +49,21 @@ class Batch:
 
 
 class Batches(Protocol):
-    """Images in the order in which they are trained on."""
+    """Batches of images, in the order of the training."""
 
     images: int  # in one epoch
     steps: int  # batches in one epoch
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from the step ``start`` on: the same whenever they are asked for."""
+        """The batches of an epoch from the step ``start`` on: the same in each call."""
         ...
 
 
 class ValidationResult(NamedTuple):
-    """How a network did on images that it is not trained on."""
+    """How well a network does on images that it is not trained on."""
 
     loss: float  # mean cross-entropy in nats, without label smoothing
-    error: float  # share of images that it took for another class
+    error: float  # share of wrong predictions
     calibrated: float  # the loss at the temperature that `fit_inverse_temperature` gives these images (Guo et al. 2017)
 
 
@@ -72,7 +72,7 @@ class Epoch:
     """How one epoch went. Losses are means of the cross-entropy in nats, without label smoothing; errors are shares."""
 
     number: int  # from 0
-    train_loss: float  # over the epoch's batches, as they were trained on
+    train_loss: float  # mean over the batches of the epoch, before each step
     train_error: float
     val_loss: float  # after the epoch, in evaluation mode, of the weights that would be kept
     val_error: float
@@ -87,8 +87,8 @@ class History:
 
     trainer: str
     epochs: tuple[Epoch, ...]
-    losses: tuple[float, ...]  # of every step, before it was taken; with label smoothing, as it was minimised
-    best: int  # the epoch whose weights were kept; -1: those it began with
+    losses: tuple[float, ...]  # before every step; with label smoothing
+    best: int  # the epoch whose weights were kept; -1: the starting weights
     stopped: str  # why it ended before its last epoch, in words, or ""
     start: float = math.nan  # the calibrated validation loss before the first step
 
@@ -99,11 +99,11 @@ class Trained:
 
     weights: dict[str, NDArray[np.float32]]
     history: History
-    last: dict[str, NDArray[np.float32]] | None = None  # those after the last epoch, unless it ended in no numbers
+    last: dict[str, NDArray[np.float32]] | None = None  # those after the last epoch; None if it diverged
 
 
 class Callback(Protocol):
-    """Told of every step and epoch; whoever returns a sentence ends the training with it."""
+    """Called after every step and epoch; a sentence that it returns ends the training, as the reason."""
 
     def step(self, number: int, of: int, loss: float) -> str | None:
         """After a step, counted through the epochs."""
@@ -128,7 +128,7 @@ def check_task(task: Task) -> None:
 
 
 def check_batch(task: Task, batch: Batch) -> None:
-    """Refuse images that the network does not take, and labels that are none of its classes."""
+    """Refuse images that the network does not take, and labels that are not its classes."""
     shapes = task.blueprint.shapes(task.spec.size if task.spec else None)
     classes = shapes[task.blueprint.layers[-1]][0]
     if task.spec:
@@ -140,7 +140,7 @@ def check_batch(task: Task, batch: Batch) -> None:
         )
     if batch.y.shape != batch.x.shape[:1] or batch.y.dtype.kind not in "iu" or not len(batch.y):
         raise UsageError(
-            f"Expected a whole number as the label of each of {len(batch.x)} images, and an image at least. "
+            f"Expected a whole number as the label of each of {len(batch.x)} images, and at least one image. "
             f"Received: {batch.y.dtype} {batch.y.shape}."
         )
     if not 0 <= batch.y.min() <= batch.y.max() < classes:

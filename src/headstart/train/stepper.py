@@ -1,4 +1,4 @@
-"""What the steppers of both frameworks share: evaluation, states, the rate, sums, parts of a batch, messages."""
+"""One step of training at a time: what is the same in both frameworks."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Stepper(ABC):
         self.task, self.recipe, self.steps, self.steps_done = task, recipe, steps, 0
         self.at_a_time = 0  # images in one pass; 0: the whole batch
         self.rank, self.ranks = 0, 1  # of several processes that share every batch
-        self.total: Callable[[Sums], Sums] = lambda sums: sums  # adds up what the processes have
+        self.total: Callable[[Sums], Sums] = lambda sums: sums  # adds up the sums of all processes
         self._say = say or (lambda sentence: None)
         self._seen = np.zeros(3)  # loss, errors, images
 
@@ -71,14 +71,16 @@ class Stepper(ABC):
                 labels.append(batch.y)
                 for part in parts(len(batch.y), self.at_a_time) if number % self.ranks == self.rank else ():
                     scores[-1][part] = self._evaluate(batch.x[part])
-        return evaluate_logits(self.total(np.concatenate(scores)), np.concatenate(labels))  # others' rows are zero here
+        return evaluate_logits(
+            self.total(np.concatenate(scores)), np.concatenate(labels)
+        )  # rows of other processes are 0
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """The weights that would be kept: the averaged ones, where the recipe averages."""
         return self.network.weights(self.average.values)
 
     def state(self) -> dict[str, Array]:
-        """All that `load_state` needs to go on bit by bit; of the weights, those that are trained."""
+        """All that `load_state` needs to continue exactly; of the weights, those that are trained."""
         outward = self.network.outward
         found = {f"weight/{name}": outward(name, each) for name, each in self.network.trained.items()}
         found |= {f"average/{name}": outward(name, each) for name, each in self.average.values.items()}
@@ -92,7 +94,7 @@ class Stepper(ABC):
         }
 
     def load_state(self, state: Mapping[str, Array]) -> None:
-        """Go on from what `state` gave.
+        """Continue from what `state` gave.
 
         Raises:
             UsageError: it is the state of another network, or of other rates.
@@ -118,7 +120,7 @@ class Stepper(ABC):
 
     @abstractmethod
     def _evaluation(self) -> AbstractContextManager[None]:
-        """What passes in evaluation mode are made within."""
+        """The context of passes in evaluation mode."""
 
     @abstractmethod
     def _evaluate(self, x: Array) -> Array:
@@ -133,7 +135,7 @@ class Stepper(ABC):
         """Have the optimiser go on from the `_memory` of each weight."""
 
     def seen(self) -> tuple[float, float]:
-        """Mean loss, without label smoothing, and share of errors of what was trained on since this was asked last."""
+        """Mean loss, without label smoothing, and share of errors of the images trained on since the last call."""
         sums, self._seen = self._seen, np.zeros(3)
         return mean_of(sums)
 
@@ -142,8 +144,8 @@ class Stepper(ABC):
         step = min(self.steps_done, self.steps - 1)
         return rate(self.recipe, step, self.steps, steps_per_epoch=self._per_epoch)
 
-    def diverged(self, batch: Batch, loss: float) -> str:
-        """What to say of a step that does not lead to numbers."""
+    def divergence(self, batch: Batch, loss: float) -> str:
+        """What to say of a step whose loss or gradient is not a number."""
         epoch, place = divmod(self.steps_done, self._per_epoch)
         where = f"Step {self.steps_done + 1}, batch {place + 1} of epoch {epoch + 1}"
         if batch.x.dtype.kind == "f" and not np.isfinite(batch.x).all():
@@ -174,7 +176,7 @@ class Stepper(ABC):
         return max(1, self.steps // self.recipe.epochs)
 
     def _check_state(self, state: Mapping[str, Array], trained: Mapping[str, Shape]) -> None:
-        """Refuse a state whose weights are not those that are trained here, by name and shape."""
+        """Refuse a state whose weights are not the ``trained`` ones, by name and shape."""
         shapes = {name.removeprefix("weight/"): value.shape for name, value in state.items() if name[:7] == "weight/"}
         if shapes != trained:
             raise UsageError(
@@ -192,13 +194,13 @@ def parts(count: int, at_a_time: int, rank: int = 0, ranks: int = 1) -> Iterator
 
 
 def mean_of(sums: Sums) -> tuple[float, float]:
-    """Mean loss and share of errors; not numbers, where there was no image."""
+    """Mean loss and share of errors; NaN where there is no image."""
     loss, errors, images = sums.tolist()
     return (loss / images, errors / images) if images else (math.nan, math.nan)
 
 
 def evaluate_logits(logits: Array, labels: Array) -> ValidationResult:
-    """The loss and errors of (N, classes) logits; NaN where they are no numbers, or there was no image."""
+    """The loss and errors of (N, classes) logits; NaN where they are not numbers, or there is no image."""
     count = len(labels)
     error = float((logits.argmax(axis=1) != labels).mean()) if count else math.nan
     if not count or not np.isfinite(logits).all():

@@ -1,4 +1,4 @@
-"""Weights averaged over the steps: the reference in NumPy, and what its forms in the frameworks share."""
+"""Weights averaged over the steps: the reference in NumPy, and what those of the frameworks share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from headstart.train.recipe import Recipe
 from headstart.train.schedule import snapshot_after
 
-WINDOW = 0.1  # share of the steps that a moving average looks back over
+WINDOW = 0.1  # of a moving average, as a share of the steps
 SLOWEST = 0.999  # decay, however many steps there are
 
 Weights = Mapping[str, NDArray[Any]]
@@ -26,15 +26,15 @@ def ema_decay(steps: int) -> float:
 class Averaging:
     """The weights that count: the last, their exponential moving average, or the mean of snapshots (Izmailov 2018).
 
-    The moving average is corrected for its start at zero as in Adam (Kingma & Ba 2015), so that no weight has a part in
-    it but those after a step. Sums are float64 for snapshots and moving averages alike.
+    The moving average is corrected for its start at zero as in Adam (Kingma & Ba 2015), so that only weights after a
+    step have a part in it. Sums are float64 for snapshots and moving averages alike.
     """
 
     def __init__(self, recipe: Recipe, steps: int) -> None:
         self._recipe, self._steps = recipe, steps
         self._decay = ema_decay(steps)
         self._sums: dict[str, NDArray[np.float64]] = {}
-        self._mass = 0.0  # what the parts in the sum add up to
+        self._mass = 0.0  # sum of the weights' factors
 
     def update(self, step: int, weights: Weights) -> None:
         """Take in the weights after a step, counted from 0."""
@@ -53,7 +53,7 @@ class Averaging:
         }
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """All that `load_state` needs to go on bit by bit."""
+        """All that `load_state` needs to continue exactly."""
         return {"mass": np.array(self._mass), **{f"sum.{name}": a for name, a in self._sums.items()}}
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
@@ -75,7 +75,7 @@ class RunningAverage(ABC):
 
     def __init__(self, recipe: Recipe, steps: int) -> None:
         self._recipe, self._steps = recipe, steps
-        self.mass = 0.0  # what the parts in the average add up to
+        self.mass = 0.0  # sum of the weights' factors
 
     @property
     def values(self) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class TrainableNetwork(BaseTrainableNetwork):
         self._variables: dict[str, Any] = {}
         for name, (node, variable) in variables_of(blueprint, self._graph.layers).items():
             self.nodes[name], self._variables[name] = node, variable
-            variable.regularizer = None  # a wrapped model may bring some: weight decay is the recipe's
+            variable.regularizer = None  # a wrapped model may have some: weight decay is the recipe's
         statistics = self._keys_of_statistics()
         trained = {name: each for name, each in self._variables.items() if self.nodes[name].name in task.rates}
         self.parameters = {name: each for name, each in trained.items() if each.trainable}
@@ -67,7 +67,7 @@ class TrainableNetwork(BaseTrainableNetwork):
         return self._statistics
 
     def images(self, x: Array) -> NDArray[np.float32]:
-        """Images as the model takes them: channels last; pixels from 0 to 255, whatever they were."""
+        """Images as the model takes them: channels last; pixels from 0 to 255."""
         if not self.task.spec:
             return np.moveaxis(x, 1, -1).astype(np.float32) if x.ndim == 4 else x.astype(np.float32)
         return x.astype(np.float32) * np.float32(1 if x.dtype == np.uint8 else 255)
@@ -77,7 +77,7 @@ class TrainableNetwork(BaseTrainableNetwork):
         return {name: tf.constant(array) for name, array in {IMAGES: self.images(x), **(masks or {})}.items()}
 
     def masks(self, step: int, images: int) -> dict[str, NDArray[np.float32]]:
-        """What is left out in a step, for a whole batch."""
+        """The dropout masks of a step, for a whole batch."""
         shapes = self.task.blueprint.shapes(self.task.spec.size if self.task.spec else None)
         masks = {name: dropout_mask(self.recipe, step, name, (images, *shapes[name])) for name in self.dropped}
         return {name: np.moveaxis(mask, 1, -1) if mask.ndim == 4 else mask for name, mask in masks.items()}
@@ -124,7 +124,7 @@ class TrainableNetwork(BaseTrainableNetwork):
         return values[self.task.blueprint.layers[-1]]
 
     def _step(self, node: Node, training: bool) -> Callable[..., Any]:
-        """What works a node out. Keras would hand its own idea of training down to every layer that asks for it."""
+        """The function of a node. Keras itself would put every layer in training mode."""
         update = training and node.name in self._updated
         if node.op == "norm":
             return lambda x: self._graph.layers[node.name](x, training=update)
@@ -170,7 +170,7 @@ class _Model(keras.Model):  # type: ignore[misc]
 
 
 class _TorchBatchNorm(keras.layers.BatchNormalization):  # type: ignore[misc]
-    """Batch norm whose running variance is PyTorch's, of the whole from a sample: by n - 1, where Keras' is by n."""
+    """Batch norm with PyTorch's running variance: divided by n - 1, where Keras divides by n."""
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """The normalised values."""
@@ -184,7 +184,7 @@ class _TorchBatchNorm(keras.layers.BatchNormalization):  # type: ignore[misc]
 
 
 def choose_device(device: str) -> str:
-    """ "cpu" or "gpu", as TensorFlow calls whatever accelerator there is.
+    """ "cpu" or "gpu", TensorFlow's name for any accelerator.
 
     Raises:
         UsageError: no such device, or it is not there.
@@ -196,7 +196,7 @@ def choose_device(device: str) -> str:
 
 
 def fast_in_bf16(device: str) -> bool:
-    """Whether the device has instructions for it, and TensorFlow gradients of convolutions that use them."""
+    """Whether the device has instructions for bf16 that TensorFlow uses for gradients of convolutions."""
     if device == "cpu":
         return False
     details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])

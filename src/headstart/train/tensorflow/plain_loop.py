@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headstart.engines.registry import keras_engine
 
-keras_engine()  # which imports TensorFlow in the order that does no harm, or says what is missing
+keras_engine()  # imports TensorFlow in the safe order, or says what is missing
 
 from headstart.train.loop import make_trainer  # noqa: E402
 from headstart.train.tensorflow.stepper import TensorFlowStepper  # noqa: E402

@@ -64,7 +64,7 @@ class TensorFlowStepper(Stepper):
                     self.optimiser.learning_rate = rate
                     self._apply(gradients)
                 if not (math.isfinite(loss) and math.isfinite(self.optimiser.norm.numpy())):
-                    raise DivergedError(self.diverged(batch, loss))
+                    raise DivergedError(self.divergence(batch, loss))
         except BaseException:
             self.network.put(statistics)
             raise
@@ -94,21 +94,21 @@ class TensorFlowStepper(Stepper):
     def _load_memory(self, memory: Mapping[str, Mapping[str, Array]]) -> None:
         shapes = self.task.blueprint.weight_shapes()
         for name, variable in self.network.parameters.items():
-            for key, each in self.optimiser.memory(variable).items():  # before its first step PyTorch has none
+            for key, each in self.optimiser.memory(variable).items():  # PyTorch has none before its first step
                 array = memory[name].get(key, np.zeros(shapes[name], np.float32))
                 each.assign(self.network.inward(name, array))
         self.optimiser.iterations.assign(max(int(found.get("step", 0)) for found in memory.values()))
 
     def _gradients(self, batch: Batch, statistics: Mapping[str, Array]) -> tuple[Sums, Gradients]:
-        """As `_taken`, with fewer images at a time where memory runs out."""
+        """As `_pass_all`, with fewer images at a time where memory runs out."""
         while True:
             try:
-                return self._taken(batch)
+                return self._pass_all(batch)
             except tf.errors.ResourceExhaustedError as error:
                 self.network.put(statistics)
                 self.halve(min(self.at_a_time or len(batch.y), len(batch.y)), error)
 
-    def _taken(self, batch: Batch) -> tuple[Sums, Gradients]:
+    def _pass_all(self, batch: Batch) -> tuple[Sums, Gradients]:
         """Forward and backward; sums over images: loss as minimised, loss, errors, ones. And the mean's gradients."""
         masks = self.network.masks(self.steps_done, len(batch.y))
         sums, gradients = np.zeros(4), Gradients()

@@ -20,14 +20,14 @@ from headstart.train.recipe import Recipe
 from headstart.train.torch.depthwise import depthwise
 from headstart.train.trainable_network import BaseTrainableNetwork
 
-Masks = Mapping[str, NDArray[np.float32]]  # node -> what its values are multiplied by, for each image
+Masks = Mapping[str, NDArray[np.float32]]  # node -> the factors of its values, for each image
 
 
 class TrainableNetwork(BaseTrainableNetwork):
     """The task's network as a `BlueprintModule`.
 
-    A batch norm whose statistics stay is folded into its convolution in every pass: the same function of the same
-    weights, and the gradients go through the fold, but what would be work on maps is work on kernels.
+    A batch norm with fixed statistics is folded into its convolution in every pass: the same function of the same
+    weights, with the same gradients, but computed on kernels instead of maps.
     """
 
     def __init__(self, task: Task, recipe: Recipe, device: str) -> None:
@@ -63,12 +63,12 @@ class TrainableNetwork(BaseTrainableNetwork):
 
     @property
     def device(self) -> Any:
-        """Where it is now: a trainer may have put it elsewhere."""
+        """Its device now: a trainer may have changed it."""
         return self.module.pixel_mean.device
 
     @property
     def statistics(self) -> dict[str, Tensor]:
-        """Means and variances that training changes; where the network goes, others take their place."""
+        """Means and variances that training changes; they are new tensors once the network is on another device."""
         return {name: self.module.get_buffer(key) for name, key in self._statistics.items()}
 
     def node_of(self, weight: str) -> str:
@@ -78,7 +78,7 @@ class TrainableNetwork(BaseTrainableNetwork):
     def logits(self, x: Array, masks: Masks | None = None) -> Tensor:
         """Logits, (N, classes) in fp32, of as many images; in training where there are ``masks``, even empty ones."""
         training = masks is not None
-        if self.module.training:  # somebody else's doing
+        if self.module.training:  # Lightning sets it
             self.module.eval()
         for norm in self._norms:
             norm.train(training)
@@ -96,7 +96,7 @@ class TrainableNetwork(BaseTrainableNetwork):
         return values[last]
 
     def masks(self, step: int, images: int) -> dict[str, NDArray[np.float32]]:
-        """What is left out in a step, for a whole batch."""
+        """The dropout masks of a step, for a whole batch."""
         return {name: dropout_mask(self.recipe, step, name, (images, *self._shapes[name])) for name in self._dropped}
 
     def weights(self, instead: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
@@ -121,7 +121,7 @@ class TrainableNetwork(BaseTrainableNetwork):
         return np.array(value.detach().cpu().numpy(), order="C")
 
     def inward(self, name: str, array: Array) -> Tensor:
-        """An array as a tensor; if of that weight's shape, laid out in memory as it, so that sums stay the same."""
+        """An array as a tensor; if of that weight's shape, in its memory layout, so that sums stay the same."""
         key = self._statistics.get(name)
         weight = self.module.get_buffer(key) if key else self.parameters[name]
         if array.shape != weight.shape:
@@ -146,7 +146,7 @@ class TrainableNetwork(BaseTrainableNetwork):
 
 
 def bf16_helps(blueprint: Blueprint, device: str) -> bool:
-    """Whether the device has instructions for it, and a processor convolutions to use them in."""
+    """Whether the device has instructions for bf16; on a processor, only convolutions gain from them."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     fast = device == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
@@ -154,7 +154,7 @@ def bf16_helps(blueprint: Blueprint, device: str) -> bool:
 
 
 def _in_fp32(x: Tensor, weight: Tensor, bias: Tensor | None, **settings: Any) -> Tensor:
-    """Under autocast too: of convolutions in groups, processors take many times longer for a gradient in bf16."""
+    """Also under autocast: gradients of grouped convolutions take processors many times longer in bf16."""
     with torch.autocast(x.device.type, enabled=False):
         return torch.nn.functional.conv2d(x.float(), weight, bias, **settings)
 

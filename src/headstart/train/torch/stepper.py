@@ -63,7 +63,7 @@ class TorchStepper(Stepper):
             loss = float(sums[0]) / len(batch.y)
             norm = clip(self.network.parameters.values(), self.recipe.clip)
             if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise DivergedError(self.diverged(batch, loss))
+                raise DivergedError(self.divergence(batch, loss))
         except BaseException:
             self._undo(before)
             raise
@@ -110,7 +110,7 @@ class TorchStepper(Stepper):
         try:
             return self._pass(batch, backward)
         except RuntimeError as error:
-            # of several processes, the others would wait for gradients that do not come
+            # other processes would wait for gradients that never come
             if self.ranks > 1 or not out_of_memory(error):
                 raise
             self.halve(self.at_a_time or len(batch.y), error)
@@ -122,7 +122,7 @@ class TorchStepper(Stepper):
         """Forward and backward; returns sums over images: loss as minimised, loss, errors, and how many they are."""
         count, smoothing = len(batch.y), self.recipe.label_smoothing
         masks = self.network.masks(self.steps_done, count)
-        idle = self.rank >= count  # more processes than images: the others wait for its gradients all the same
+        idle = self.rank >= count  # more processes than images: the others still wait for its gradients
         sums = np.zeros(4)
         for part in [slice(0, 1)] if idle else parts(count, self.at_a_time, self.rank, self.ranks):
             logits = self.network.logits(batch.x[part], {name: mask[part] for name, mask in masks.items()})
@@ -148,5 +148,5 @@ def _sums(logits: Tensor, labels: Tensor) -> Sums:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether that is what an error of PyTorch means."""
+    """Whether an error of PyTorch says so."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error).lower() for words in OUT_OF_MEMORY)
