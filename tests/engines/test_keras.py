@@ -31,7 +31,7 @@ engine = keras_engine()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from headstart.engines.keras.functions import Built  # noqa: E402
+from headstart.engines.keras.functions import CompiledNetwork  # noqa: E402
 from headstart.engines.keras.graph import assemble, layer_names, to_model, weights_of  # noqa: E402
 
 # Keras' own, whenever it saves
@@ -278,13 +278,13 @@ def test_gradients_are_never_in_bf16() -> None:
 
 def test_nothing_is_traced_again_whatever_the_number_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
     traced: list[Any] = []
-    run = Built._run
+    run = CompiledNetwork._run
 
-    def counted(self: Built, *given: Any) -> Any:
+    def counted(self: CompiledNetwork, *given: Any) -> Any:
         traced.append(given)
         return run(self, *given)
 
-    monkeypatch.setattr(Built, "_run", counted)
+    monkeypatch.setattr(CompiledNetwork, "_run", counted)
     network = network_for(small_trunk())
     for count in (3, 1, 40, 2):
         value, pullback = network.vjp(photos(count))

@@ -369,5 +369,5 @@ def test_layers_of_ones_own_need_the_live_model_again() -> None:
         KerasNetwork(*arguments, module=make("functional"))
     with pytest.raises(UsageError, match="its head is not 'predictions'"):
         KerasNetwork(*arguments, module=make("sequential"))
-    with pytest.raises(UsageError, match="'keras-model:functional' is a Keras model, which no other engine"):
+    with pytest.raises(UsageError, match="'keras-model:functional' is a Keras model, which only the keras engine"):
         get_engine("torch", *arguments)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headstart.core.errors import DivergedError, UsageError
 from headstart.train.batches import ArrayBatches
-from headstart.train.learning_rate_finder import EXPLODED, Found, find_learning_rate, find_rate
+from headstart.train.learning_rate_finder import EXPLODED, RateSearch, find_learning_rate, find_rate
 from headstart.train.protocol import Batch
 
 
@@ -98,7 +98,7 @@ def test_a_loss_that_never_falls_gets_no_proposal() -> None:
     found = find_rate(lambda rate: 1 + rate)
     assert found.suggestion is None
     assert "No learning rate between 1e-06 and 1 made the loss fall" in found.sentence
-    assert find_rate(lambda rate: float("nan")) == Found((), (), True, None)
+    assert find_rate(lambda rate: float("nan")) == RateSearch((), (), True, None)
     assert "never a number" in find_rate(lambda rate: float("nan")).sentence
 
 

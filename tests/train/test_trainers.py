@@ -72,7 +72,7 @@ def test_what_cannot_be_done_is_said_before_any_work(tmp_path: Path) -> None:
         TrainingRun(resume=True).check()
     task = small_task()
     save(tmp_path, 3, {"weight": np.zeros(2)}, {}, Identity.of(task, SGD, "photos"))
-    with pytest.raises(UsageError, match=r"training that did not end.*--resume"):
+    with pytest.raises(UsageError, match=r"unfinished training.*--resume"):
         TrainingRun(folder=tmp_path).check()
     TrainingRun(folder=tmp_path, resume=True).check()
 

@@ -283,7 +283,7 @@ def test_a_resumed_fine_tuning_is_the_uninterrupted_one(given: hs.Classifier, ma
     whole = given.finetune(many, recipe=QUICK)
     with pytest.raises(KeyboardInterrupt):
         given.finetune(many, recipe=QUICK, trainer=TrainingRun(folder=tmp_path / "run", callbacks=[Heard(end_at=7)]))
-    with pytest.raises(UsageError, match="that did not end"):
+    with pytest.raises(UsageError, match="unfinished training"):
         given.finetune(many, recipe=QUICK, trainer=TrainingRun(folder=tmp_path / "run"))
     with pytest.raises(UsageError, match="epochs 3 there, 4 here"):
         given.finetune(many, recipe=replace(QUICK, epochs=4), trainer=TrainingRun(folder=tmp_path / "run", resume=True))

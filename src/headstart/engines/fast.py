@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 class FastNetwork(Network):
     """A network on OpenVINO.
 
-    One stream a core, each on a batch small enough for its cache: twice as fast as one large batch on all cores.
-    ``precision`` "auto" takes bf16 where the processor has it; `check_precision` holds it against fp32.
+    One stream for each core, on a batch small enough for its cache: twice as fast as one large batch on all cores.
+    ``precision`` "auto" takes bf16 where the processor has it; `check_precision` compares it with fp32.
     """
 
     engine = "fast"
@@ -79,7 +79,7 @@ class FastNetwork(Network):
         return run
 
     def release(self) -> None:
-        """Give back the memory of what was compiled in this precision; it is compiled again when it is wanted."""
+        """Free what was compiled in this precision; it is compiled again when needed."""
         with self._locks[self.precision]:
             for key in [key for key in self._compiled if key[1] == self.precision]:
                 del self._compiled[key]
@@ -130,7 +130,7 @@ class FastNetwork(Network):
 
 
 def choose_precision(precision: str) -> str:
-    """ "auto" resolved for this processor."""
+    """The precision, "auto" resolved for this processor."""
     if precision != "auto":
         return precision
     return "bf16" if "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "fp32"
@@ -146,16 +146,16 @@ def _core() -> ov.Core:
 
 @functools.cache
 def _start() -> ov.Core:
-    """OpenVINO, imported without its telemetry, which would open a connection at once."""
-    waked = "openvino_telemetry" in sys.modules
-    if not waked:
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # as if it were not installed
+    """OpenVINO, imported without its telemetry, which would open a network connection."""
+    loaded = "openvino_telemetry" in sys.modules
+    if not loaded:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # as if not installed
     try:
         import openvino as ov
     finally:
-        if not waked:
+        if not loaded:
             del sys.modules["openvino_telemetry"]
-    ov.Type.u8.to_dtype()  # makes a table on first use; two threads that make it at once wait for each other for ever
+    ov.Type.u8.to_dtype()  # builds a table on first use; two threads that build it at once wait for each other for ever
     return ov.Core()
 
 
@@ -177,7 +177,7 @@ def build(
     folded = foldable(blueprint) - {*at}
     for node in blueprint.nodes[1:]:
         x = values[node.inputs[0]]
-        if node.name in folded:  # its norm does the work of both
+        if node.name in folded:  # its batch norm does the work of both
             values[node.name] = x
         elif node.op == "norm" and node.inputs[0] in folded:
             conv = blueprint[node.inputs[0]]
@@ -231,16 +231,16 @@ def _node(op: Any, node: Node, inputs: list[Any], weights: Weights, shapes: Mapp
             return op.add(product, weights[f"{node.name}.bias"])
         case "dropout":  # evaluation mode
             return x
-    raise UsageError(f"The fast engine does not know the op '{node.op}' of node '{node.name}'.")
+    raise UsageError(f"The fast engine does not support the op '{node.op}' of node '{node.name}'.")
 
 
 def _fitted_head(blueprint: Blueprint) -> tuple[Node, ...]:
-    """What follows the features. It stays in fp32: its large weights nearly cancel each other."""
+    """The nodes after the features. They stay in fp32: their large weights nearly cancel each other."""
     names = blueprint.layers
     head = blueprint.nodes[names.index(FEATURES) + 1 :] if FEATURES in names else ()
     for before, node in zip((FEATURES, *(node.name for node in head)), head, strict=False):
         if node.inputs != (before,) or (node.op, node.attrs.get("kind")) not in (("dense", None), ("act", "sqrt")):
-            raise UsageError(f"The fast engine does not know such a head: node '{node.name}' ({node.op}).")
+            raise UsageError(f"The fast engine does not support such a head: node '{node.name}' ({node.op}).")
     return head
 
 
@@ -275,4 +275,4 @@ def _activation(op: Any, node: Node, x: Any) -> Any:
             return op.hswish(x)
         case "sqrt":
             return op.sqrt(op.add(op.relu(x), np.float32(SQRT_EPSILON)))
-    raise UsageError(f"The fast engine does not know the activation '{node['kind']}' of node '{node.name}'.")
+    raise UsageError(f"The fast engine does not support the activation '{node['kind']}' of node '{node.name}'.")

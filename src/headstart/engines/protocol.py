@@ -24,7 +24,7 @@ from headstart.core.types import ImageSpec
 PRECISIONS = ("auto", "bf16", "fp32")
 TOLERANCE = 0.3  # of bf16 against fp32, relative to the spread between images; up to there no accuracy was lost
 MICRO_BATCH = {"cpu": 32, "cuda": 128, "gpu": 128, "mps": 64}  # images of 224 pixels or less
-# what the source of a network begins with that no blueprint describes: a library's, or somebody's live one
+# prefixes of the source of a network without a full blueprint: of a library, or a live object
 TIMM, LIVE = "timm/", "module:"
 APPLICATIONS, LIVE_KERAS = "keras/", "keras-model:"
 
@@ -34,7 +34,7 @@ Pullback = Callable[[Array], Array]
 
 
 class Network(ABC):
-    """A network on images: the narrow door between NumPy and whatever runs it.
+    """A network on images: the interface between NumPy and the framework that runs it.
 
     Images are NHWC RGB of ``spec.size`` pixels, uint8 or floats in [0, 1]; normalisation happens inside. Logits, never
     probabilities; evaluation mode.
@@ -46,7 +46,7 @@ class Network(ABC):
     spec: ImageSpec
     layers: tuple[str, ...]  # node names in order, "input" first, "logits" last
     precision: str  # what it computes in: "fp32" or "bf16"
-    micro_batch: int  # images that are best given at a time
+    micro_batch: int  # the best number of images at a time
 
     def forward(self, images: Array, at: str = LOGITS) -> Array:
         """The value of node ``at`` for images (N, size, size, 3), uint8 or floats in [0, 1], any N.
@@ -104,15 +104,15 @@ class Network(ABC):
 
     @abstractmethod
     def release(self) -> None:
-        """Give back memory that can be had again when it is wanted."""
+        """Free memory that can be allocated again when needed."""
 
     @abstractmethod
     def _forward(self, batches: Sequence[Array], at: Sequence[str]) -> list[list[Array]]:
-        """The values of the nodes ``at`` for each of the batches."""
+        """The values of the nodes ``at``, for each batch."""
 
     @abstractmethod
     def _take(self, weights: Weights) -> None:
-        """Take other weights, which were checked."""
+        """Take other, checked weights."""
 
     def _in_both_precisions(self, images: Array, at: str) -> tuple[Array, Array]:
         return self.forward(images, at), self.at_precision("fp32").forward(images, at)
@@ -126,7 +126,7 @@ class Differentiable(Network):
     """A network with gradients, on a framework that has them, on the processor or an accelerator.
 
     ``precision`` "auto" is fp32; "bf16" computes forward passes in it, but for the fitted head, and gradients in fp32
-    all the same; "fp64" is for exact comparisons. ``module`` is the live network that the blueprint speaks of, if it
+    all the same; "fp64" is for exact comparisons. ``module`` is the live network that the blueprint refers to, if it
     does; it is copied. Threads may share a network; they take turns, for each pass uses all cores.
     """
 
@@ -198,11 +198,11 @@ class Differentiable(Network):
 
     @abstractmethod
     def _value_and_gradient(self, images: Array, at: str, wrt: str) -> tuple[Array, Pullback]:
-        """As `vjp`, of what was checked."""
+        """As `vjp`, of checked arguments."""
 
 
 def check_module(blueprint: Blueprint, module: object | None) -> None:
-    """Refuse a network that needs a live ``module`` and has none, or has one and no place for it."""
+    """Refuse a network that needs a live ``module`` and has none, or has no use for one."""
     needed = (node for node in blueprint.nodes if node.op == "module" and not node["config"])
     if module is None and any(node["source"].startswith((LIVE, LIVE_KERAS)) for node in needed):
         raise UsageError(
@@ -210,11 +210,11 @@ def check_module(blueprint: Blueprint, module: object | None) -> None:
             "holds only the weights. Give the module, too: headstart.load(PATH, module=MODULE)"
         )
     if module is not None and not blueprint.source:
-        raise UsageError(f"'{blueprint.name}' is built from its blueprint; it has no place for a module. Leave it out.")
+        raise UsageError(f"'{blueprint.name}' is built from its blueprint; it takes no module. Leave it out.")
 
 
 def check_network(blueprint: Blueprint, precision: str, known: Sequence[str] = PRECISIONS) -> None:
-    """Refuse what no engine can run: an unknown precision, images that are not of three colours."""
+    """Refuse an unknown precision, and images without three channels."""
     if precision not in known:
         raise UsageError(f"There is no precision '{precision}'. {did_you_mean(precision, known)}")
     if blueprint.nodes[0]["channels"] != 3:
@@ -222,7 +222,7 @@ def check_network(blueprint: Blueprint, precision: str, known: Sequence[str] = P
 
 
 def check_images(images: Array, size: int) -> None:
-    """Refuse what is not uint8, or floats in [0, 1], of shape (N, size, size, 3)."""
+    """Refuse images that are not uint8, or floats in [0, 1], of shape (N, size, size, 3)."""
     wanted = images.dtype == np.uint8 or images.dtype in (np.float32, np.float64)
     if not wanted or images.ndim != 4 or images.shape[1:] != (size, size, 3):
         raise UsageError(
@@ -244,16 +244,16 @@ def check_layers(name: str, at: Sequence[str], layers: Sequence[str]) -> None:
 
 
 def nearest(name: str, paths: Iterable[str]) -> str:
-    """A sentence naming the paths most like ``name``, or the last few: a network has too many to name them all."""
+    """A sentence with the paths most like ``name``, or the last few: a network has too many to list all."""
     known = [path for path in paths if path]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"Did you mean {' or '.join(near)}?" if near else f"Among its layers: {', '.join(known[-6:]) or 'none'}."
 
 
 def check_memory(blueprint: Blueprint, size: int, images: int, available: int | None = None) -> None:
-    """Refuse a network whose weights and activations for so many ``images`` at a time cannot be held, in float32.
+    """Refuse a network whose weights and activations for so many ``images`` at a time exceed the memory, in float32.
 
-    ``available`` is in bytes, where it is not the machine's memory.
+    ``available`` is in bytes, on a device with its own memory.
     """
     shapes = blueprint.shapes(size)
     last_use = {name: step for step, node in enumerate(blueprint.nodes) for name in (node.name, *node.inputs)}
@@ -274,7 +274,7 @@ def check_memory(blueprint: Blueprint, size: int, images: int, available: int | 
 
 
 def available_memory() -> int | None:
-    """Bytes that this process may still take: what is free, no more than the container's limit. None if unknown."""
+    """Bytes that this process may still allocate, within the container's limit. None if unknown."""
     known = []
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
@@ -290,7 +290,7 @@ def available_memory() -> int | None:
 
 
 def foldable(blueprint: Blueprint) -> set[str]:
-    """Convolutions whose only reader is a batch norm: where nobody asks for their output, one step does for both."""
+    """Convolutions whose only reader is a batch norm: the two can be one step, if their own output is not wanted."""
     readers: dict[str, list[str]] = {}
     for node in blueprint.nodes:
         for name in node.inputs:
@@ -305,7 +305,7 @@ def coarseness(low: Array, exact: Array) -> float:
 
 
 def not_before(name: str, at: str, wrt: str, layers: Sequence[str], before: Sequence[str]) -> UsageError:
-    """What to say when node ``wrt`` of the network called ``name`` is not among the nodes ``before`` node ``at``."""
+    """The error where node ``wrt`` of the network ``name`` is not among the nodes ``before`` node ``at``."""
     swapped = layers.index(wrt) > layers.index(at)
     hint = f"Did you mean at='{wrt}', wrt='{at}'?" if swapped else nearest(wrt, before)
     return UsageError(f"'{wrt}' does not lie before '{at}' in '{name}', so no gradient leads from there to it. {hint}")

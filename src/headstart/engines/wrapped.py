@@ -19,10 +19,10 @@ from headstart.core.types import ImageSpec
 
 @dataclass(frozen=True)
 class Wrapped:
-    """A module as a trunk that can be fitted on, its own head beside it."""
+    """A module as a trunk, and its own head."""
 
     trunk: Pretrained
-    module: Any  # a copy of it, which the trunk is built from; None where the blueprint says all
+    module: Any  # a copy, which the trunk is built from; None where the blueprint is enough
     head: tuple[NDArray[np.float32], NDArray[np.float32]] | None  # weight (K, D) and bias (K,), where it has them
 
     def whole(self) -> Pretrained:
@@ -86,10 +86,10 @@ def check_pixels(pixels: int | None) -> None:
 
 
 def attempt(problem: str, action: Callable[[], Any]) -> Any:
-    """What somebody else's code returns; of whatever it raises, a `UsageError` that begins with the ``problem``."""
+    """The result of foreign code; any error of it becomes a `UsageError` that begins with the ``problem``."""
     try:
         return action()
     except UsageError:
         raise
-    except Exception as error:  # somebody else's code can raise anything
+    except Exception as error:  # foreign code can raise anything
         raise UsageError(f"{problem}: {' '.join(f'{type(error).__name__}: {error}'.split())[:300]}") from error

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def check_trainer(name: str, devices: int = 1, nodes: int = 1, strategy: str = "auto") -> None:
-    """Refuse a trainer that there is not, and several devices for one that takes one.
+    """Refuse an unknown trainer, and several devices for one that takes one.
 
     Raises:
         UsageError: either.
@@ -51,7 +51,7 @@ def get_trainer(name: str) -> Trainer:
     """The trainer called ``name``.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: there is no such trainer.
         MissingExtraError: its framework is not installed.
     """
     check_trainer(name)

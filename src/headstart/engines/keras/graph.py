@@ -224,7 +224,7 @@ class _Maker:
             case "flatten":
                 first, layer = own.Permute((3, 1, 2), **self._also("turn")), own.Flatten(**LAST, **common)
                 return lambda x: layer(first(x)), layer
-        raise UsageError(f"The Keras engine does not know the op '{node.op}' of node '{node.name}'.")
+        raise UsageError(f"The Keras engine does not support the op '{node.op}' of node '{node.name}'.")
 
     def module(self, live: object | None) -> tuple[Step, Any]:
         """A network of somebody else's making, averaged to a vector."""
@@ -285,7 +285,9 @@ class _Maker:
                     _named(keras.ops.sqrt(_named(keras.ops.add(positive(x), SQRT_EPSILON), lift)), root)
                 ), layer
             case _:
-                raise UsageError(f"The Keras engine does not know the activation '{kind}' of node '{self.node.name}'.")
+                raise UsageError(
+                    f"The Keras engine does not support the activation '{kind}' of node '{self.node.name}'."
+                )
         return layer, layer
 
     def _padding(self) -> tuple[tuple[tuple[int, int], tuple[int, int]] | None, str]:

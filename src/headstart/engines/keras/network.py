@@ -13,7 +13,7 @@ from headstart.backbones.blueprint import INPUT
 from headstart.backbones.ops import Shape
 from headstart.backbones.weights import match
 from headstart.core.errors import UsageError
-from headstart.engines.keras.functions import Built
+from headstart.engines.keras.functions import CompiledNetwork
 from headstart.engines.keras.graph import to_model, weights_of
 from headstart.engines.keras.models import wrap
 from headstart.engines.protocol import Array, Differentiable, Pullback, Weights, find_device
@@ -24,8 +24,8 @@ __all__ = ["KerasNetwork", "check_backend", "to_model", "weights_of", "wrap"]
 class KerasNetwork(Differentiable):
     """A network on Keras with TensorFlow; see `Differentiable`.
 
-    A pullback computes the forward pass anew, as part of one compiled function, which is faster than to keep what a
-    backward pass needs.
+    A pullback computes the forward pass anew, as part of one compiled function, which is faster than to keep the
+    values of a backward pass.
     """
 
     engine = "keras"
@@ -35,7 +35,7 @@ class KerasNetwork(Differentiable):
         return {name: np.array(array, np.float32) for name, array in self._built.weights.items()}
 
     def release(self) -> None:
-        """Give back the memory of what was compiled in this precision; it is compiled again when it is wanted."""
+        """Free what was compiled in this precision; it is compiled again when needed."""
         self._built.release(self.precision)
 
     def _choose_device(self, device: str) -> str:
@@ -43,7 +43,7 @@ class KerasNetwork(Differentiable):
 
     def _build(self, weights: Weights, module: object | None) -> Mapping[str, Shape]:
         fitting = match(weights, self.blueprint.weight_shapes(), f"weights for {self.name}")
-        self._built = Built(self.blueprint, fitting, self.spec, module, self.device)
+        self._built = CompiledNetwork(self.blueprint, fitting, self.spec, module, self.device)
         return self._built.shapes(self.precision)
 
     def _take(self, weights: Weights) -> None:
@@ -56,7 +56,7 @@ class KerasNetwork(Differentiable):
 
     def _value_and_gradient(self, images: Array, at: str, wrt: str) -> tuple[Array, Pullback]:
         exact = self if self.precision != "bf16" else self.at_precision("fp32")
-        pixels = np.array(images, self._float)  # a copy: the pullback is not to see what becomes of the images
+        pixels = np.array(images, self._float)  # a copy: the caller may change the images before a pullback
         if images.dtype == np.uint8:
             pixels /= 255
         carry = self._built.backward(exact.precision, at, wrt)
@@ -76,7 +76,7 @@ class KerasNetwork(Differentiable):
 
 def check_backend() -> None:
     """Refuse a Keras that was started on another framework than TensorFlow."""
-    tf.config.list_physical_devices()  # which it comments upon the first time
+    tf.config.list_physical_devices()  # it prints messages the first time
     if (running := keras.backend.backend()) != "tensorflow":
         raise UsageError(
             f"Keras runs on {running} in this process; the Keras engine needs TensorFlow. "

@@ -247,7 +247,7 @@ def _submodule(node: Node, incoming: Sequence[Shape]) -> Any:
         case "dropout":
             return nn.Dropout(node["rate"])
     if node.op not in _OPERATIONS or node.attrs.get("kind", "relu") not in (*_ACTIVATIONS, "global_average"):
-        raise UsageError(f"The PyTorch engine does not know '{node.op}' of node '{node.name}'.")
+        raise UsageError(f"The PyTorch engine does not support '{node.op}' of node '{node.name}'.")
     return Operation(node)
 
 

@@ -26,7 +26,7 @@ __all__ = ["TorchNetwork", "to_module", "wrap"]
 
 
 class TorchNetwork(Differentiable):
-    """A network on PyTorch; see `Differentiable`. A pullback keeps what it needs as long as it is kept itself."""
+    """A network on PyTorch; see `Differentiable`. A pullback keeps the values that it needs."""
 
     engine = "torch"
 
@@ -42,7 +42,7 @@ class TorchNetwork(Differentiable):
         return super().at_precision(precision)
 
     def release(self) -> None:
-        """Give back what the accelerator keeps at hand."""
+        """Free the accelerator memory that PyTorch caches."""
         if self.device == "cuda":
             torch.cuda.empty_cache()
 
@@ -70,7 +70,7 @@ class TorchNetwork(Differentiable):
             self._folds.update(self._module.folded())
 
     def _forward(self, batches: Sequence[Array], at: Sequence[str]) -> list[list[Array]]:
-        # somebody else's module may keep what it computed for later, when gradients are wanted
+        # a foreign module may keep values for a later pass with gradients
         still = torch.no_grad() if self.blueprint.source else torch.inference_mode()
         parts = []
         with self._lock, still, in_fp32(self.device):
@@ -105,7 +105,7 @@ class TorchNetwork(Differentiable):
         return value.detach().cpu().numpy().copy(), gradient
 
     def _values(self, x: Tensor, at: Sequence[str], taps: Any, *, low: bool) -> dict[str, Tensor]:
-        """The trunk, in bf16 if it is to be ``low``, then the head: its large weights nearly cancel each other."""
+        """The trunk, in bf16 if ``low``, then the head in fp32: its large weights nearly cancel each other."""
         module, behind = self._module, head_of(self.blueprint)
         nodes = module.needed(at)
         trunk = [node for node in nodes if node.name not in behind]
@@ -148,7 +148,7 @@ def choose_device(device: str) -> str:
     Raises:
         UsageError: no such device, or it is not there.
     """
-    with warnings.catch_warnings():  # it warns, where TensorFlow has looked for a GPU before it and found none
+    with warnings.catch_warnings():  # it warns where TensorFlow has found no GPU before
         warnings.simplefilter("ignore")
         present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     return find_device(device, present, "PyTorch")
