@@ -392,7 +392,7 @@ def test_a_module_is_needed_where_there_is_one_and_refused_where_there_is_none()
     with pytest.raises(UsageError, match=r"not the one .*: its weight 'stem.weight' expected \(8, 3, 3, 3\)"):
         TorchNetwork(trunk.blueprint, trunk.weights, SPEC, module=sequence())
     plain = hs.pretrained("efficientnet_lite0")
-    with pytest.raises(UsageError, match="no place for a module"):
+    with pytest.raises(UsageError, match="takes no module"):
         to_module(plain.blueprint, plain.weights, plain.spec, residual())
 
 

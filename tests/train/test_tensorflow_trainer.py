@@ -228,7 +228,7 @@ def test_what_is_the_users_stays_as_it_was() -> None:
     assert int(keras.layers.Dense(1).name.split("_")[-1]) == int(name.removeprefix("dense").strip("_") or 0) + 1
 
 
-# --- a network of somebody else's making ------------------------------------------------------------------------------
+# --- a foreign network ------------------------------------------------------------------------------------------------
 
 
 def kerasaurus(norms: str, dropout: float = 0.5) -> tuple[Task, Recipe]:

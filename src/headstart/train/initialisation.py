@@ -40,7 +40,7 @@ def initial_weights(
         raise UsageError(f"There is no initialisation '{method}'. {did_you_mean(method, INITIALISATIONS)}")
     if blueprint.source:
         raise UsageError(
-            f"'{blueprint.source}' is somebody else's module, which cannot be started from nothing here. "
+            f"'{blueprint.source}' is a foreign module, which cannot start from random weights here. "
             "Take a network from the catalogue, or keep the module's own weights."
         )
     shapes = blueprint.weight_shapes()

@@ -31,7 +31,7 @@ from headstart.engines.wrapped import Wrapped, check_pixels, check_same, make_tr
 
 __all__ = ["build_model", "inner_tensors", "variables", "wrap"]
 
-BYTES = ImageSpec(224, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255), resample="bilinear")  # as they come
+BYTES = ImageSpec(224, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255), resample="bilinear")  # pixels from 0 to 255
 
 
 def wrap(
@@ -47,11 +47,11 @@ def wrap(
     Args:
         source: the name, the file, or the model; a model is copied and stays as it is.
         weights: a file (.weights.h5, .h5) with its weights. Without one a network of `keras.applications` takes those
-            that Keras itself would fetch, and any other keeps those that it has.
+            that Keras would download, and any other keeps its own.
         spec: pixels that it wants; default: of `keras.applications` what its ``preprocess_input`` gives, else those of
             the model's input, from 0 to 255, as Keras' own loaders give them.
         features: the layer whose output, averaged over height and width, is the feature vector; "" for the model's own
-            output. Default: what its last dense layer is given.
+            output. Default: the input of its last dense layer.
         pixels: height and width to scale images to, in place of those of ``spec``.
 
     Raises:
@@ -68,7 +68,7 @@ def wrap(
         model = open_file(source) if isinstance(source, str) else source
         if not isinstance(model, keras.Model):
             raise UsageError(f"Expected the name of a backbone or a keras.Model. Received: {type(model).__qualname__}.")
-        name = f"{LIVE_KERAS}{_called(model)}"
+        name = f"{LIVE_KERAS}{_name_of(model)}"
         spec = spec or replace(BYTES, size=_own_size(model) or BYTES.size)
         record = WeightsRecord(origin=name, licence="its own", names="keras")
     if pixels is not None:
@@ -90,7 +90,7 @@ def wrap(
 
 
 def build_model(node: Node, live: object | None, size: int, policy: str = POLICY) -> Any:
-    """The model that a node stands for, without its head; its weights are yet to be filled.
+    """The model that a node stands for, without its head; its weights not yet filled.
 
     Normalised images (N, size, size, 3) in; a map, tokens or a vector out. ``policy`` is its layers' dtype policy.
 
@@ -109,20 +109,20 @@ def build_model(node: Node, live: object | None, size: int, policy: str = POLICY
     return model
 
 
-def _called(model: Any) -> str:
+def _name_of(model: Any) -> str:
     kind = type(model)
     own = kind.__module__.partition(".")[0] == "keras"
     return model_name(model) if own else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _own_size(model: Any) -> int | None:
-    """The height that a model was made for, where it says so."""
+    """The image height of a model's input, where it is fixed."""
     shapes = [tuple(each.shape) for each in getattr(model, "inputs", None) or ()] or [built_shape(model) or ()]
     return shapes[0][1] if len(shapes) == 1 and len(shapes[0]) == 4 else None
 
 
 def _cut(flat: Any, layer: str, source: str, *, head: bool) -> Any:
-    """The part of a flat model up to a ``layer``, or to what it is given if that is its head; "": to its end."""
+    """The part of a flat model up to a ``layer``, or up to its input if it is the head; "": the whole model."""
     tensors = inner_tensors(flat)
     if head:
         found = find_head(flat)
