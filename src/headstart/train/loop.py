@@ -57,7 +57,6 @@ class TrainingLoop:
         stepper: Stepper,
         batches: Batches,
         validation: Batches | None,
-        recipe: Recipe,
         callbacks: Sequence[Callback] = (),
         checkpoints: Checkpoints | None = None,
     ) -> None:
@@ -65,7 +64,7 @@ class TrainingLoop:
         self.stopped = ""  # why it ended before its last epoch
         self.agree: Callable[[str], str] = lambda reason: reason  # the reason that all processes agree on
         self._has_diverged = False
-        self._validation, self._recipe, self._checkpoints = validation, recipe, checkpoints
+        self._validation, self._checkpoints = validation, checkpoints
         self._epochs: list[Epoch] = []
         self._losses: list[float] = []
         found = checkpoints.latest() if checkpoints else None
@@ -82,7 +81,7 @@ class TrainingLoop:
             loss = start
         self._start = start
         self._best = BestSnapshot(weights, loss, best)
-        self.callbacks: Sequence[Callback] = (EarlyStopping(recipe.patience, start), *callbacks)
+        self.callbacks: Sequence[Callback] = (EarlyStopping(stepper.recipe.patience, start), *callbacks)
         self._began = time.perf_counter()
 
     @property
@@ -132,7 +131,7 @@ class TrainingLoop:
                 f"{done - len(self._epochs) * steps}. Batches have as many in an epoch as their `steps`."
             )
         train, val = self.stepper.seen(), self._validate()
-        now = rate(self._recipe, done - 1, self.stepper.steps, steps_per_epoch=steps)
+        now = rate(self.stepper.recipe, done - 1, self.stepper.steps, steps_per_epoch=steps)
         seconds = time.perf_counter() - self._began
         self._epochs.append(Epoch(len(self._epochs), *train, val.loss, val.error, now, seconds, val.calibrated))
         self._best.offer(len(self._epochs) - 1, selection_losses(self._epochs)[-1], self.stepper.weights)
@@ -190,7 +189,7 @@ def make_trainer(
         checkpoints: Checkpoints | None = None,
     ) -> Trained:
         stepper = make_stepper(task, recipe, recipe.epochs * batches.steps, device, say=say)
-        return run(TrainingLoop(name, stepper, batches, validation, recipe, callbacks, checkpoints), stepper)
+        return run(TrainingLoop(name, stepper, batches, validation, callbacks, checkpoints), stepper)
 
     train.__name__ = f"train_{name}"
     return train

@@ -30,8 +30,9 @@ class Stepper(ABC):
     gradient.
 
     Args:
-        steps: of the whole training, which the schedule is laid over.
-        say: told, in a sentence, when memory ran out and batches are taken in parts.
+        steps: of the whole training, for the schedule.
+        device: auto, cpu, cuda or mps.
+        say: called with a sentence when memory ran out and batches are taken in parts.
 
     Raises:
         UsageError: a task in which nothing can be trained, or no step.
@@ -40,7 +41,15 @@ class Stepper(ABC):
     network: BaseTrainableNetwork
     average: RunningAverage
 
-    def __init__(self, task: Task, recipe: Recipe, steps: int, say: Callable[[str], None] | None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        recipe: Recipe,
+        steps: int,
+        device: str = "auto",
+        *,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
         check_task(task)
         if steps < 1:
             raise UsageError(f"A training has at least one step. Received: {steps}.")
@@ -50,6 +59,7 @@ class Stepper(ABC):
         self.total: Callable[[Sums], Sums] = lambda sums: sums  # adds up the sums of all processes
         self._say = say or (lambda sentence: None)
         self._seen = np.zeros(3)  # loss, errors, images
+        self._build(device)
 
     def step(self, batch: Batch, rate: float | None = None) -> float:
         """One step of the optimiser at the schedule's rate, or at ``rate``; returns the loss before it.
@@ -113,6 +123,10 @@ class Stepper(ABC):
         self._load_memory(memory)
         self.steps_done, self.at_a_time = int(state["steps_done"]), int(state["at_a_time"])
         self._seen = np.array(state["seen"])
+
+    @abstractmethod
+    def _build(self, device: str) -> None:
+        """Build the network, the optimiser and the average."""
 
     @abstractmethod
     def _step(self, batch: Batch, rate: float) -> float:

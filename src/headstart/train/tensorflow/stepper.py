@@ -11,8 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from headstart.core.errors import DivergedError
-from headstart.train.protocol import Array, Batch, Task, check_batch
-from headstart.train.recipe import Recipe
+from headstart.train.protocol import Array, Batch, check_batch
 from headstart.train.stepper import Stepper, Sums, parts
 from headstart.train.tensorflow.network import TrainableNetwork
 from headstart.train.tensorflow.optimiser import Average, RecipeOptimiser
@@ -21,7 +20,7 @@ Gradients = list[Any]
 
 
 class TensorFlowStepper(Stepper):
-    """A network in training on TensorFlow; see `Stepper`. ``device`` is auto, cpu, cuda or mps.
+    """A network in training on TensorFlow; see `Stepper`.
 
     Its states are those of `TorchStepper`, by name and layout.
     """
@@ -29,21 +28,12 @@ class TensorFlowStepper(Stepper):
     network: TrainableNetwork
     average: Average
 
-    def __init__(
-        self,
-        task: Task,
-        recipe: Recipe,
-        steps: int,
-        device: str = "auto",
-        *,
-        say: Callable[[str], None] | None = None,
-    ) -> None:
-        super().__init__(task, recipe, steps, say)
-        self.network = network = TrainableNetwork(task, recipe, device)
-        shares = {name: task.rates[network.nodes[name].name] for name in network.parameters}
+    def _build(self, device: str) -> None:
+        self.network = network = TrainableNetwork(self.task, self.recipe, device)
+        shares = {name: self.task.rates[network.nodes[name].name] for name in network.parameters}
         with network.placed():
-            self.optimiser = RecipeOptimiser(network.parameters, shares, recipe)
-            self.average = Average(recipe, steps, network.trained)
+            self.optimiser = RecipeOptimiser(network.parameters, shares, self.recipe)
+            self.average = Average(self.recipe, self.steps, network.trained)
         self._parameters = [variable.value for variable in network.parameters.values()]
         labels, whole = tf.TensorSpec((None,), tf.int64), tf.TensorSpec((), tf.float32)
         # compiled once, whatever the number of images

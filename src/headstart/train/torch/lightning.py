@@ -80,7 +80,7 @@ def train_lightning(
                 "Take 'ddp', which starts the program once for each device."
             )
         own = callbacks if trainer.global_rank == 0 else ()
-        loop = TrainingLoop("lightning", stepper, batches, validation, recipe, own, checkpoints)
+        loop = TrainingLoop("lightning", stepper, batches, validation, own, checkpoints)
         if loop.running:
             _fit(trainer, _Module(loop, stepper), _Stream(loop))
     return loop.trained()

@@ -13,8 +13,7 @@ from torch.nn import functional
 
 from headstart.core.errors import DivergedError
 from headstart.engines.torch.network import choose_device, in_fp32
-from headstart.train.protocol import Array, Batch, Task, check_batch
-from headstart.train.recipe import Recipe
+from headstart.train.protocol import Array, Batch, check_batch
 from headstart.train.stepper import Stepper, Sums, parts
 from headstart.train.torch.network import TrainableNetwork
 from headstart.train.torch.optimiser import Average, build_optimiser, clip
@@ -30,20 +29,11 @@ class TorchStepper(Stepper):
     network: TrainableNetwork
     average: Average
 
-    def __init__(
-        self,
-        task: Task,
-        recipe: Recipe,
-        steps: int,
-        device: str = "auto",
-        *,
-        say: Callable[[str], None] | None = None,
-    ) -> None:
-        super().__init__(task, recipe, steps, say)
-        self.network = TrainableNetwork(task, recipe, choose_device(device))
-        shares = {name: task.rates[self.network.node_of(name)] for name in self.network.parameters}
-        self.optimiser = build_optimiser(self.network.parameters, shares, recipe)
-        self.average = Average(recipe, steps)
+    def _build(self, device: str) -> None:
+        self.network = TrainableNetwork(self.task, self.recipe, choose_device(device))
+        shares = {name: self.task.rates[self.network.node_of(name)] for name in self.network.parameters}
+        self.optimiser = build_optimiser(self.network.parameters, shares, self.recipe)
+        self.average = Average(self.recipe, self.steps)
 
     def gradients(self, batch: Batch, rate: float, backward: Backward = Tensor.backward) -> float:
         """The first half of a step: afterwards the clipped gradients are in place, and the optimiser has its rate.
