@@ -272,9 +272,9 @@ import json, sys
 sys.modules["keras"] = None
 from headstart.core.errors import MissingExtraError
 said = []
-for name in ("keras", "tensorflow"):
+for name in ("keras", "plain_loop"):
     try:
-        __import__(f"headstart.train.{name}")
+        __import__(f"headstart.train.tensorflow.{name}")
     except MissingExtraError as error:
         said.append(str(error))
 print(json.dumps(said))
