@@ -23,6 +23,7 @@ def get_engine(
     weights: Weights,
     spec: ImageSpec,
     precision: str = "auto",
+    *,
     module: object | None = None,
 ) -> Network:
     """Build the network on the engine called ``name``; ``module`` is the live module that the blueprint refers to."""

@@ -69,7 +69,7 @@ class FinetuneData:
         trunk = classifier.blueprint.upto(FEATURES)
         weights = {name: classifier.weights[name] for name in trunk.weight_shapes()}
         network = get_engine(
-            classifier.engine, trunk, weights, classifier.spec, classifier.precision, classifier.module
+            classifier.engine, trunk, weights, classifier.spec, classifier.precision, module=classifier.module
         )
         report = stage(progress, "features")
         features = extract(dataset, network, weights_digest(weights), keep=cache, progress=report)
