@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import INPUT, Blueprint
+from headstart.backbones.ops import Shape
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
 from headstart.engines.protocol import check_images
@@ -35,9 +36,14 @@ class Task:
     module: object | None = None  # the live module that the blueprint refers to, if it does
 
     @property
+    def shapes(self) -> dict[str, Shape]:
+        """The shape of every node for one image."""
+        return self.blueprint.shapes(self.spec.size if self.spec else None)
+
+    @property
     def classes(self) -> int:
         """The number of classes."""
-        return self.blueprint.shapes(self.spec.size if self.spec else None)[self.blueprint.layers[-1]][0]
+        return self.shapes[self.blueprint.layers[-1]][0]
 
 
 @dataclass(frozen=True)
@@ -129,13 +135,13 @@ def check_task(task: Task) -> None:
 
 def check_batch(task: Task, batch: Batch) -> None:
     """Refuse images that the network does not take, and labels that are not its classes."""
-    shapes = task.blueprint.shapes(task.spec.size if task.spec else None)
-    classes = shapes[task.blueprint.layers[-1]][0]
+    shapes = task.shapes
+    shape, classes = shapes[INPUT], shapes[task.blueprint.layers[-1]][0]
     if task.spec:
         check_images(batch.x, task.spec.size)
-    elif batch.x.shape[1:] != shapes[INPUT] or batch.x.dtype.kind != "f":
+    elif batch.x.shape[1:] != shape or batch.x.dtype.kind != "f":
         raise UsageError(
-            f"'{task.blueprint.name}' takes floats of shape (N, {', '.join(map(str, shapes[INPUT]))}). "
+            f"'{task.blueprint.name}' takes floats of shape (N, {', '.join(map(str, shape))}). "
             f"Received: {batch.x.dtype} {batch.x.shape}."
         )
     if batch.y.shape != batch.x.shape[:1] or batch.y.dtype.kind not in "iu" or not len(batch.y):

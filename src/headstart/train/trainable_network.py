@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.train.dropout import dropout_mask, dropped
 from headstart.train.protocol import Array, Task
 from headstart.train.recipe import Recipe
 
@@ -24,6 +25,8 @@ class BaseTrainableNetwork(ABC):
 
     def __init__(self, task: Task, recipe: Recipe) -> None:
         self.task, self.recipe = task, recipe
+        self.dropped = dropped(task.blueprint) if recipe.dropout else ()
+        self._shapes = task.shapes
         self._updated = task.rates.keys() if recipe.batch_norm == "train" else set[str]()
 
     @property
@@ -35,6 +38,10 @@ class BaseTrainableNetwork(ABC):
     def trained(self) -> dict[str, Any]:
         """All that training changes, by their names in the blueprint."""
         return {**self.parameters, **self.statistics}
+
+    def masks(self, step: int, images: int) -> dict[str, NDArray[np.float32]]:
+        """The dropout masks of a step, for a whole batch, laid out as in the blueprint."""
+        return {name: dropout_mask(self.recipe, step, name, (images, *self._shapes[name])) for name in self.dropped}
 
     @contextmanager
     def with_weights(self, others: Mapping[str, Any]) -> Iterator[None]:

@@ -20,7 +20,6 @@ from headstart.engines.keras.config import undisturbed
 from headstart.engines.keras.functions import POLICIES, placed
 from headstart.engines.keras.graph import Graph, assemble, from_keras, to_keras, variables_of
 from headstart.engines.protocol import find_device
-from headstart.train.dropout import dropout_mask, dropped
 from headstart.train.protocol import Array, Task
 from headstart.train.recipe import Recipe
 from headstart.train.trainable_network import BaseTrainableNetwork
@@ -40,8 +39,7 @@ class TrainableNetwork(BaseTrainableNetwork):
         self._device = choose_device(device)
         blueprint, size = task.blueprint, task.spec.size if task.spec else task.blueprint.size
         self.low = recipe.precision == "bf16" or (recipe.precision == "auto" and fast_in_bf16(self._device))
-        self.shapes: dict[str, Shape] = {name: _channels_last(each) for name, each in blueprint.shapes(size).items()}
-        self.dropped = dropped(blueprint) if recipe.dropout else ()
+        self.shapes: dict[str, Shape] = {name: _channels_last(each) for name, each in self._shapes.items()}
         with self.placed(), undisturbed():
             graph = assemble(blueprint, size, task.module, POLICIES["bf16" if self.low else "fp32"])
             self._graph = self._with_own_norms(graph)
@@ -77,9 +75,8 @@ class TrainableNetwork(BaseTrainableNetwork):
         return {name: tf.constant(array) for name, array in {IMAGES: self.images(x), **(masks or {})}.items()}
 
     def masks(self, step: int, images: int) -> dict[str, NDArray[np.float32]]:
-        """The dropout masks of a step, for a whole batch."""
-        shapes = self.task.blueprint.shapes(self.task.spec.size if self.task.spec else None)
-        masks = {name: dropout_mask(self.recipe, step, name, (images, *shapes[name])) for name in self.dropped}
+        """The dropout masks of a step, for a whole batch, channels last."""
+        masks = super().masks(step, images)
         return {name: np.moveaxis(mask, 1, -1) if mask.ndim == 4 else mask for name, mask in masks.items()}
 
     def signature(self, *, masked: bool) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from headstart.backbones.blueprint import INPUT, Blueprint
 from headstart.core.types import ImageSpec
 from headstart.engines.torch.graph import head_of
 from headstart.engines.torch.network import takes_channels_last, to_module
-from headstart.train.dropout import dropout_mask, dropped
 from headstart.train.protocol import Array, Task
 from headstart.train.recipe import Recipe
 from headstart.train.torch.depthwise import depthwise
@@ -41,8 +40,6 @@ class TrainableNetwork(BaseTrainableNetwork):
         self._trunk = [node for node in blueprint.nodes[1:] if node.name not in behind]
         self._head = [node for node in blueprint.nodes[1:] if node.name in behind]
         self._between = {name for node in self._head for name in node.inputs} - behind
-        self._shapes = blueprint.shapes(spec.size)
-        self._dropped = dropped(blueprint) if recipe.dropout else ()
         self._norms = [norm for name in self._updated for norm in self._norms_of(name)]
         self._unfolded = {
             node.inputs[0] for node in blueprint.nodes if node.op == "norm" and node.name in self._updated
@@ -94,10 +91,6 @@ class TrainableNetwork(BaseTrainableNetwork):
         last = self.task.blueprint.layers[-1]
         self.module.run(values, self._head, (last,), taps, {})
         return values[last]
-
-    def masks(self, step: int, images: int) -> dict[str, NDArray[np.float32]]:
-        """The dropout masks of a step, for a whole batch."""
-        return {name: dropout_mask(self.recipe, step, name, (images, *self._shapes[name])) for name in self._dropped}
 
     def weights(self, instead: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
         """A copy of all weights by their names in the blueprint, with some others ``instead``."""
