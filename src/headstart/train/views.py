@@ -41,9 +41,9 @@ Activations = NDArray[np.float16]
 
 @dataclass(frozen=True)
 class ViewPlan:
-    """Which views of which photos, and what they will take."""
+    """Which views of which photos are computed, and their size."""
 
-    rows: tuple[int, ...]  # of the table
+    rows: tuple[int, ...]  # of the data set
     strength: str  # of the augmentation; "none" for the photos as they are
     count: int  # views of each photo
     seed: int
@@ -52,36 +52,36 @@ class ViewPlan:
 
     @property
     def photos(self) -> int:
-        """Views in all."""
+        """Number of views of all photos."""
         return self.count * len(self.rows)
 
     @property
     def bytes(self) -> int:
-        """In float16."""
+        """Size of all activations, in float16."""
         return 2 * self.count * len(self.rows) * math.prod(self.shape)
 
 
 def plan_views(
     rows: Sequence[int], shape: tuple[int, ...], strength: str, count: int, seed: int, *, keep: bool = True
 ) -> tuple[ViewPlan, str]:
-    """As many views as were asked for, or as there is room for; and a sentence that says what they take.
+    """A plan for ``count`` views, or as many as there is space for; and a sentence with their size.
 
     Raises:
-        UsageError: there is no room for a single view of each photo.
+        UsageError: there is no space for a single view of each photo.
     """
     count = min(count, DISTINCT.get(strength, count))
-    each, room = 2 * len(rows) * math.prod(shape), _room()
-    most = max(room, IN_MEMORY if _memory() > 4 * IN_MEMORY else 0)
+    each, free = 2 * len(rows) * math.prod(shape), _free_disk()
+    most = max(free, IN_MEMORY if _free_memory() > 4 * IN_MEMORY else 0)
     fitting = min(count, most // max(each, 1))
     if fitting < 1:
         raise UsageError(
-            f"A view of each of {len(rows)} photos takes {each / 1e6:.0f} MB of disk, {room / 1e6:.0f} MB are free in "
-            f"'{cache_dir()}'. Make room, set HEADSTART_HOME to another disk, or unfreeze less."
+            f"A view of each of {len(rows)} photos takes {each / 1e6:.0f} MB of disk, {free / 1e6:.0f} MB are free in "
+            f"'{cache_dir()}'. Free some space, set HEADSTART_HOME to another disk, or unfreeze less."
         )
     taken = each * fitting if each * fitting > IN_MEMORY else 0
-    keep = keep and each * fitting <= min(IN_CACHE, room - taken)
+    keep = keep and each * fitting <= min(IN_CACHE, free - taken)
     plan = ViewPlan(tuple(map(int, rows)), strength, int(fitting), seed, shape, keep)
-    fewer = "" if fitting == count else f", as there is room for no more than {fitting} of {count}"
+    fewer = "" if fitting == count else f", as there is space for only {fitting} of {count}"
     where = "memory" if plan.bytes <= IN_MEMORY else "a file of the cache"
     again = ", and as much of the cache for the next time" if keep else ""
     amount = f"{plan.bytes / 1e6:.0f} MB" if plan.bytes >= 1e6 else "less than 1 MB"
@@ -107,7 +107,7 @@ def compute_views(
         network: forward only; of the part below ``at``, or the whole.
         origin: hexadecimal digest of its weights.
         progress: called with (views done, views).
-        say: told, in a sentence, why they cannot be kept.
+        say: called with a sentence if they cannot be cached.
 
     Raises:
         DataError: a photo can no longer be read.
@@ -141,7 +141,7 @@ class _Computation:
         self._thumbnails = np.zeros((TOGETHER, THUMBNAIL, THUMBNAIL), np.uint8)
 
     def run(self, progress: Callable[[int, int], None]) -> Activations:
-        """All of them."""
+        """Read or compute all of them."""
         plan, places = self._plan, range(len(self._plan.rows))
         for count, (place, key, computed, values) in enumerate(in_chunks(self._compute, places), 1):
             self._out[computed, place] = _half(values)
@@ -202,7 +202,7 @@ class _Computation:
             raise gone(dataset, row, error) from error
         if plan.strength == PLAIN:
             return key, missing, [pixels]
-        if plan.strength == FLIPS:  # each once, where chance would have half of the photos twice alike
+        if plan.strength == FLIPS:  # both views, not a random one, which would be the same twice for half of the photos
             return key, missing, [pixels[:, ::-1] if number else pixels for number in missing]
         draws = [draw(_VIEW, plan.seed, number, int.from_bytes(key[:8], "little")) for number in missing]
         return key, missing, [augment(pixels, rng, plan.strength, spec.size, spec.crop / wide) for rng in draws]
@@ -216,11 +216,11 @@ def _plain(dataset: ImageDataset, row: int, network: Network) -> NDArray[np.uint
 
 
 def _half(values: NDArray[np.float32]) -> Activations:
-    return np.clip(values, -65504, 65504).astype(np.float16)  # its range
+    return np.clip(values, -65504, 65504).astype(np.float16)  # the range of float16
 
 
 def _descriptions(network: Network, at: str, origin: str, plan: ViewPlan) -> list[dict[str, object]]:
-    """What the activations of each view depend on, but the photo."""
+    """All that the activations of each view depend on, except the photo."""
     common = describe(network, origin, at)
     if plan.strength == PLAIN:
         return [{**common, "view": PLAIN}]
@@ -230,7 +230,7 @@ def _descriptions(network: Network, at: str, origin: str, plan: ViewPlan) -> lis
 
 
 def _allocate(shape: tuple[int, ...]) -> Activations:
-    """In memory, or in a file that is gone with whoever holds it; room for all of it is taken at once."""
+    """An array in memory, or in a file that is deleted with the array; all space is allocated at once."""
     size = 2 * math.prod(shape)
     if size <= IN_MEMORY:
         return np.zeros(shape, np.float16)
@@ -239,22 +239,22 @@ def _allocate(shape: tuple[int, ...]) -> Activations:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)  # or a full disk would end the process while it computes
+                os.posix_fallocate(file.fileno(), 0, size)  # else a full disk would crash the process later
             return np.memmap(file, np.float16, "r+" if hasattr(os, "posix_fallocate") else "w+", shape=shape)
     except OSError as error:
         raise UsageError(
-            f"{size / 1e6:.0f} MB for views of the photos cannot be had in '{folder}': {error.strerror or error}. "
-            "Make room, set HEADSTART_HOME to another disk, or take fewer views."
+            f"{size / 1e6:.0f} MB for views of the photos cannot be allocated in '{folder}': "
+            f"{error.strerror or error}. Free some space, set HEADSTART_HOME to another disk, or take fewer views."
         ) from error
 
 
-def _room() -> int:
+def _free_disk() -> int:
     folder = cache_dir()
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return max(shutil.disk_usage(folder).free - SPARE, 0)
 
 
-def _memory() -> int:
+def _free_memory() -> int:
     known = available_memory()
     return IN_MEMORY if known is None else known

@@ -47,7 +47,7 @@ def train_lightning(
 ) -> Trained:
     """Train with Lightning's Trainer; see `loop.Trainer`.
 
-    Several processes cut every batch between them, and take the same steps as one would; where batch norm's statistics
+    Several processes share every batch, and take the same steps as a single one; where batch norm's statistics
     are updated, each process has those of its own part. The first process alone calls the callbacks and saves.
 
     Args:
@@ -64,7 +64,7 @@ def train_lightning(
                 devices=devices,
                 num_nodes=nodes,
                 strategy=strategy,
-                max_epochs=-1,  # the loop says when
+                max_epochs=-1,  # the loop decides
                 use_distributed_sampler=False,  # which would shuffle
                 logger=False,
                 enable_checkpointing=False,
@@ -91,9 +91,7 @@ class _Module(LightningModule):  # type: ignore[misc]
 
     def __init__(self, loop: TrainingLoop, stepper: TorchStepper) -> None:
         super().__init__()
-        self.automatic_optimization = (
-            False  # the stepper clips over all groups, and takes batches in parts where memory is short
-        )
+        self.automatic_optimization = False  # the stepper clips over all groups, and can take batches in parts
         self.loop, self.stepper = loop, stepper
         self.network = stepper.network.module
 
