@@ -141,7 +141,7 @@ def test_memory_that_runs_out_costs_a_sentence(monkeypatch: pytest.MonkeyPatch) 
     [
         ({"strategy": "nonsense"}, "Lightning refuses devices=1, nodes=1, strategy='nonsense' on cpu: "),
         ({"devices": "many"}, "Lightning refuses devices='many'"),
-        ({"devices": 2, "strategy": "ddp_spawn"}, "'ddp_spawn' trains in processes that leave nothing behind.*'ddp'"),
+        ({"devices": 2, "strategy": "ddp_spawn"}, "'ddp_spawn' trains in processes that return no result.*'ddp'"),
     ],
 )
 def test_devices_that_cannot_be_are_refused(wish: dict[str, Any], said: str) -> None:
