@@ -19,7 +19,7 @@ from headstart.backbones.families.small import mlp, small_cnn
 from headstart.core.types import ImageSpec
 from headstart.engines.torch.network import to_module
 from headstart.train.batches import ArrayBatches
-from headstart.train.callbacks import Silent
+from headstart.train.callbacks import BaseCallback
 from headstart.train.initialisation import initial_weights
 from headstart.train.protocol import Batch, Epoch, History, Task
 from headstart.train.recipe import Recipe
@@ -163,7 +163,7 @@ def assert_equal(weights: dict[str, Any], expected: dict[str, Any]) -> None:
         np.testing.assert_array_equal(weights[name], array, err_msg=name)
 
 
-class Listener(Silent):
+class Listener(BaseCallback):
     """Remembers what it was told, and ends the training after so many steps or epochs."""
 
     def __init__(self, steps: int = 0, epochs: int = 0) -> None:

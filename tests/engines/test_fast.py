@@ -16,7 +16,7 @@ from headstart.backbones.ops import SQRT_EPSILON, Node
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
 from headstart.data.load import decode
-from headstart.engines import fast
+from headstart.engines import fast, protocol
 from headstart.engines.fast import FastNetwork, choose_precision
 from headstart.engines.protocol import foldable
 from referee import (
@@ -139,7 +139,7 @@ def test_bf16_agrees_with_fp32_on_real_photos(real: tuple[FastNetwork, NDArray[n
     assert cosines.min() > 0.99
     assert np.abs(low - exact).max() > 1e-4 * np.abs(exact).max()  # it was bf16
     error = network.check_precision(images)
-    assert 0 < error < fast.TOLERANCE / 2
+    assert 0 < error < protocol.TOLERANCE / 2
     assert network.precision == "bf16"
 
 
@@ -163,7 +163,7 @@ def test_bf16_that_is_too_coarse_gives_way_to_fp32(
 ) -> None:
     network, images = real
     network = network.at_precision("bf16")  # one of its own, for others use the fixture
-    monkeypatch.setattr(fast, "TOLERANCE", 1e-6)
+    monkeypatch.setattr(protocol, "TOLERANCE", 1e-6)
     assert network.check_precision(images[:4]) > 1e-6
     assert network.precision == "fp32"
     assert network.check_precision(images[:4]) == 0.0
@@ -193,7 +193,7 @@ def cancelling() -> tuple[Blueprint, Weights]:
 def test_a_network_that_bf16_breaks_is_found_out(count: int) -> None:
     blueprint, weights = cancelling()
     network = FastNetwork(blueprint, weights, SPEC, "bf16")
-    assert network.check_precision(photos(count)) > fast.TOLERANCE
+    assert network.check_precision(photos(count)) > protocol.TOLERANCE
     assert network.precision == "fp32"
 
 

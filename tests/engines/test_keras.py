@@ -19,6 +19,7 @@ from headstart.backbones.blueprint import FEATURES, Blueprint
 from headstart.backbones.ops import SQRT_EPSILON, Node
 from headstart.core.errors import UsageError
 from headstart.data.load import decode
+from headstart.engines import protocol
 from headstart.engines.registry import keras_engine, torch_engine
 from headstart.learn.calibrate import softmax
 from making import Shell
@@ -30,7 +31,7 @@ engine = keras_engine()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from headstart.engines.keras.functions import Built  # noqa: E402
+from headstart.engines.keras.functions import CompiledNetwork  # noqa: E402
 from headstart.engines.keras.graph import assemble, layer_names, to_model, weights_of  # noqa: E402
 
 # Keras' own, whenever it saves
@@ -277,13 +278,13 @@ def test_gradients_are_never_in_bf16() -> None:
 
 def test_nothing_is_traced_again_whatever_the_number_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
     traced: list[Any] = []
-    run = Built._run
+    run = CompiledNetwork._run
 
-    def counted(self: Built, *given: Any) -> Any:
+    def counted(self: CompiledNetwork, *given: Any) -> Any:
         traced.append(given)
         return run(self, *given)
 
-    monkeypatch.setattr(Built, "_run", counted)
+    monkeypatch.setattr(CompiledNetwork, "_run", counted)
     network = network_for(small_trunk())
     for count in (3, 1, 40, 2):
         value, pullback = network.vjp(photos(count))
@@ -346,9 +347,9 @@ def test_the_fitted_head_stays_in_fp32_behind_a_bf16_trunk(sqrt: bool) -> None:
 
 def test_bf16_that_is_too_coarse_gives_way_to_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     network, images = network_for(small_trunk(), "bf16"), photos(8)
-    assert 0 < network.check_precision(images) < engine.TOLERANCE
+    assert 0 < network.check_precision(images) < protocol.TOLERANCE
     assert network.precision == "bf16"
-    monkeypatch.setattr(engine, "TOLERANCE", 1e-6)
+    monkeypatch.setattr(protocol, "TOLERANCE", 1e-6)
     assert network.check_precision(images) > 1e-6
     assert network.precision == "fp32"
     assert network.check_precision(images) == 0.0

@@ -118,7 +118,7 @@ def test_the_commands_open_an_application(toy: tuple[Any, Path], photos: Path, s
     assert answer.json["label"] == hs.pretrained("keras/Toylet", toy[1]).predict([picture])[0]
     refused = shell("predict", "keras/Toylet", picture, "--weights", toy[1], "--engine", "fast")
     assert refused.code == 2
-    assert "'keras/Toylet' is a Keras model, which no other engine" in refused.err
+    assert "'keras/Toylet' is a Keras model, which only the keras engine" in refused.err
 
 
 def test_at_another_size_a_network_that_cannot_keep_its_head_goes_without(toy: tuple[Any, Path]) -> None:

@@ -126,7 +126,7 @@ def test_a_file_that_would_run_code_is_refused_before_keras_sees_it(
             steps[-1]["inbound_nodes"][0]["kwargs"] = {"mask": entry}
 
     monkeypatch.setattr(keras.saving, "deserialize_keras_object", lambda *_, **__: pytest.fail("Keras saw it"))
-    with pytest.raises(UsageError, match=r"is not opened, for it could run code of somebody else's: .{20}"):
+    with pytest.raises(UsageError, match=r"is not opened, for it could run foreign code: .{20}"):
         wrap(str(rewritten(saved, tmp_path / "evil.keras", change)))
     assert not marker.exists()
 
@@ -190,7 +190,7 @@ def test_a_file_that_is_not_there_or_would_unfold_to_much(tmp_path: Path, saved:
         wrap(str(tmp_path / "folder.keras"))
     with zipfile.ZipFile(tmp_path / "bomb.keras", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("config.json", " " * (20 << 20))
-    with pytest.raises(UsageError, match=r"config\.json would unfold to 20971520 bytes"):
+    with pytest.raises(UsageError, match=r"config\.json would expand to 20971520 bytes"):
         wrap(str(tmp_path / "bomb.keras"))
 
 

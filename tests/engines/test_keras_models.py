@@ -364,10 +364,10 @@ def test_layers_of_ones_own_need_the_live_model_again() -> None:
     with pytest.raises(UsageError, match=r"a module of your own, .*headstart\.load\(PATH, module=MODULE\)"):
         KerasNetwork(*arguments)
     with pytest.raises(
-        UsageError, match=r"not the one that this one was made of .*its weight 'scale\.variable' expected"
+        UsageError, match=r"not the one that the model was made of .*its weight 'scale\.variable' expected"
     ):
         KerasNetwork(*arguments, module=make("functional"))
     with pytest.raises(UsageError, match="its head is not 'predictions'"):
         KerasNetwork(*arguments, module=make("sequential"))
-    with pytest.raises(UsageError, match="'keras-model:functional' is a Keras model, which no other engine"):
+    with pytest.raises(UsageError, match="'keras-model:functional' is a Keras model, which only the keras engine"):
         get_engine("torch", *arguments)

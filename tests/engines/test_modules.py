@@ -392,7 +392,7 @@ def test_a_module_is_needed_where_there_is_one_and_refused_where_there_is_none()
     with pytest.raises(UsageError, match=r"not the one .*: its weight 'stem.weight' expected \(8, 3, 3, 3\)"):
         TorchNetwork(trunk.blueprint, trunk.weights, SPEC, module=sequence())
     plain = hs.pretrained("efficientnet_lite0")
-    with pytest.raises(UsageError, match="no place for a module"):
+    with pytest.raises(UsageError, match="takes no module"):
         to_module(plain.blueprint, plain.weights, plain.spec, residual())
 
 
@@ -570,7 +570,7 @@ def test_a_layer_may_be_named_for_the_features_and_goes_with_the_model(photos: P
     with torch.no_grad():
         logits = opened.to_torch()(torch.tensor(images)).numpy()
     np.testing.assert_allclose(logits, model.network.forward(images), rtol=1e-4, atol=1e-4)
-    with pytest.raises(UsageError, match="spec and features are those of a module"):
+    with pytest.raises(UsageError, match="spec and features are for modules"):
         hs.fit(str(photos), features="1")
 
 

@@ -21,7 +21,7 @@ from headstart.backbones.catalogue import load_pretrained
 from headstart.backbones.ops import SQRT_EPSILON, Node
 from headstart.core.errors import UsageError
 from headstart.data.load import decode
-from headstart.engines.torch import network as engine
+from headstart.engines import protocol
 from headstart.engines.torch.graph import BlueprintModule
 from headstart.engines.torch.network import TorchNetwork, choose_device, to_module
 from headstart.learn.calibrate import softmax
@@ -197,9 +197,9 @@ def test_the_fitted_head_stays_in_fp32_behind_a_bf16_trunk(sqrt: bool) -> None:
 
 def test_bf16_that_is_too_coarse_gives_way_to_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     network, images = network_for(small_trunk(), "bf16"), photos(8)
-    assert 0 < network.check_precision(images) < engine.TOLERANCE
+    assert 0 < network.check_precision(images) < protocol.TOLERANCE
     assert network.precision == "bf16"
-    monkeypatch.setattr(engine, "TOLERANCE", 1e-6)
+    monkeypatch.setattr(protocol, "TOLERANCE", 1e-6)
     assert network.check_precision(images) > 1e-6
     assert network.precision == "fp32"
     assert network.check_precision(images) == 0.0

@@ -35,7 +35,7 @@ class Trial(Counted):
         return 0.0 if Trial.trusted else 1.0
 
     def runner(self, at: Sequence[str]) -> Callable[[Pixels], list[NDArray[np.float32]]]:
-        return Counted.runner(self.at_precision("fp32"), at)  # type: ignore[arg-type]  # a copy, on any processor
+        return Counted.runner(self.at_precision("fp32"), at)  # a copy, on any processor
 
 
 @pytest.mark.parametrize("trusted", [True, False])

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from headstart.core.errors import UsageError
 from headstart.train import callbacks as module
-from headstart.train.callbacks import BestSnapshot, CsvLog, EarlyStopping, Progress, Silent, TensorBoardLog, Watch
+from headstart.train.callbacks import BaseCallback, BestSnapshot, CsvLog, EarlyStopping, Progress, TensorBoardLog, Watch
 from headstart.train.protocol import Callback, Epoch
 
 NAN = float("nan")
@@ -130,7 +130,7 @@ def test_progress_is_passed_on() -> None:
 
 def test_all_of_them_are_callbacks(tmp_path: Path) -> None:
     everyone: list[Callback] = [
-        Silent(), EarlyStopping(3), Watch(print), Progress(print), CsvLog(tmp_path), TensorBoardLog(tmp_path)
+        BaseCallback(), EarlyStopping(3), Watch(print), Progress(print), CsvLog(tmp_path), TensorBoardLog(tmp_path)
     ]  # fmt: skip
     for each in everyone:
         assert each.step(0, 5, 1.0) is None
@@ -175,7 +175,7 @@ def test_a_full_disk_costs_a_sentence(tmp_path: Path) -> None:
     log.path = Path("/dev/full")
     log.epoch(history(0.1, 0.2))
     log.epoch(history(0.1, 0.2, 0.3))
-    assert said == [log.problem] == ["The log '/dev/full' goes no further: No space left on device."]
+    assert said == [log.problem] == ["The log '/dev/full' cannot be continued: No space left on device."]
 
 
 def test_a_log_that_cannot_begin_is_refused(tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_a_full_disk_leaves_what_was_there(where: str, tmp_path: Path, monkeypat
         with Checkpoints(tmp_path, IDENTITY, say=said.append) as checkpoints:
             assert not checkpoints.save(4, state(4), ABOUT)
     assert len(said) == 1
-    assert "Those before it are still there" in said[0]
+    assert "Earlier ones are still there" in said[0]
     assert [name for name in names(tmp_path) if name != module.LOCK] == before
     assert whole(load(tmp_path, IDENTITY), 3)
     (tmp_path / "file").write_text("mine")

@@ -103,7 +103,7 @@ def test_he_keeps_the_scale_through_relus_and_the_others_lose_it(method: str) ->
     ("method", "source", "message"),
     [
         ("xavier_norm", "", "Did you mean xavier_uniform or xavier"),
-        ("he", "timm/x", "'timm/x' is somebody else's module"),
+        ("he", "timm/x", "'timm/x' is a foreign module"),
     ],
 )
 def test_what_cannot_be_started_is_refused(method: str, source: str, message: str) -> None:

@@ -30,7 +30,7 @@ from headstart.train.checkpoint import Checkpoints, Identity, Terminated  # noqa
 from headstart.train.protocol import Batch, Task, Trained  # noqa: E402
 from headstart.train.recipe import Recipe  # noqa: E402
 from headstart.train.tensorflow.keras import compile_model, train_keras  # noqa: E402
-from headstart.train.tensorflow.network import MovingNetwork  # noqa: E402
+from headstart.train.tensorflow.network import TrainableNetwork  # noqa: E402
 from headstart.train.tensorflow.plain_loop import TensorFlowStepper, train_tensorflow  # noqa: E402
 from trainers import (  # noqa: E402
     EVERYTHING,
@@ -198,7 +198,7 @@ def test_a_training_that_diverges_gives_back_the_best_before_it() -> None:
 def test_where_memory_ends_the_plain_loop_goes_on(monkeypatch: pytest.MonkeyPatch, norms: str) -> None:
     recipe = replace(ALL, batch_norm=norms)
     expected = train(recipe)
-    run, tried, said = MovingNetwork._run, list[int](), list[str]()
+    run, tried, said = TrainableNetwork._run, list[int](), list[str]()
 
     def look(count: np.int32) -> np.int32:
         tried.append(int(count))
@@ -206,7 +206,7 @@ def test_where_memory_ends_the_plain_loop_goes_on(monkeypatch: pytest.MonkeyPatc
             raise MemoryError("OOM when allocating a lot")
         return count
 
-    def limited(self: MovingNetwork, inputs: Any, training: bool) -> Any:
+    def limited(self: TrainableNetwork, inputs: Any, training: bool) -> Any:
         logits = run(self, inputs, training)
         if not training:
             return logits
@@ -218,7 +218,7 @@ def test_where_memory_ends_the_plain_loop_goes_on(monkeypatch: pytest.MonkeyPatc
         self.at_a_time = size
         said.append(f"{size} again")
 
-    monkeypatch.setattr(MovingNetwork, "_run", limited)
+    monkeypatch.setattr(TrainableNetwork, "_run", limited)
     if norms == "train":  # of half a batch it has other statistics, so the loop gets another chance with the whole
         monkeypatch.setattr(TensorFlowStepper, "halve", at_once)
     found = train(recipe, say=said.append)
@@ -272,9 +272,9 @@ import json, sys
 sys.modules["keras"] = None
 from headstart.core.errors import MissingExtraError
 said = []
-for name in ("keras", "tensorflow"):
+for name in ("keras", "plain_loop"):
     try:
-        __import__(f"headstart.train.{name}")
+        __import__(f"headstart.train.tensorflow.{name}")
     except MissingExtraError as error:
         said.append(str(error))
 print(json.dumps(said))

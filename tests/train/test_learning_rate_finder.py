@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from headstart.core.errors import DivergedError, UsageError
 from headstart.train.batches import ArrayBatches
-from headstart.train.learning_rate_finder import EXPLODED, Found, find_learning_rate, find_rate
-from headstart.train.protocol import Batch, Judged
+from headstart.train.learning_rate_finder import EXPLODED, RateSearch, find_learning_rate, find_rate
+from headstart.train.protocol import Batch
 
 
 class Quadratic:
@@ -98,7 +98,7 @@ def test_a_loss_that_never_falls_gets_no_proposal() -> None:
     found = find_rate(lambda rate: 1 + rate)
     assert found.suggestion is None
     assert "No learning rate between 1e-06 and 1 made the loss fall" in found.sentence
-    assert find_rate(lambda rate: float("nan")) == Found((), (), True, None)
+    assert find_rate(lambda rate: float("nan")) == RateSearch((), (), True, None)
     assert "never a number" in find_rate(lambda rate: float("nan")).sentence
 
 
@@ -109,7 +109,7 @@ def test_rates_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
 
 
 class Straight:
-    """A stepper: least squares by gradient descent."""
+    """What the finder takes of a stepper: least squares by gradient descent."""
 
     steps, steps_done = 10, 0
 
@@ -131,21 +131,12 @@ class Straight:
     def load_state(self, state: Mapping[str, Any]) -> None:
         self.w, self.steps_done = state["w"], int(state["steps_done"])
 
-    def seen(self) -> tuple[float, float]:
-        return 0.0, 0.0
-
-    def evaluate(self, batches: Any) -> Judged:
-        raise AssertionError("not asked for")
-
-    def weights(self) -> dict[str, Any]:
-        raise AssertionError("not asked for")
-
 
 def test_a_network_in_training_is_afterwards_as_it_was() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(20, 3))
     batches = ArrayBatches(x, (x @ [1, 2, 3] > 0).astype(int) * 4, 8)
-    stepper = Straight()
+    stepper: Any = Straight()
     found = find_learning_rate(stepper, batches, highest=100)
     assert (stepper.steps_done, stepper.w.tolist()) == (0, [0, 0, 0])
     assert stepper.batches[:7] == [8, 8, 4, 8, 8, 4, 8]  # epoch after epoch
@@ -159,7 +150,7 @@ def test_a_network_in_training_is_afterwards_as_it_was() -> None:
                 raise KeyboardInterrupt
             return 1.0
 
-    broken = Broken()
+    broken: Any = Broken()
     with pytest.raises(KeyboardInterrupt):
         find_learning_rate(broken, batches)
     assert (broken.steps_done, broken.w.tolist()) == (0, [0, 0, 0])
@@ -175,5 +166,6 @@ def test_batches_are_drawn_as_they_are_needed() -> None:
                 drawn += 1
                 yield batch
 
-    find_learning_rate(Straight(), Counting(np.ones((8, 3)), np.ones(8, int), 2), steps=12, highest=0.1)
+    stepper: Any = Straight()
+    find_learning_rate(stepper, Counting(np.ones((8, 3)), np.ones(8, int), 2), steps=12, highest=0.1)
     assert drawn == 12

@@ -119,17 +119,17 @@ def test_a_loss_that_is_no_number_ends_it_with_the_best_before() -> None:
 
 
 def test_memory_that_runs_out_costs_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    from headstart.train.torch.network import MovingNetwork
+    from headstart.train.torch.network import TrainableNetwork
 
     said: list[str] = []
-    whole, logits = train(SGD), MovingNetwork.logits
+    whole, logits = train(SGD), TrainableNetwork.logits
 
-    def limited(self: MovingNetwork, x: Any, masks: Any = None) -> Any:
+    def limited(self: TrainableNetwork, x: Any, masks: Any = None) -> Any:
         if len(x) > 3 and masks is not None:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return logits(self, x, masks)
 
-    monkeypatch.setattr(MovingNetwork, "logits", limited)
+    monkeypatch.setattr(TrainableNetwork, "logits", limited)
     parted = train(SGD, say=said.append)
     assert len(said) == 2
     assert "2 are taken at a time" in said[1]
@@ -141,7 +141,7 @@ def test_memory_that_runs_out_costs_a_sentence(monkeypatch: pytest.MonkeyPatch) 
     [
         ({"strategy": "nonsense"}, "Lightning refuses devices=1, nodes=1, strategy='nonsense' on cpu: "),
         ({"devices": "many"}, "Lightning refuses devices='many'"),
-        ({"devices": 2, "strategy": "ddp_spawn"}, "'ddp_spawn' trains in processes that leave nothing behind.*'ddp'"),
+        ({"devices": 2, "strategy": "ddp_spawn"}, "'ddp_spawn' trains in processes that return no result.*'ddp'"),
     ],
 )
 def test_devices_that_cannot_be_are_refused(wish: dict[str, Any], said: str) -> None:

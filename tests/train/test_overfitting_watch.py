@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from headstart.train.overfitting_watch import FLAT, FLOOR, PATIENCE, noise_of, standings, watch
+from headstart.train.overfitting_watch import FLAT, FLOOR, PATIENCE, noise_of, selection_losses, watch
 from headstart.train.protocol import Epoch
 
 Curve = NDArray[np.float64]
@@ -197,17 +197,17 @@ def calibrated(val: list[float], losses: list[float]) -> list[Epoch]:
 
 
 def test_epochs_are_chosen_by_the_calibrated_loss_until_the_plain_one_has_risen() -> None:
-    assert standings(calibrated([0.5, 0.4, 0.405, 0.43, 0.4], [0.45, 0.4, 0.38, 0.3, 0.35])) == [
+    assert selection_losses(calibrated([0.5, 0.4, 0.405, 0.43, 0.4], [0.45, 0.4, 0.38, 0.3, 0.35])) == [
         0.45, 0.4, 0.38, inf, 0.35
     ]  # fmt: skip
-    assert standings(epochs(1, [0.5, 0.4, 0.405])) == [0.5, 0.4, 0.405]  # of a run that somebody else recorded
-    assert standings(calibrated([0.01, 0.018], [0.01, 0.009])) == [0.01, 0.009]  # next to nothing has not risen
-    assert all(isnan(each) for each in standings(epochs(1, [nan, nan])))
+    assert selection_losses(epochs(1, [0.5, 0.4, 0.405])) == [0.5, 0.4, 0.405]  # of a run that somebody else recorded
+    assert selection_losses(calibrated([0.01, 0.018], [0.01, 0.009])) == [0.01, 0.009]  # next to nothing has not risen
+    assert all(isnan(each) for each in selection_losses(epochs(1, [nan, nan])))
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 5), st.floats(0.1, 5)), min_size=1, max_size=8))
 def test_the_chosen_epoch_has_hardly_more_than_the_lowest_loss_before_it(losses: list[tuple[float, float]]) -> None:
-    found = standings(calibrated([val for val, _ in losses], [loss for _, loss in losses]))
+    found = selection_losses(calibrated([val for val, _ in losses], [loss for _, loss in losses]))
     best = int(np.argmin(found))
     lowest = min(val for val, _ in losses[: best + 1])
     assert losses[best][0] <= lowest + max(FLAT * lowest, FLOOR)

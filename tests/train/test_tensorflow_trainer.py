@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import random
 import sys
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,10 +22,10 @@ import torch  # noqa: E402
 
 from headstart.backbones.blueprint import Blueprint  # noqa: E402
 from headstart.backbones.families.small import small_cnn  # noqa: E402
-from headstart.core.errors import DivergedError, HeadstartError, UsageError  # noqa: E402
-from headstart.train.checkpoint import Checkpoints, Identity, Terminated  # noqa: E402
-from headstart.train.protocol import Batch, Stepper, Task  # noqa: E402
+from headstart.core.errors import DivergedError, UsageError  # noqa: E402
+from headstart.train.protocol import Batch, Task  # noqa: E402
 from headstart.train.recipe import OPTIMISERS, Recipe  # noqa: E402
+from headstart.train.stepper import Stepper  # noqa: E402
 from headstart.train.tensorflow import network as tensorflow_network  # noqa: E402
 from headstart.train.tensorflow.optimiser import RecipeOptimiser  # noqa: E402
 from headstart.train.tensorflow.plain_loop import TensorFlowStepper, train_tensorflow  # noqa: E402
@@ -41,22 +39,14 @@ from trainers import (  # noqa: E402
     MEASURED,
     SGD,
     STEPS,
-    Ending,
-    Listener,
-    Short,
     a_batch,
     assert_equal,
     batches_of,
-    crash,
     furthest,
     one_thread,  # noqa: F401
     pictures,
-    poisoned,
-    sigterm,
     small_task,
-    table_task,
     task_of,
-    timeless,
 )
 
 
@@ -139,19 +129,11 @@ def test_the_weights_that_count_are_the_averaged_ones(averaging: str) -> None:
     last: dict[str, Any] = {}
     for step, batch in enumerate(batches_of(stepper.task, 40 * 4).epoch(0)):
         stepper.step(batch)
-        last = {name: stepper.network.outward(name, each) for name, each in stepper.network.moving.items()}
+        last = {name: stepper.network.outward(name, each) for name, each in stepper.network.trained.items()}
         average.update(step, last)
     kept = {name: array for name, array in stepper.weights().items() if name in last}
     assert furthest(kept, average.weights(last)) < 1e-6
     assert (furthest(kept, last) > 2e-5) == (averaging != "none")
-
-
-def test_a_table_of_numbers_is_trained_alike() -> None:
-    recipe = replace(SGD, epochs=20, optimiser="adam", learning_rate=0.02)
-    task, batches = table_task(recipe)
-    history = train_tensorflow(task, batches, batches, recipe, device="cpu").history
-    assert history.epochs[-1].val_error < 0.05
-    assert history.epochs[0].val_error > 0.2
 
 
 def test_every_kind_of_node_is_trained_as_in_pytorch() -> None:
@@ -191,7 +173,7 @@ def test_a_short_last_batch_is_not_compiled_again() -> None:
             stepper.step(batch)
         stepper.evaluate(batches_of(stepper.task, 20, 8, shuffle=False).epoch(0))
     stepper.step(a_batch(stepper.task, 1), 0.001)
-    for function in (stepper._pass, stepper._logits, stepper._move, stepper.average._take):
+    for function in (stepper._pass, stepper._logits, stepper._apply, stepper.average._take):
         assert function.experimental_get_tracing_count() == 1
 
 
@@ -227,7 +209,7 @@ def test_what_is_the_users_stays_as_it_was() -> None:
     assert int(keras.layers.Dense(1).name.split("_")[-1]) == int(name.removeprefix("dense").strip("_") or 0) + 1
 
 
-# --- a network of somebody else's making ------------------------------------------------------------------------------
+# --- a foreign network ------------------------------------------------------------------------------------------------
 
 
 def kerasaurus(norms: str, dropout: float = 0.5) -> tuple[Task, Recipe]:
@@ -275,27 +257,6 @@ def test_a_model_of_somebody_elses_is_trained_without_its_dropout(norms: str) ->
 # --- bit by bit the same after an interruption ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("averaging", ["none", "ema"])
-@pytest.mark.parametrize("optimiser", OPTIMISERS)
-def test_a_state_goes_on_bit_by_bit(optimiser: str, averaging: str) -> None:
-    recipe = replace(EVERYTHING, optimiser=optimiser, averaging=averaging, batch_norm="train")
-    task = small_task(recipe)
-    batches = list(batches_of(task, 80).epoch(0))
-    whole = stepper_of(recipe, task)
-    losses = [whole.step(batch) for batch in batches[:5]]
-    state = {name: array.copy() for name, array in whole.state().items()}
-    losses = [whole.step(batch) for batch in batches[5:]]
-    second = stepper_of(recipe, task)
-    second.step(batches[7])  # and it forgets where it was
-    second.load_state(state)
-    assert [second.step(batch) for batch in batches[5:]] == losses
-    assert_equal(second.weights(), whole.weights())
-    assert_equal(second.state(), whole.state())
-    assert second.seen() == whole.seen()
-    memory = {"sgd": 0, "momentum": 1, "adam": 3, "adamw": 3}[optimiser]
-    assert sum(name.startswith("optimiser/") for name in state) == memory * len(whole.network.parameters)
-
-
 @pytest.mark.parametrize("optimiser", ["momentum", "adamw"])
 def test_a_training_may_go_on_in_the_other_framework(optimiser: str) -> None:
     recipe = replace(EVERYTHING, optimiser=optimiser, batch_norm="train")
@@ -312,28 +273,6 @@ def test_a_training_may_go_on_in_the_other_framework(optimiser: str) -> None:
     early = stepper_of(recipe, task)
     early.load_state(there[2].state())  # which remembers nothing yet
     assert early.step(batches[0]) == pytest.approx(losses[0], abs=1e-5)
-
-
-def test_a_state_of_another_network_is_refused() -> None:
-    state = stepper_of(SGD).state()
-    other = stepper_of(SGD, replace(small_task(), rates={"logits": 1.0}))
-    with pytest.raises(UsageError, match=r"expected 2 weights that move, the first 'logits.weight'\. Received: 8"):
-        other.load_state(state)
-
-
-@pytest.mark.parametrize(("deed", "error"), [(crash, RuntimeError), (sigterm, Terminated)])
-def test_a_resumed_training_is_the_uninterrupted_one(tmp_path: Path, deed: Any, error: type[BaseException]) -> None:
-    recipe = replace(EVERYTHING, optimiser="adamw", batch_norm="train")
-    identity = Identity.of(small_task(recipe), recipe, "these")
-    whole = train(recipe)
-    with Checkpoints(tmp_path, identity) as checkpoints, pytest.raises(error):
-        train(recipe, checkpoints=checkpoints, callbacks=[Ending(13, deed)])  # in the middle of the third epoch
-    told = Listener()
-    with Checkpoints(tmp_path, identity) as checkpoints:
-        resumed = train(recipe, checkpoints=checkpoints, callbacks=[told])
-    assert told.steps[0][0] == (13 if error is Terminated else 10)
-    assert_equal(resumed.weights, whole.weights)
-    assert timeless(resumed.history) == timeless(whole.history)
 
 
 # --- when it goes wrong -----------------------------------------------------------------------------------------------
@@ -397,30 +336,6 @@ def test_a_pass_for_which_memory_ended_leaves_no_trace_in_the_next(monkeypatch: 
     assert_equal(again.weights(), whole.weights())
 
 
-def test_a_loss_that_is_no_number_moves_nothing_and_names_the_batch() -> None:
-    task, batches = poisoned(at=2)
-    stepper = TensorFlowStepper(task, replace(EVERYTHING, optimiser="adam"), 4 * batches.steps, "cpu")
-    first, second, batch, *_ = batches.epoch(0)
-    stepper.step(first)
-    stepper.step(second)
-    before = stepper.state()
-    with pytest.raises(DivergedError, match="Step 3, batch 3 of epoch 1: 6 values of its images are not numbers"):
-        stepper.step(batch)
-    assert_equal(stepper.state(), before)
-    assert np.isfinite(stepper.step(Batch(batch.x[1:], batch.y[1:])))  # and it can go on
-
-
-def test_statistics_are_those_before_a_loss_that_is_no_number() -> None:
-    recipe = replace(SGD, batch_norm="train", learning_rate=10.0)
-    task = small_task(recipe)
-    weights = dict(task.weights) | {"logits.weight": np.full_like(task.weights["logits.weight"], 3e38)}
-    stepper = stepper_of(recipe, replace(task, weights=weights))
-    before = stepper.weights()
-    with pytest.raises(DivergedError, match=r"Step 1, batch 1 of epoch 1: the loss is (nan|inf)\."):
-        stepper.step(a_batch(task))
-    assert_equal(stepper.weights(), before)
-
-
 def test_a_loss_that_overflows_moves_nothing_though_its_gradient_is_a_number() -> None:
     task = small_task()
     bias = np.array([3e38, -3e38, 0, 0], np.float32)
@@ -442,14 +357,6 @@ def test_a_gradient_that_overflows_moves_nothing() -> None:
     with pytest.raises(DivergedError, match="the gradient is not a number"):
         stepper.step(a_batch(task))
     assert_equal(stepper.weights(), before)
-
-
-def test_a_training_that_diverges_gives_back_the_best_before_it() -> None:
-    task, batches = poisoned(at=1)
-    trained = train_tensorflow(task, batches, None, SGD, device="cpu")
-    assert trained.history.stopped.startswith("Step 2, batch 2 of epoch 1")
-    assert (trained.history.best, trained.history.epochs, len(trained.history.losses)) == (-1, (), 1)
-    assert_equal(trained.weights, dict(task.weights))
 
 
 # --- precision, devices, bad input ------------------------------------------------------------------------------------
@@ -505,41 +412,3 @@ def test_devices_go_by_the_names_that_all_trainers_have(
     else:
         with pytest.raises(UsageError, match=chosen):
             tensorflow_network.choose_device(device)
-
-
-def test_a_task_that_cannot_be_is_refused() -> None:
-    task = small_task()
-    for rates, said in (
-        ({"conv9": 1.0}, "no layer 'conv9'. Did you mean conv"),
-        ({"logits": 0.0}, "Rate of node 'logits': expected a share above 0"),
-        ({"act1": 1.0}, "Nothing of 'small_cnn' would move.*'logits'. Received: act1"),
-    ):
-        with pytest.raises(UsageError, match=said):
-            stepper_of(SGD, replace(task, rates=rates))
-    with pytest.raises(UsageError, match="at least one step"):
-        TensorFlowStepper(task, SGD, 0)
-    with pytest.raises(UsageError, match=r"weights for small_cnn"):
-        stepper_of(SGD, replace(task, weights={}))
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda x, y: (x[:, :10], y), r"\(N, 12, 12, 3\).*Received: uint8 \(8, 10, 12, 3\)"),
-        (lambda x, y: (x, y[:7]), r"label of each of 8 images.*Received: int64 \(7,\)"),
-        (lambda x, y: (x, y + 4), "4 classes, so labels are from 0 to 3"),
-    ],
-)
-def test_a_batch_that_cannot_be_is_refused(change: Callable[..., Any], said: str) -> None:
-    stepper = stepper_of(SGD)
-    batch = a_batch(stepper.task)
-    for deed in (stepper.step, lambda wrong: stepper.evaluate(iter([wrong]))):
-        with pytest.raises(HeadstartError, match=said):
-            deed(Batch(*change(batch.x, batch.y)))
-
-
-def test_batches_that_are_fewer_than_they_said_are_refused() -> None:
-    task, batches = table_task()
-    x, y = (np.concatenate(parts) for parts in zip(*((each.x, each.y) for each in batches.epoch(0)), strict=True))
-    with pytest.raises(UsageError, match=r"Epoch 1 should have had 8 batches\. Received: 7"):
-        train_tensorflow(task, Short(x, y, 8), None, SGD, device="cpu")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from headstart.core.errors import MissingExtraError, UsageError
-from headstart.train.checkpoint import Checkpoints, Follower, Identity, discard, save, unfinished
+from headstart.train.checkpoint import Checkpoints, Identity, ReadOnlyCheckpoints, discard, save, unfinished
 from headstart.train.protocol import TRAINERS
 from headstart.train.trainers import check_device, check_trainer, get_stepper, get_trainer
-from headstart.train.training_run import TrainingRun, leads
+from headstart.train.training_run import TrainingRun, is_main_process
 from trainers import SGD, batches_of, small_task
 
 
@@ -72,7 +72,7 @@ def test_what_cannot_be_done_is_said_before_any_work(tmp_path: Path) -> None:
         TrainingRun(resume=True).check()
     task = small_task()
     save(tmp_path, 3, {"weight": np.zeros(2)}, {}, Identity.of(task, SGD, "photos"))
-    with pytest.raises(UsageError, match=r"training that did not end.*--resume"):
+    with pytest.raises(UsageError, match=r"unfinished training.*--resume"):
         TrainingRun(folder=tmp_path).check()
     TrainingRun(folder=tmp_path, resume=True).check()
 
@@ -92,10 +92,10 @@ def test_checkpoints_go_when_the_result_is_safe_and_logs_stay(tmp_path: Path) ->
 def test_other_processes_read_and_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = small_task()
     identity = Identity.of(task, SGD, "photos")
-    assert leads()
+    assert is_main_process()
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert not leads()
-    with Checkpoints(tmp_path, identity) as first, Follower(tmp_path, identity) as other:
+    assert not is_main_process()
+    with Checkpoints(tmp_path, identity) as first, ReadOnlyCheckpoints(tmp_path, identity) as other:
         first.save(4, {"weight": np.ones(2)}, {})
         assert not other.save(5, {"weight": np.ones(2)}, {})
         found = other.latest()

@@ -21,7 +21,7 @@ from headstart.engines.fast import FastNetwork
 from headstart.engines.registry import get_engine
 from headstart.learn.feature_cache import FeatureCache
 from headstart.train import views
-from headstart.train.views import PLAIN, Viewing, compute_views, plan_views
+from headstart.train.views import PLAIN, ViewPlan, compute_views, plan_views
 
 AT, PIXELS = "blocks.4.2.add", 32
 SHAPE = (112, 2, 2)
@@ -39,7 +39,7 @@ def dataset(photos: Path) -> ImageDataset:
     return open_source(photos)
 
 
-def viewing(strength: str = "light", count: int = 3, *, keep: bool = True) -> Viewing:
+def viewing(strength: str = "light", count: int = 3, *, keep: bool = True) -> ViewPlan:
     return plan_views(ROWS, SHAPE, strength, count, seed=5, keep=keep)[0]
 
 
@@ -134,7 +134,7 @@ def test_bf16_that_is_too_coarse_is_not_used(
     dataset: ImageDataset, network: FastNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     low = network.at_precision("bf16")
-    monkeypatch.setattr("headstart.engines.fast.TOLERANCE", 0.0)
+    monkeypatch.setattr("headstart.engines.protocol.TOLERANCE", -1.0)  # also without instructions for bf16
     found = compute_views(dataset, low, AT, "of these", viewing(keep=False))
     assert low.precision == "fp32"
     np.testing.assert_array_equal(found, compute_views(dataset, network, AT, "of these", viewing(keep=False)))
@@ -155,20 +155,20 @@ def test_what_they_take_is_said_before() -> None:
 
 
 def test_there_are_fewer_where_there_is_less_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(views, "_memory", lambda: 0)
-    monkeypatch.setattr(views, "_room", lambda: 250_000_000)
+    monkeypatch.setattr(views, "_free_memory", lambda: 0)
+    monkeypatch.setattr(views, "_free_disk", lambda: 250_000_000)
     found, sentence = plan_views(range(1000), (112, 14, 14), "light", 4, seed=0)
     assert (found.count, found.keep) == (4, True)
     monkeypatch.setattr(views, "IN_MEMORY", 0)
     assert not plan_views(range(1000), (112, 14, 14), "light", 4, seed=0)[0].keep  # there is room for one of them
     found, sentence = plan_views(range(1000), (112, 14, 14), "light", 8, seed=0)
     assert (found.count, found.keep) == (5, False)
-    assert "take 220 MB of a file of the cache, as there is room for no more than 5 of 8." in sentence
+    assert "take 220 MB of a file of the cache, as there is space for only 5 of 8." in sentence
 
 
 def test_no_room_at_all_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(views, "_memory", lambda: 0)
-    monkeypatch.setattr(views, "_room", lambda: 1_000_000)
+    monkeypatch.setattr(views, "_free_memory", lambda: 0)
+    monkeypatch.setattr(views, "_free_disk", lambda: 1_000_000)
     with pytest.raises(UsageError, match=r"takes 44 MB of disk, 1 MB are free in .*HEADSTART_HOME"):
         plan_views(range(1000), (112, 14, 14), "light", 4, seed=0)
 
@@ -192,5 +192,5 @@ def test_a_disk_that_fills_up_is_noticed_before_the_work(
 
     monkeypatch.setattr(views, "IN_MEMORY", 0)
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(UsageError, match=r"0 MB for views of the photos cannot be had .*No space left"):
+    with pytest.raises(UsageError, match=r"0 MB for views of the photos cannot be allocated .*No space left"):
         compute_views(dataset, network, AT, "of these", viewing(keep=False))

@@ -14,7 +14,7 @@ import headstart as hs
 import making
 from headstart.core.errors import DataError, UsageError
 from headstart.data.load import content_key
-from headstart.train.callbacks import Silent
+from headstart.train.callbacks import BaseCallback
 from headstart.train.protocol import Epoch, History, Trained
 from headstart.train.recipe import Recipe, preset
 from headstart.train.training_run import TrainingRun
@@ -37,7 +37,7 @@ def given(many: Path) -> hs.Classifier:
     return hs.fit(many, pixels=PIXELS, precision="fp32", seed=3)
 
 
-class Heard(Silent):
+class Heard(BaseCallback):
     """Takes note of epochs, and ends the process, as it were, at a step."""
 
     def __init__(self, end_at: int = -1) -> None:
@@ -222,7 +222,7 @@ def test_it_is_trained_once_more_only_as_long_as_was_good(
         seen.append((recipe.epochs, len(trained.history.epochs)))
         return trained, recipe
 
-    class Enough(Silent):
+    class Enough(BaseCallback):
         def epoch(self, history: Sequence[Epoch]) -> str | None:
             return "Enough." if len(history) == 2 else None
 
@@ -305,7 +305,7 @@ def test_a_resumed_fine_tuning_is_the_uninterrupted_one(given: hs.Classifier, ma
     whole = given.finetune(many, recipe=QUICK)
     with pytest.raises(KeyboardInterrupt):
         given.finetune(many, recipe=QUICK, trainer=TrainingRun(folder=tmp_path / "run", callbacks=[Heard(end_at=7)]))
-    with pytest.raises(UsageError, match="that did not end"):
+    with pytest.raises(UsageError, match="unfinished training"):
         given.finetune(many, recipe=QUICK, trainer=TrainingRun(folder=tmp_path / "run"))
     with pytest.raises(UsageError, match="epochs 3 there, 4 here"):
         given.finetune(many, recipe=replace(QUICK, epochs=4), trainer=TrainingRun(folder=tmp_path / "run", resume=True))

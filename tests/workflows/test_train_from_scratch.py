@@ -21,7 +21,7 @@ from headstart.data.rows import rows_from_arrays
 from headstart.model.classifier import Classifier
 from headstart.model.tabular_classifier import load_rows
 from headstart.train.batches import ArrayBatches
-from headstart.train.callbacks import Silent
+from headstart.train.callbacks import BaseCallback
 from headstart.train.protocol import Epoch
 from headstart.train.recipe import PRESETS, Recipe, preset
 from headstart.train.training_run import TrainingRun
@@ -224,7 +224,7 @@ def test_folds_measure_every_picture_once() -> None:
     assert record["test_part"] == "cross-validation"
 
 
-class Stopping(Silent):
+class Stopping(BaseCallback):
     """Ends a training as a system does that runs out of patience."""
 
     def __init__(self, after: int) -> None:

@@ -67,7 +67,7 @@ def finetune(
     from headstart.model.bundle import save, why_not_writable
     from headstart.train.checkpoint import discard
     from headstart.train.recipe import open_recipe
-    from headstart.train.training_run import TrainingRun, leads
+    from headstart.train.training_run import TrainingRun, is_main_process
     from headstart.workflows.finetune import finetune as finetune_classifier
 
     start = time.perf_counter()
@@ -86,7 +86,7 @@ def finetune(
             given, data, recipe=followed, trainer=run, refit=refit, holdout=holdout, seed=seed, cache=cache,
             progress=screen.progress,
         )  # fmt: skip
-    if not leads():  # of several processes that trained together, one answers
+    if not is_main_process():  # of several processes that trained together, one answers
         return
     where = save(found, target)
     discard(folder)

@@ -87,7 +87,7 @@ def train(
     from headstart.model.bundle import why_not_writable
     from headstart.train.checkpoint import discard
     from headstart.train.recipe import open_recipe
-    from headstart.train.training_run import TrainingRun, leads
+    from headstart.train.training_run import TrainingRun, is_main_process
     from headstart.workflows.train_images import HIDDEN, NETWORKS, SCRATCH, train_photos
     from headstart.workflows.train_tables import HIDDEN as HIDDEN_OF_ROWS
     from headstart.workflows.train_tables import TABLE, train_rows
@@ -115,7 +115,7 @@ def train(
             model = train_photos(
                 data, network=network or NETWORKS[0], hidden=_units(hidden, HIDDEN), pixels=pixels, **common
             )
-    if not leads():  # of several processes that trained together, one answers
+    if not is_main_process():  # of several processes that trained together, one answers
         return
     model.save(out)
     discard(folder)

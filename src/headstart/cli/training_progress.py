@@ -15,11 +15,11 @@ from rich.text import Text
 from headstart.cli.options import say
 from headstart.cli.terminal import one_line
 from headstart.core.errors import HeadstartError
-from headstart.train.callbacks import Silent
+from headstart.train.callbacks import BaseCallback
 from headstart.train.checkpoint import Terminated, unfinished
-from headstart.train.overfitting_watch import standings
+from headstart.train.overfitting_watch import selection_losses
 from headstart.train.protocol import Epoch
-from headstart.train.training_run import leads
+from headstart.train.training_run import is_main_process
 
 INTERRUPTED, TERMINATED = 130, 143  # exit codes
 HEADER = (
@@ -39,7 +39,7 @@ class EndedEarlyError(HeadstartError):
         self.exit_code = exit_code
 
 
-class TrainingScreen(Silent):
+class TrainingScreen(BaseCallback):
     """A callback for the trainer; ``progress`` and ``say`` for what goes on around it. Without a console, quiet."""
 
     def __init__(self, out: Console | None, epochs: int) -> None:
@@ -71,7 +71,7 @@ class TrainingScreen(Silent):
         """A sentence above the bar; off a terminal, a line on standard error."""
         if self._out is not None:
             self._out.print(Text(one_line(sentence), "yellow"))
-        elif leads():
+        elif is_main_process():
             say(sentence)
 
     def step(self, number: int, of: int, loss: float) -> str | None:
@@ -119,7 +119,7 @@ def training_screen(epochs: int = 0, out: Console | None = None) -> Iterator[Tra
     Give the trainer ``callbacks=[screen]``, and what goes on around it ``screen.progress`` and ``screen.say``. Off a
     terminal only ``say`` says anything; of several processes that train together, only the first.
     """
-    if out is None and leads() and sys.stderr.isatty():
+    if out is None and is_main_process() and sys.stderr.isatty():
         out = Console(stderr=True, highlight=False)
     screen = TrainingScreen(out, epochs)
     with screen.live():
@@ -154,7 +154,7 @@ def epoch_line(history: Sequence[Epoch], epochs: int = 0) -> Text:
     line = Text(f"{number:>7}{_side(last.train_loss, last.train_error)}  {_side(last.val_loss, last.val_error)}")
     line.append(f"{'–' if math.isnan(last.val_calibrated) else f'{last.val_calibrated:.4f}':>11}")
     line.append(f"  {last.learning_rate:8.1e}{last.seconds:8.1f}", "dim")
-    *before, now = standings(history)
+    *before, now = selection_losses(history)
     if all(now < each for each in before) and math.isfinite(now):
         line.append("  ← best", "bold green")
     return line

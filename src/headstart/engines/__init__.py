@@ -1,1 +1,1 @@
-"""The narrow doors between NumPy and whatever runs a network."""
+"""Networks on OpenVINO, PyTorch and Keras behind one interface in NumPy."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import sys
 import threading
@@ -13,35 +12,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.blueprint import FEATURES, LOGITS, Blueprint
+from headstart.backbones.blueprint import FEATURES, Blueprint
 from headstart.backbones.ops import SQRT_EPSILON, Node, Shape, padding_of
-from headstart.backbones.weights import match
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
 from headstart.data.load import CHUNK, cores
 from headstart.engines.names import resolve_engine
 from headstart.engines.protocol import (
     Array,
+    Network,
     Weights,
-    check_images,
     check_layers,
     check_memory,
     check_network,
-    coarseness,
     foldable,
 )
 
 if TYPE_CHECKING:
     import openvino as ov
 
-TOLERANCE = 0.3  # of bf16 against fp32, relative to the spread between images; up to there no accuracy was lost
 
-
-class FastNetwork:
+class FastNetwork(Network):
     """A network on OpenVINO.
 
-    One stream a core, each on a batch small enough for its cache: twice as fast as one large batch on all cores.
-    ``precision`` "auto" takes bf16 where the processor has it; `check_precision` holds it against fp32.
+    One stream for each core, on a batch small enough for its cache: twice as fast as one large batch on all cores.
+    ``precision`` "auto" takes bf16 where the processor has it; `check_precision` compares it with fp32.
     """
 
     engine = "fast"
@@ -60,29 +55,6 @@ class FastNetwork:
         self._weights = weights
         self._compiled: dict[tuple[tuple[str, ...], str, bool], ov.CompiledModel] = {}
         self._locks = {name: threading.Lock() for name in ("bf16", "fp32")}
-
-    def forward(self, images: Array, at: str = LOGITS) -> NDArray[np.float32]:
-        """The value of node ``at``, float32, for images (N, size, size, 3), uint8 or floats in [0, 1], any N."""
-        return self.forward_many(images, (at,))[0]
-
-    def forward_many(self, images: Array, at: Sequence[str]) -> list[NDArray[np.float32]]:
-        """As `forward`, for several nodes in one pass."""
-        check_images(images, self.spec.size)
-        check_layers(self.name, at, self.layers)
-        if not len(images):
-            return [np.zeros((0, *self.shape(name)), np.float32) for name in at]
-        batches = [images[start : start + self.micro_batch] for start in range(0, len(images), self.micro_batch)]
-        runners = threading.local()
-
-        def run(batch: Array) -> list[NDArray[np.float32]]:
-            if not hasattr(runners, "run"):
-                runners.run = self._runner(at, floats=images.dtype != np.uint8)
-            result: list[NDArray[np.float32]] = runners.run(batch)
-            return result
-
-        with ThreadPoolExecutor(min(cores(), len(batches))) as pool:
-            parts = list(pool.map(run, batches))
-        return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
     def runner(self, at: Sequence[str]) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
         """A function for one thread: up to ``micro_batch`` images in, the nodes ``at`` out. Threads need one each."""
@@ -106,29 +78,8 @@ class FastNetwork:
 
         return run
 
-    def check_precision(self, images: NDArray[np.uint8], at: str = FEATURES) -> float:
-        """Hold bf16 against fp32 on a few images; fall back to fp32 where it differs by more than `TOLERANCE`.
-
-        Returns the difference, relative to how much the values vary between those images (0.0 when already in fp32).
-        """
-        if self.precision == "fp32" or not len(images):
-            return 0.0
-        with ThreadPoolExecutor(2) as pool:  # compiling takes one core for as long as computing takes
-            exactly = pool.submit(self.at_precision("fp32").forward, images, at)
-            low, exact = self.forward(images, at), exactly.result()
-        error = coarseness(low, exact)
-        if not error <= TOLERANCE:  # what overflowed is not a number
-            self.precision = "fp32"
-        return error
-
-    def at_precision(self, precision: str) -> FastNetwork:
-        """The same network, computing in another precision; what is compiled is shared."""
-        other = copy.copy(self)
-        other.precision = precision
-        return other
-
     def release(self) -> None:
-        """Give back the memory of what was compiled in this precision; it is compiled again when it is wanted."""
+        """Free what was compiled in this precision; it is compiled again when needed."""
         with self._locks[self.precision]:
             for key in [key for key in self._compiled if key[1] == self.precision]:
                 del self._compiled[key]
@@ -141,10 +92,26 @@ class FastNetwork:
         """A copy of the weights by their names in the blueprint."""
         return {name: np.array(array, np.float32) for name, array in self._weights.items()}
 
-    def load(self, weights: Weights) -> None:
-        """Take other weights of exactly these names and shapes; what is compiled is compiled again."""
-        self._weights = match(weights, self.blueprint.weight_shapes(), f"weights for {self.name}")
-        self._compiled = {}  # a new one: those who share the old one keep their weights
+    def _take(self, weights: Weights) -> None:
+        self._weights = weights
+        self._compiled = {}  # a new one: networks that share the old one keep their weights
+
+    def _forward(self, batches: Sequence[Array], at: Sequence[str]) -> list[list[Array]]:
+        runners = threading.local()
+
+        def run(batch: Array) -> list[Array]:
+            if not hasattr(runners, "run"):
+                runners.run = self._runner(at, floats=batch.dtype != np.uint8)
+            result: list[Array] = runners.run(batch)
+            return result
+
+        with ThreadPoolExecutor(min(cores(), len(batches))) as pool:
+            return list(pool.map(run, batches))
+
+    def _in_both_precisions(self, images: Array, at: str) -> tuple[Array, Array]:
+        with ThreadPoolExecutor(2) as pool:  # compiling takes one core for as long as computing takes
+            exact = pool.submit(self.at_precision("fp32").forward, images, at)
+            return self.forward(images, at), exact.result()
 
     def _compile(self, at: tuple[str, ...], precision: str, floats: bool) -> ov.CompiledModel:
         with self._locks[precision]:
@@ -163,7 +130,7 @@ class FastNetwork:
 
 
 def choose_precision(precision: str) -> str:
-    """ "auto" resolved for this processor."""
+    """The precision, "auto" resolved for this processor."""
     if precision != "auto":
         return precision
     return "bf16" if "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "fp32"
@@ -179,16 +146,16 @@ def _core() -> ov.Core:
 
 @functools.cache
 def _start() -> ov.Core:
-    """OpenVINO, imported without its telemetry, which would open a connection at once."""
-    waked = "openvino_telemetry" in sys.modules
-    if not waked:
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # as if it were not installed
+    """OpenVINO, imported without its telemetry, which would open a network connection."""
+    loaded = "openvino_telemetry" in sys.modules
+    if not loaded:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # as if not installed
     try:
         import openvino as ov
     finally:
-        if not waked:
+        if not loaded:
             del sys.modules["openvino_telemetry"]
-    ov.Type.u8.to_dtype()  # makes a table on first use; two threads that make it at once wait for each other for ever
+    ov.Type.u8.to_dtype()  # builds a table on first use; two threads that build it at once wait for each other for ever
     return ov.Core()
 
 
@@ -210,7 +177,7 @@ def build(
     folded = foldable(blueprint) - {*at}
     for node in blueprint.nodes[1:]:
         x = values[node.inputs[0]]
-        if node.name in folded:  # its norm does the work of both
+        if node.name in folded:  # its batch norm does the work of both
             values[node.name] = x
         elif node.op == "norm" and node.inputs[0] in folded:
             conv = blueprint[node.inputs[0]]
@@ -264,16 +231,16 @@ def _node(op: Any, node: Node, inputs: list[Any], weights: Weights, shapes: Mapp
             return op.add(product, weights[f"{node.name}.bias"])
         case "dropout":  # evaluation mode
             return x
-    raise UsageError(f"The fast engine does not know the op '{node.op}' of node '{node.name}'.")
+    raise UsageError(f"The fast engine does not support the op '{node.op}' of node '{node.name}'.")
 
 
 def _fitted_head(blueprint: Blueprint) -> tuple[Node, ...]:
-    """What follows the features. It stays in fp32: its large weights nearly cancel each other."""
+    """The nodes after the features. They stay in fp32: their large weights nearly cancel each other."""
     names = blueprint.layers
     head = blueprint.nodes[names.index(FEATURES) + 1 :] if FEATURES in names else ()
     for before, node in zip((FEATURES, *(node.name for node in head)), head, strict=False):
         if node.inputs != (before,) or (node.op, node.attrs.get("kind")) not in (("dense", None), ("act", "sqrt")):
-            raise UsageError(f"The fast engine does not know such a head: node '{node.name}' ({node.op}).")
+            raise UsageError(f"The fast engine does not support such a head: node '{node.name}' ({node.op}).")
     return head
 
 
@@ -308,4 +275,4 @@ def _activation(op: Any, node: Node, x: Any) -> Any:
             return op.hswish(x)
         case "sqrt":
             return op.sqrt(op.add(op.relu(x), np.float32(SQRT_EPSILON)))
-    raise UsageError(f"The fast engine does not know the activation '{node['kind']}' of node '{node.name}'.")
+    raise UsageError(f"The fast engine does not support the activation '{node['kind']}' of node '{node.name}'.")

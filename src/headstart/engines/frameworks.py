@@ -1,4 +1,4 @@
-"""Two frameworks in one process: what must be loaded before either, and in which way."""
+"""PyTorch and TensorFlow in one process: what must be loaded before them, and how."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ TRITON, TENSORFLOW = "triton._C.libtriton", "tensorflow"
 
 
 def guard() -> None:
-    """Load Triton's library, where there is one, before a framework does; to be called before importing either.
+    """Load Triton's library, where it is installed; to be called before importing PyTorch or TensorFlow.
 
-    It brings a copy of LLVM, and so does TensorFlow: whichever comes second finds the first one's symbols, registers
-    its options a second time and ends the process. Loaded before TensorFlow, Triton's stay its own; after it, they do
-    if the library looks among its own symbols first. It takes a tenth of a second and needs no PyTorch.
+    Triton and TensorFlow each contain a copy of LLVM. The second one to load finds the symbols of the first, registers
+    its options again and crashes the process. This does not happen if Triton is loaded before TensorFlow, or after it
+    with its own symbols preferred. It takes a tenth of a second and needs no PyTorch.
     """
     os.environ.setdefault("KERAS_BACKEND", TENSORFLOW)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow tells of every GPU that is not there
-    # threads that wait give their core away: beside other work, spinning made training five times slower
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow warns of every GPU that is missing
+    # waiting threads free their core: busy waiting beside other work made training five times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # nor does it take a whole one to itself
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # else it takes all memory of a GPU
     if TRITON in sys.modules or importlib.util.find_spec("triton") is None:
         return
     late = TENSORFLOW in sys.modules and hasattr(os, "RTLD_DEEPBIND")
@@ -32,7 +32,7 @@ def guard() -> None:
         if late:
             sys.setdlopenflags(os.RTLD_NOW | os.RTLD_DEEPBIND)
         importlib.import_module(TRITON)
-    except ImportError:  # a Triton without its library: whoever wants it will hear of it
+    except ImportError:  # a Triton without its library: importing it elsewhere raises the error
         pass
     finally:
         if late:
@@ -41,21 +41,21 @@ def guard() -> None:
 
 @contextmanager
 def muted(stream: int = 2) -> Iterator[None]:
-    """A file descriptor that leads nowhere for a while: C++ writes there, past Python's streams. Errors are raised.
+    """Discard what is written to a file descriptor for a while; C++ writes there directly. Errors are raised.
 
-    TensorFlow does so while it is imported, before it can be told not to.
+    TensorFlow writes there while it is imported, before it can be configured.
     """
     try:
         kept = os.dup(stream)
     except OSError:  # closed already
         yield
         return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    null = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, stream)
+        os.dup2(null, stream)
         yield
     finally:
         with suppress(OSError):
             os.dup2(kept, stream)
-        os.close(nowhere)
+        os.close(null)
         os.close(kept)

@@ -1,4 +1,4 @@
-"""The engines by name, and which of them can run a network: told without importing a framework."""
+"""The engines by name, and which of them can run a network, without importing a framework."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ ENGINES = ("auto", "fast", "torch", "keras")
 def framework_of(backbone: object) -> str:
     """Which framework alone can run a network: "torch", "keras", or "" where a blueprint describes it.
 
-    Of a name, a blueprint's source, or a live object; no framework is imported to tell.
+    Of a name, a blueprint's source, or a live object; imports no framework.
     """
     if isinstance(backbone, str):
-        if backbone in BACKBONES:  # some of which end in ".keras"
+        if backbone in BACKBONES:  # some names end in ".keras"
             return ""
         if backbone.startswith((APPLICATIONS, LIVE_KERAS)) or backbone.endswith(".keras"):
             return "keras"
@@ -26,7 +26,7 @@ def framework_of(backbone: object) -> str:
 
 
 def resolve_engine(name: str, blueprint: Blueprint) -> str:
-    """ "auto" decided: the fast engine, but for a network that only its framework can run.
+    """The engine, "auto" resolved: fast, or the framework that alone can run the network.
 
     Raises:
         UsageError: no such engine, or one that cannot run this network.
@@ -37,7 +37,7 @@ def resolve_engine(name: str, blueprint: Blueprint) -> str:
     if needed and name not in ("auto", needed):
         kind = {"torch": "PyTorch module", "keras": "Keras model"}[needed]
         raise UsageError(
-            f"'{blueprint.source}' is a {kind}, which no other engine than its own can run. Received: --engine {name}. "
-            f"Take its own: --engine {needed}"
+            f"'{blueprint.source}' is a {kind}, which only the {needed} engine can run. Received: --engine {name}. "
+            f"Take: --engine {needed}"
         )
     return name if name != "auto" else needed or "fast"

@@ -1,25 +1,30 @@
-"""The protocol that every engine implements, and the checks that all of them share."""
+"""What a network is on every engine, and the checks that all engines share."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import difflib
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.blueprint import Blueprint
+from headstart.backbones.blueprint import FEATURES, INPUT, LOGITS, Blueprint
 from headstart.backbones.ops import Shape
+from headstart.backbones.weights import match
 from headstart.core.errors import UsageError, did_you_mean
 from headstart.core.types import ImageSpec
 
 PRECISIONS = ("auto", "bf16", "fp32")
-# what the source of a network begins with that no blueprint describes: a library's, or somebody's live one
+TOLERANCE = 0.3  # of bf16 against fp32, relative to the spread between images; up to there no accuracy was lost
+MICRO_BATCH = {"cpu": 32, "cuda": 128, "gpu": 128, "mps": 64}  # images of 224 pixels or less
+# prefixes of the source of a network without a full blueprint: of a library, or a live object
 TIMM, LIVE = "timm/", "module:"
 APPLICATIONS, LIVE_KERAS = "keras/", "keras-model:"
 
@@ -28,63 +33,176 @@ Weights = Mapping[str, NDArray[Any]]
 Pullback = Callable[[Array], Array]
 
 
-class Network(Protocol):
-    """A network on images: the narrow door between NumPy and whatever runs it.
+class Network(ABC):
+    """A network on images: the interface between NumPy and the framework that runs it.
 
     Images are NHWC RGB of ``spec.size`` pixels, uint8 or floats in [0, 1]; normalisation happens inside. Logits, never
     probabilities; evaluation mode.
     """
 
     engine: str  # "fast", "torch", "keras"
+    blueprint: Blueprint
     name: str  # of its blueprint
     spec: ImageSpec
     layers: tuple[str, ...]  # node names in order, "input" first, "logits" last
     precision: str  # what it computes in: "fp32" or "bf16"
-    micro_batch: int  # images that are best given at a time
+    micro_batch: int  # the best number of images at a time
 
-    def forward(self, images: Array, at: str = "logits") -> Array:
-        """The value of node ``at`` for a batch of any size, float32."""
-        ...
+    def forward(self, images: Array, at: str = LOGITS) -> Array:
+        """The value of node ``at`` for images (N, size, size, 3), uint8 or floats in [0, 1], any N.
+
+        Float32; float64 from a network in fp64.
+        """
+        return self.forward_many(images, (at,))[0]
+
+    def forward_many(self, images: Array, at: Sequence[str]) -> list[Array]:
+        """As `forward`, for several nodes in one pass."""
+        check_images(images, self.spec.size)
+        check_layers(self.name, at, self.layers)
+        if not len(images):
+            return [np.zeros((0, *self.shape(name)), self._float) for name in at]
+        batches = [images[start : start + self.micro_batch] for start in range(0, len(images), self.micro_batch)]
+        return [np.concatenate(column) for column in zip(*self._forward(batches, at), strict=True)]
+
+    def check_precision(self, images: NDArray[np.uint8], at: str = FEATURES) -> float:
+        """Compare bf16 with fp32 on a few images; fall back to fp32 where it differs by more than `TOLERANCE`.
+
+        Returns the difference, relative to how much the values vary between those images (0.0 when not in bf16).
+        """
+        if self.precision != "bf16" or not len(images):
+            return 0.0
+        error = coarseness(*self._in_both_precisions(images, at))
+        if not error <= TOLERANCE:  # a value that overflowed is not a number
+            self.precision = "fp32"
+        return error
+
+    def at_precision(self, precision: str) -> Self:
+        """The same network, computing in another precision; weights and compiled functions are shared."""
+        other = copy.copy(self)
+        other.precision = precision
+        return other
+
+    def load(self, weights: Weights) -> None:
+        """Take other weights of exactly these names and shapes.
+
+        Raises:
+            UsageError: some are missing, too many or misshapen.
+        """
+        self._take(match(weights, self.blueprint.weight_shapes(), f"weights for {self.name}"))
+
+    @abstractmethod
+    def runner(self, at: Sequence[str]) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
+        """A function for one thread: up to ``micro_batch`` images in, the nodes ``at`` out."""
+
+    @abstractmethod
+    def shape(self, at: str) -> Shape:
+        """The shape of node ``at`` for one image."""
+
+    @abstractmethod
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """A copy of the weights by their names in the blueprint."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Free memory that can be allocated again when needed."""
+
+    @abstractmethod
+    def _forward(self, batches: Sequence[Array], at: Sequence[str]) -> list[list[Array]]:
+        """The values of the nodes ``at``, for each batch."""
+
+    @abstractmethod
+    def _take(self, weights: Weights) -> None:
+        """Take other, checked weights."""
+
+    def _in_both_precisions(self, images: Array, at: str) -> tuple[Array, Array]:
+        return self.forward(images, at), self.at_precision("fp32").forward(images, at)
+
+    @property
+    def _float(self) -> type[np.floating[Any]]:
+        return np.float64 if self.precision == "fp64" else np.float32
+
+
+class Differentiable(Network):
+    """A network with gradients, on a framework that has them, on the processor or an accelerator.
+
+    ``precision`` "auto" is fp32; "bf16" computes forward passes in it, but for the fitted head, and gradients in fp32
+    all the same; "fp64" is for exact comparisons. ``module`` is the live network that the blueprint refers to, if it
+    does; it is copied. Threads may share a network; they take turns, for each pass uses all cores.
+    """
+
+    _shapes: Mapping[str, Shape]
+
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        weights: Weights,
+        spec: ImageSpec,
+        precision: str = "fp32",
+        device: str = "auto",
+        *,
+        module: object | None = None,
+    ) -> None:
+        check_network(blueprint, precision, (*PRECISIONS, "fp64"))
+        self.precision = "fp32" if precision == "auto" else precision
+        self.device = self._choose_device(device)
+        self.blueprint, self.name, self.spec = blueprint, blueprint.name, spec
+        self.micro_batch = max(1, round(MICRO_BATCH[self.device] * min(1, (224 / spec.size) ** 2)))
+        check_memory(blueprint, spec.size, self.micro_batch, self._free_memory())
+        self._shapes = self._build(weights, module)
+        self.layers = tuple(self._shapes)
 
     def runner(self, at: Sequence[str]) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
         """A function for one thread: up to ``micro_batch`` images in, the nodes ``at`` out."""
-        ...
+        check_layers(self.name, at, self.layers)
+        return lambda images: self.forward_many(images, at)
+
+    def vjp(self, images: Array, at: str = LOGITS, wrt: str = INPUT) -> tuple[Array, Pullback]:
+        """The value of node ``at``, and a pullback that carries a cotangent of its shape to node ``wrt``.
+
+        With ``wrt`` "input" the gradient is with respect to the pixels: NHWC, in [0, 1]. Images do not see each other.
+        The pullback may be called again and again. Never in bf16.
+
+        Raises:
+            UsageError: an unknown node, or one that does not lie before ``at``.
+        """
+        check_images(images, self.spec.size)
+        check_layers(self.name, (at, wrt), self.layers)
+        value, gradient = self._value_and_gradient(images, at, wrt)
+        shape = value.shape
+
+        def pullback(cotangent: Array) -> Array:
+            """The gradient of Σ cotangent · value."""
+            if np.shape(cotangent) != shape:
+                raise UsageError(
+                    f"Expected a cotangent of the shape of '{at}', {shape}. Received: {np.shape(cotangent)}."
+                )
+            return gradient(np.asarray(cotangent))
+
+        return value, pullback
 
     def shape(self, at: str) -> Shape:
         """The shape of node ``at`` for one image."""
-        ...
+        return self._shapes[at]
 
-    def weights(self) -> dict[str, NDArray[np.float32]]:
-        """A copy of the weights by their names in the blueprint."""
-        ...
+    @abstractmethod
+    def _choose_device(self, device: str) -> str:
+        """The device, "auto" resolved."""
 
-    def load(self, weights: Weights) -> None:
-        """Take other weights of exactly these names and shapes."""
-        ...
+    def _free_memory(self) -> int | None:
+        """Bytes that are free on the device, where it is not the machine's memory."""
+        return None
 
-    def check_precision(self, images: NDArray[np.uint8], at: str = "features") -> float:
-        """Hold bf16 against fp32 on a few images, and fall back to fp32 where it is too coarse."""
-        ...
+    @abstractmethod
+    def _build(self, weights: Weights, module: object | None) -> Mapping[str, Shape]:
+        """Build the network; returns the shape of every node, and of the layers inside a module."""
 
-    def at_precision(self, precision: str) -> Self:
-        """The same network, computing in another precision."""
-        ...
-
-    def release(self) -> None:
-        """Give back what memory can be had again when it is wanted."""
-        ...
-
-
-class Differentiable(Network, Protocol):
-    """A network with gradients."""
-
-    def vjp(self, images: Array, at: str = "logits", wrt: str = "input") -> tuple[Array, Pullback]:
-        """The value of node ``at``, and what carries a cotangent from there to node ``wrt``."""
-        ...
+    @abstractmethod
+    def _value_and_gradient(self, images: Array, at: str, wrt: str) -> tuple[Array, Pullback]:
+        """As `vjp`, of checked arguments."""
 
 
 def check_module(blueprint: Blueprint, module: object | None) -> None:
-    """Refuse a network that needs a live ``module`` and has none, or has one and no place for it."""
+    """Refuse a network that needs a live ``module`` and has none, or has no use for one."""
     needed = (node for node in blueprint.nodes if node.op == "module" and not node["config"])
     if module is None and any(node["source"].startswith((LIVE, LIVE_KERAS)) for node in needed):
         raise UsageError(
@@ -92,11 +210,11 @@ def check_module(blueprint: Blueprint, module: object | None) -> None:
             "holds only the weights. Give the module, too: headstart.load(PATH, module=MODULE)"
         )
     if module is not None and not blueprint.source:
-        raise UsageError(f"'{blueprint.name}' is built from its blueprint; it has no place for a module. Leave it out.")
+        raise UsageError(f"'{blueprint.name}' is built from its blueprint; it takes no module. Leave it out.")
 
 
 def check_network(blueprint: Blueprint, precision: str, known: Sequence[str] = PRECISIONS) -> None:
-    """Refuse what no engine can run: an unknown precision, images that are not of three colours."""
+    """Refuse an unknown precision, and images without three channels."""
     if precision not in known:
         raise UsageError(f"There is no precision '{precision}'. {did_you_mean(precision, known)}")
     if blueprint.nodes[0]["channels"] != 3:
@@ -104,7 +222,7 @@ def check_network(blueprint: Blueprint, precision: str, known: Sequence[str] = P
 
 
 def check_images(images: Array, size: int) -> None:
-    """Refuse what is not uint8, or floats in [0, 1], of shape (N, size, size, 3)."""
+    """Refuse images that are not uint8, or floats in [0, 1], of shape (N, size, size, 3)."""
     wanted = images.dtype == np.uint8 or images.dtype in (np.float32, np.float64)
     if not wanted or images.ndim != 4 or images.shape[1:] != (size, size, 3):
         raise UsageError(
@@ -126,16 +244,16 @@ def check_layers(name: str, at: Sequence[str], layers: Sequence[str]) -> None:
 
 
 def nearest(name: str, paths: Iterable[str]) -> str:
-    """A sentence naming the paths most like ``name``, or the last few: a network has too many to name them all."""
+    """A sentence with the paths most like ``name``, or the last few: a network has too many to list all."""
     known = [path for path in paths if path]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"Did you mean {' or '.join(near)}?" if near else f"Among its layers: {', '.join(known[-6:]) or 'none'}."
 
 
 def check_memory(blueprint: Blueprint, size: int, images: int, available: int | None = None) -> None:
-    """Refuse a network whose weights and activations for so many ``images`` at a time cannot be held, in float32.
+    """Refuse a network whose weights and activations for so many ``images`` at a time exceed the memory, in float32.
 
-    ``available`` is in bytes, where it is not the machine's memory.
+    ``available`` is in bytes, on a device with its own memory.
     """
     shapes = blueprint.shapes(size)
     last_use = {name: step for step, node in enumerate(blueprint.nodes) for name in (node.name, *node.inputs)}
@@ -156,7 +274,7 @@ def check_memory(blueprint: Blueprint, size: int, images: int, available: int | 
 
 
 def available_memory() -> int | None:
-    """Bytes that this process may still take: what is free, no more than the container's limit. None if unknown."""
+    """Bytes that this process may still allocate, within the container's limit. None if unknown."""
     known = []
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
@@ -172,7 +290,7 @@ def available_memory() -> int | None:
 
 
 def foldable(blueprint: Blueprint) -> set[str]:
-    """Convolutions whose only reader is a batch norm: where nobody asks for their output, one step does for both."""
+    """Convolutions whose only reader is a batch norm: the two can be one step, if their own output is not wanted."""
     readers: dict[str, list[str]] = {}
     for node in blueprint.nodes:
         for name in node.inputs:
@@ -184,3 +302,25 @@ def coarseness(low: Array, exact: Array) -> float:
     """How far ``low`` is from ``exact``, (N, …), relative to how much the values vary between the images."""
     spread = np.linalg.norm(exact - exact.mean(axis=0)) if len(exact) > 1 else 0.0
     return float(np.linalg.norm(low - exact) / max(spread, 0.1 * float(np.linalg.norm(exact)), 1e-12))
+
+
+def not_before(name: str, at: str, wrt: str, layers: Sequence[str], before: Sequence[str]) -> UsageError:
+    """The error where node ``wrt`` of the network ``name`` is not among the nodes ``before`` node ``at``."""
+    swapped = layers.index(wrt) > layers.index(at)
+    hint = f"Did you mean at='{wrt}', wrt='{at}'?" if swapped else nearest(wrt, before)
+    return UsageError(f"'{wrt}' does not lie before '{at}' in '{name}', so no gradient leads from there to it. {hint}")
+
+
+def find_device(device: str, present: Mapping[str, bool], framework: str) -> str:
+    """The device, "auto" resolved: the first one that is present.
+
+    Raises:
+        UsageError: no such device, or the ``framework`` does not find it.
+    """
+    if device == "auto":
+        return next(name for name, found in present.items() if found)
+    if device not in present:
+        raise UsageError(f"There is no device '{device}'. {did_you_mean(device, ('auto', *present))}")
+    if not present[device]:
+        raise UsageError(f"{framework} finds no {device} on this machine. Take the processor: device='cpu'")
+    return device

@@ -1,4 +1,4 @@
-"""Every engine by its name, and every kind of backbone: the one place that knows them all."""
+"""Opens any engine by its name, and any kind of backbone."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ def get_engine(
     weights: Weights,
     spec: ImageSpec,
     precision: str = "auto",
+    *,
     module: object | None = None,
 ) -> Network:
-    """Build the network on the engine called ``name``; ``module`` is the live one that the blueprint speaks of."""
+    """Build the network on the engine called ``name``; ``module`` is the live module that the blueprint refers to."""
     engine = resolve_engine(name, blueprint)
     network: Network
     if engine == "torch":
@@ -55,8 +56,8 @@ def open_backbone(
         backbone: a catalogued name, "timm/NAME", "keras/NAME", a ".keras" file, a `torch.nn.Module` or a `keras.Model`.
         weights: a file, in place of the usual ones.
         pixels: height and width to scale images to.
-        head: whether its own classes are wanted too, or only the trunk.
-        spec, features: of a module, see `engines.modules.wrap`.
+        head: whether to include the head of its own classes.
+        spec, features: of a module, see `engines.torch.modules.wrap`.
         progress: called with ("weights", bytes done, of how many) while they are fetched.
     """
     framework = framework_of(backbone)
@@ -70,7 +71,7 @@ def open_backbone(
             f"Received: {type(backbone).__qualname__}."
         )
     if spec is not None or features is not None:
-        raise UsageError(f"'{backbone}' brings its own pixels and features; spec and features are those of a module.")
+        raise UsageError(f"'{backbone}' has its own pixels and features; spec and features are for modules.")
     return load_pretrained(backbone, weights, pixels, head=head, progress=progress), None
 
 

@@ -88,6 +88,6 @@ def _generated(classifier: Classifier) -> Golden:
     waves = 128 + rng.uniform(30, 110, (GOLDEN, 1, 1, 3)) * np.sin(phase) + rng.normal(0, 12, phase.shape)
     images = waves.clip(0, 255).astype(np.uint8)
     network = get_engine(
-        classifier.engine, classifier.blueprint, classifier.weights, classifier.spec, "fp32", classifier.module
+        classifier.engine, classifier.blueprint, classifier.weights, classifier.spec, "fp32", module=classifier.module
     )
     return Golden(images, np.asarray(network.forward(images), np.float32))

@@ -82,7 +82,7 @@ def assemble(
     split, known = photos.split, np.flatnonzero(photos.validation)
     train, test = np.flatnonzero(split.train), np.flatnonzero(split.test)
     network = get_engine(
-        trained.engine, trained.blueprint, trained.weights, trained.spec, trained.precision, trained.module
+        trained.engine, trained.blueprint, trained.weights, trained.spec, trained.precision, module=trained.module
     )
     images = golden_images(photos.dataset, network.spec, train)
     below = trained.blueprint[LOGITS].inputs[0]

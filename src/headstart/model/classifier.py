@@ -66,7 +66,7 @@ class Classifier:
     def use_precision(self, precision: str) -> None:
         """Compute in "auto", "bf16" or "fp32" from now on."""
         self.precision = precision
-        self.network = get_engine(self.engine, self.blueprint, self.weights, self.spec, precision, self.module)
+        self.network = get_engine(self.engine, self.blueprint, self.weights, self.spec, precision, module=self.module)
 
     def predict(self, images: Images) -> NDArray[np.str_]:
         """The most probable class of each image, (N,).

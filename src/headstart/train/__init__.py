@@ -1,1 +1,1 @@
-"""Weights move here: recipes, four trainers, and what watches over them."""
+"""Training: recipes, four trainers, callbacks and checkpoints."""

@@ -1,4 +1,4 @@
-"""Images in the order in which they are trained on: a function of (seed, epoch, step) alone."""
+"""Batches of images in a random order that depends on (seed, epoch, step) alone."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from headstart.train.protocol import Batch
 from headstart.train.recipe import Recipe
 
 KEEP = 1 << 30  # bytes of decoded photos that stay in memory
-ORDER, VIEW, PIXELS = 1, 2, 3  # what is drawn, so that no two draws share their numbers
+ORDER, VIEW, PIXELS = 1, 2, 3  # purposes of `draw`, so that no two share their random numbers
 
 
 def draw(purpose: int, *place: int) -> np.random.Generator:
-    """A generator for one place of a training."""
+    """A random generator for one purpose at one place of a training."""
     return np.random.default_rng((purpose, len(place), *place))  # the length: numpy takes (1,) and (1, 0) for the same
 
 
 class _Ordered:
-    """So many images, in an order of each epoch's own; the last batch may be shorter."""
+    """Images in a new random order in each epoch; the last batch may be smaller."""
 
     def __init__(self, images: int, batch_size: int, seed: int, shuffle: bool) -> None:
         if images < 1:
@@ -37,7 +37,7 @@ class _Ordered:
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """The images of an epoch, one after the other."""
+        """The order of the images in an epoch."""
         if not self.shuffle:
             return np.arange(self.images)
         return draw(ORDER, self.seed, epoch).permutation(self.images)
@@ -49,13 +49,13 @@ class _Ordered:
 
 
 class ArrayBatches(_Ordered):
-    """Batches of arrays or memory maps: pixels, rows of a table, or what a frozen part made of photos.
+    """Batches of arrays or memory maps: pixels, rows of a table, or activations of a frozen part.
 
     Args:
-        x: (N, …), or with ``views`` (V, N, …): several views of each image, of which each epoch sees another. uint8
+        x: (N, …), or with ``views`` (V, N, …): several views of each image, a different one in each epoch. uint8
             stays as it is, all else becomes float32.
         y: classes as whole numbers, (N,).
-        shuffle: an order of each epoch's own, drawn from the seed; else the given one, with view 0: to measure with.
+        shuffle: a new random order in each epoch; else the given order and view 0, as for validation.
 
     Raises:
         DataError: no images, another number of labels, or labels that are no classes.
@@ -82,10 +82,12 @@ class ArrayBatches(_Ordered):
             raise DataError(f"Labels are the numbers of classes, from 0. Received: {y.dtype} from {y.min():g}.")
         super().__init__(len(y), batch_size, seed, shuffle)
         self._x, self._y = given, y.astype(np.int64)
-        self._first = draw(VIEW, seed).integers(len(given), size=len(y))  # or all would see the same view in an epoch
+        self._first = draw(VIEW, seed).integers(
+            len(given), size=len(y)
+        )  # or all images would have the same view in an epoch
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from the step ``start`` on: the same whenever they are asked for."""
+        """The batches of an epoch from the step ``start`` on: the same in each call."""
         for rows in self._parts(number, start):
             views = (self._first[rows] + number) % len(self._x) if self.shuffle else 0
             x = np.asarray(self._x[views, rows])
@@ -95,13 +97,14 @@ class ArrayBatches(_Ordered):
 class PhotoBatches(_Ordered):
     """Batches of photos, decoded on threads ahead of the training and augmented, uint8 (N, size, size, 3).
 
-    A photo is decoded once, a little larger than the network wants it, and stays in memory as far as ``keep`` allows;
-    each epoch's view of it is drawn from (seed, epoch, row). Without ``train`` they come in order and as they are.
+    A photo is decoded once, a little larger than the network's input, and stays in memory as far as ``keep`` allows;
+    each epoch's view of it is drawn from (seed, epoch, row). Without ``train`` the order is the given one,
+    and nothing is augmented.
 
     Args:
-        rows: of the table, which of its photos.
-        classes: what labels count in; default: those of the table.
-        keep: bytes of decoded photos that may stay in memory; `memory` says how many will.
+        rows: which photos of the data set.
+        classes: that labels are numbers of; default: those of the data set.
+        keep: bytes of decoded photos that may stay in memory; see `memory`.
     """
 
     def __init__(
@@ -116,7 +119,7 @@ class PhotoBatches(_Ordered):
         keep: int = KEEP,
     ) -> None:
         super().__init__(len(rows), recipe.batch_size, recipe.seed, train)
-        self._table, self._rows, self._size = dataset, [int(row) for row in rows], spec.size
+        self._dataset, self._rows, self._size = dataset, [int(row) for row in rows], spec.size
         numbers = {name: number for number, name in enumerate(dataset.classes if classes is None else classes)}
         self._y = np.array([_class_of(dataset.samples[row].label, numbers) for row in self._rows])
         self._strength = recipe.augmentation if train else "none"
@@ -128,28 +131,28 @@ class PhotoBatches(_Ordered):
 
     @property
     def memory(self) -> int:
-        """Bytes of decoded photos that stay in memory once all have been seen."""
+        """Bytes of decoded photos that stay in memory after one epoch."""
         return int(3 * self._source.size**2 * self._places)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from the step ``start`` on: the same whenever they are asked for.
+        """The batches of an epoch from the step ``start`` on: the same in each call.
 
         Raises:
             DataError: a photo can no longer be read.
         """
         order = self.order(number)[start * self.batch_size :].tolist()
-        ahead = in_chunks(lambda places: [self._see(place, number) for place in places], order)
+        ahead = in_chunks(lambda places: [self._image(place, number) for place in places], order)
         try:
             for rows in self._parts(number, start):
                 yield Batch(np.stack([next(ahead) for _ in rows]), self._y[rows])
         finally:
-            ahead.close()  # type: ignore[attr-defined]  # a generator: its threads end with it
+            ahead.close()  # type: ignore[attr-defined]  # a generator: this ends its threads
 
-    def _see(self, place: int, epoch: int) -> NDArray[np.uint8]:
+    def _image(self, place: int, epoch: int) -> NDArray[np.uint8]:
         pixels = self._kept.get(place)
         if pixels is None:
             pixels = self._decode(place)
-            if place < self._places:  # the same ones each epoch, or they would push each other out
+            if place < self._places:  # the same ones each epoch: else they would replace each other
                 self._kept[place] = pixels
         if self._strength == "none":
             return pixels
@@ -159,9 +162,9 @@ class PhotoBatches(_Ordered):
     def _decode(self, place: int) -> NDArray[np.uint8]:
         row = self._rows[place]
         try:
-            return decode(self._table.read(row), self._source)
+            return decode(self._dataset.read(row), self._source)
         except (OSError, UnreadableImageError) as error:
-            raise became_unreadable(self._table, row, error) from error
+            raise became_unreadable(self._dataset, row, error) from error
 
 
 def _class_of(label: str, numbers: dict[str, int]) -> int:

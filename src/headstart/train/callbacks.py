@@ -1,4 +1,4 @@
-"""What listens to a training: stops it, keeps the best of it, tells of it."""
+"""Callbacks of a training: early stopping, the best weights, the overfitting watch, progress and logs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.errors import UsageError
-from headstart.train.overfitting_watch import GONE_WRONG, standings, watch
+from headstart.train.overfitting_watch import GONE_WRONG, selection_losses, watch
 from headstart.train.protocol import Epoch
 
 LOG = "training"  # name of the files, before their number
@@ -26,8 +26,8 @@ Say = Callable[[str], None]
 Weights = Mapping[str, NDArray[Any]]
 
 
-class Silent:
-    """Does nothing; what listens to a part only begins with this."""
+class BaseCallback:
+    """Does nothing; a base for callbacks that need only one of the two methods."""
 
     def step(self, number: int, of: int, loss: float) -> str | None:
         """After a step, counted through the epochs."""
@@ -38,19 +38,19 @@ class Silent:
         return None
 
 
-class EarlyStopping(Silent):
+class EarlyStopping(BaseCallback):
     """Ends a training after ``patience`` epochs without a lower calibrated validation loss; 0 for never.
 
-    All that it knows it reads from the history, so a resumed training stops where an uninterrupted one does.
-    ``start`` is that of what the training began with, where known.
+    It reads all from the history, so a resumed training stops where an uninterrupted one does. ``start`` is the loss
+    before the first step, where known.
     """
 
     def __init__(self, patience: int, start: float = math.inf) -> None:
         self.patience, self.start = patience, start
 
     def epoch(self, history: Sequence[Epoch]) -> str | None:
-        """A sentence when it is time."""
-        losses = [self.start, *standings(history)]
+        """The reason to stop, when it is time."""
+        losses = [self.start, *selection_losses(history)]
         if not self.patience or math.isnan(losses[-1]):
             return None
         best = min(range(len(losses)), key=lambda place: (math.isnan(losses[place]), losses[place]))
@@ -64,17 +64,17 @@ class EarlyStopping(Silent):
 
 
 class BestSnapshot:
-    """The weights with the lowest calibrated validation loss, those before the first step included: never worse.
+    """The weights with the lowest calibrated validation loss, those before the first step included.
 
-    Without validation (losses are NaN) there is nothing to choose by, and the last weights count.
+    Without validation (losses are NaN) the last weights are kept.
     """
 
     def __init__(self, weights: Weights, loss: float, epoch: int = -1) -> None:
         self.weights = {name: np.array(array) for name, array in weights.items()}
-        self.loss, self.epoch = loss, epoch  # the epoch that they are of; -1: none
+        self.loss, self.epoch = loss, epoch  # their epoch; -1: before the first
 
     def offer(self, epoch: int, loss: float, weights: Callable[[], Weights]) -> bool:
-        """Take the weights after an epoch if they are better, and say whether; ``weights`` is asked only then."""
+        """Take the weights after an epoch if they are better; returns whether. ``weights`` is called only then."""
         if not (loss < self.loss or math.isnan(self.loss)):
             return False
         found = {name: np.array(array) for name, array in weights().items()}
@@ -84,12 +84,12 @@ class BestSnapshot:
         return True
 
 
-class Watch(Silent):
-    """Says what the curves mean as soon as it is clear, once each; with ``stop`` it ends a training that overfits.
+class Watch(BaseCallback):
+    """Reports what the curves mean, each verdict once; with ``stop`` it ends a training that overfits.
 
     Args:
         say: called with a sentence.
-        images, classes: of the validation, see `watch.watch`.
+        images, classes: of the validation set, see `overfitting_watch.watch`.
     """
 
     def __init__(self, say: Say, *, images: int = 0, classes: int = 2, stop: bool = False) -> None:
@@ -97,7 +97,7 @@ class Watch(Silent):
         self._said = "too early to say"
 
     def epoch(self, history: Sequence[Epoch]) -> str | None:
-        """Judge anew."""
+        """Evaluate the curves again."""
         verdict = watch(history, images=self._images, classes=self._classes)
         news, self._said = verdict.kind != self._said, verdict.kind
         if news and verdict.kind not in ("healthy", "too early to say"):
@@ -105,7 +105,7 @@ class Watch(Silent):
         return verdict.sentence if self._stop and verdict.kind in GONE_WRONG else None
 
 
-class Progress(Silent):
+class Progress(BaseCallback):
     """Passes every step on to ``report``: called with ("training", steps done, of how many)."""
 
     def __init__(self, report: Callable[[str, int, int], None]) -> None:
@@ -117,13 +117,13 @@ class Progress(Silent):
         return None
 
 
-class CsvLog(Silent):
-    """Every epoch as a line of ``training-1.csv``, or the next number that is free: one file a run, whole at any time.
+class CsvLog(BaseCallback):
+    """Every epoch as a line of ``training-1.csv``, or the next free number: one file for each run.
 
-    A disk that cannot be written costs a sentence, never the training.
+    A disk that cannot be written is reported; the training goes on.
 
     Raises:
-        UsageError: there can be no file in ``folder`` from the start.
+        UsageError: no file can be created in ``folder``.
     """
 
     def __init__(self, folder: str | os.PathLike[str], say: Say = lambda _: None) -> None:
@@ -136,7 +136,7 @@ class CsvLog(Silent):
         self._write([[field.name for field in fields(Epoch)]])
 
     def epoch(self, history: Sequence[Epoch]) -> str | None:
-        """Write what is new; of a resumed training first what was before."""
+        """Write the new epochs; of a resumed training all epochs so far."""
         self._write([astuple(epoch) for epoch in history[self._written :]])
         self._written = len(history)
         return None
@@ -148,12 +148,12 @@ class CsvLog(Silent):
             with self.path.open("a", encoding="utf-8", newline="") as file:
                 csv.writer(file, lineterminator="\n").writerows(rows)
         except OSError as error:
-            self.problem = f"The log '{self.path}' goes no further: {error.strerror or error}."
+            self.problem = f"The log '{self.path}' cannot be continued: {error.strerror or error}."
             self._say(self.problem)
 
 
-class TensorBoardLog(Silent):
-    """Losses and errors for TensorBoard, where it and PyTorch are installed; else nothing."""
+class TensorBoardLog(BaseCallback):
+    """Losses and errors for TensorBoard; nothing where it or PyTorch is not installed."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._writer = _summary_writer(folder)
@@ -165,7 +165,7 @@ class TensorBoardLog(Silent):
         return None
 
     def epoch(self, history: Sequence[Epoch]) -> str | None:
-        """Training and validation side by side."""
+        """Losses and errors of training and validation."""
         if self._writer is not None:
             last = history[-1]
             for kind in ("loss", "error"):
@@ -189,7 +189,7 @@ def _new_file(folder: Path) -> Path:
         with suppress(FileExistsError):
             path.touch(exist_ok=False)
             return path
-    raise AssertionError("numbers do not end")
+    raise AssertionError("unreachable")
 
 
 def _summary_writer(folder: str | os.PathLike[str]) -> Any:
@@ -197,7 +197,7 @@ def _summary_writer(folder: str | os.PathLike[str]) -> Any:
         return None
     from headstart.engines.registry import torch_engine
 
-    torch_engine()  # which imports PyTorch in the order that does no harm
+    torch_engine()  # which imports PyTorch in the safe order
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(os.fspath(folder))

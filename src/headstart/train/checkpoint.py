@@ -1,4 +1,4 @@
-"""A training on the disk: written whole or not at all, the last two kept, and known again by what it was a training of.
+"""Checkpoints of a training: written whole or not at all, the last two kept, only resumed by the same training.
 
 A checkpoint is one safetensors file, whose header holds the rest as JSON; nothing in it is ever executed.
 """
@@ -27,9 +27,9 @@ from headstart.train.protocol import Task
 from headstart.train.recipe import Recipe
 
 FORMAT = 1
-KEPT = 2  # checkpoints; the older one in case the newer is damaged
+KEPT = 2  # checkpoints; the older one in case the newer one is damaged
 LOCK = ".training.lock"
-_PREFIX = ".checkpoint-"  # of one on its way
+_PREFIX = ".checkpoint-"  # of a file that is being written
 _NAME = re.compile(r"checkpoint-(?P<step>[0-9]{1,12})\.safetensors")
 _ABOUT = "headstart"  # key in the header
 
@@ -38,9 +38,9 @@ State = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a checkpoint is of: one of another network, recipe or data does not go on here."""
+    """What training a checkpoint belongs to; those of another network, recipe or data are refused."""
 
-    network: str  # hexadecimal, of blueprint, starting weights and what of it moves
+    network: str  # hexadecimal digest of blueprint, starting weights and trained nodes
     recipe: Mapping[str, Any]
     data: str  # of the photos and their order
 
@@ -55,22 +55,22 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A training as it was after so many steps."""
+    """The state of a training after some steps."""
 
     step: int
-    state: dict[str, NDArray[Any]]  # what `base.Stepper.load_state` takes
-    about: dict[str, Any]  # JSON values: the history so far, where it stands
+    state: dict[str, NDArray[Any]]  # what `stepper.Stepper.load_state` takes
+    about: dict[str, Any]  # JSON values: the history so far
 
 
 class Terminated(KeyboardInterrupt):
-    """The system asked the process to end, and the training is on the disk."""
+    """The system asked the process to end, and the training is saved."""
 
 
 def save(folder: str | os.PathLike[str], step: int, state: State, about: Mapping[str, Any], identity: Identity) -> Path:
-    """Write a checkpoint beside the others, then remove all but the last two. Until it is whole it has no name.
+    """Write a checkpoint, then remove all but the last two. It gets its name only when it is whole.
 
     Raises:
-        UsageError: it cannot be written; those that were there still are.
+        UsageError: it cannot be written; earlier ones are kept.
     """
     from safetensors.numpy import save as pack
 
@@ -91,7 +91,7 @@ def save(folder: str | os.PathLike[str], step: int, state: State, about: Mapping
     except OSError as error:
         raise UsageError(
             f"The checkpoint of step {step} cannot be written to '{folder}': {error.strerror or error}. "
-            "Those before it are still there."
+            "Earlier ones are still there."
         ) from error
     with suppress(OSError):
         for path in _files(folder)[KEPT:]:
@@ -103,7 +103,7 @@ def load(folder: str | os.PathLike[str], identity: Identity) -> Checkpoint | Non
     """The latest checkpoint that is whole, or None where there is none at all.
 
     Raises:
-        UsageError: it is of another network, recipe or data, or of a newer version.
+        UsageError: it is of another network, recipe or data, or from a newer version.
         CheckError: there are some, and none of them is whole.
     """
     damaged = []
@@ -121,13 +121,13 @@ def load(folder: str | os.PathLike[str], identity: Identity) -> Checkpoint | Non
 
 
 class Checkpoints:
-    """A folder of checkpoints that this run alone writes to, and the wish of the system that it should end.
+    """A folder of checkpoints that only this run writes to; handles SIGTERM, by which the system asks it to end.
 
     On SIGTERM, ``asked`` becomes true: the trainer ends its step, saves, and raises `Terminated`; a second SIGTERM
-    raises it at once. A disk that cannot be written costs a sentence, never the run.
+    raises it at once. A disk that cannot be written is reported; the training goes on.
 
     Raises:
-        UsageError: on entering, another run writes to the folder, or it cannot be written to.
+        UsageError: on entering, another run uses the folder, or it cannot be written to.
     """
 
     def __init__(
@@ -136,24 +136,24 @@ class Checkpoints:
         self.folder, self.identity = Path(folder), identity
         self.asked = False
         self._say = say
-        self._doors = ExitStack()
+        self._contexts = ExitStack()
 
     def __enter__(self) -> Self:
-        with ExitStack() as doors:
-            doors.enter_context(alone(self.folder))
-            doors.enter_context(on_sigterm(self._ask))
-            self._doors = doors.pop_all()
+        with ExitStack() as contexts:
+            contexts.enter_context(alone(self.folder))
+            contexts.enter_context(on_sigterm(self._ask))
+            self._contexts = contexts.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._doors.close()
+        self._contexts.close()
 
     def latest(self) -> Checkpoint | None:
         """As `load`."""
         return load(self.folder, self.identity)
 
     def save(self, step: int, state: State, about: Mapping[str, Any]) -> bool:
-        """As the function `save`, but a failure is said, and False."""
+        """As the function `save`, but a failure is reported; returns whether it was saved."""
         try:
             save(self.folder, step, state, about, self.identity)
         except UsageError as error:
@@ -162,7 +162,7 @@ class Checkpoints:
         return True
 
     def end_if_asked(self, step: int, state: Callable[[], State], about: Callable[[], Mapping[str, Any]]) -> None:
-        """After a step: if the system asked, save and raise `Terminated`; else nothing, and nothing is computed."""
+        """After a step: if the system asked, save and raise `Terminated`; else nothing is computed."""
         if self.asked:
             kept = self.save(step, state(), about())
             raise Terminated(f"Ended after step {step}, as the system asked" + ("; --resume goes on." if kept else "."))
@@ -171,18 +171,18 @@ class Checkpoints:
         self.asked = True
 
 
-class Follower(Checkpoints):
-    """What the other processes of one training have in place of `Checkpoints`: they read, and leave no trace."""
+class ReadOnlyCheckpoints(Checkpoints):
+    """`Checkpoints` for the other processes of one training: they read and never write."""
 
     def __enter__(self) -> Self:
         return self
 
     def save(self, step: int, state: State, about: Mapping[str, Any]) -> bool:
-        """The first process does."""
+        """Nothing: the first process saves."""
         return False
 
     def end_if_asked(self, step: int, state: Callable[[], State], about: Callable[[], Mapping[str, Any]]) -> None:
-        """They end with the first."""
+        """Nothing: they end with the first process."""
 
 
 def unfinished(folder: str | os.PathLike[str]) -> bool:
@@ -191,7 +191,7 @@ def unfinished(folder: str | os.PathLike[str]) -> bool:
 
 
 def discard(folder: str | os.PathLike[str]) -> None:
-    """Remove all checkpoints in a folder and those in it, of a training whose result is safe elsewhere; logs stay."""
+    """Remove all checkpoints in a folder and its subfolders, once the result is saved elsewhere; logs stay."""
     for each in (Path(folder), *(path for path in Path(folder).glob("*") if path.is_dir())):
         with suppress(OSError, UsageError):
             for path in [*_files(each), each / LOCK]:
@@ -200,10 +200,10 @@ def discard(folder: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def alone(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold a folder against other runs; the system lets go of it when a process ends, however it ends.
+    """Lock a folder against other runs; the system releases it when the process ends, however it ends.
 
     Raises:
-        UsageError: another run holds it, or it cannot be written to.
+        UsageError: another run uses it, or it cannot be written to.
     """
     from filelock import FileLock, Timeout
 
@@ -228,7 +228,7 @@ def alone(folder: str | os.PathLike[str]) -> Iterator[None]:
 def on_sigterm(ask: Callable[[], None]) -> Iterator[None]:
     """Turn the first SIGTERM into a call of ``ask``, and the next into `Terminated`.
 
-    In other threads than the main one, where Python has no signals, nothing changes.
+    In other threads than the main one, which get no signals, nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -250,19 +250,19 @@ def on_sigterm(ask: Callable[[], None]) -> Iterator[None]:
 
 
 def _write(target: Path, content: bytes) -> None:
-    """Beside, onto the disk itself, and renamed: whatever happens, ``target`` is whole or what it was."""
-    handle, beside = tempfile.mkstemp(prefix=_PREFIX, dir=target.parent)
+    """To a temporary file that is then renamed: whatever happens, ``target`` is whole or as before."""
+    handle, temporary = tempfile.mkstemp(prefix=_PREFIX, dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, target)
+        os.replace(temporary, target)
     except BaseException:
         with suppress(OSError):
-            os.unlink(beside)
+            os.unlink(temporary)
         raise
-    with suppress(OSError):  # where a folder cannot be synced, its file system does it in its own time
+    with suppress(OSError):  # some file systems cannot sync a folder
         folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -291,7 +291,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     from safetensors import SafetensorError, safe_open
 
     if path.is_symlink():
-        raise CheckError(f"'{path}' leads out of its folder; it is not read.")
+        raise CheckError(f"'{path}' is a link out of its folder; it is not read.")
     try:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {})[_ABOUT])
@@ -299,7 +299,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
                 raise UsageError(
                     f"'{path}' was written by a newer version of Headstart. Update with: pip install -U headstart"
                 )
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is not a mapping
         sound = weights_digest(state) == header["digest"] and type(header["step"]) is int and header["format"] == FORMAT
         sound = sound and isinstance(header["about"], dict) and isinstance(header["identity"], dict)
     except HeadstartError:
@@ -307,7 +307,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckError(f"'{path}' is damaged or cut short: {type(error).__name__}: {error}.") from error
     if not sound:
-        raise CheckError(f"'{path}' was altered: its content is not what was written.")
+        raise CheckError(f"'{path}' was altered: its content is not what was saved.")
     return header, state
 
 
@@ -318,7 +318,7 @@ def _check_identity(path: Path, header: Mapping[str, Any], wanted: Identity) -> 
         names = [name for name in here.keys() | there.keys() if there.get(name) != here.get(name)]
         what = "; ".join(f"{name} {there.get(name)!r} there, {here.get(name)!r} here" for name in sorted(names))
     elif found.get("network") != wanted.network:
-        what = "another network, other starting weights, or another part of it moves"
+        what = "another network, other starting weights, or other trained nodes"
     elif found.get("data") != wanted.data:
         what = "other photos, labels, or another split"
     else:

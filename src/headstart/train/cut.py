@@ -1,4 +1,4 @@
-"""Where a network is cut: below it nothing moves, so what reaches it is a function of the image alone."""
+"""Where a network is cut: nothing below is trained, so its activations depend on the image alone."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from headstart.backbones.blueprint import FEATURES, INPUT, Blueprint
 from headstart.backbones.ops import Node
 
 
-def cut_at(blueprint: Blueprint, moving: Collection[str]) -> str:
-    """The highest node that none of the ``moving`` nodes comes before, and that all of them are reached through.
+def cut_at(blueprint: Blueprint, trained: Collection[str]) -> str:
+    """The highest node with all ``trained`` nodes above it, which get their input through it alone.
 
-    It is "input" where no weights lie below all that moves; and never above the features, which dropout and the head's
-    precision go by.
+    It is "input" where no weights are below the trained nodes; and never above the features, which dropout and the
+    precision of the head depend on.
     """
     names, weighted = blueprint.layers, blueprint.parameters().keys()
     for name in reversed(names[1 : names.index(FEATURES) + 1 if FEATURES in names else len(names)]):
         below = set(blueprint.upto(name).layers)
-        if below & weighted and not below & set(moving) and _all_pass(blueprint, name, below):
+        if below & weighted and not below & set(trained) and _all_pass(blueprint, name, below):
             return name
     return INPUT
 
 
 def above(blueprint: Blueprint, at: str, size: int) -> Blueprint:
-    """What stands on node ``at``, as a network that takes its values: (C, H, W), or (D, 1, 1) where they are (D,).
+    """The part above node ``at``, as a network that takes its values: (C, H, W), or (D, 1, 1) where they are (D,).
 
     Args:
         size: of the whole network's images, pixels.
@@ -43,6 +43,6 @@ def above(blueprint: Blueprint, at: str, size: int) -> Blueprint:
 
 
 def _all_pass(blueprint: Blueprint, at: str, below: Collection[str]) -> bool:
-    """Whether nothing above takes anything from below but through ``at``."""
+    """Whether the nodes above take values from below only through ``at``."""
     rest = [node for node in blueprint.nodes if node.name not in below]
     return bool(rest) and all(name == at or name not in below for node in rest for name in node.inputs)

@@ -1,7 +1,7 @@
-"""Which values are left out in a step: drawn here, so that four frameworks leave out the same (Srivastava et al. 2014).
+"""Dropout masks, drawn here so that all trainers drop the same values (Srivastava et al. 2014).
 
-A mask is drawn from (seed, step, node), for the whole batch: a training that was cut off, a batch that had to be taken
-in parts and a batch that several devices share see what they would have seen otherwise.
+A mask is drawn from (seed, step, node), for the whole batch: a resumed training, a batch taken in parts and a batch
+shared by several devices get the same masks.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from headstart.backbones.ops import Shape
 from headstart.train.batches import draw
 from headstart.train.recipe import Recipe
 
-DROPOUT = 4  # what is drawn, beside what `batches` draws
+DROPOUT = 4  # purpose of `batches.draw`, beside those there
 
 
 def dropped(blueprint: Blueprint) -> tuple[str, ...]:
-    """Nodes whose values are left out by chance: the blueprint's own dropouts, else what its head's last node takes."""
+    """Nodes that dropout is applied to: the blueprint's dropout nodes, else the input of the last node."""
     own = tuple(node.name for node in blueprint.nodes if node.op == "dropout")
     if own or FEATURES not in blueprint.layers or blueprint.layers[-1] == FEATURES:
         return own
@@ -28,7 +28,7 @@ def dropped(blueprint: Blueprint) -> tuple[str, ...]:
 
 
 def dropout_mask(recipe: Recipe, step: int, node: str, shape: Shape) -> NDArray[np.float32]:
-    """What to multiply the node's values by: 0, or 1 / (1 - the recipe's dropout). ``shape`` is the whole batch's."""
+    """The factor of each value of a node: 0, or 1 / (1 - the recipe's dropout). ``shape`` is the whole batch's."""
     generator = draw(DROPOUT, recipe.seed, step, zlib.crc32(node.encode()))
     kept = generator.random(shape, np.float32) >= recipe.dropout
     return np.where(kept, np.float32(1 / (1 - recipe.dropout)), np.float32(0))

@@ -1,4 +1,4 @@
-"""Weights for a network that starts from nothing."""
+"""Random weights for training from scratch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headstart.backbones.ops import Node, Shape
 from headstart.core.errors import UsageError, did_you_mean
 from headstart.train.recipe import INITIALISATIONS
 
-STD = 0.05  # of "normal" and "uniform", which know nothing of the layer's size
+STD = 0.05  # of "normal" and "uniform", which do not depend on the layer's size
 
 # method -> the standard deviation of a kernel with so many numbers coming into and going out of each unit
 _SPREAD: dict[str, Callable[[int, int], float]] = {
@@ -30,8 +30,8 @@ def initial_weights(
 
     "he" (He et al. 2015) keeps the scale of activations through ReLUs, "xavier" (Glorot & Bengio 2010) that of
     activations and gradients through layers without; both are normal, or uniform with "_uniform" behind. "normal" and
-    "uniform" have the standard deviation ``std``, whatever the layer. Every node draws from (seed, its name), so a node
-    more changes no other.
+    "uniform" have the standard deviation ``std``, whatever the layer. Every node draws from (seed, its name), so a new
+    node changes no other.
 
     Raises:
         UsageError: no such method, or a network whose inside only its framework knows.
@@ -40,7 +40,7 @@ def initial_weights(
         raise UsageError(f"There is no initialisation '{method}'. {did_you_mean(method, INITIALISATIONS)}")
     if blueprint.source:
         raise UsageError(
-            f"'{blueprint.source}' is somebody else's module, which cannot be started from nothing here. "
+            f"'{blueprint.source}' is a foreign module, which cannot start from random weights here. "
             "Take a network from the catalogue, or keep the module's own weights."
         )
     shapes = blueprint.weight_shapes()

@@ -10,19 +10,20 @@ from itertools import count
 import numpy as np
 
 from headstart.core.errors import DivergedError, UsageError
-from headstart.train.protocol import Batch, Batches, Stepper
+from headstart.train.protocol import Batch, Batches
+from headstart.train.stepper import Stepper
 
 LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 60
 SMOOTH = 0.8  # of the loss, from step to step
-SETTLED = 5  # steps after which a smoothed loss is more than the luck of the first batches, 1 / (1 - SMOOTH)
+SETTLED = 5  # steps until the smoothed loss no longer depends on the first batches, 1 / (1 - SMOOTH)
 EXPLODED = 4.0  # times the lowest loss so far
-FLOOR = 0.05  # nats; what is lower comes and goes with the batch
-MARGIN = 10.0  # between the rate at which it explodes and the highest that is proposed
+FLOOR = 0.05  # nats; lower losses are noise of the batch
+MARGIN = 10.0  # the rate at which it explodes, divided by the highest that is proposed
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """How the loss went as the rate grew."""
+class RateSearch:
+    """The loss as the learning rate grew."""
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]  # smoothed, each before the step at its rate
@@ -31,7 +32,7 @@ class Found:
 
     @property
     def sentence(self) -> str:
-        """What to do, in words."""
+        """The result, in words."""
         if not self.rates:
             return "The loss was never a number. Look at the images and the weights that the training begins with."
         if self.suggestion is None:
@@ -45,7 +46,7 @@ class Found:
 
 def find_rate(
     step: Callable[[float], float], *, lowest: float = LOWEST, highest: float = HIGHEST, steps: int = STEPS
-) -> Found:
+) -> RateSearch:
     """Take ``steps`` steps at rates that grow geometrically, until the loss explodes.
 
     The proposal is where the smoothed loss falls fastest over the logarithm of the rate, but no more than a tenth of
@@ -75,13 +76,13 @@ def find_rate(
             losses.append(smooth)
         if exploded:
             break
-    return Found(tuple(rates), tuple(losses), exploded, _suggest(rates, losses, exploded))
+    return RateSearch(tuple(rates), tuple(losses), exploded, _suggest(rates, losses, exploded))
 
 
 def find_learning_rate(
     stepper: Stepper, batches: Batches, *, lowest: float = LOWEST, highest: float = HIGHEST, steps: int = STEPS
-) -> Found:
-    """As `find_rate`, on a network in training, which is afterwards as it was before."""
+) -> RateSearch:
+    """As `find_rate`, with a stepper, whose state is restored afterwards."""
     before = stepper.state()
     endless: Iterator[Batch] = (batch for epoch in count() for batch in batches.epoch(epoch))
     try:

@@ -1,4 +1,4 @@
-"""What goes on around the steps, whoever takes them: the record, the best snapshot, callbacks, reasons to stop."""
+"""The training loop around the steps of any trainer: history, best weights, callbacks, reasons to stop."""
 
 from __future__ import annotations
 
@@ -6,27 +6,29 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from headstart.core.errors import DivergedError, UsageError
 from headstart.train.callbacks import BestSnapshot, EarlyStopping
 from headstart.train.checkpoint import Checkpoints
-from headstart.train.overfitting_watch import standings
-from headstart.train.protocol import Array, Batches, Callback, Epoch, History, Judged, Stepper, Task, Trained
+from headstart.train.overfitting_watch import selection_losses
+from headstart.train.protocol import Array, Batches, Callback, Epoch, History, Task, Trained, ValidationResult
 from headstart.train.recipe import Recipe
 from headstart.train.schedule import rate
+from headstart.train.stepper import Stepper
 
-_OWN, _BEST = "course/", "course/best/"  # what names in a checkpoint begin with, beside the stepper's
+AnyStepper = TypeVar("AnyStepper", bound=Stepper)
+_OWN, _BEST = "course/", "course/best/"  # prefixes of the loop's own arrays in a checkpoint
 
 
 class Trainer(Protocol):
     """A whole training: ``pytorch``, ``lightning``, ``tensorflow`` or ``keras``.
 
     With ``validation`` the best weights by its calibrated loss are kept, those at the start included. With
-    ``checkpoints``, which somebody has entered, it goes on from the latest, and writes one after each epoch. ``say`` is
-    told, in a sentence, what goes otherwise than planned.
+    ``checkpoints``, whose context was entered, it goes on from the latest, and writes one after each epoch. ``device``
+    is auto, cpu, cuda or mps. ``say`` is called with a sentence when something unexpected happens.
 
     Raises:
         UsageError: a task, batches or a device that do not go together.
@@ -47,7 +49,7 @@ class Trainer(Protocol):
 
 
 class TrainingLoop:
-    """What goes on around the steps: call `stepped` after each and `ended` after each epoch, while it is `going`."""
+    """All around the steps: call `after_step` and `after_epoch` while it is `running`."""
 
     def __init__(
         self,
@@ -55,15 +57,14 @@ class TrainingLoop:
         stepper: Stepper,
         batches: Batches,
         validation: Batches | None,
-        recipe: Recipe,
         callbacks: Sequence[Callback] = (),
         checkpoints: Checkpoints | None = None,
     ) -> None:
         self.trainer, self.stepper, self.batches = trainer, stepper, batches
         self.stopped = ""  # why it ended before its last epoch
-        self.agree: Callable[[str], str] = lambda reason: reason  # what one of several processes decides
-        self._lost = False
-        self._validation, self._recipe, self._checkpoints = validation, recipe, checkpoints
+        self.agree: Callable[[str], str] = lambda reason: reason  # the reason that all processes agree on
+        self._has_diverged = False
+        self._validation, self._checkpoints = validation, checkpoints
         self._epochs: list[Epoch] = []
         self._losses: list[float] = []
         found = checkpoints.latest() if checkpoints else None
@@ -80,12 +81,12 @@ class TrainingLoop:
             loss = start
         self._start = start
         self._best = BestSnapshot(weights, loss, best)
-        self.callbacks: Sequence[Callback] = (EarlyStopping(recipe.patience, start), *callbacks)
+        self.callbacks: Sequence[Callback] = (EarlyStopping(stepper.recipe.patience, start), *callbacks)
         self._began = time.perf_counter()
 
     @property
-    def going(self) -> bool:
-        """Whether there is a step to be taken."""
+    def running(self) -> bool:
+        """Whether there is a next step."""
         return not self.stopped and self.stepper.steps_done < self.stepper.steps
 
     @property
@@ -98,31 +99,31 @@ class TrainingLoop:
         """The place of the next step in its epoch."""
         return self.stepper.steps_done % self.batches.steps
 
-    def stepped(self, loss: float) -> bool:
-        """Take note of a step; whether to go on with the epoch.
+    def after_step(self, loss: float) -> bool:
+        """Record a step; returns whether to continue the epoch.
 
         Raises:
-            Terminated: the system asked the process to end; all is saved.
+            Terminated: the system asked the process to end; the training is saved.
         """
         self._losses.append(loss)
         done = self.stepper.steps_done
-        self._hear(callback.step(done - 1, self.stepper.steps, loss) for callback in self.callbacks)
+        self._check_reasons(callback.step(done - 1, self.stepper.steps, loss) for callback in self.callbacks)
         if self._checkpoints:
             self._checkpoints.end_if_asked(done, self._state, self._about)
         return not self.stopped
 
     def diverged(self, error: DivergedError) -> None:
-        """End the training: nothing after the last whole epoch counts."""
-        self.stopped, self._lost = str(error), True
+        """End the training; the last whole epoch is its last."""
+        self.stopped, self._has_diverged = str(error), True
 
-    def ended(self) -> None:
-        """Take note of the end of an epoch, or of as much of it as there was.
+    def after_epoch(self) -> None:
+        """Record an epoch, or the part of it that there was.
 
         Raises:
             UsageError: the epoch had fewer or more batches than `Batches.steps` said.
         """
         done, steps = self.stepper.steps_done, self.batches.steps
-        if self._lost:
+        if self._has_diverged:
             return
         if (done % steps and not self.stopped) or done > self.stepper.steps or len(self._epochs) * steps >= done:
             raise UsageError(
@@ -130,29 +131,29 @@ class TrainingLoop:
                 f"{done - len(self._epochs) * steps}. Batches have as many in an epoch as their `steps`."
             )
         train, val = self.stepper.seen(), self._validate()
-        now = rate(self._recipe, done - 1, self.stepper.steps, steps_per_epoch=steps)
+        now = rate(self.stepper.recipe, done - 1, self.stepper.steps, steps_per_epoch=steps)
         seconds = time.perf_counter() - self._began
         self._epochs.append(Epoch(len(self._epochs), *train, val.loss, val.error, now, seconds, val.calibrated))
-        self._best.offer(len(self._epochs) - 1, standings(self._epochs)[-1], self.stepper.weights)
-        self._hear(callback.epoch(tuple(self._epochs)) for callback in self.callbacks)
+        self._best.offer(len(self._epochs) - 1, selection_losses(self._epochs)[-1], self.stepper.weights)
+        self._check_reasons(callback.epoch(tuple(self._epochs)) for callback in self.callbacks)
         if self._checkpoints:
             self._checkpoints.save(done, self._state(), self._about())
         self._began = time.perf_counter()
 
     def trained(self) -> Trained:
-        """The weights that are kept, and how it went."""
+        """The kept weights and the history."""
         best = self._best
         history = History(self.trainer, tuple(self._epochs), tuple(self._losses), best.epoch, self.stopped, self._start)
         kept = {name: np.asarray(array, np.float32) for name, array in best.weights.items()}
-        return Trained(kept, history, None if self._lost else self.stepper.weights())
+        return Trained(kept, history, None if self._has_diverged else self.stepper.weights())
 
-    def _hear(self, reasons: Iterable[str | None]) -> None:
-        told = [reason for reason in reasons if reason]  # all are told, also after one has had enough
-        self.stopped = self.agree(self.stopped or next(iter(told), ""))
+    def _check_reasons(self, reasons: Iterable[str | None]) -> None:
+        found = [reason for reason in reasons if reason]  # all callbacks are called, also after one has a reason
+        self.stopped = self.agree(self.stopped or next(iter(found), ""))
 
-    def _validate(self) -> Judged:
+    def _validate(self) -> ValidationResult:
         if self._validation is None:
-            return Judged(math.nan, math.nan, math.nan)
+            return ValidationResult(math.nan, math.nan, math.nan)
         return self.stepper.evaluate(self._validation.epoch(0))
 
     def _state(self) -> dict[str, Array]:
@@ -169,14 +170,39 @@ class TrainingLoop:
         }
 
 
-def run(loop: TrainingLoop) -> Trained:
-    """The plain loop."""
-    while loop.going:
+def make_trainer(
+    name: str,
+    make_stepper: Callable[..., AnyStepper],
+    run: Callable[[TrainingLoop, AnyStepper], Trained] = lambda loop, stepper: run_plain(loop),
+) -> Trainer:
+    """The trainer of that name, whose steps are taken by ``run``; see `Trainer`."""
+
+    def train(
+        task: Task,
+        batches: Batches,
+        validation: Batches | None,
+        recipe: Recipe,
+        callbacks: Sequence[Callback] = (),
+        *,
+        device: str = "auto",
+        say: Callable[[str], None] | None = None,
+        checkpoints: Checkpoints | None = None,
+    ) -> Trained:
+        stepper = make_stepper(task, recipe, recipe.epochs * batches.steps, device, say=say)
+        return run(TrainingLoop(name, stepper, batches, validation, callbacks, checkpoints), stepper)
+
+    train.__name__ = f"train_{name}"
+    return train
+
+
+def run_plain(loop: TrainingLoop) -> Trained:
+    """The plain loop: one step after the other."""
+    while loop.running:
         try:
             for batch in loop.batches.epoch(loop.epoch, loop.start):
-                if not loop.stepped(loop.stepper.step(batch)):
+                if not loop.after_step(loop.stepper.step(batch)):
                     break
         except DivergedError as error:
             loop.diverged(error)
-        loop.ended()
+        loop.after_epoch()
     return loop.trained()

@@ -1,4 +1,4 @@
-"""Memory that a training gives back and asks for again in every step, kept in the process as long as it goes on."""
+"""Keeps in the process the memory that a training frees and allocates again in every step."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 TRIM, MMAP_FROM, MMAPS = -1, -3, -4  # glibc's names for what can be set: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX
 NEVER, NONE = 2**31 - 1, 0
-USUAL = {TRIM: 64 << 20, MMAP_FROM: 32 << 20, MMAPS: 1 << 16}  # where glibc's own adjustment ends
+USUAL = {TRIM: 64 << 20, MMAP_FROM: 32 << 20, MMAPS: 1 << 16}  # the limits of glibc's own adjustment
 
 
 @contextmanager
 def kept_memory() -> Iterator[bool]:
-    """Within it, glibc hands freed memory to whoever asks next instead of to the system; yields whether that is so.
+    """Within it, glibc keeps freed memory instead of returning it to the system; yields whether that is so.
 
-    Else each activation of a step is pages that the system has to clear first, which took a third of the time of a
-    fine-tuning on two cores. The process grows no larger than the step that needs most, and shrinks when it is over.
-    Elsewhere than on glibc nothing happens.
+    Else the system has to clear new pages for the activations of each step, which took a third of the time of a
+    fine-tuning on two cores. The process grows no larger than the largest step, and shrinks at the end. With other C
+    libraries than glibc nothing happens.
     """
     libc = _glibc()
     if libc is None:

@@ -1,4 +1,4 @@
-"""The overfitting watch: what the curves of a training say, in words."""
+"""The overfitting watch: what the learning curves of a training mean, in words."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from headstart.train.protocol import Epoch
 
-PATIENCE = 3  # epochs that must agree: one bump is no turn
-RECENT = 5  # bends of a curve that tell how noisy it is now
-RISE = 0.05  # of the lowest validation loss, as a share; less is no turn
-FLOOR = 0.01  # nats, for losses that are next to nothing
-FLAT = 0.02  # of a loss, as a share: less of a change over some epochs is none
-POOR = 0.5  # of the errors that guessing makes; more, and no less to come, is underfitting
+PATIENCE = 3  # epochs that must agree: one bump is not overfitting
+RECENT = 5  # second differences that measure how noisy a curve is now
+RISE = 0.05  # of the lowest validation loss, as a share; a smaller rise is not overfitting
+FLOOR = 0.01  # nats, for losses near zero
+FLAT = 0.02  # of a loss, as a share: a smaller change over some epochs counts as none
+POOR = 0.5  # of the errors of guessing; more errors, that no longer fall, are underfitting
 GONE_WRONG = ("overfitting", "diverging")  # kinds after which the last epochs are not to be trusted
 KINDS = ("healthy", "overfitting", "underfitting", "diverging", "too early to say")
 
@@ -33,14 +33,14 @@ class Verdict:
 
 
 def watch(epochs: Sequence[Epoch], *, images: int = 0, classes: int = 2) -> Verdict:
-    """Judge a training by its epochs so far.
+    """The verdict on a training from its epochs so far.
 
     Overfitting is when the validation loss, as a mean of `PATIENCE` epochs, has risen above its lowest by more than its
     own noise and `RISE`, while the training loss still fell. Diverging is when it does not, or rises itself.
 
     Args:
-        images: to validate with, where known: few of them make a noisy loss.
-        classes: how many, to know how often guessing is wrong.
+        images: of the validation set, where known: few of them make a noisy loss.
+        classes: their number, for the error of guessing.
     """
     train, val = (np.array([getattr(e, f"{part}_loss") for e in epochs], np.float64) for part in ("train", "val"))
     if verdict := _diverging(epochs, train):
@@ -61,12 +61,12 @@ def watch(epochs: Sequence[Epoch], *, images: int = 0, classes: int = 2) -> Verd
     )
 
 
-def standings(epochs: Sequence[Epoch]) -> list[float]:
-    """What epochs are chosen by, the lower the better: the calibrated validation loss; if there is none, the plain one.
+def selection_losses(epochs: Sequence[Epoch]) -> list[float]:
+    """The losses by which the best epoch is chosen: the calibrated validation loss; without one, the plain loss.
 
-    Being too sure of itself raises a network's plain loss. One temperature makes that good in the end, so it is no
-    reason to prefer an epoch that has learned less. But where the plain loss is above its lowest by more than `FLAT`,
-    the network has begun to know its training images by heart, and the epoch stands behind all others.
+    Overconfidence raises the plain loss, but one temperature corrects it in the end, so it is no reason to choose an
+    earlier epoch. Where the plain loss is above its lowest by more than `FLAT`, the network overfits, and the loss is
+    infinite.
     """
     found, lowest = list[float](), math.inf
     for epoch in epochs:
@@ -78,9 +78,9 @@ def standings(epochs: Sequence[Epoch]) -> list[float]:
 
 
 def noise_of(curve: Curve) -> float:
-    """The standard deviation of a curve about a smooth one, from its second differences, which no slope enters.
+    """The standard deviation of a curve about a smooth one, from its second differences, which a slope does not change.
 
-    The larger of two: one of all epochs that the steep first ones cannot spoil, and one of the last few.
+    The larger of two: a robust one of all epochs, and one of the last few.
     """
     if len(curve) < 4:
         return 0.0
@@ -89,13 +89,13 @@ def noise_of(curve: Curve) -> float:
 
 
 def _usual_noise(curve: Curve) -> float:
-    """That of most epochs, which a leap does not enter either."""
+    """That of most epochs, which a single jump does not change."""
     bends = np.abs(np.diff(curve, 2)) / math.sqrt(6)
-    return float(1.4826 * np.median(bends) * (1 + 3 / len(bends)))  # of a normal; of few epochs little is known
+    return float(1.4826 * np.median(bends) * (1 + 3 / len(bends)))  # of a normal distribution; wider for few epochs
 
 
 def _means(curve: Curve, window: int = PATIENCE) -> Curve:
-    """Of each epoch and those before it, so many in all; the first ones of as many as there are."""
+    """Means over ``window`` epochs that end with each one; fewer at the start."""
     sums = np.cumsum(np.concatenate([[0.0], curve]))
     ends = np.arange(1, len(sums))
     starts = np.maximum(ends - window, 0)
@@ -105,7 +105,7 @@ def _means(curve: Curve, window: int = PATIENCE) -> Curve:
 def _diverging(epochs: Sequence[Epoch], train: Curve) -> Verdict | None:
     if not np.isfinite(train).all():
         since = int(np.argmin(np.isfinite(train)))
-        return Verdict("diverging", f"Diverging: the training loss is no number in epoch {since + 1}.", since)
+        return Verdict("diverging", f"Diverging: the training loss is not a number in epoch {since + 1}.", since)
     if len(train) <= PATIENCE:
         return None
     best = int(np.argmin(train))
@@ -121,7 +121,7 @@ def _diverging(epochs: Sequence[Epoch], train: Curve) -> Verdict | None:
 
 
 def _turned(epochs: Sequence[Epoch], train: Curve, val: Curve, images: int) -> Verdict | None:
-    """In the mean of a few epochs; or of twice as many, which shows a slow rise, or a leap that looked like noise."""
+    """Looks at the mean of a few epochs; then of twice as many, for a slow rise or a jump that looked like noise."""
     turn = _turn(val, PATIENCE, noise_of(val), images)
     if turn is None:
         turn = _turn(val, 2 * PATIENCE, _usual_noise(val), images)
@@ -153,7 +153,7 @@ def _turn(val: Curve, window: int, noise: float, images: int) -> int | None:
 
 
 def _underfitting(epochs: Sequence[Epoch], train: Curve, val: Curve, classes: int) -> Verdict | None:
-    """Many errors on both sides, and no fewer to come."""
+    """Many errors in training and validation, that no longer fall."""
     smooth, guessing = _means(train), 1 - 1 / max(classes, 2)
     errors = [np.mean([getattr(e, f"{part}_error") for e in epochs[-PATIENCE:]]) for part in ("train", "val")]
     if len(epochs) < 2 * PATIENCE or min(errors) < POOR * guessing:

@@ -1,13 +1,13 @@
-"""What the four trainers share: a task, its batches, one step at a time, and the record of how it went.
+"""What the four trainers share: a task, its batches, and the history of the training.
 
-All that is random is drawn from (seed, epoch, step), never from a generator that runs on: so a training that was cut
-off goes on exactly where it was, and four frameworks see the same batches.
+All random numbers are drawn from (seed, epoch, step), never from a generator with a state: so a resumed training
+continues exactly where it was, and all trainers get the same batches.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import INPUT, Blueprint
+from headstart.backbones.ops import Shape
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
 from headstart.engines.protocol import check_images
@@ -26,18 +27,23 @@ TRAINERS = ("pytorch", "lightning", "tensorflow", "keras")
 
 @dataclass(frozen=True)
 class Task:
-    """A network, where it starts, and what of it moves."""
+    """A network, its weights at the start, and what of it is trained."""
 
     blueprint: Blueprint  # its last node gives logits, (N, classes)
-    weights: Weights  # where it starts
+    weights: Weights  # at the start
     rates: Mapping[str, float]  # node -> its share of the learning rate; nodes that are not named stay as they are
     spec: ImageSpec | None = None  # of pixels that the network normalises itself; None: batches are what `input` takes
-    module: object | None = None  # the live one that the blueprint speaks of, if it does
+    module: object | None = None  # the live module that the blueprint refers to, if it does
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """The shape of every node for one image."""
+        return self.blueprint.shapes(self.spec.size if self.spec else None)
 
     @property
     def classes(self) -> int:
-        """How many the logits tell apart."""
-        return self.blueprint.shapes(self.spec.size if self.spec else None)[self.blueprint.layers[-1]][0]
+        """The number of classes."""
+        return self.shapes[self.blueprint.layers[-1]][0]
 
 
 @dataclass(frozen=True)
@@ -49,21 +55,21 @@ class Batch:
 
 
 class Batches(Protocol):
-    """Images in the order in which they are trained on."""
+    """Batches of images, in the order of the training."""
 
     images: int  # in one epoch
     steps: int  # batches in one epoch
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from the step ``start`` on: the same whenever they are asked for."""
+        """The batches of an epoch from the step ``start`` on: the same in each call."""
         ...
 
 
-class Judged(NamedTuple):
-    """How a network did on images that it is not trained on."""
+class ValidationResult(NamedTuple):
+    """How well a network does on images that it is not trained on."""
 
     loss: float  # mean cross-entropy in nats, without label smoothing
-    error: float  # share of images that it took for another class
+    error: float  # share of wrong predictions
     calibrated: float  # the loss at the temperature that `fit_inverse_temperature` gives these images (Guo et al. 2017)
 
 
@@ -72,13 +78,13 @@ class Epoch:
     """How one epoch went. Losses are means of the cross-entropy in nats, without label smoothing; errors are shares."""
 
     number: int  # from 0
-    train_loss: float  # over the epoch's batches, as they were trained on
+    train_loss: float  # mean over the batches of the epoch, before each step
     train_error: float
     val_loss: float  # after the epoch, in evaluation mode, of the weights that would be kept
     val_error: float
     learning_rate: float  # at its end
     seconds: float
-    val_calibrated: float = math.nan  # the validation loss as `Judged` has it
+    val_calibrated: float = math.nan  # the validation loss as `ValidationResult` has it
 
 
 @dataclass(frozen=True)
@@ -87,8 +93,8 @@ class History:
 
     trainer: str
     epochs: tuple[Epoch, ...]
-    losses: tuple[float, ...]  # of every step, before it was taken; with label smoothing, as it was minimised
-    best: int  # the epoch whose weights were kept; -1: those it began with
+    losses: tuple[float, ...]  # before every step; with label smoothing
+    best: int  # the epoch whose weights were kept; -1: the starting weights
     stopped: str  # why it ended before its last epoch, in words, or ""
     start: float = math.nan  # the calibrated validation loss before the first step
 
@@ -99,11 +105,11 @@ class Trained:
 
     weights: dict[str, NDArray[np.float32]]
     history: History
-    last: dict[str, NDArray[np.float32]] | None = None  # those after the last epoch, unless it ended in no numbers
+    last: dict[str, NDArray[np.float32]] | None = None  # those after the last epoch; None if it diverged
 
 
 class Callback(Protocol):
-    """Told of every step and epoch; whoever returns a sentence ends the training with it."""
+    """Called after every step and epoch; a sentence that it returns ends the training, as the reason."""
 
     def step(self, number: int, of: int, loss: float) -> str | None:
         """After a step, counted through the epochs."""
@@ -114,68 +120,33 @@ class Callback(Protocol):
         ...
 
 
-class Stepper(Protocol):
-    """A network in training, one step at a time, for a loop of one's own."""
-
-    steps: int  # of the whole training, which the schedule is laid over
-    steps_done: int
-
-    def step(self, batch: Batch, rate: float | None = None) -> float:
-        """One step of the optimiser at the schedule's rate, or at ``rate``; returns the loss before it.
-
-        Raises:
-            DivergedError: the loss is not a number; the weights are those before the step.
-        """
-        ...
-
-    def seen(self) -> tuple[float, float]:
-        """Mean loss, without label smoothing, and share of errors of what was trained on since this was asked last."""
-        ...
-
-    def evaluate(self, batches: Iterable[Batch]) -> Judged:
-        """How the weights that would be kept do, in evaluation mode."""
-        ...
-
-    def weights(self) -> dict[str, NDArray[np.float32]]:
-        """The weights that would be kept: the averaged ones, where the recipe averages."""
-        ...
-
-    def state(self) -> dict[str, Array]:
-        """All that `load_state` needs to go on bit by bit: weights, averages, the optimiser's memory, the step."""
-        ...
-
-    def load_state(self, state: Mapping[str, Array]) -> None:
-        """Go on from what `state` gave."""
-        ...
-
-
 def check_task(task: Task) -> None:
-    """Refuse a task in which nothing can move, or something that is not there."""
+    """Refuse a task in which nothing can be trained, or that names a node that is not there."""
     for name, share in task.rates.items():
         if not 0 < share < math.inf:
             raise UsageError(f"Rate of node '{name}': expected a share above 0. Received: {share!r}.")
         task.blueprint[name]  # which refuses an unknown one, with the nearest
     if not task.rates.keys() & task.blueprint.parameters().keys():
         raise UsageError(
-            f"Nothing of '{task.blueprint.name}' would move: expected a rate for a node that has weights, such as "
+            f"Nothing of '{task.blueprint.name}' would be trained: expected a rate for a node with weights, such as "
             f"'{task.blueprint.layers[-1]}'. Received: {', '.join(task.rates) or 'none'}."
         )
 
 
 def check_batch(task: Task, batch: Batch) -> None:
-    """Refuse images that the network does not take, and labels that are none of its classes."""
-    shapes = task.blueprint.shapes(task.spec.size if task.spec else None)
-    classes = shapes[task.blueprint.layers[-1]][0]
+    """Refuse images that the network does not take, and labels that are not its classes."""
+    shapes = task.shapes
+    shape, classes = shapes[INPUT], shapes[task.blueprint.layers[-1]][0]
     if task.spec:
         check_images(batch.x, task.spec.size)
-    elif batch.x.shape[1:] != shapes[INPUT] or batch.x.dtype.kind != "f":
+    elif batch.x.shape[1:] != shape or batch.x.dtype.kind != "f":
         raise UsageError(
-            f"'{task.blueprint.name}' takes floats of shape (N, {', '.join(map(str, shapes[INPUT]))}). "
+            f"'{task.blueprint.name}' takes floats of shape (N, {', '.join(map(str, shape))}). "
             f"Received: {batch.x.dtype} {batch.x.shape}."
         )
     if batch.y.shape != batch.x.shape[:1] or batch.y.dtype.kind not in "iu" or not len(batch.y):
         raise UsageError(
-            f"Expected a whole number as the label of each of {len(batch.x)} images, and an image at least. "
+            f"Expected a whole number as the label of each of {len(batch.x)} images, and at least one image. "
             f"Received: {batch.y.dtype} {batch.y.shape}."
         )
     if not 0 <= batch.y.min() <= batch.y.max() < classes:

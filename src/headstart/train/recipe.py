@@ -1,4 +1,4 @@
-"""How a network is trained: a dozen and a half numbers and words, frozen, and the same as JSON."""
+"""How a network is trained: the recipe, its presets, and the same as JSON."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ class Recipe:
     """
 
     epochs: int = 8  # passes over the photos; more when the calibrated validation loss still falls at the end
-    batch_size: int = 32  # images a step; smaller where memory ends, with a smaller rate
+    batch_size: int = 32  # images a step; smaller where memory is short, with a smaller rate
     optimiser: str = "adamw"  # "sgd" to compare frameworks, "momentum" from scratch on many photos
     learning_rate: float = 2e-4  # of the highest layer at the schedule's peak; `find_learning_rate` proposes one
     schedule: str = "cosine"  # how the rate changes over the steps
-    warm_up: float = 0.1  # share of the steps over which the rate rises from nothing
+    warm_up: float = 0.1  # share of the steps over which the rate rises from zero
     layer_decay: float = 0.6  # the rate of each stage below is so many times that of the one above
     weight_decay: float = 0.01  # pulls kernels to zero; more where training error is far below validation error
-    dropout: float = 0.0  # share of features left out in each step; more likewise
-    label_smoothing: float = 0.0  # share of certainty given to all classes; for labels that are sometimes wrong
-    augmentation: str = "flips"  # what is done to photos before the network sees them
+    dropout: float = 0.0  # share of features dropped in each step; more in the same case
+    label_smoothing: float = 0.0  # share of the target spread over all classes; for noisy labels
+    augmentation: str = "flips"  # of the training photos
     views: int = 2  # augmented copies of a photo that are kept where the lower layers stay frozen
-    clip: float = 1.0  # greatest norm of the gradient; 0 for none
-    patience: int = 0  # epochs without a better calibrated validation loss that end it; 0 where the rate falls anyway
+    clip: float = 1.0  # largest norm of the gradient; 0 for none
+    patience: int = 0  # epochs without a better calibrated validation loss that end it; 0 for never
     averaging: str = "ema"  # which weights count: the last, a moving average, or the mean of several snapshots
     precision: str = "auto"  # of forward and backward passes
-    initialisation: str = "he"  # of weights that start from nothing
+    initialisation: str = "he"  # of random starting weights
     unfreeze: str = "top"  # "head", "top" (the upper third of the stages), "all", or the lowest node or stage
     batch_norm: str = "frozen"  # "train" lets its statistics follow the photos: from scratch, or many photos
     seed: int = 0
@@ -184,7 +184,7 @@ PRESETS: dict[str, Recipe] = {
         unfreeze="all",
         batch_norm="train",
     ),
-    "table": Recipe(  # rows of numbers are few and quickly gone through
+    "table": Recipe(  # an epoch of table rows is short
         epochs=60,
         learning_rate=0.1,
         schedule="one_cycle",

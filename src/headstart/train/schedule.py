@@ -1,4 +1,4 @@
-"""The learning rate of every step, and every node's share of it: closed forms, so a resumed run needs no memory."""
+"""The learning rate of every step, and every node's share of it: closed forms, so a resumed run needs no state."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from headstart.backbones.blueprint import Blueprint
 from headstart.core.errors import UsageError, did_you_mean
 from headstart.train.recipe import Recipe
 
-DROPS, DROP = (0.5, 0.75), 0.1  # where of the training a step decay multiplies the rate by what (He et al. 2016)
+DROPS, DROP = (0.5, 0.75), 0.1  # a step decay: at these shares of the training, by this factor (He et al. 2016)
 START, END = 1 / 25, 1e-4  # one-cycle: the first rate as a share of the peak, and the last as a share of the first
-CYCLES = 4  # of a cosine that is to give snapshots; those of the second half of the training count
-_STAGE = re.compile(r"(?:blocks\.|layer|stages?\.?)\d+(?=\.)")  # as the families name them
+CYCLES = 4  # of the cosine where snapshots are averaged; those of the second half of the training count
+_STAGE = re.compile(r"(?:blocks\.|layer|stages?\.?)\d+(?=\.)")  # as the backbones name their stages
 
 
 def rate(recipe: Recipe, step: int, steps: int, *, steps_per_epoch: int = 1) -> float:
@@ -38,17 +38,17 @@ def rate(recipe: Recipe, step: int, steps: int, *, steps_per_epoch: int = 1) -> 
 
 
 def warm_up_steps(recipe: Recipe, steps: int) -> int:
-    """Steps before the first at the full rate."""
+    """Steps before the first one at the full rate."""
     return min(round(recipe.warm_up * steps), steps - 1)
 
 
 def snapshot_after(recipe: Recipe, step: int, steps: int) -> bool:
-    """Whether the weights after this step are one of the snapshots that count: a cycle of the second half ends."""
+    """Whether the weights after this step are one of the averaged snapshots: a cycle of the second half ends."""
     return recipe.averaging == "snapshots" and 2 * (step + 1) >= steps and _cycle(recipe, step, steps)[1] == step + 1
 
 
 def _one_cycle(step: int, steps: int, warm_up: float) -> float:
-    """As a share of the peak."""
+    """The rate as a share of the peak."""
     peak, last = warm_up * steps - 1, steps - 1
     if steps == 1:
         return 1.0
@@ -58,12 +58,12 @@ def _one_cycle(step: int, steps: int, warm_up: float) -> float:
 
 
 def _between(start: float, end: float, share: float) -> float:
-    """Along half a cosine."""
+    """A value between, along half a cosine."""
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
 def _cycle(recipe: Recipe, step: int, steps: int) -> tuple[int, int]:
-    """Where the cosine that a step belongs to begins and ends (exclusive)."""
+    """The first step of the cosine that a step belongs to, and its end (exclusive)."""
     first = warm_up_steps(recipe, steps)
     cycles = min(CYCLES, recipe.epochs, steps - first) if recipe.averaging == "snapshots" else 1
     ends = [first + round((steps - first) * (place + 1) / cycles) for place in range(cycles)]
@@ -72,28 +72,28 @@ def _cycle(recipe: Recipe, step: int, steps: int) -> tuple[int, int]:
 
 
 def rates_by_layer(blueprint: Blueprint, recipe: Recipe) -> dict[str, float]:
-    """The share of the learning rate of every node that moves: 1 for the head, ``layer_decay`` times it a stage below.
+    """Each trained node's share of the learning rate: 1 for the head, ``layer_decay`` times as much a stage below.
 
-    A batch norm among them moves its weight and bias; its statistics are another matter (``recipe.batch_norm``).
+    Of a batch norm, weight and bias are trained; for its statistics see ``recipe.batch_norm``.
 
     Raises:
-        UsageError: ``recipe.unfreeze`` names nothing in this network, or nothing that has weights above it.
+        UsageError: ``recipe.unfreeze`` names no node or stage of this network, or one without weights above it.
     """
     levels = stages(blueprint)
-    moving = _moving(blueprint, recipe.unfreeze, levels)
+    trained = _trained(blueprint, recipe.unfreeze, levels)
     return {
         node: recipe.layer_decay ** (len(levels) - 1 - level)
         for level, stage in enumerate(levels)
         for node in stage
-        if node in moving
+        if node in trained
     }
 
 
 def stages(blueprint: Blueprint) -> list[list[str]]:
     """Nodes with weights in groups from the lowest to the head, which is the last node with weights, by itself.
 
-    The groups are those that the node names tell (blocks.3, layer2), with what lies before and after; where they tell
-    none, each max pooling begins a new one, and so does each hidden dense layer.
+    The groups follow the node names (blocks.3, layer2), with the nodes before and after them; without such names each
+    max pooling starts a new group, and so does each hidden dense layer.
     """
     *body, head = [node.name for node in blueprint.nodes if node.op in ("conv", "norm", "dense", "module")] or [""]
     if not head:
@@ -113,11 +113,11 @@ def stages(blueprint: Blueprint) -> list[list[str]]:
     return [*found.values(), [head]]
 
 
-def _moving(blueprint: Blueprint, unfreeze: str, levels: list[list[str]]) -> set[str]:
-    """Nodes with weights from the lowest one that is named up."""
+def _trained(blueprint: Blueprint, unfreeze: str, levels: list[list[str]]) -> set[str]:
+    """Nodes with weights from the one named by ``unfreeze`` up."""
     *below, head = levels
     opaque = any(blueprint[name].op == "module" for stage in below for name in stage)
-    if unfreeze == "head" or (unfreeze == "top" and opaque):  # of a module it is not known what is above what
+    if unfreeze == "head" or (unfreeze == "top" and opaque):  # the order of layers inside a module is not known
         return set(head)
     if unfreeze == "top":
         return {name for stage in levels[-1 - math.ceil(len(below) / 3) :] for name in stage}

@@ -1,44 +1,155 @@
-"""What the steppers of both frameworks have in common: the pace, the sums, the parts of a batch, the sentences."""
+"""One step of training at a time: what is the same in both frameworks."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.backbones.ops import Shape
 from headstart.core.errors import UsageError
 from headstart.learn.calibrate import fit_inverse_temperature, log_softmax
-from headstart.train.protocol import Array, Batch, Judged, Task, check_task
+from headstart.train.protocol import Array, Batch, Task, ValidationResult, check_batch, check_task
 from headstart.train.recipe import Recipe
 from headstart.train.schedule import rate
+from headstart.train.trainable_network import BaseTrainableNetwork
+from headstart.train.weight_average import RunningAverage
 
 Sums = NDArray[np.float64]
 
 
-class BaseStepper:
-    """The part of a `Stepper` that no framework has a share in.
+class Stepper(ABC):
+    """A network in training, one step at a time; also for a loop of one's own.
+
+    Nodes without a rate stay as they are, in evaluation mode; the statistics of batch norm are updated only if the
+    recipe says so. Weight decay is decoupled with "adamw" (Loshchilov & Hutter 2019), else added to the clipped
+    gradient.
 
     Args:
-        steps: of the whole training, which the schedule is laid over.
-        say: told, in a sentence, when memory ran out and batches are taken in parts.
+        steps: of the whole training, for the schedule.
+        device: auto, cpu, cuda or mps.
+        say: called with a sentence when memory ran out and batches are taken in parts.
 
     Raises:
-        UsageError: a task in which nothing can move, or no step.
+        UsageError: a task in which nothing can be trained, or no step.
     """
 
-    def __init__(self, task: Task, recipe: Recipe, steps: int, say: Callable[[str], None] | None) -> None:
+    network: BaseTrainableNetwork
+    average: RunningAverage
+
+    def __init__(
+        self,
+        task: Task,
+        recipe: Recipe,
+        steps: int,
+        device: str = "auto",
+        *,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
         check_task(task)
         if steps < 1:
             raise UsageError(f"A training has at least one step. Received: {steps}.")
         self.task, self.recipe, self.steps, self.steps_done = task, recipe, steps, 0
         self.at_a_time = 0  # images in one pass; 0: the whole batch
+        self.rank, self.ranks = 0, 1  # of several processes that share every batch
+        self.total: Callable[[Sums], Sums] = lambda sums: sums  # adds up the sums of all processes
         self._say = say or (lambda sentence: None)
         self._seen = np.zeros(3)  # loss, errors, images
+        self._build(device)
+
+    def step(self, batch: Batch, rate: float | None = None) -> float:
+        """One step of the optimiser at the schedule's rate, or at ``rate``; returns the loss before it.
+
+        Raises:
+            DivergedError: the loss is not a number; the weights are those before the step.
+            UsageError: a batch that the network does not take, or of which not one image fits into memory.
+        """
+        return self._step(batch, self.rate() if rate is None else rate)
+
+    def evaluate(self, batches: Iterable[Batch]) -> ValidationResult:
+        """The loss and errors of the weights that would be kept, in evaluation mode."""
+        classes = self.task.classes
+        scores, labels = [np.zeros((0, classes))], [np.zeros(0, np.int64)]
+        with self._evaluation(), self.network.with_weights(self.average.values):
+            for number, batch in enumerate(batches):
+                check_batch(self.task, batch)
+                scores.append(np.zeros((len(batch.y), classes)))
+                labels.append(batch.y)
+                for part in parts(len(batch.y), self.at_a_time) if number % self.ranks == self.rank else ():
+                    scores[-1][part] = self._evaluate(batch.x[part])
+        return evaluate_logits(
+            self.total(np.concatenate(scores)), np.concatenate(labels)
+        )  # rows of other processes are 0
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """The weights that would be kept: the averaged ones, where the recipe averages."""
+        return self.network.weights(self.average.values)
+
+    def state(self) -> dict[str, Array]:
+        """All that `load_state` needs to continue exactly; of the weights, those that are trained."""
+        outward = self.network.outward
+        found = {f"weight/{name}": outward(name, each) for name, each in self.network.trained.items()}
+        found |= {f"average/{name}": outward(name, each) for name, each in self.average.values.items()}
+        for name in self.network.parameters:
+            found |= {f"optimiser/{name}/{key}": array for key, array in self._memory(name).items()}
+        return found | {
+            "mass": np.array(self.average.mass),
+            "steps_done": np.array(self.steps_done),
+            "at_a_time": np.array(self.at_a_time),
+            "seen": self._seen.copy(),
+        }
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """Continue from what `state` gave.
+
+        Raises:
+            UsageError: it is the state of another network, or of other rates.
+        """
+        shapes, inward = self.task.blueprint.weight_shapes(), self.network.inward
+        trained = {name: shapes[name] for name in self.network.trained}
+        self._check_state(state, trained)
+        self.network.put({name: inward(name, state[f"weight/{name}"]) for name in trained})
+        averaged = {name: inward(name, state[f"average/{name}"]) for name in trained if f"average/{name}" in state}
+        self.average.load(averaged, float(state["mass"]))
+        memory: dict[str, dict[str, Array]] = {name: {} for name in self.network.parameters}
+        for path, array in state.items():
+            if path.startswith("optimiser/"):
+                name, key = path.removeprefix("optimiser/").rsplit("/", 1)
+                memory[name][key] = array
+        self._load_memory(memory)
+        self.steps_done, self.at_a_time = int(state["steps_done"]), int(state["at_a_time"])
+        self._seen = np.array(state["seen"])
+
+    @abstractmethod
+    def _build(self, device: str) -> None:
+        """Build the network, the optimiser and the average."""
+
+    @abstractmethod
+    def _step(self, batch: Batch, rate: float) -> float:
+        """As `step`, at this rate."""
+
+    @abstractmethod
+    def _evaluation(self) -> AbstractContextManager[None]:
+        """The context of passes in evaluation mode."""
+
+    @abstractmethod
+    def _evaluate(self, x: Array) -> Array:
+        """Logits of images, in evaluation mode."""
+
+    @abstractmethod
+    def _memory(self, name: str) -> dict[str, Array]:
+        """What the optimiser remembers of a weight, by PyTorch's names, laid out as in the blueprint."""
+
+    @abstractmethod
+    def _load_memory(self, memory: Mapping[str, Mapping[str, Array]]) -> None:
+        """Have the optimiser go on from the `_memory` of each weight."""
 
     def seen(self) -> tuple[float, float]:
-        """Mean loss, without label smoothing, and share of errors of what was trained on since this was asked last."""
+        """Mean loss, without label smoothing, and share of errors of the images trained on since the last call."""
         sums, self._seen = self._seen, np.zeros(3)
         return mean_of(sums)
 
@@ -47,8 +158,8 @@ class BaseStepper:
         step = min(self.steps_done, self.steps - 1)
         return rate(self.recipe, step, self.steps, steps_per_epoch=self._per_epoch)
 
-    def diverged(self, batch: Batch, loss: float) -> str:
-        """What to say of a step that does not lead to numbers."""
+    def divergence(self, batch: Batch, loss: float) -> str:
+        """What to say of a step whose loss or gradient is not a number."""
         epoch, place = divmod(self.steps_done, self._per_epoch)
         where = f"Step {self.steps_done + 1}, batch {place + 1} of epoch {epoch + 1}"
         if batch.x.dtype.kind == "f" and not np.isfinite(batch.x).all():
@@ -78,25 +189,13 @@ class BaseStepper:
         """Steps of one epoch."""
         return max(1, self.steps // self.recipe.epochs)
 
-    def _counts(self) -> dict[str, Array]:
-        """What a state has beside weights and the optimiser's memory."""
-        return {
-            "steps_done": np.array(self.steps_done),
-            "at_a_time": np.array(self.at_a_time),
-            "seen": self._seen.copy(),
-        }
-
-    def _load_counts(self, state: Mapping[str, Array]) -> None:
-        self.steps_done, self.at_a_time = int(state["steps_done"]), int(state["at_a_time"])
-        self._seen = np.array(state["seen"])
-
-    def _check_state(self, state: Mapping[str, Array], moving: Mapping[str, tuple[int, ...]]) -> None:
-        """Refuse a state whose weights are not those that move here, by name and shape."""
+    def _check_state(self, state: Mapping[str, Array], trained: Mapping[str, Shape]) -> None:
+        """Refuse a state whose weights are not the ``trained`` ones, by name and shape."""
         shapes = {name.removeprefix("weight/"): value.shape for name, value in state.items() if name[:7] == "weight/"}
-        if shapes != moving:
+        if shapes != trained:
             raise UsageError(
-                f"This is no state of '{self.task.blueprint.name}' with these rates: expected {len(moving)} weights "
-                f"that move, {_first(moving)}. Received: {len(shapes)}, {_first(shapes)}."
+                f"This is no state of '{self.task.blueprint.name}' with these rates: expected {len(trained)} "
+                f"trained weights, {_first(trained)}. Received: {len(shapes)}, {_first(shapes)}."
             )
 
 
@@ -109,19 +208,19 @@ def parts(count: int, at_a_time: int, rank: int = 0, ranks: int = 1) -> Iterator
 
 
 def mean_of(sums: Sums) -> tuple[float, float]:
-    """Mean loss and share of errors; not numbers, where there was no image."""
+    """Mean loss and share of errors; NaN where there is no image."""
     loss, errors, images = sums.tolist()
     return (loss / images, errors / images) if images else (math.nan, math.nan)
 
 
-def judge(logits: Array, labels: Array) -> Judged:
-    """How a network did that gave these (N, classes) logits; NaN where they are no numbers, or there was no image."""
+def evaluate_logits(logits: Array, labels: Array) -> ValidationResult:
+    """The loss and errors of (N, classes) logits; NaN where they are not numbers, or there is no image."""
     count = len(labels)
     error = float((logits.argmax(axis=1) != labels).mean()) if count else math.nan
     if not count or not np.isfinite(logits).all():
-        return Judged(math.nan, error, math.nan)
+        return ValidationResult(math.nan, error, math.nan)
     loss = -float(log_softmax(logits)[np.arange(count), labels].mean())
-    return Judged(loss, error, fit_inverse_temperature(logits, labels)[1])
+    return ValidationResult(loss, error, fit_inverse_temperature(logits, labels)[1])
 
 
 def _first(names: Iterable[str]) -> str:

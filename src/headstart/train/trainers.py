@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.core.errors import UsageError, did_you_mean
 from headstart.engines.registry import keras_engine, torch_engine
-from headstart.train.protocol import TRAINERS, Stepper, Task
+from headstart.train.protocol import TRAINERS, Task
 from headstart.train.recipe import Recipe
+from headstart.train.stepper import Stepper
 
 if TYPE_CHECKING:
     from headstart.train.loop import Trainer
 
 
 def check_trainer(name: str, devices: int = 1, nodes: int = 1, strategy: str = "auto") -> None:
-    """Refuse a trainer that there is not, and several devices for one that takes one.
+    """Refuse an unknown trainer, and several devices for one that takes one.
 
     Raises:
         UsageError: either.
@@ -50,7 +51,7 @@ def get_trainer(name: str) -> Trainer:
     """The trainer called ``name``.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: there is no such trainer.
         MissingExtraError: its framework is not installed.
     """
     check_trainer(name)

@@ -1,4 +1,4 @@
-"""One training from its start to its end: the rate, the checkpoints, the logs, the trainer, and what its curves say."""
+"""One training from start to end: learning rate, checkpoints, logs, trainer, and the verdict on its curves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from headstart.core.errors import UsageError
 from headstart.data.sources import PathLike
 from headstart.train.callbacks import CsvLog, TensorBoardLog, Watch
-from headstart.train.checkpoint import Checkpoints, Follower, Identity, unfinished
+from headstart.train.checkpoint import Checkpoints, Identity, ReadOnlyCheckpoints, unfinished
 from headstart.train.learning_rate_finder import find_learning_rate
 from headstart.train.memory import kept_memory
 from headstart.train.overfitting_watch import Verdict, watch
@@ -25,31 +25,31 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecord:
-    """How a training went, as a model keeps it."""
+    """The history of a training, as a model keeps it."""
 
     trainer: str
     recipe: dict[str, Any]
     rate: float  # the recipe's learning rate, or the one that was found
     epochs: tuple[Epoch, ...]
-    best: int  # the epoch whose weights were kept; -1: those it began with
+    best: int  # the epoch whose weights were kept; -1: the starting weights
     stopped: str
     verdict: Verdict
-    moving: int  # weights that were trained
+    moving: int  # number of trained weights
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """Who trains, where, and who is told.
+    """Which trainer, on which devices, with which logs and callbacks.
 
     Args:
         trainer: "pytorch", "lightning", "tensorflow" or "keras".
         device: "auto", "cpu", "cuda" or "mps".
         devices, nodes, strategy: of Lightning's Trainer.
-        find_rate: whether to look for the learning rate first, and train with it.
-        folder: where checkpoints and logs go; None: none are kept.
+        find_rate: whether to search for the learning rate first, and train with it.
+        folder: of checkpoints and logs; None: none are kept.
         resume: whether to go on from the folder's latest checkpoint.
-        callbacks: told of every step and epoch.
-        say: told, in a sentence, what goes otherwise than planned, and what the curves say.
+        callbacks: called after every step and epoch.
+        say: called with a sentence when something unexpected happens, and with the verdict on the curves.
     """
 
     trainer: str = "pytorch"
@@ -62,32 +62,32 @@ class TrainingRun:
     resume: bool = False
     callbacks: Sequence[Callback] = ()
     say: Say = field(default=lambda sentence: None)
-    quiet: bool = False  # whether nothing is said of the curves
+    quiet: bool = False  # whether verdicts on the curves are left out
 
     @classmethod
     def of(cls, trainer: str | TrainingRun) -> TrainingRun:
-        """A trainer by its name, with all else as usual; or what it is already. Checked, see `check`."""
+        """A run with a trainer of that name and default settings, or the run given; checked, see `check`."""
         run = trainer if isinstance(trainer, TrainingRun) else cls(trainer)
         run.check()
         return run
 
     def check(self) -> None:
-        """Refuse, before any work, what cannot be done.
+        """Refuse, before any work, what cannot be run.
 
         Raises:
-            UsageError: no such trainer, devices that it does not take, nothing to resume, or something to resume that
-                nobody asked for.
+            UsageError: no such trainer, devices that it does not take, nothing to resume, or unfinished checkpoints
+                without ``resume``.
             MissingExtraError: the trainer's framework is not installed.
         """
         check_trainer(self.trainer, self.devices, self.nodes, self.strategy)
         if self.resume and self.folder is None:
             raise UsageError("To resume a training, name the folder of its checkpoints.")
-        if self.folder is not None and leads():
+        if self.folder is not None and is_main_process():
             there = unfinished(self.folder)
             if there and not self.resume:
                 raise UsageError(
-                    f"'{os.fspath(self.folder)}' has the checkpoints of a training that did not end. Go on from there: "
-                    "--resume. Or remove the folder, to begin again."
+                    f"'{os.fspath(self.folder)}' has the checkpoints of an unfinished training. Continue it: --resume. "
+                    "Or remove the folder, to start again."
                 )
         check_device(self.trainer, self.device)
 
@@ -95,26 +95,26 @@ class TrainingRun:
     def train(
         self, task: Task, batches: Batches, validation: Batches | None, recipe: Recipe, data: str, classes: int
     ) -> tuple[Trained, Recipe]:
-        """Train; returns also the recipe as it was followed, with the rate that was found.
+        """Train; also returns the recipe, with the learning rate that was found.
 
         Args:
-            data: any text that stands for the images, their labels and how they are split.
+            data: any text that identifies the images, their labels and their split.
         """
-        if self.find_rate:  # found again where it goes on: the same
+        if self.find_rate:  # a resumed training finds the same
             recipe = self._at_found_rate(task, batches, recipe)
         more: dict[str, Any] = {}
         if self.trainer == "lightning":
             more = {"devices": self.devices, "nodes": self.nodes, "strategy": self.strategy}
-        with ExitStack() as doors:
+        with ExitStack() as contexts:
             checkpoints: Checkpoints | None = None
             logs: list[Callback] = []
             if self.folder is not None:
                 folder = Path(self.folder)
                 identity = Identity.of(task, recipe, data)
-                kind = Checkpoints if leads() else Follower
-                checkpoints = doors.enter_context(kind(folder, identity, say=self.say))
-                checkpoints.latest()  # which refuses those of another training, before anything is written
-                logs = self._logs(folder, doors) if leads() else []
+                kind = Checkpoints if is_main_process() else ReadOnlyCheckpoints
+                checkpoints = contexts.enter_context(kind(folder, identity, say=self.say))
+                checkpoints.latest()  # refuses those of another training, before anything is written
+                logs = self._logs(folder, contexts) if is_main_process() else []
             images = validation.images if validation else 0
             listening = () if self.quiet else (Watch(self.say, images=images, classes=classes),)
             trained = get_trainer(self.trainer)(
@@ -124,7 +124,7 @@ class TrainingRun:
         return trained, recipe
 
     def record(self, trained: Trained, recipe: Recipe, task: Task, images: int, classes: int) -> TrainingRecord:
-        """How it went; ``images`` and ``classes`` are those of the validation set."""
+        """The record; ``images`` and ``classes`` are those of the validation set."""
         history, parameters = trained.history, task.blueprint.parameters()
         return TrainingRecord(
             trainer=self.trainer,
@@ -138,7 +138,7 @@ class TrainingRun:
         )
 
     def one_of_many(self) -> TrainingRun:
-        """The same for one of many trainings: it leaves nothing behind and says nothing."""
+        """The same for one of many trainings: without files and messages."""
         return replace(self, folder=None, resume=False, callbacks=(), say=lambda sentence: None)
 
     def _at_found_rate(self, task: Task, batches: Batches, recipe: Recipe) -> Recipe:
@@ -149,12 +149,12 @@ class TrainingRun:
             return recipe
         return replace(recipe, learning_rate=float(f"{found.suggestion:.2g}"))
 
-    def _logs(self, folder: Path, doors: ExitStack) -> list[Callback]:
+    def _logs(self, folder: Path, contexts: ExitStack) -> list[Callback]:
         board = TensorBoardLog(folder)
-        doors.callback(board.close)
+        contexts.callback(board.close)
         return [CsvLog(folder, self.say), board]
 
 
-def leads() -> bool:
-    """Whether this process is the one of several that writes and tells; a single one is."""
+def is_main_process() -> bool:
+    """Whether this is the only process, or the one of several that writes files and messages."""
     return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"

@@ -1,7 +1,8 @@
-"""Weights averaged over the steps: the reference that trainers may follow in tensors of their own."""
+"""Weights averaged over the steps: the reference in NumPy, and what those of the frameworks share."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from headstart.train.recipe import Recipe
 from headstart.train.schedule import snapshot_after
 
-WINDOW = 0.1  # share of the steps that a moving average looks back over
+WINDOW = 0.1  # of a moving average, as a share of the steps
 SLOWEST = 0.999  # decay, however many steps there are
 
 Weights = Mapping[str, NDArray[Any]]
@@ -25,15 +26,15 @@ def ema_decay(steps: int) -> float:
 class Averaging:
     """The weights that count: the last, their exponential moving average, or the mean of snapshots (Izmailov 2018).
 
-    The moving average is corrected for its start at zero as in Adam (Kingma & Ba 2015), so that no weight has a part in
-    it but those after a step. Sums are float64 for snapshots and moving averages alike.
+    The moving average is corrected for its start at zero as in Adam (Kingma & Ba 2015), so that only weights after a
+    step have a part in it. Sums are float64 for snapshots and moving averages alike.
     """
 
     def __init__(self, recipe: Recipe, steps: int) -> None:
         self._recipe, self._steps = recipe, steps
         self._decay = ema_decay(steps)
         self._sums: dict[str, NDArray[np.float64]] = {}
-        self._mass = 0.0  # what the parts in the sum add up to
+        self._mass = 0.0  # sum of the weights' factors
 
     def update(self, step: int, weights: Weights) -> None:
         """Take in the weights after a step, counted from 0."""
@@ -52,7 +53,7 @@ class Averaging:
         }
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """All that `load_state` needs to go on bit by bit."""
+        """All that `load_state` needs to continue exactly."""
         return {"mass": np.array(self._mass), **{f"sum.{name}": a for name, a in self._sums.items()}}
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
@@ -65,3 +66,33 @@ class Averaging:
         for name, array in weights.items():
             if array.dtype.kind == "f":
                 self._sums[name] = keep * self._sums.get(name, 0.0) + array.astype(np.float64)
+
+
+class RunningAverage(ABC):
+    """`Averaging` in the tensors of a framework: kept as an average throughout, so that fp32 is enough."""
+
+    _values: dict[str, Any]
+
+    def __init__(self, recipe: Recipe, steps: int) -> None:
+        self._recipe, self._steps = recipe, steps
+        self.mass = 0.0  # sum of the weights' factors
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The averaged weights; none as long as the last ones count."""
+        return self._values if self.mass else {}
+
+    @abstractmethod
+    def load(self, values: Mapping[str, Any], mass: float) -> None:
+        """Go on from other values."""
+
+    def _share(self, step: int) -> float:
+        """The share of the weights after a step, counted from 0, in the average with them; 0: they have no part."""
+        if self._recipe.averaging == "ema":
+            keep, added = ema_decay(self._steps), 1 - ema_decay(self._steps)
+        elif snapshot_after(self._recipe, step, self._steps):
+            keep, added = 1.0, 1.0
+        else:
+            return 0.0
+        self.mass = keep * self.mass + added
+        return added / self.mass

@@ -59,7 +59,9 @@ class FrozenBackbone:
         found, module = open_backbone(
             backbone, weights, pixels, head=False, spec=spec, features=features, progress=progress
         )
-        network = get_engine(settings.engine, found.blueprint, found.weights, found.spec, settings.precision, module)
+        network = get_engine(
+            settings.engine, found.blueprint, found.weights, found.spec, settings.precision, module=module
+        )
         return cls(found, network, module)
 
     def features(self, dataset: ImageDataset, *, cache: bool, progress: Callable[[int, int], None] | None) -> Features:

@@ -27,7 +27,7 @@ from headstart.train.cut import above, cut_at
 from headstart.train.protocol import Batches, Task
 from headstart.train.recipe import Recipe
 from headstart.train.schedule import rates_by_layer
-from headstart.train.views import DISTINCT, PLAIN, Viewing, compute_views, plan_views
+from headstart.train.views import DISTINCT, PLAIN, ViewPlan, compute_views, plan_views
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -69,7 +69,7 @@ class FinetuneData:
         trunk = classifier.blueprint.upto(FEATURES)
         weights = {name: classifier.weights[name] for name in trunk.weight_shapes()}
         network = get_engine(
-            classifier.engine, trunk, weights, classifier.spec, classifier.precision, classifier.module
+            classifier.engine, trunk, weights, classifier.spec, classifier.precision, module=classifier.module
         )
         report = stage(progress, "features")
         features = extract(dataset, network, weights_digest(weights), keep=cache, progress=report)
@@ -194,7 +194,7 @@ def upper_part(
     plain, _ = plan_views(data.validation_rows.tolist(), shape, PLAIN, 1, recipe.seed, keep=cache)
     say(sentence)
 
-    def see(viewing: Viewing, before: int, of: int) -> NDArray[np.float16]:
+    def see(viewing: ViewPlan, before: int, of: int) -> NDArray[np.float16]:
         report = None if progress is None else (lambda done, _: progress("views", before + done, of))
         x = compute_views(data.dataset, data.network, cut, origin, viewing, progress=report, say=say)
         return x.reshape(*x.shape[:2], *shape, *(1,) * (3 - len(shape)))  # a vector is an image of one pixel

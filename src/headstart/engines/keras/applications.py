@@ -26,7 +26,7 @@ from headstart.engines.protocol import APPLICATIONS
 from headstart.engines.wrapped import attempt
 
 PathLike = str | os.PathLike[str]
-USUAL = 224  # pixels of a network that says nothing else
+USUAL = 224  # pixels of a network without a fixed size
 DEVIATION = (0.229, 0.224, 0.225)
 
 
@@ -38,13 +38,13 @@ class Application:
     spec: ImageSpec
     record: WeightsRecord
     flip: bool  # whether it takes blue, green, red
-    whole: bool  # whether its head has weights, too
+    whole: bool  # whether the head has its weights, too
 
 
 def application(source: str, file: PathLike | None, pixels: int | None) -> Application:
-    """The network "keras/NAME" with the weights of a ``file``, or else those that Keras itself would fetch.
+    """The network "keras/NAME" with the weights of a ``file``, or else those that Keras would download.
 
-    For images of another size than its own, or a file without a head, a network that cannot keep its head goes without.
+    For images of another size than its own, or a file without a head, a network that cannot keep its head loses it.
 
     Raises:
         UsageError: no such network or file, one of another network, a size that it cannot take.
@@ -68,7 +68,7 @@ def application(source: str, file: PathLike | None, pixels: int | None) -> Appli
 
 
 def fill(model: Any, file: PathLike, record: Callable[[], WeightsRecord] | None = None) -> bool:
-    """Take the weights of a file; whether those of the head were among them.
+    """Take the weights of a file; returns whether it has those of the head.
 
     Args:
         model: a functional one.
@@ -84,7 +84,7 @@ def fill(model: Any, file: PathLike, record: Callable[[], WeightsRecord] | None 
         _named_as(model, read_weights(file)), {name: tuple(v.shape) for name, v in found.items()}, file, ignored
     )
     if "normalization.variance" in kept and record and _is(file, record()):
-        # the files of EfficientNet were made for another way of normalising, which Keras makes up for likewise
+        # the files of EfficientNet are for another normalisation; Keras corrects them in the same way
         kept["normalization.variance"] = kept["normalization.variance"] * np.array(DEVIATION, np.float32)
     for name, array in kept.items():
         found[name].assign(array)
@@ -92,7 +92,7 @@ def fill(model: Any, file: PathLike, record: Callable[[], WeightsRecord] | None 
 
 
 def published(make: Callable[..., Any], source: str) -> WeightsRecord:
-    """Which file Keras would fetch: it is asked for its weights, and stopped when it turns to the network for them."""
+    """Which file Keras would download: it is asked for its weights, and stopped before the download."""
     asking, fetch = threading.get_ident(), file_utils.get_file
 
     def get_file(*args: Any, **options: Any) -> Any:
@@ -113,7 +113,7 @@ def published(make: Callable[..., Any], source: str) -> WeightsRecord:
     raise UsageError(f"Keras has no weights for '{source}'. Name a file of them: --weights FILE")
 
 
-class _Asked(Exception):  # noqa: N818  # no error: the address and the hash that were wanted
+class _Asked(Exception):  # noqa: N818  # no error: carries the address and the hash
     pass
 
 
@@ -132,12 +132,12 @@ def _maker(source: str) -> Callable[..., Any]:
 
 def _build(make: Callable[..., Any], source: str, **options: Any) -> Any:
     with undisturbed(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of sizes that it has no weights for
+        warnings.simplefilter("ignore")  # about sizes without weights
         return attempt(f"keras.applications cannot build '{source}'", lambda: make(**{"weights": None} | options))
 
 
 def _spec(make: Callable[..., Any], size: int) -> tuple[ImageSpec, bool]:
-    """The pixels that it wants, found out by showing some to its ``preprocess_input``; and whether it turns colours."""
+    """The pixels that it takes, measured on its ``preprocess_input``; and whether it swaps red and blue."""
     colours = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)])
     seen = sys.modules[make.__module__].preprocess_input(
         colours.reshape(1, 4, 1, 3).copy(), data_format="channels_last"
@@ -177,7 +177,7 @@ def _is(file: PathLike, record: WeightsRecord) -> bool:
 
 
 def _fits(headless: Any, native: Callable[[], Any], file: PathLike) -> bool:
-    """Give a model without a head its weights: of a file without one, or of a whole one for the network's own size."""
+    """Fill a model without a head: from a file without one, or from a whole one of the network's own size."""
     try:
         fill(headless, file)
         return True

@@ -1,4 +1,4 @@
-"""A Keras architecture as text: what it may consist of, so that building it runs no code but Keras' own."""
+"""A Keras architecture as text, limited to parts that run no code but Keras' own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headstart.core.errors import UsageError
 from headstart.engines.wrapped import attempt
 
 POLICY = "float32"
-# layers of Keras' own that run what a configuration brings, or open another file that it names
+# Keras' own layers that run code from a configuration, or open another file
 UNSAFE = {
     "Lambda": "runs Python code that it brings",
     "TorchModuleWrapper": "runs a pickled module that it brings",
@@ -35,7 +35,7 @@ ZEROS: dict[str, Any] = {"module": "keras.initializers", "class_name": "Zeros", 
 
 
 def to_text(model: Any) -> str:
-    """The architecture as JSON that `from_text` builds again, or "" where that would take code of somebody else's."""
+    """The architecture as JSON that `from_text` builds again, or "" where that would need foreign code."""
     config = plain(keras.saving.serialize_keras_object(model))
     return "" if problem(config) else json.dumps(config)
 
@@ -45,7 +45,7 @@ def from_text(text: str, source: str, policy: str = POLICY) -> Any:
 
     Args:
         text: what `to_text` gave, or the ``config.json`` of a ".keras" file.
-        source: what a message calls it.
+        source: its name in messages.
         policy: dtype policy of all layers.
 
     Raises:
@@ -57,7 +57,7 @@ def from_text(text: str, source: str, policy: str = POLICY) -> Any:
     except (ValueError, RecursionError) as error:
         raise UsageError(f"'{source}' is damaged: its architecture is no JSON ({type(error).__name__}).") from error
     if fault:
-        raise UsageError(f"'{source}' is not opened, for it could run code of somebody else's: {fault}.")
+        raise UsageError(f"'{source}' is not opened, for it could run foreign code: {fault}.")
     if not isinstance(config, dict) or config.get("class_name") not in MODELS:
         raise UsageError(f"'{source}' is damaged: expected the architecture of a Keras model.")
     with undisturbed():
@@ -68,9 +68,9 @@ def from_text(text: str, source: str, policy: str = POLICY) -> Any:
 
 
 def plain(value: Any, policy: str = POLICY) -> Any:
-    """A configuration that computes in ``policy``, without what is for training alone.
+    """A configuration that computes in ``policy``, without what only training needs.
 
-    Losses and metrics go, and how weights are drawn: they are to be replaced, and drawing them takes seconds.
+    Losses, metrics and initialisers are removed: the weights are replaced, and random ones take seconds.
     """
     if isinstance(value, list | tuple):
         return type(value)(plain(each, policy) for each in value)
@@ -91,7 +91,7 @@ def plain(value: Any, policy: str = POLICY) -> Any:
 
 
 def problem(value: Any, where: str = "") -> str:
-    """What in a configuration is not Keras' own, the first of it, in words; "" where all is."""
+    """The first part of a configuration that is not Keras' own, in words; "" if there is none."""
     if isinstance(value, list | tuple):
         return next(filter(None, (problem(each, where) for each in value)), "")
     if not isinstance(value, dict):
@@ -153,7 +153,7 @@ def _classes() -> dict[str, frozenset[str]]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Build layers without drawing from the user's random numbers."""
+    """Leave the user's random numbers as they are while layers are built."""
     state = random.getstate()
     try:
         yield

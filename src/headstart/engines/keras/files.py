@@ -18,15 +18,15 @@ from headstart.engines.wrapped import attempt
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 LARGEST_CONFIG = 1 << 26  # bytes
-EXPANSION = 100  # times that a part may be larger than it lies in the archive; Keras does not compress
+EXPANSION = 100  # a part may be this many times larger than in the archive; Keras does not compress
 MOST_GROUPS = 100_000  # in the file of weights; hard links can make it endless
 
 
 def open_file(path: str) -> Any:
     """The model of a ".keras" file, not compiled.
 
-    Keras sees neither the file nor its weights before the architecture was found harmless, and builds no other than
-    the one that was looked at.
+    Keras gets neither the file nor its weights before the architecture was found harmless, and builds exactly the
+    architecture that was checked.
 
     Raises:
         UsageError: no such file, a damaged one, or one with a Lambda layer or custom classes, which would run code.
@@ -68,7 +68,7 @@ def _entry(archive: zipfile.ZipFile, name: str, path: str) -> zipfile.ZipInfo:
         raise UsageError(f"'{path}' is no .keras file of Keras 3: it lacks {name}.")
     info = archive.getinfo(name)
     if info.file_size > EXPANSION * max(info.compress_size, 1 << 16):
-        raise UsageError(f"'{path}' was refused: its {name} would unfold to {info.file_size} bytes.")
+        raise UsageError(f"'{path}' was refused: its {name} would expand to {info.file_size} bytes.")
     return info
 
 

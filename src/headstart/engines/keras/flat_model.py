@@ -1,4 +1,4 @@
-"""Any Keras model as one flat graph: nested models taken apart, layers copied, names that no session counts."""
+"""Any Keras model as one flat graph: nested models expanded, layers copied, names without Keras' counters."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from headstart.engines.keras.config import POLICY, plain, undisturbed
 from headstart.engines.wrapped import attempt
 
 Key = TypeVar("Key")
-COMMON = ("name", "trainable", "dtype")  # which people leave out where they write layers for themselves
-ENDS = ("linear", "softmax", "sigmoid", "log_softmax")  # what a head may do to its logits
+COMMON = ("name", "trainable", "dtype")  # which custom layers often do not take
+ENDS = ("linear", "softmax", "sigmoid", "log_softmax")  # activations that a head may have
 
 
 def unroll(model: Any, size: int, source: str, policy: str = POLICY, *, flip: bool = False) -> Any:
@@ -31,7 +31,7 @@ def unroll(model: Any, size: int, source: str, policy: str = POLICY, *, flip: bo
 
     Args:
         model: any `keras.Model`; it stays as it is.
-        source: what a message calls it.
+        source: its name in messages.
         policy: dtype policy of the layers.
         flip: whether the model takes blue, green, red.
 
@@ -52,7 +52,7 @@ def unroll(model: Any, size: int, source: str, policy: str = POLICY, *, flip: bo
 
 
 def variables(model: Any) -> dict[str, Any]:
-    """The weights of a functional model by "layer.weight"; counters and the state of random generators are none."""
+    """The weights of a functional model by "layer.weight"; without counters and states of random generators."""
     found: dict[str, Any] = {}
     for layer, name in named_layers(model):
         parts = _Parts(layer.path)
@@ -89,7 +89,7 @@ def inner_tensors(model: Any) -> dict[str, Any]:
 
 
 def find_head(model: Any) -> tuple[Any, Any] | None:
-    """The layer that gives the logits, and the tensor that it is given; what comes after it has no weights.
+    """The layer that gives the logits, and its input tensor; no layer after it has weights.
 
     A dense layer, or a convolution of single pixels on a map of one.
     """
@@ -108,7 +108,7 @@ def find_head(model: Any) -> tuple[Any, Any] | None:
 
 
 def last_weighted(model: Any) -> tuple[Any, Any] | None:
-    """The last layer with weights, and its call, if only a chain of layers without any follows."""
+    """The last layer with weights, and its call, if only a chain of layers without weights follows."""
     if len(model.outputs) != 1:
         return None
     tensor = model.outputs[0]
@@ -132,8 +132,8 @@ def head_weights(layer: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 def name_all(operations: Sequence[tuple[Any, str]]) -> list[str]:
     """A name for each operation (with the model around it): its own, or one that does not depend on the session.
 
-    Keras numbers what nobody named ("conv2d_17") through the whole session; here it is numbered from the start, in the
-    order in which it was made, which is the order of the code.
+    Keras numbers unnamed layers ("conv2d_17") through the whole session; here they are numbered from the start, in the
+    order of their creation, which is that of the code.
     """
     numbers = {place: (_snake(each), _count(each)) for place, (each, _) in enumerate(operations)}
     own = recounted({place: (base, number) for place, (base, number) in numbers.items() if number is not None})
@@ -145,7 +145,7 @@ def name_all(operations: Sequence[tuple[Any, str]]) -> list[str]:
 
 
 def recounted(numbers: Mapping[Key, tuple[str, int]]) -> dict[Key, str]:
-    """Names of what has a kind and a number, each kind numbered from the start in the order of the numbers."""
+    """Names from kinds and numbers, each kind numbered from the start in the order of the numbers."""
     kinds: dict[str, int] = {}
     names = {}
     for key in sorted(numbers, key=lambda each: numbers[each][1]):
@@ -156,7 +156,7 @@ def recounted(numbers: Mapping[Key, tuple[str, int]]) -> dict[Key, str]:
 
 
 def counted_by(model: Any, name: str) -> Iterator[tuple[str, int]]:
-    """Kind and number of a name that Keras gave to a layer of a kind of which the model has some that nobody named."""
+    """Kind and number of a name that Keras gave, if the model has unnamed layers of that kind."""
     for kind in {_snake(each) for each, _ in named_layers(model) if _count(each) is not None}:
         if found := re.fullmatch(rf"{re.escape(kind)}(?:_(\d+))?", name):
             yield kind, int(found[1] or 0)
@@ -167,7 +167,9 @@ class _Copier:
 
     def __init__(self, policy: str) -> None:
         self.policy = policy
-        self.copies: dict[int, tuple[Any, Any, str]] = {}  # by what was copied: itself, its copy, the model around it
+        self.copies: dict[
+            int, tuple[Any, Any, str]
+        ] = {}  # by id of the original: original, copy, name of the model around it
 
     def run(self, model: Any, inputs: Sequence[Any], within: str = "") -> Any:
         graph = _graph(model, inputs)
@@ -209,7 +211,7 @@ class _Copier:
 
     def _copy(self, operation: Any) -> Any:
         config = operation.get_config()
-        if _is_adapted(operation):  # it works its numbers out when they are set, and would not hear of others
+        if _is_adapted(operation):  # its numbers must be known when it is built
             config |= {
                 "mean": _array(operation.adapt_mean).tolist(),
                 "variance": _array(operation.adapt_variance).tolist(),
@@ -217,7 +219,7 @@ class _Copier:
         if isinstance(operation, keras.Layer):
             config = plain(config, self.policy)
         if "name" in config:
-            config["name"] = f"copy_{len(self.copies)}"  # until all are known
+            config["name"] = f"copy_{len(self.copies)}"  # until all names are known
         taken = inspect.signature(type(operation).__init__).parameters
         if not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in taken.values()):
             config = {key: each for key, each in config.items() if key in taken or key not in COMMON}
@@ -225,7 +227,7 @@ class _Copier:
 
 
 def _graph(model: Any, inputs: Sequence[Any]) -> Any:
-    """What a model does, as a functional one; None where its code is not made of layers and `keras.ops` alone."""
+    """A model as a functional one; None where its code is not made of layers and `keras.ops` alone."""
     call = type(model).call
     if not model.built:
         raise UsageError(f"'{model.name}' has no weights yet. Call it on some images first.")
@@ -239,12 +241,12 @@ def _graph(model: Any, inputs: Sequence[Any]) -> Any:
     asked = "training" in parameters and parameters["training"].default is inspect.Parameter.empty
     try:
         return keras.Model(given, model.call(*given, **({"training": False} if asked else {})))
-    except Exception:  # somebody else's code, given what it may not have been written for
+    except Exception:  # foreign code, called with symbolic tensors
         return None
 
 
 def built_shape(model: Any) -> tuple[int | None, ...] | None:
-    """The shape that a model was first called with, where it says so."""
+    """The shape that a model was built with, where it is recorded."""
     try:
         shape = (model.get_build_config() or {}).get("input_shape")
     except (AttributeError, NotImplementedError):
@@ -254,22 +256,22 @@ def built_shape(model: Any) -> tuple[int | None, ...] | None:
 
 @contextmanager
 def _untouched(model: Any) -> Iterator[None]:
-    """Take back what calling its layers notes down in them."""
-    lists = [notes for layer in model._flatten_layers() for notes in (layer._inbound_nodes, layer._outbound_nodes)]
-    before = [len(notes) for notes in lists]
+    """Remove what calling its layers records in them."""
+    lists = [nodes for layer in model._flatten_layers() for nodes in (layer._inbound_nodes, layer._outbound_nodes)]
+    before = [len(nodes) for nodes in lists]
     try:
         yield
     finally:
-        for notes, count in zip(lists, before, strict=True):
-            del notes[count:]
+        for nodes, count in zip(lists, before, strict=True):
+            del nodes[count:]
 
 
 class _Parts:
-    """Names of the weights within one layer, of whatever it is made, its parts numbered from the start."""
+    """Names of the weights within one layer, with its parts numbered from the start."""
 
     def __init__(self, layer: str) -> None:
         self.layer = layer
-        self.known: dict[tuple[str, ...], str] = {}
+        self.names: dict[tuple[str, ...], str] = {}
         self.counts: dict[tuple[tuple[str, ...], str], int] = {}
 
     def __call__(self, path: str) -> str:
@@ -279,11 +281,11 @@ class _Parts:
         return ".".join((*names, self._name((*around, last)) if unnamed else last))
 
     def _name(self, place: tuple[str, ...]) -> str:
-        if place not in self.known:
+        if place not in self.names:
             base = re.sub(r"_\d+$", "", place[-1])
             count = self.counts[place[:-1], base] = self.counts.get((place[:-1], base), -1) + 1
-            self.known[place] = f"{base}_{count}" if count else base
-        return self.known[place]
+            self.names[place] = f"{base}_{count}" if count else base
+        return self.names[place]
 
 
 def _kept_weights(layer: Any) -> list[Any]:
@@ -308,20 +310,20 @@ def _array(variable: Any) -> NDArray[np.float32]:
 
 
 def _snake(operation: Any) -> str:
-    """What Keras calls an operation that nobody named, as far as the number."""
+    """Keras' name for an unnamed operation, without the number."""
     name = re.sub(r"\W+", "", type(operation).__name__)
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def _count(operation: Any) -> int | None:
-    """The number that Keras gave an operation; None for a name of the user's choice."""
+    """The number that Keras gave an operation; None for a name chosen by the user."""
     found = re.fullmatch(rf"{re.escape(_snake(operation))}(?:_(\d+))?", operation.name)
     return int(found[1] or 0) if found else None
 
 
 def model_name(model: Any) -> str:
-    """Its name, without a number of Keras'."""
+    """Its name, without Keras' number."""
     return str(model.name) if _count(model) is None else _snake(model)
 
 

@@ -1,6 +1,6 @@
-"""What a Keras network is made of while it runs: layers with weights, and compiled functions.
+"""The layers of a Keras network, and functions compiled from them.
 
-Functions are compiled once for each set of nodes, whatever the number of images.
+Functions are compiled once for each set of nodes, for any number of images.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import tensorflow as tf
 
 from headstart.backbones.blueprint import INPUT, Blueprint
 from headstart.backbones.ops import Node, Shape
-from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
 from headstart.engines.keras.graph import Graph, Taps, assemble
-from headstart.engines.protocol import Array, Weights, foldable, nearest
+from headstart.engines.protocol import Array, Weights, foldable, not_before
+from headstart.engines.wrapped import needed
 
 POLICIES = {"fp32": "float32", "bf16": "mixed_bfloat16", "fp64": "float64"}
 
 
-class Built:
-    """What those who share a network share: the weights, and all that was made of them so far."""
+class CompiledNetwork:
+    """Weights, layers and compiled functions, shared by a network and its copies in other precisions."""
 
     def __init__(
         self, blueprint: Blueprint, weights: Weights, spec: ImageSpec, module: object | None, device: str
@@ -38,7 +38,7 @@ class Built:
         self._lock = threading.RLock()
 
     def shapes(self, precision: str) -> dict[str, Shape]:
-        """Of every node, and the layers inside a module before it."""
+        """The shape of every node, and of the layers inside a module before it."""
         shapes = self.blueprint.shapes(self.spec.size)
         if not self.blueprint.source:
             return shapes
@@ -76,7 +76,8 @@ class Built:
             weight = tf.transpose(cotangent, (0, 2, 3, 1)) if len(cotangent.shape) == 4 else cotangent
             gradient = tape.gradient(value, leaves[0], weight) if leaves else None
             if gradient is None:
-                raise self._not_before(precision, at, wrt)
+                layers = [*self.shapes(precision)]
+                raise not_before(self.blueprint.name, at, wrt, layers, layers[: layers.index(at)])
             return [gradient if wrt == INPUT else _outward(gradient, exact)]
 
         exact = tf.float64 if precision == "fp64" else tf.float32
@@ -92,7 +93,7 @@ class Built:
                 graph.take(self._folded()[1] if folding else weights)
 
     def release(self, precision: str) -> None:
-        """Forget what was made in this precision."""
+        """Forget what was compiled in this precision."""
         with self._lock:
             self._functions = {key: each for key, each in self._functions.items() if key[0] != precision}
             self._graphs = {key: each for key, each in self._graphs.items() if key[0] != precision}
@@ -103,25 +104,27 @@ class Built:
         key = (*what, *(str(each) for each in signature))
         with self._lock:
             if key not in self._functions:
-                graph = self._graph(*what)  # variables that are made while a function is traced have it traced twice
-                with self._placed():
+                graph = self._graph(*what)  # variables created while a function is traced would have it traced twice
+                with placed(self.device):
                     concrete = tf.function(run, input_signature=signature, autograph=False).get_concrete_function()
-                concrete.layers = graph  # it does not keep its variables by itself, and a pullback may outlive the rest
+                concrete.layers = (
+                    graph  # it does not keep its own variables alive, and a pullback may outlive the network
+                )
 
                 def call(*arrays: Array) -> list[Array]:
-                    with self._lock, self._placed():
+                    with self._lock, placed(self.device):
                         return [value.numpy() for value in concrete(*(tf.constant(array) for array in arrays))]
 
                 self._functions[key] = call
             return self._functions[key]
 
     def _run(self, precision: str, pixels: Any, at: tuple[str, ...], taps: Taps) -> dict[str, Any]:
-        """The values of nodes, channels last; ``taps`` say what the nodes after are to see."""
+        """The values of nodes, channels last; ``taps`` replace the values that later nodes get."""
         graph = self._graph(precision, (*at, *taps))
         values = {INPUT: self._normalised(pixels, precision)}
         if INPUT in taps:
             values[INPUT] = taps[INPUT](values[INPUT])
-        for node in graph.needed(at):
+        for node in needed(graph.blueprint, at, graph.inner):
             inputs = [values[name] for name in node.inputs]
             if node.op == "module":
                 values |= graph.inside(node, inputs[0], at, taps)
@@ -138,21 +141,21 @@ class Built:
         return (tf.cast(pixels, exact) - tf.constant(mean, exact)) * tf.constant(1 / std, exact)
 
     def _graph(self, precision: str, named: Sequence[str]) -> Graph:
-        """The layers with their weights; folded, unless a convolution is ``named`` whose own output that would cost."""
+        """The layers with their weights; folded, unless the output of a folded convolution is ``named``."""
         folding = bool(self._folds) and self._folds.isdisjoint(named)
         key = (precision, folding)
         if key not in self._graphs:
             blueprint, weights = self._folded() if folding else (self.blueprint, self.weights)
             graph = assemble(blueprint, self.spec.size, self.module, POLICIES[precision])
             size = self.spec.size
-            with self._placed():
+            with placed(self.device):
                 graph.connect(keras.Input((size, size, 3), dtype="float64" if precision == "fp64" else "float32"))
                 graph.take(weights)
             self._graphs[key] = graph
         return self._graphs[key]
 
     def _folded(self) -> tuple[Blueprint, dict[str, Array]]:
-        """The network with every batch norm that can be in the convolution before it: one step does for both."""
+        """The network with batch norms folded into the convolutions before them, where possible."""
         nodes: list[Node] = []
         weights: dict[str, Array] = dict(self.weights)
         for node in self.blueprint.nodes:
@@ -169,36 +172,27 @@ class Built:
                 nodes.append(node)
         return Blueprint(self.blueprint.name, tuple(nodes), self.blueprint.size), weights
 
-    def _not_before(self, precision: str, at: str, wrt: str) -> UsageError:
-        layers = [*self.shapes(precision)]
-        turned = layers.index(wrt) > layers.index(at)
-        before = layers[: layers.index(at)]
-        hint = f"Did you mean at='{wrt}', wrt='{at}'?" if turned else nearest(wrt, before)
-        return UsageError(
-            f"'{wrt}' does not lie before '{at}' in '{self.blueprint.name}', so no gradient leads from there to it. "
-            f"{hint}"
-        )
 
-    @contextmanager
-    def _placed(self) -> Iterator[None]:
-        """On the device, without TF32, which TensorFlow takes for fp32 unless it is told otherwise."""
-        coarse = tf.config.experimental.tensor_float_32_execution_enabled() and "GPU" in self.device
-        if coarse:
-            tf.config.experimental.enable_tensor_float_32_execution(False)
-        try:
-            with tf.device(self.device):
-                yield
-        finally:
-            if coarse:
-                tf.config.experimental.enable_tensor_float_32_execution(True)
+@contextmanager
+def placed(device: str, *, coarse: bool = False) -> Iterator[None]:
+    """On a device; unless ``coarse``, without TF32, which TensorFlow takes for fp32 by default."""
+    tf32 = tf.config.experimental.tensor_float_32_execution_enabled() and "GPU" in device and not coarse
+    if tf32:
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        with tf.device(device):
+            yield
+    finally:
+        if tf32:
+            tf.config.experimental.enable_tensor_float_32_execution(True)
 
 
 def _outward(value: Any, dtype: Any) -> Any:
-    """A value as the protocol has it: channels first, float32 or float64."""
+    """A value with channels first, float32 or float64."""
     value = tf.cast(value, dtype)
     return tf.transpose(value, (0, 3, 1, 2)) if len(value.shape) == 4 else value
 
 
 def _layout(shape: Sequence[int]) -> Shape:
-    """A shape of Keras' as ours."""
+    """A shape with channels first."""
     return (shape[2], *shape[:2]) if len(shape) == 3 else tuple(shape)

@@ -19,10 +19,10 @@ from headstart.core.types import ImageSpec
 from headstart.engines.keras.models import build_model, inner_tensors, variables
 from headstart.engines.protocol import Weights, check_module
 
-Taps = Mapping[str, Callable[[Any], Any]]  # node -> what the nodes after are to see in place of its value
+Taps = Mapping[str, Callable[[Any], Any]]  # node -> a function that replaces its value for later nodes
 Step = Callable[..., Any]  # values of a node's inputs, NHWC -> its own: Keras' symbolic tensors, or TensorFlow's
-LAST = {"data_format": "channels_last"}  # whatever the user's Keras is set to
-LOWEST = float(np.finfo(np.float32).min)  # pads in place of -inf, for which JSON has no word
+LAST = {"data_format": "channels_last"}  # whatever the setting of the user's Keras
+LOWEST = float(np.finfo(np.float32).min)  # padding in place of -inf, which JSON does not have
 PARTS = {
     "conv": {"weight": "kernel", "bias": "bias"},
     "dense": {"weight": "kernel", "bias": "bias"},
@@ -47,15 +47,6 @@ class Graph:
             values[node.name] = self.steps[node.name](*(values[name] for name in node.inputs))
         return values[self.blueprint.layers[-1]]
 
-    def needed(self, at: Iterable[str]) -> list[Node]:
-        """The nodes that those ``at``, or layers inside a module, depend on, in order, without the input."""
-        wanted, found = {*at}, list[Node]()
-        for node in reversed(self.blueprint.nodes[1:]):
-            if node.name in wanted or (node.op == "module" and not wanted.isdisjoint(self.inner)):
-                found.append(node)
-                wanted.update(node.inputs)
-        return found[::-1]
-
     def inside(self, node: Node, x: Any, at: Iterable[str], taps: Taps) -> dict[str, Any]:
         """The value of a module, and of those layers ``at`` that are inside it."""
         step: Any = self.steps[node.name]
@@ -64,7 +55,7 @@ class Graph:
         cut = [name for name in taps if name in self.inner and name not in self.names]
         given, x = [*model.inputs], [x]
         values = {}
-        for name in cut:  # what follows is also given the input: another branch may lead past the cut
+        for name in cut:  # the rest also gets the input: another branch may bypass the cut
             values[name] = taps[name](keras.Model(model.inputs, self.inner[name])(x, training=False))
             given, x = [*given, self.inner[name]], [*x, values[name]]
         rest = [name for name in wanted if name not in cut]
@@ -73,7 +64,7 @@ class Graph:
         return values | dict(zip(rest, found, strict=True)) | {node.name: step.pool(whole)}
 
     def take(self, weights: Weights) -> None:
-        """Copy weights that go by the blueprint's names, of the right shapes, into place; once all is connected."""
+        """Copy weights, by the blueprint's names and of the right shapes, into the connected layers."""
         for name, (node, variable) in variables_of(self.blueprint, self.layers).items():
             variable.assign(to_keras(node, weights[name], tuple(variable.shape)))
 
@@ -126,7 +117,7 @@ def weights_of(model: Any, blueprint: Blueprint) -> dict[str, NDArray[np.float32
     names = layer_names(blueprint)
     layers = {node.name: model.get_layer(names[node.name]) for node in blueprint.nodes if node.op in (*PARTS, "module")}
     for node in blueprint.nodes:
-        if node.op == "module":  # the layer of its name only averages
+        if node.op == "module":  # the layer of its name is only the pooling
             layers[node.name] = layers[node.name].input._keras_history.operation
     found, shapes = variables_of(blueprint, layers), blueprint.weight_shapes()
     return {name: from_keras(found[name][0], found[name][1].numpy(), shape) for name, shape in shapes.items()}
@@ -147,7 +138,7 @@ def variables_of(blueprint: Blueprint, layers: Mapping[str, Any]) -> dict[str, t
 
 
 def layer_names(blueprint: Blueprint) -> dict[str, str]:
-    """The name of the layer of each node: its own as far as Keras takes it."""
+    """The name of the layer of each node: the node's, as far as Keras allows it."""
     names: dict[str, str] = {}
     for name in blueprint.layers:
         names[name] = _free(_legal(name), names.values())
@@ -190,7 +181,7 @@ class _Maker:
         self.common = {"name": name, "dtype": policy}
 
     def step(self) -> tuple[Step, Any]:
-        """What works the node out, and the layer that has its name."""
+        """The function of the node, and the layer of its name."""
         node, common, own = self.node, self.common, keras.layers
         layer: Any
         match node.op:
@@ -206,14 +197,14 @@ class _Maker:
                 layer = own.GlobalAveragePooling2D(**LAST, **common)
             case "dropout":
                 layer = own.Dropout(node["rate"], **common)
-            case "dense":  # drawing numbers that are then replaced takes seconds
+            case "dense":  # random numbers that are then replaced take seconds
                 layer = own.Dense(node["units"], kernel_initializer="zeros", **common)
             case _:
                 return self._arrangement()
         return layer, layer
 
     def _arrangement(self) -> tuple[Step, Any]:
-        """What puts values together, or elsewhere."""
+        """Nodes that combine or rearrange values."""
         node, common, own = self.node, self.common, keras.layers
         layer: Any
         match node.op:
@@ -233,10 +224,10 @@ class _Maker:
             case "flatten":
                 first, layer = own.Permute((3, 1, 2), **self._also("turn")), own.Flatten(**LAST, **common)
                 return lambda x: layer(first(x)), layer
-        raise UsageError(f"The Keras engine does not know the op '{node.op}' of node '{node.name}'.")
+        raise UsageError(f"The Keras engine does not support the op '{node.op}' of node '{node.name}'.")
 
     def module(self, live: object | None) -> tuple[Step, Any]:
-        """A network of somebody else's making, averaged to a vector."""
+        """A foreign network, its output averaged to a vector."""
         inner, own = build_model(self.node, live, self.incoming[0][1], self.common["dtype"]), keras.layers
         if inner.name in self.taken:
             inner.name = _free(inner.name, self.taken)
@@ -294,11 +285,13 @@ class _Maker:
                     _named(keras.ops.sqrt(_named(keras.ops.add(positive(x), SQRT_EPSILON), lift)), root)
                 ), layer
             case _:
-                raise UsageError(f"The Keras engine does not know the activation '{kind}' of node '{self.node.name}'.")
+                raise UsageError(
+                    f"The Keras engine does not support the activation '{kind}' of node '{self.node.name}'."
+                )
         return layer, layer
 
     def _padding(self) -> tuple[tuple[tuple[int, int], tuple[int, int]] | None, str]:
-        """What is to be padded ((top, bottom), (left, right)) in a step before, if anything; and Keras' own padding."""
+        """The padding ((top, bottom), (left, right)) by a layer before, if any; and the layer's own padding."""
         node, (_, height, width) = self.node, self.incoming[0]
         top, bottom, left, right = padding_of(node, height, width)
         if not (top or bottom or left or right):
@@ -316,7 +309,7 @@ class _Maker:
 
 
 def _named(value: Any, name: str) -> Any:
-    """The result of one of `keras.ops`: where it is symbolic, its step is called ``name``, not by a session's count."""
+    """The result of one of `keras.ops`: a symbolic one is called ``name``, without Keras' counter."""
     if history := getattr(value, "_keras_history", None):
         history.operation.name = name
     return value
@@ -327,7 +320,7 @@ def _exact(dtype: str) -> str:
 
 
 def _legal(name: str) -> str:
-    """A name that Keras and TensorFlow's scopes take."""
+    """A name that Keras and TensorFlow's scopes allow."""
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
     return name if name[:1].isalnum() else f"layer{name}"
 

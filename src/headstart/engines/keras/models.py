@@ -9,8 +9,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from headstart.backbones.blueprint import FEATURES, INPUT, Blueprint
-from headstart.backbones.catalogue import Backbone, Pretrained
 from headstart.backbones.ops import Node
 from headstart.backbones.weights import WeightsRecord
 from headstart.core.errors import UsageError
@@ -29,11 +27,11 @@ from headstart.engines.keras.flat_model import (
     variables,
 )
 from headstart.engines.protocol import APPLICATIONS, LIVE_KERAS, nearest
-from headstart.engines.wrapped import Wrapped, check_pixels
+from headstart.engines.wrapped import Wrapped, check_pixels, check_same, make_trunk
 
 __all__ = ["build_model", "inner_tensors", "variables", "wrap"]
 
-BYTES = ImageSpec(224, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255), resample="bilinear")  # as they come
+BYTES = ImageSpec(224, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255), resample="bilinear")  # pixels from 0 to 255
 
 
 def wrap(
@@ -49,11 +47,11 @@ def wrap(
     Args:
         source: the name, the file, or the model; a model is copied and stays as it is.
         weights: a file (.weights.h5, .h5) with its weights. Without one a network of `keras.applications` takes those
-            that Keras itself would fetch, and any other keeps those that it has.
+            that Keras would download, and any other keeps its own.
         spec: pixels that it wants; default: of `keras.applications` what its ``preprocess_input`` gives, else those of
             the model's input, from 0 to 255, as Keras' own loaders give them.
         features: the layer whose output, averaged over height and width, is the feature vector; "" for the model's own
-            output. Default: what its last dense layer is given.
+            output. Default: the input of its last dense layer.
         pixels: height and width to scale images to, in place of those of ``spec``.
 
     Raises:
@@ -70,7 +68,7 @@ def wrap(
         model = open_file(source) if isinstance(source, str) else source
         if not isinstance(model, keras.Model):
             raise UsageError(f"Expected the name of a backbone or a keras.Model. Received: {type(model).__qualname__}.")
-        name = f"{LIVE_KERAS}{_called(model)}"
+        name = f"{LIVE_KERAS}{_name_of(model)}"
         spec = spec or replace(BYTES, size=_own_size(model) or BYTES.size)
         record = WeightsRecord(origin=name, licence="its own", names="keras")
     if pixels is not None:
@@ -82,26 +80,17 @@ def wrap(
     head = find_head(flat) if features is None else None
     if head is None and features is None and not name.startswith(APPLICATIONS):
         raise UsageError(_no_head(flat, name))
-    trunk = _cut(flat, head[0].name if head else features or "", name, head=head is not None)
+    path = head[0].name if head else features or ""
+    trunk = _cut(flat, path, name, head=head is not None)
     arrays = {key: np.array(each.numpy(), np.float32) for key, each in variables(trunk).items()}
-    attrs: dict[str, Any] = {
-        "source": name,
-        "features": head[0].name if head else features or "",
-        "head": head is not None,
-        "units": int(trunk.output.shape[-1]),
-        "weights": {key: value.shape for key, value in arrays.items()},
-        "config": to_text(trunk),
-    }
-    node = Node(FEATURES, "module", (INPUT,), attrs)
-    blueprint = Blueprint(name, (Node(INPUT, "input", (), {"channels": 3}), node), spec.size)
-    backbone = Backbone(name, lambda: blueprint, spec, record, layers=(FEATURES,))
-    named = {f"{FEATURES}.{key}": value for key, value in arrays.items()}
+    config, units = to_text(trunk), int(trunk.output.shape[-1])
+    attrs = {"features": path, "head": head is not None, "config": config, "units": units}
     own = head_weights(head[0]) if head and whole else None
-    return Wrapped(Pretrained(blueprint, named, spec, backbone), None if attrs["config"] else flat, own)
+    return Wrapped(make_trunk(name, arrays, attrs, spec, record), None if config else flat, own)
 
 
 def build_model(node: Node, live: object | None, size: int, policy: str = POLICY) -> Any:
-    """The model that a node stands for, without its head; its weights are yet to be filled.
+    """The model that a node stands for, without its head; its weights not yet filled.
 
     Normalised images (N, size, size, 3) in; a map, tokens or a vector out. ``policy`` is its layers' dtype policy.
 
@@ -116,36 +105,30 @@ def build_model(node: Node, live: object | None, size: int, policy: str = POLICY
         model = _cut(flat, node["features"], source, head=node["head"])
     else:
         raise UsageError(f"Expected a keras.Model. Received: {type(live).__qualname__}.")
-    found = {name: tuple(each.shape) for name, each in variables(model).items()}
-    for name, shape in node["weights"].items():
-        if found.get(name) != tuple(shape):
-            raise UsageError(
-                f"The model given is not the one that this one was made of ({source}): its weight '{name}' expected "
-                f"{tuple(shape)}, received {found.get(name, 'none')}."
-            )
+    check_same(node, {name: tuple(each.shape) for name, each in variables(model).items()})
     return model
 
 
-def _called(model: Any) -> str:
+def _name_of(model: Any) -> str:
     kind = type(model)
     own = kind.__module__.partition(".")[0] == "keras"
     return model_name(model) if own else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _own_size(model: Any) -> int | None:
-    """The height that a model was made for, where it says so."""
+    """The image height of a model's input, where it is fixed."""
     shapes = [tuple(each.shape) for each in getattr(model, "inputs", None) or ()] or [built_shape(model) or ()]
     return shapes[0][1] if len(shapes) == 1 and len(shapes[0]) == 4 else None
 
 
 def _cut(flat: Any, layer: str, source: str, *, head: bool) -> Any:
-    """The part of a flat model up to a ``layer``, or to what it is given if that is its head; "": to its end."""
+    """The part of a flat model up to a ``layer``, or up to its input if it is the head; "": the whole model."""
     tensors = inner_tensors(flat)
     if head:
         found = find_head(flat)
         if found is None or found[0].name != layer:
             raise UsageError(
-                f"The model given is not the one that this one was made of ({source}): its head is not '{layer}'."
+                f"The module given is not the one that the model was made of ({source}): its head is not '{layer}'."
             )
         output = found[1]
     elif layer:

@@ -15,15 +15,16 @@ from headstart.backbones.ops import SQRT_EPSILON, Node, Shape, padding_of
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
 from headstart.engines.protocol import Weights, check_module, foldable
-from headstart.engines.torch.module_layers import Inside, Taps
+from headstart.engines.torch.module_layers import InnerLayers, Taps
 from headstart.engines.torch.modules import build_module
+from headstart.engines.wrapped import needed
 
 Folds = Mapping[str, tuple[Tensor, Tensor]]  # convolution -> weight and bias
-NORM_PARTS = {"mean": "running_mean", "var": "running_var"}  # ours -> torch's
+NORM_PARTS = {"mean": "running_mean", "var": "running_var"}  # blueprint's name -> torch's
 
 
 class BlueprintModule(nn.Module):  # type: ignore[misc]  # torch has no types here
-    """A network as PyTorch knows it: pixels in, the last node out (logits, never probabilities).
+    """A network as a PyTorch module: pixels in, the last node out (logits, never probabilities).
 
     Images are (N, height, width, 3) or (N, 3, height, width), whichever has a 3 in its place (the former where both
     do); uint8, or floats in [0, 1]. They are normalised inside. Every node is a submodule of its name, dots making
@@ -37,7 +38,7 @@ class BlueprintModule(nn.Module):  # type: ignore[misc]  # torch has no types he
         super().__init__()
         check_module(blueprint, module)
         self.blueprint = blueprint
-        self.inside: Inside | None = None
+        self.inside: InnerLayers | None = None
         self.register_buffer("pixel_mean", torch.tensor(spec.mean, dtype=dtype), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(spec.std, dtype=dtype), persistent=False)
         self.paths: dict[str, str] = {}  # node -> path of its submodule
@@ -48,7 +49,7 @@ class BlueprintModule(nn.Module):  # type: ignore[misc]  # torch has no types he
             incoming = [shapes[name] for name in node.inputs]
             if node.op == "module":
                 built = build_module(node, module)
-                self.inside = Inside(node, built, spec.size)
+                self.inside = InnerLayers(node, built, spec.size)
                 built.requires_grad_(True)
             else:
                 built = _submodule(node, incoming)
@@ -79,15 +80,17 @@ class BlueprintModule(nn.Module):  # type: ignore[misc]  # torch has no types he
         if not images.is_floating_point():
             pixels = pixels / 255
         x = ((pixels - self.pixel_mean) / self.pixel_std).permute(0, 3, 1, 2)
-        return x.contiguous() if self.inside else x  # a module may view its input; ours like the channels last
+        return (
+            x.contiguous() if self.inside else x
+        )  # a foreign module may view its input; ours are faster channels last
 
     def run(
         self, values: dict[str, Tensor], nodes: Sequence[Node], at: Iterable[str], taps: Taps, folds: Folds
     ) -> None:
-        """Work ``nodes`` off, from and into ``values``, which in the end holds those of ``at`` and what was there.
+        """Compute ``nodes`` from and into ``values``, which in the end holds the earlier values and those of ``at``.
 
-        ``taps`` are given the values of the layers that they are named after, and say what the nodes after are to see.
-        Of the convolutions in ``folds`` those that nobody asks for are left to their batch norm.
+        ``taps`` are functions that replace the value of the layer of their name for later nodes. A convolution in
+        ``folds`` whose own output is not wanted is computed together with its batch norm.
         """
         keep = {*at, *values}
         left = folds.keys() - keep - taps.keys()
@@ -101,7 +104,7 @@ class BlueprintModule(nn.Module):  # type: ignore[misc]  # torch has no types he
                 values |= self.inside.run(work, inputs[0], wanted, taps, through=through)
             elif node.name in left:
                 values[node.name] = inputs[0]
-            elif node.inputs[0] in left:  # a norm, which does the work of both
+            elif node.inputs[0] in left:  # a batch norm and the convolution before it
                 conv = self.get_submodule(self.paths[node.inputs[0]])
                 values[node.name] = conv.convolve(inputs[0], *folds[node.inputs[0]])
             else:
@@ -114,17 +117,10 @@ class BlueprintModule(nn.Module):  # type: ignore[misc]  # torch has no types he
 
     def needed(self, at: Iterable[str]) -> list[Node]:
         """The nodes that those ``at``, or layers inside a module, depend on, in order, without the input."""
-        wanted = set(at)
-        found = []
-        for node in reversed(self.blueprint.nodes[1:]):
-            inner = node.op == "module" and self.inside is not None and not wanted.isdisjoint(self.inside.shapes)
-            if node.name in wanted or inner:
-                found.append(node)
-                wanted.update(node.inputs)
-        return found[::-1]
+        return needed(self.blueprint, at, self.inside.shapes if self.inside else ())
 
     def folded(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Weight and bias of each convolution that a batch norm alone reads, with the norm's work in them."""
+        """Weight and bias of each convolution that only a batch norm reads, with the batch norm folded in."""
         found, left = {}, foldable(self.blueprint)
         for norm in self.blueprint.nodes:
             if norm.op == "norm" and norm.inputs[0] in left:
@@ -135,7 +131,7 @@ class BlueprintModule(nn.Module):  # type: ignore[misc]  # torch has no types he
         return found
 
     def take(self, weights: Weights) -> None:
-        """Copy weights that go by the blueprint's names, of the right shapes, into place."""
+        """Copy weights, by the blueprint's names and of the right shapes, into the module."""
         state = self.state_dict()
         for name, key in self.keys.items():
             state[key].copy_(torch.tensor(weights[name]))
@@ -147,15 +143,15 @@ class BlueprintModule(nn.Module):  # type: ignore[misc]  # torch has no types he
 
 
 def head_of(blueprint: Blueprint) -> set[str]:
-    """Names of the nodes behind the features."""
+    """Names of the nodes after the features."""
     names = blueprint.layers
     return set(names[names.index(FEATURES) + 1 :]) if FEATURES in names else set()
 
 
 class Convolution(nn.Conv2d):  # type: ignore[misc]
-    """A convolution whose padding is the blueprint's: of either side, or "same" for the image at hand."""
+    """A convolution with the blueprint's padding: for each side, or "same" for the size of the input."""
 
-    conv2d = staticmethod(functional.conv2d)  # training has one of its own
+    conv2d = staticmethod(functional.conv2d)  # training replaces it
 
     def __init__(self, node: Node, channels: int) -> None:
         super().__init__(
@@ -177,7 +173,7 @@ class Convolution(nn.Conv2d):  # type: ignore[misc]
         return self.conv2d(x, weight, bias, stride=self.stride, padding=around, groups=self.groups)
 
     def reset_parameters(self) -> None:
-        """As torch does, but not while it is built: drawing numbers that are then replaced takes seconds."""
+        """As torch does, but not in the constructor: random numbers that are then replaced take seconds."""
         if hasattr(self, "node"):
             super().reset_parameters()
 
@@ -207,7 +203,7 @@ class Operation(nn.Module):  # type: ignore[misc]
         return _OPERATIONS[self.node.op](self.node, *inputs)
 
     def extra_repr(self) -> str:
-        """What its line says when the network is printed."""
+        """Its line when the network is printed."""
         return ", ".join([self.node.op, *(f"{key}={value!r}" for key, value in self.node.attrs.items())])
 
 
@@ -225,7 +221,9 @@ def _pad_channels(node: Node, x: Tensor) -> Tensor:
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
     "relu6": functional.relu6,
-    "hard_sigmoid": lambda x: functional.relu6(x + 3) / 6,  # the gradient of torch's own has a sixth in float32 only
+    "hard_sigmoid": lambda x: (
+        functional.relu6(x + 3) / 6
+    ),  # in the gradient of torch's own, 1/6 has only float32 precision
     "hard_swish": functional.hardswish,
     "sqrt": lambda x: torch.sqrt(functional.relu(x) + SQRT_EPSILON),
 }
@@ -253,12 +251,12 @@ def _submodule(node: Node, incoming: Sequence[Shape]) -> Any:
         case "dropout":
             return nn.Dropout(node["rate"])
     if node.op not in _OPERATIONS or node.attrs.get("kind", "relu") not in (*_ACTIVATIONS, "global_average"):
-        raise UsageError(f"The PyTorch engine does not know '{node.op}' of node '{node.name}'.")
+        raise UsageError(f"The PyTorch engine does not support '{node.op}' of node '{node.name}'.")
     return Operation(node)
 
 
 def _put(root: Any, name: str, submodule: Any) -> str:
-    """Hang a submodule in at its dotted name; returns the path that it got."""
+    """Add a submodule at its dotted name; returns its path."""
     *containers, leaf = name.split(".")
     place, path = root, []
     for part in containers:
@@ -272,7 +270,7 @@ def _put(root: Any, name: str, submodule: Any) -> str:
 
 
 def _free(place: Any, part: str, *, reuse: bool) -> str:
-    """A name for a submodule that nothing else at this place goes by."""
+    """A free name for a submodule at this place."""
     while not part or (hasattr(place, part) and not (reuse and part in place._modules)):
         part += "_"
     return part

@@ -1,4 +1,4 @@
-"""The layers inside any `torch.nn.Module`: found by path, read and cut by hooks that are gone afterwards."""
+"""The layers inside any `torch.nn.Module`: found by path, read and changed by hooks that are always removed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from torch import Tensor
 from headstart.backbones.ops import Node, Shape
 from headstart.core.errors import UsageError
 from headstart.engines.protocol import nearest
+from headstart.engines.wrapped import attempt
 
-TRIED = 2  # images that a module is tried on: with one, a module that forgets the batch would not be found out
+TRIED = 2  # images in a trial pass: with one, a module that drops the batch axis would go unnoticed
 
-Taps = Mapping[str, Callable[[Tensor], Tensor]]  # layer -> what the layers after it are to see in place of its value
+Taps = Mapping[str, Callable[[Tensor], Tensor]]  # layer -> a function that replaces its value for later layers
 
 
-class Inside:
-    """Every submodule, by path, whose output is one tensor with an image a row, and the one that gives the features.
+class InnerLayers:
+    """Every submodule, by path, whose output is one tensor with a row for each image, and the one with the features.
 
     Of a submodule that is called several times, the last call counts. A feature vector is a layer's output, averaged
     over height and width, or over tokens.
@@ -55,7 +56,7 @@ class Inside:
         if through and not at and not changed and not self._features:
             return {self.name: pooled(module(x))}
         pending = {*at, *([self._features] if through else [])}
-        whole = torch.compiler.is_compiling()  # who traces a module wants to see it end
+        whole = torch.compiler.is_compiling()  # a tracer needs the whole pass
         calls: Counter[str] = Counter()
         values: dict[str, Tensor] = {}
 
@@ -67,9 +68,9 @@ class Inside:
                 value = taps[path](output) if path in changed else output
                 if path in pending:
                     pending.discard(path)
-                    values[path] = value.clone() if pending or whole else value  # what follows may work in place
+                    values[path] = value.clone() if pending or whole else value  # later layers may change it in place
                     if not pending and not whole:
-                        raise _Enough
+                        raise _Done
                 return value
 
             return hook
@@ -80,28 +81,30 @@ class Inside:
             for path in pending | changed:
                 handles.append(submodules[path].register_forward_hook(hook_for(path)))
             module(x)
-        except _Enough:
+        except _Done:
             pass
         finally:
             for handle in handles:
                 handle.remove()
         if pending:
-            raise UsageError(f"Layer '{min(pending)}' was not reached with these images, though it was on trial.")
+            raise UsageError(
+                f"Layer '{min(pending)}' was not reached with these images, though it was in a trial pass."
+            )
         found = {path: values[path] for path in at}
         return found | {self.name: pooled(values[self._features])} if through else found
 
 
-class _Enough(Exception):  # noqa: N818  # no error: everything that was wanted is there
+class _Done(Exception):  # noqa: N818  # no error: all wanted values are there
     pass
 
 
 class Trace:
-    """What happens in a module while it looks at images: outputs and calls by path, in order of completion."""
+    """A trial pass through a module: outputs and calls by path, in order of completion."""
 
     def __init__(self, module: Any, size: int, name: str) -> None:
         self.outputs: dict[str, Any] = {}
         self.calls: Counter[str] = Counter()
-        self.last_weighted = ""  # the layer with weights of its own that began last
+        self.last_weighted = ""  # the layer with own weights that was called last
 
         def ended(path: str) -> Callable[..., None]:
             def hook(_module: Any, _inputs: Any, output: Any) -> None:
@@ -125,19 +128,17 @@ class Trace:
                 if next(submodule.parameters(recurse=False), None) is not None:
                     handles.append(submodule.register_forward_pre_hook(began(path)))
             with torch.no_grad():
-                module(x)
-        except Exception as error:  # somebody else's code can raise anything
-            what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            raise UsageError(
-                f"'{name}' fails on images of {size} pixels, given as a tensor of shape {tuple(x.shape)}: {what}"
-            ) from error
+                attempt(
+                    f"'{name}' fails on images of {size} pixels, given as a tensor of shape {tuple(x.shape)}",
+                    lambda: module(x),
+                )
         finally:
             for handle in handles:
                 handle.remove()
 
 
 def pooled(value: Tensor) -> Tensor:
-    """(N, D): a map's average over height and width, wherever its channels are; tokens' average; a vector as it is."""
+    """(N, D): the average of a map over height and width, in either layout; of tokens; a vector unchanged."""
     if value.ndim == 4:
         _, first, second, last = value.shape
         return value.mean((1, 2) if first == second != last else (2, 3))
@@ -147,7 +148,7 @@ def pooled(value: Tensor) -> Tensor:
 def _is_batch(value: Any) -> bool:
     return (
         isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 1 and len(value) == TRIED
-    )  # windows and the like, which mix the images, have other numbers of rows
+    )  # windows, for example, which mix the images, have other numbers of rows
 
 
 def _described(value: Any) -> str:

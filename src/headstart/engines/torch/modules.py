@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import os
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from headstart.backbones.blueprint import FEATURES, INPUT, Blueprint
-from headstart.backbones.catalogue import Backbone, Pretrained
+from headstart.backbones.blueprint import FEATURES, INPUT
 from headstart.backbones.download import HUB, find_weights
 from headstart.backbones.ops import Node
 from headstart.backbones.weights import Weights, WeightsRecord, match, read_weights
 from headstart.core.errors import MissingExtraError, UsageError
 from headstart.core.types import ImageSpec
 from headstart.engines.protocol import LIVE, TIMM
-from headstart.engines.torch.module_layers import TRIED, Inside, Trace
-from headstart.engines.wrapped import Wrapped, check_pixels
+from headstart.engines.torch.module_layers import TRIED, InnerLayers, Trace
+from headstart.engines.wrapped import Wrapped, attempt, check_pixels, check_same, make_trunk
 
 IMAGENET = ImageSpec(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -42,7 +42,7 @@ def wrap(
             module keeps those that it has.
         spec: pixels that it wants; default: what timm's record says, else 224 of them with ImageNet's mean and std.
         features: path of the layer whose output, averaged over height and width, is the feature vector; "" for the
-            module's own output. Default: what its last linear layer is given.
+            module's own output. Default: the input of its last linear layer.
         pixels: height and width to scale images to, in place of those of ``spec``.
 
     Raises:
@@ -62,7 +62,7 @@ def wrap(
         name, spec = f"{LIVE}{type(model).__module__}.{type(model).__qualname__}", spec or IMAGENET
         record = WeightsRecord(origin=name, licence="its own", names="timm")
     if pixels is not None:
-        spec = ImageSpec(pixels, spec.mean, spec.std, spec.crop, spec.resample)
+        spec = replace(spec, size=pixels)
 
     linear = _find_head(model, spec.size, name) if features is None else None
     if linear is None and features is None and not config:
@@ -75,24 +75,14 @@ def wrap(
     head = _linear_weights(model.get_submodule(linear)) if linear and whole else None
     if linear:
         _cut(model, linear)
-    arrays = _floats(model)
-    attrs: dict[str, Any] = {
-        "source": name,
-        "features": linear or features or "",
-        "head": linear is not None,
-        "weights": {key: value.shape for key, value in arrays.items()},
-        "config": "",
-    }
-    units = Inside(Node(FEATURES, "module", (INPUT,), attrs), model, spec.size).units
-    node = Node(FEATURES, "module", (INPUT,), attrs | {"units": units})
-    blueprint = Blueprint(name, (Node(INPUT, "input", (), {"channels": 3}), node), spec.size)
-    backbone = Backbone(name, lambda: blueprint, spec, record, layers=(FEATURES,))
-    named = {f"{FEATURES}.{key}": value for key, value in arrays.items()}
-    return Wrapped(Pretrained(blueprint, named, spec, backbone), model, head)
+    path = linear or features or ""
+    units = InnerLayers(Node(FEATURES, "module", (INPUT,), {"source": name, "features": path}), model, spec.size).units
+    attrs = {"features": path, "head": linear is not None, "config": "", "units": units}
+    return Wrapped(make_trunk(name, _floats(model), attrs, spec, record), model, head)
 
 
 def build_module(node: Node, live: object | None) -> Any:
-    """The module that a node stands for: a copy, its head taken off, in evaluation mode, its weights yet to be filled.
+    """The module that a node stands for: a copy without its head, in evaluation mode, its weights not yet filled.
 
     Raises:
         UsageError: a live module other than the node's.
@@ -106,18 +96,12 @@ def build_module(node: Node, live: object | None) -> Any:
             model.reset_classifier(0)
     if node["head"] and node["features"] in dict(model.named_modules()):
         _cut(model, node["features"])
-    found = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    for name, shape in node["weights"].items():
-        if found.get(name) != tuple(shape):
-            raise UsageError(
-                f"The module given is not the one that the model was made of ({source}): its weight '{name}' expected "
-                f"{tuple(shape)}, received {found.get(name, 'none')}."
-            )
+    check_same(node, {name: tuple(value.shape) for name, value in model.state_dict().items()})
     return model
 
 
 def _copy(module: object) -> Any:
-    """A copy in evaluation mode, float32, on the processor, that does nothing in place."""
+    """A copy in evaluation mode, float32, on the processor, without in-place operations."""
     if not isinstance(module, nn.Module):
         raise UsageError(
             f"Expected the name of a backbone or a torch.nn.Module. Received: {type(module).__qualname__}."
@@ -125,17 +109,12 @@ def _copy(module: object) -> Any:
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         module = module.module
     module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
-    try:
-        model = copy.deepcopy(module)
-    except Exception as error:  # somebody else's code can raise anything
-        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise UsageError(f"The module {type(module).__qualname__} cannot be copied: {what}") from error
-    return _quiet(model)
+    return _prepared(attempt(f"The module {type(module).__qualname__} cannot be copied", lambda: copy.deepcopy(module)))
 
 
-def _quiet(model: Any) -> Any:
+def _prepared(model: Any) -> Any:
     for submodule in model.modules():
-        if getattr(submodule, "inplace", False) is True:  # it would change values that were read before it
+        if getattr(submodule, "inplace", False) is True:  # it would change values that were read earlier
             submodule.inplace = False
     return model.cpu().float().eval()
 
@@ -146,15 +125,12 @@ def _timm(source: str) -> Any:
     except ModuleNotFoundError as error:
         raise MissingExtraError("timm", "torch", f"The network '{source}'") from error
     name = source.removeprefix(TIMM)
-    if not timm.is_model(name.partition(".")[0]):  # nor "hf-hub:…" or "local-dir:…", which would read what others wrote
+    if not timm.is_model(name.partition(".")[0]):  # not "hf-hub:…" or "local-dir:…", which would read foreign files
         near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}?" if near else "timm.list_models() names them."
         raise UsageError(f"timm has no model '{name[:80]}'. {hint}")
-    try:
-        return _quiet(timm.create_model(name, pretrained=False))
-    except Exception as error:  # of a tag that there is not, or a package that the model needs
-        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UsageError(f"timm cannot build '{name}': {what}") from error
+    # it fails for an unknown tag, or a package that the model needs
+    return _prepared(attempt(f"timm cannot build '{name}'", lambda: timm.create_model(name, pretrained=False)))
 
 
 def _timm_record(source: str, config: dict[str, Any]) -> WeightsRecord:
@@ -177,7 +153,7 @@ def _timm_spec(source: str, config: dict[str, Any]) -> ImageSpec:
 
 
 def _find_head(model: Any, size: int, name: str) -> str | None:
-    """The path of the linear layer that ends the network: what comes after it, if anything, has no weights."""
+    """The path of the linear layer that ends the network: no layer after it has weights."""
     trace = Trace(model, size, name)
     path = trace.last_weighted
     output = trace.outputs.get(path)
@@ -198,15 +174,15 @@ def _no_head(model: Any, size: int, name: str) -> str:
 
 
 def _cut(model: Any, path: str) -> None:
-    """Put what hands its input on in the place of the head."""
+    """Replace the head by the identity."""
     place, _, leaf = path.rpartition(".")
     model.get_submodule(place)._modules[leaf] = nn.Identity()
 
 
 def _fill(model: Any, file: str | os.PathLike[str], linear: str | None, config: dict[str, Any]) -> bool:
-    """Take the weights of a file; whether those of the head were among them."""
+    """Take the weights of a file; returns whether it has those of the head."""
     weights = read_weights(file)
-    if weights and all(name.startswith("module.") for name in weights):  # torch.nn.DataParallel's wrapping
+    if weights and all(name.startswith("module.") for name in weights):  # saved from torch.nn.DataParallel
         weights = {name.removeprefix("module."): array for name, array in weights.items()}
     shapes = {name: tuple(value.shape) for name, value in _floats(model).items()}
     given = {name: array for name, array in weights.items() if array.dtype.kind == "f"}  # counters are left out

@@ -3,51 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from headstart.engines.registry import keras_engine
 
-keras_engine()  # which brings TensorFlow in, in the order that does no harm, or says what is missing
+keras_engine()  # imports TensorFlow in the safe order, or says what is missing
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from headstart.core.errors import DivergedError, UsageError  # noqa: E402
-from headstart.train.checkpoint import Checkpoints  # noqa: E402
-from headstart.train.loop import TrainingLoop, run  # noqa: E402
-from headstart.train.protocol import Array, Batch, Batches, Callback, Task, Trained, check_batch  # noqa: E402
-from headstart.train.recipe import Recipe  # noqa: E402
+from headstart.train.loop import TrainingLoop, make_trainer, run_plain  # noqa: E402
+from headstart.train.protocol import Array, Batch, Trained, check_batch  # noqa: E402
 from headstart.train.tensorflow.stepper import TensorFlowStepper  # noqa: E402
 
 LABELS = "labels"
 
 
-def train_keras(
-    task: Task,
-    batches: Batches,
-    validation: Batches | None,
-    recipe: Recipe,
-    callbacks: Sequence[Callback] = (),
-    *,
-    device: str = "auto",
-    say: Callable[[str], None] | None = None,
-    checkpoints: Checkpoints | None = None,
-) -> Trained:
-    """Train with Keras' `fit`; see `loop.Trainer`. ``device`` is auto, cpu, cuda or mps.
+def _run(loop: TrainingLoop, stepper: TensorFlowStepper) -> Trained:
+    """Train with Keras' `fit`.
 
     Where memory does not hold a batch, which `fit` cannot take in parts, the loop of ``tensorflow`` goes on.
     """
-    stepper = TensorFlowStepper(task, recipe, recipe.epochs * batches.steps, device, say=say)
-    loop = TrainingLoop("keras", stepper, batches, validation, recipe, callbacks, checkpoints)
     model = compile_model(stepper)
     with stepper.network.placed():
-        while loop.going and not stepper.at_a_time:
-            # a first epoch that was cut off is shorter: Keras takes the next ones to be no longer than it
-            epochs = 1 if loop.start else recipe.epochs - loop.epoch
-            _fit(model, loop, stepper, epochs)
-    return run(loop)
+        while loop.running and not stepper.at_a_time:
+            # after a resumed, shorter epoch Keras would expect all later ones to be as short
+            _fit(model, loop, stepper, 1 if loop.start else stepper.recipe.epochs - loop.epoch)
+    return run_plain(loop)
+
+
+train_keras = make_trainer("keras", TensorFlowStepper, _run)
 
 
 def compile_model(stepper: TensorFlowStepper) -> Any:
@@ -65,23 +53,23 @@ def compile_model(stepper: TensorFlowStepper) -> Any:
             keras.metrics.CategoricalAccuracy("accuracy", dtype="float32"),
         ],
         auto_scale_loss=False,
-        jit_compile=False,  # XLA takes longer to compile a network than to train what lies above a cut
+        jit_compile=False,  # XLA takes longer to compile a network than to train the part above a cut
     )
     return model
 
 
 class _Stream:
-    """Batches of whichever epoch it is, from the next step on, and what became of them.
+    """The batches of the current epoch, from the next step on.
 
-    Not by `Dataset.from_generator`, which lowers the whole process' threshold for giving memory back, and says so.
+    Not by `Dataset.from_generator`, which changes the memory settings of the whole process, and warns about it.
     """
 
     def __init__(self, loop: TrainingLoop, stepper: TensorFlowStepper) -> None:
-        self._course, self._stepper = loop, stepper
+        self._loop, self._stepper = loop, stepper
         self._start = loop.start
         self._coming: Iterator[Batch] = iter(())
-        self.drawn = list[Batch]()  # the one that is not yet trained on
-        self.error: Exception | None = None  # of which TensorFlow would only keep the words
+        self.drawn = list[Batch]()  # the batch of the step in progress
+        self.error: Exception | None = None  # TensorFlow would only keep its message
 
     def dataset(self) -> Any:
         """As `fit` takes it, for any number of images."""
@@ -99,12 +87,12 @@ class _Stream:
             return tensors, tensors.pop(LABELS)
 
         options = tf.data.Options()
-        options.experimental_optimization.inject_prefetch = False  # Keras begins an epoch that it then begins again
-        return tf.data.Dataset.range(self._start, self._course.batches.steps).map(drawn).with_options(options)
+        options.experimental_optimization.inject_prefetch = False  # Keras starts an epoch twice
+        return tf.data.Dataset.range(self._start, self._loop.batches.steps).map(drawn).with_options(options)
 
     def _draw(self, place: np.int64) -> list[Array]:
         """Images, masks and labels of the batch at a place in its epoch."""
-        loop, network = self._course, self._stepper.network
+        loop, network = self._loop, self._stepper.network
         try:
             if place == self._start:
                 self._coming = loop.batches.epoch(loop.epoch, self._start)
@@ -134,26 +122,28 @@ class _Bridge(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Set the rate."""
-        self.statistics = self.stepper.statistics()
+        self.statistics = self.stepper.network.copies(self.stepper.network.statistics)
         self.stepper.optimiser.learning_rate = self.stepper.rate()
 
     def on_train_batch_end(self, place: int, logs: Mapping[str, float]) -> None:
-        """Take note of the step."""
-        self.model.reset_metrics()  # or the next loss would be a mean of all since the epoch's start
+        """Record the step."""
+        self.model.reset_metrics()  # else the next loss would be a mean over the epoch so far
         batch, loss = self.stream.drawn.pop(), float(logs["loss"])
         images = len(batch.y)
         if math.isfinite(loss) and math.isfinite(self.stepper.optimiser.norm.numpy()):
-            self.stepper.took(np.array([logs["crossentropy"] * images, round((1 - logs["accuracy"]) * images), images]))
-            self.model.stop_training = not self.loop.stepped(loss)
+            self.stepper.finish_step(
+                np.array([logs["crossentropy"] * images, round((1 - logs["accuracy"]) * images), images])
+            )
+            self.model.stop_training = not self.loop.after_step(loss)
         else:
             self.stepper.network.put(self.statistics)
-            self.loop.diverged(DivergedError(self.stepper.diverged(batch, loss)))
+            self.loop.diverged(DivergedError(self.stepper.divergence(batch, loss)))
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Validate, keep the best, listen to the callbacks."""
-        self.loop.ended()
-        self.model.stop_training = not self.loop.going
+        """Validate, keep the best weights, call the callbacks."""
+        self.loop.after_epoch()
+        self.model.stop_training = not self.loop.running
 
 
 def _fit(model: Any, loop: TrainingLoop, stepper: TensorFlowStepper, epochs: int) -> None:
@@ -162,9 +152,9 @@ def _fit(model: Any, loop: TrainingLoop, stepper: TensorFlowStepper, epochs: int
     try:
         model.fit(stream.dataset(), epochs=epochs, callbacks=[bridge], shuffle=False, verbose=0)
     except tf.errors.ResourceExhaustedError as error:
-        if not stream.drawn:  # it was no step
+        if not stream.drawn:  # not in a step
             raise
-        stepper.network.put(bridge.statistics)  # the optimiser waits for all gradients: nothing else has moved
+        stepper.network.put(bridge.statistics)  # the optimiser had not begun: nothing else has changed
         stepper.halve(len(stream.drawn[0].y), error)
     except tf.errors.OpError as error:
         raise (stream.error or error) from None

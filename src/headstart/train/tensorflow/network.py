@@ -1,10 +1,10 @@
-"""A network of which a part moves, as a `keras.Model`: what of it is trained, how precisely, and the way through."""
+"""A network in training on TensorFlow: what of it is trained, in which precision, and its forward pass."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -16,60 +16,56 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import INPUT
 from headstart.backbones.ops import Node, Shape
 from headstart.backbones.weights import match
-from headstart.core.errors import UsageError, did_you_mean
 from headstart.engines.keras.config import undisturbed
-from headstart.engines.keras.functions import POLICIES
+from headstart.engines.keras.functions import POLICIES, placed
 from headstart.engines.keras.graph import Graph, assemble, from_keras, to_keras, variables_of
-from headstart.train.dropout import dropout_mask, dropped
+from headstart.engines.protocol import find_device
 from headstart.train.protocol import Array, Task
 from headstart.train.recipe import Recipe
+from headstart.train.trainable_network import BaseTrainableNetwork
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 IMAGES = "images"  # what the model calls its first input; the others are masks, by their nodes
 AMPERE = (8, 0)  # compute capability from which on a GPU has instructions for bf16
 
 
-class MovingNetwork:
-    """The task's network as a `keras.Model`, in evaluation mode but for batch norms whose statistics move.
+class TrainableNetwork(BaseTrainableNetwork):
+    """The task's network as a `keras.Model`.
 
-    The model takes a dict: images as `images` gives them, and in training what `masks` gives. What is behind the
-    features is computed in fp32 whatever the precision.
+    The model takes a dict: images as `images` gives them, and in training what `masks` gives.
     """
 
     def __init__(self, task: Task, recipe: Recipe, device: str) -> None:
-        self.task, self.recipe = task, recipe
+        super().__init__(task, recipe)
         self._device = choose_device(device)
         blueprint, size = task.blueprint, task.spec.size if task.spec else task.blueprint.size
         self.low = recipe.precision == "bf16" or (recipe.precision == "auto" and fast_in_bf16(self._device))
-        self.shapes: dict[str, Shape] = {name: _channels_last(each) for name, each in blueprint.shapes(size).items()}
-        self.dropped = dropped(blueprint) if recipe.dropout else ()
-        self._followed = task.rates.keys() if recipe.batch_norm == "train" else set[str]()
+        self.shapes: dict[str, Shape] = {name: _channels_last(each) for name, each in self._shapes.items()}
         with self.placed(), undisturbed():
             graph = assemble(blueprint, size, task.module, POLICIES["bf16" if self.low else "fp32"])
-            self._graph = self._with_followers(graph)
+            self._graph = self._with_own_norms(graph)
             self._graph.layers[blueprint.layers[-1]].dtype_policy = keras.DTypePolicy("float32")
             self._graph.connect(keras.Input(self.shapes[INPUT], dtype="float32", name=graph.names[INPUT]))
             self._graph.take(match(task.weights, blueprint.weight_shapes(), f"weights for {blueprint.name}"))
             for name, layer in self._graph.layers.items():
                 layer.trainable = name in task.rates
-            self.model = _Model(self._run, [*self._graph.layers.values()], "moving_network")
+            self.model = _Model(self._run, [*self._graph.layers.values()], "trainable_network")
         self.nodes: dict[str, Node] = {}  # of every weight
         self._variables: dict[str, Any] = {}
         for name, (node, variable) in variables_of(blueprint, self._graph.layers).items():
             self.nodes[name], self._variables[name] = node, variable
-            variable.regularizer = None  # a wrapped model may bring some: weight decay is the recipe's
+            variable.regularizer = None  # a wrapped model may have some: weight decay is the recipe's
         statistics = self._keys_of_statistics()
-        moving = {name: each for name, each in self._variables.items() if self.nodes[name].name in task.rates}
-        self.parameters = {name: each for name, each in moving.items() if each.trainable}
-        self.statistics = {name: each for name, each in moving.items() if id(each) in statistics}
+        trained = {name: each for name, each in self._variables.items() if self.nodes[name].name in task.rates}
+        self.parameters = {name: each for name, each in trained.items() if each.trainable}
+        self._statistics = {name: each for name, each in trained.items() if id(each) in statistics}
 
     @property
-    def moving(self) -> dict[str, Any]:
-        """The variables of all that training changes, by their names in the blueprint."""
-        return self.parameters | self.statistics
+    def statistics(self) -> dict[str, Any]:
+        """The variables of means and variances that training changes."""
+        return self._statistics
 
     def images(self, x: Array) -> NDArray[np.float32]:
-        """Images as the model takes them: channels last; pixels from 0 to 255, whatever they were."""
+        """Images as the model takes them: channels last; pixels from 0 to 255."""
         if not self.task.spec:
             return np.moveaxis(x, 1, -1).astype(np.float32) if x.ndim == 4 else x.astype(np.float32)
         return x.astype(np.float32) * np.float32(1 if x.dtype == np.uint8 else 255)
@@ -79,9 +75,8 @@ class MovingNetwork:
         return {name: tf.constant(array) for name, array in {IMAGES: self.images(x), **(masks or {})}.items()}
 
     def masks(self, step: int, images: int) -> dict[str, NDArray[np.float32]]:
-        """What is left out in a step, for a whole batch."""
-        shapes = self.task.blueprint.shapes(self.task.spec.size if self.task.spec else None)
-        masks = {name: dropout_mask(self.recipe, step, name, (images, *shapes[name])) for name in self.dropped}
+        """The dropout masks of a step, for a whole batch, channels last."""
+        masks = super().masks(step, images)
         return {name: np.moveaxis(mask, 1, -1) if mask.ndim == 4 else mask for name, mask in masks.items()}
 
     def signature(self, *, masked: bool) -> dict[str, Any]:
@@ -101,34 +96,19 @@ class MovingNetwork:
         """The reverse of `outward`."""
         return to_keras(self.nodes[name], array, tuple(self._variables[name].shape))
 
-    @contextmanager
-    def with_weights(self, others: Mapping[str, Any]) -> Iterator[None]:
-        """For a while, other numbers in place of those that move."""
-        own = {name: self.moving[name].numpy() for name in others}
-        self.put(others)
-        try:
-            yield
-        finally:
-            self.put(own)
+    def copies(self, values: Mapping[str, Any]) -> dict[str, Array]:
+        """Copies that `put` takes back."""
+        return {name: variable.numpy() for name, variable in values.items()}
 
-    def put(self, numbers: Mapping[str, Any]) -> None:
-        """Copy numbers, laid out as here, over those that move."""
-        moving = self.moving
-        for name, value in numbers.items():
-            moving[name].assign(value)
+    def put(self, values: Mapping[str, Any]) -> None:
+        """Copy values, laid out as here, over those that are trained."""
+        trained = self.trained
+        for name, value in values.items():
+            trained[name].assign(value)
 
-    @contextmanager
-    def placed(self) -> Iterator[None]:
-        """On the device; in fp32 without TF32, which TensorFlow takes for the same unless it is told otherwise."""
-        coarse = self._device == "gpu" and not self.low and tf.config.experimental.tensor_float_32_execution_enabled()
-        if coarse:
-            tf.config.experimental.enable_tensor_float_32_execution(False)
-        try:
-            with tf.device(f"/{self._device.upper()}:0"):
-                yield
-        finally:
-            if coarse:
-                tf.config.experimental.enable_tensor_float_32_execution(True)
+    def placed(self) -> AbstractContextManager[None]:
+        """On the device; where it computes in fp32, without TF32."""
+        return placed(f"/{self._device.upper()}:0", coarse=self.low)
 
     def _run(self, inputs: Mapping[str, Any], training: bool) -> Any:
         """Logits, (N, classes) in fp32."""
@@ -141,14 +121,14 @@ class MovingNetwork:
         return values[self.task.blueprint.layers[-1]]
 
     def _step(self, node: Node, training: bool) -> Callable[..., Any]:
-        """What works a node out. Keras would hand its own idea of training down to every layer that asks for it."""
-        follow = training and node.name in self._followed
+        """The function of a node. Keras itself would put every layer in training mode."""
+        update = training and node.name in self._updated
         if node.op == "norm":
-            return lambda x: self._graph.layers[node.name](x, training=follow)
+            return lambda x: self._graph.layers[node.name](x, training=update)
         if node.op == "dropout":
             return lambda x: x
         if node.op == "module":
-            return lambda x: _inside(self._graph.steps[node.name], x, follow)
+            return lambda x: _inside(self._graph.steps[node.name], x, update)
         return self._graph.steps[node.name]
 
     def _normalised(self, x: Any) -> Any:
@@ -157,18 +137,18 @@ class MovingNetwork:
         mean, std = (255 * np.array(each) for each in (self.task.spec.mean, self.task.spec.std))
         return (x - tf.constant(mean, tf.float32)) * tf.constant(1 / std, tf.float32)
 
-    def _with_followers(self, graph: Graph) -> Graph:
-        """The layers, with others for batch norms whose statistics move."""
+    def _with_own_norms(self, graph: Graph) -> Graph:
+        """The layers, with others for batch norms whose statistics are updated."""
         norms = {
-            node.name: _Follower(epsilon=node["epsilon"], momentum=0.9, name=graph.names[node.name], dtype=policy)
+            node.name: _TorchBatchNorm(epsilon=node["epsilon"], momentum=0.9, name=graph.names[node.name], dtype=policy)
             for node in self.task.blueprint.nodes
-            if node.op == "norm" and node.name in self._followed
+            if node.op == "norm" and node.name in self._updated
             for policy in [graph.layers[node.name].dtype_policy]
         }
         return replace(graph, steps={**graph.steps, **norms}, layers={**graph.layers, **norms})
 
     def _keys_of_statistics(self) -> set[int]:
-        layers = [each for name in self._followed for each in self._graph.layers[name]._flatten_layers()]
+        layers = [each for name in self._updated for each in self._graph.layers[name]._flatten_layers()]
         norms = [each for each in layers if isinstance(each, keras.layers.BatchNormalization)]
         return {id(each) for norm in norms for each in (norm.moving_mean, norm.moving_variance)}
 
@@ -186,8 +166,8 @@ class _Model(keras.Model):  # type: ignore[misc]
         return self.run(inputs, training)
 
 
-class _Follower(keras.layers.BatchNormalization):  # type: ignore[misc]
-    """Batch norm whose running variance is PyTorch's, of the whole from a sample: by n - 1, where Keras' is by n."""
+class _TorchBatchNorm(keras.layers.BatchNormalization):  # type: ignore[misc]
+    """Batch norm with PyTorch's running variance: divided by n - 1, where Keras divides by n."""
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """The normalised values."""
@@ -201,35 +181,32 @@ class _Follower(keras.layers.BatchNormalization):  # type: ignore[misc]
 
 
 def choose_device(device: str) -> str:
-    """ "cpu" or "gpu", as TensorFlow calls whatever accelerator there is.
+    """ "cpu" or "gpu", TensorFlow's name for any accelerator.
 
     Raises:
         UsageError: no such device, or it is not there.
     """
-    if device not in DEVICES:
-        raise UsageError(f"There is no device '{device}'. {did_you_mean(device, DEVICES)}")
     there = bool(tf.config.list_physical_devices("GPU"))
-    kind = "mps" if sys.platform == "darwin" else "cuda"
-    if device in ("cuda", "mps") and not (there and device == kind):
-        raise UsageError(f"TensorFlow finds no {device} on this machine. Take the processor: device='cpu'")
-    return "gpu" if there and device != "cpu" else "cpu"
+    apple = sys.platform == "darwin"
+    present = {"cuda": there and not apple, "mps": there and apple, "cpu": True}
+    return "cpu" if find_device(device, present, "TensorFlow") == "cpu" else "gpu"
 
 
 def fast_in_bf16(device: str) -> bool:
-    """Whether the device has instructions for it, and TensorFlow gradients of convolutions that use them."""
+    """Whether the device has instructions for bf16 that TensorFlow uses for gradients of convolutions."""
     if device == "cpu":
         return False
     details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
     return bool(details.get("compute_capability", (0, 0)) >= AMPERE)
 
 
-def _inside(step: Any, x: Any, follow: bool) -> Any:
+def _inside(step: Any, x: Any, update: bool) -> Any:
     """A module with its batch norms in training or not, and all else in evaluation mode."""
 
     def operation(each: Any) -> Callable[..., Any]:
         if not getattr(each, "_call_has_training_arg", False):
             return each  # type: ignore[no-any-return]
-        training = follow and isinstance(each, keras.layers.BatchNormalization)
+        training = update and isinstance(each, keras.layers.BatchNormalization)
         return lambda *args, **more: each(*args, **(more | {"training": training}))
 
     [value] = keras.tree.flatten(step.model._run_through_graph(x, operation_fn=operation))

@@ -1,4 +1,4 @@
-"""What moves weights in TensorFlow: the recipe's optimiser with its clip, and the average after it."""
+"""What changes weights in TensorFlow: the recipe's optimiser with its clip, and the average after it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import keras
 import tensorflow as tf
 
 from headstart.train.recipe import Recipe
-from headstart.train.schedule import snapshot_after
-from headstart.train.weight_average import ema_decay
+from headstart.train.weight_average import RunningAverage
 
 MOMENTUM = 0.9  # of the optimiser "momentum"
 FIRST, SECOND, EPSILON = 0.9, 0.999, 1e-8  # of Adam: PyTorch's
@@ -23,10 +22,10 @@ class RecipeOptimiser(keras.optimizers.Optimizer):  # type: ignore[misc]
 
     Keras' own differ: its momentum holds past learning rates, so that it lags behind a schedule; its Adam adds epsilon
     (1e-7) before the bias correction of the second moment; and it knows no decay by L2. A gradient whose norm is not a
-    number moves nothing. Weight decay pulls at kernels, not at biases and norms, which have one axis.
+    number changes nothing. Weight decay pulls at kernels, not at biases and norms, which have one axis.
 
     Args:
-        variables: what moves, by name.
+        variables: what is trained, by name.
         shares: of the learning rate, by name.
     """
 
@@ -51,14 +50,14 @@ class RecipeOptimiser(keras.optimizers.Optimizer):  # type: ignore[misc]
             factor = self._clip / tf.maximum(norm, self._clip)
             grads = [gradient * factor for gradient in grads]
 
-        def move() -> Any:
+        def apply() -> Any:
             super(RecipeOptimiser, self).apply(grads, trainable_variables)
             return True
 
-        tf.cond(tf.math.is_finite(norm), move, lambda: False)
+        tf.cond(tf.math.is_finite(norm), apply, lambda: False)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Move one variable."""
+        """Change one variable."""
         rate = tf.cast(learning_rate, tf.float32) * self._shares[self._get_variable_index(variable)]
         decay = self._decay if len(variable.shape) > 1 else 0.0
         memory = self.memory(variable)
@@ -85,32 +84,20 @@ class RecipeOptimiser(keras.optimizers.Optimizer):  # type: ignore[misc]
         return first / one / (tf.sqrt(second) / other + EPSILON)
 
 
-class Average:
-    """As `averaging.Averaging`, in variables: kept as an average throughout, so that fp32 is enough."""
+class Average(RunningAverage):
+    """The average of the weights in TensorFlow."""
 
-    def __init__(self, recipe: Recipe, steps: int, moving: Mapping[str, Any]) -> None:
-        self._recipe, self._steps = recipe, steps
-        self.mass = 0.0  # what the weights in the average add up to; 0: the last weights count
-        names = () if recipe.averaging == "none" else moving
-        self._values = {name: tf.Variable(tf.zeros(moving[name].shape), trainable=False) for name in names}
-        self._take = tf.function(self._follow, input_signature=[tf.TensorSpec((), tf.float32)], autograph=False)
-        self._moving = moving
-
-    @property
-    def values(self) -> dict[str, Any]:
-        """The averaged weights; none as long as the last ones count."""
-        return self._values if self.mass else {}
+    def __init__(self, recipe: Recipe, steps: int, trained: Mapping[str, Any]) -> None:
+        super().__init__(recipe, steps)
+        names = () if recipe.averaging == "none" else trained
+        self._values = {name: tf.Variable(tf.zeros(trained[name].shape), trainable=False) for name in names}
+        self._take = tf.function(self._take_in, input_signature=[tf.TensorSpec((), tf.float32)], autograph=False)
+        self._trained = trained
 
     def update(self, step: int) -> None:
         """Take in the weights after a step, counted from 0."""
-        if self._recipe.averaging == "ema":
-            keep, share = ema_decay(self._steps), 1 - ema_decay(self._steps)
-        elif snapshot_after(self._recipe, step, self._steps):
-            keep, share = 1.0, 1.0
-        else:
-            return
-        self.mass = keep * self.mass + share
-        self._take(tf.constant(share / self.mass, tf.float32))
+        if share := self._share(step):
+            self._take(tf.constant(share, tf.float32))
 
     def load(self, values: Mapping[str, Any], mass: float) -> None:
         """Go on from other values."""
@@ -118,6 +105,6 @@ class Average:
         for name, variable in self._values.items():
             variable.assign(values[name] if mass else tf.zeros_like(variable))
 
-    def _follow(self, share: Any) -> None:
+    def _take_in(self, share: Any) -> None:
         for name, average in self._values.items():
-            average.assign_add(share * (self._moving[name].value - average))
+            average.assign_add(share * (self._trained[name].value - average))

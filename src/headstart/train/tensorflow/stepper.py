@@ -1,153 +1,104 @@
-"""One step of training in TensorFlow: forward, backward, clip, move. For a loop of one's own, and for both trainers."""
+"""One step of training in TensorFlow: forward, backward, clip, update. For one's own loop, and for both trainers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from headstart.core.errors import DivergedError
-from headstart.train.protocol import Array, Batch, Judged, Task, check_batch
-from headstart.train.recipe import Recipe
-from headstart.train.stepper import BaseStepper, Sums, judge, parts
-from headstart.train.tensorflow.network import MovingNetwork
+from headstart.train.protocol import Array, Batch, check_batch
+from headstart.train.stepper import Stepper, Sums, parts
+from headstart.train.tensorflow.network import TrainableNetwork
 from headstart.train.tensorflow.optimiser import Average, RecipeOptimiser
 
 Gradients = list[Any]
 
 
-class TensorFlowStepper(BaseStepper):
-    """A network in training on TensorFlow, a `Stepper`; its states are those of `TorchStepper`, by name and layout.
+class TensorFlowStepper(Stepper):
+    """A network in training on TensorFlow; see `Stepper`.
 
-    Nodes without a rate stay as they are, in evaluation mode; the statistics of batch norm move only if the recipe says
-    so. Weight decay is decoupled with "adamw" (Loshchilov & Hutter 2019), else added to the clipped gradient.
-
-    Args:
-        steps: of the whole training, which the schedule is laid over.
-        device: auto, cpu, cuda or mps.
-        say: told, in a sentence, when memory ran out and batches are taken in parts.
+    Its states are those of `TorchStepper`, by name and layout.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        recipe: Recipe,
-        steps: int,
-        device: str = "auto",
-        *,
-        say: Callable[[str], None] | None = None,
-    ) -> None:
-        super().__init__(task, recipe, steps, say)
-        self.network = network = MovingNetwork(task, recipe, device)
-        shares = {name: task.rates[network.nodes[name].name] for name in network.parameters}
+    network: TrainableNetwork
+    average: Average
+
+    def _build(self, device: str) -> None:
+        self.network = network = TrainableNetwork(self.task, self.recipe, device)
+        shares = {name: self.task.rates[network.nodes[name].name] for name in network.parameters}
         with network.placed():
-            self.optimiser = RecipeOptimiser(network.parameters, shares, recipe)
-            self.average = Average(recipe, steps, network.moving)
+            self.optimiser = RecipeOptimiser(network.parameters, shares, self.recipe)
+            self.average = Average(self.recipe, self.steps, network.trained)
         self._parameters = [variable.value for variable in network.parameters.values()]
         labels, whole = tf.TensorSpec((None,), tf.int64), tf.TensorSpec((), tf.float32)
         # compiled once, whatever the number of images
         self._pass = _compiled(self._forward_and_back, network.signature(masked=True), labels, whole)
         self._logits = _compiled(lambda inputs: network.model(inputs, training=False), network.signature(masked=False))
-        self._move = _compiled(
+        self._apply = _compiled(
             self.optimiser.apply, [tf.TensorSpec(each.shape, tf.float32) for each in self._parameters]
         )
 
-    def step(self, batch: Batch, rate: float | None = None) -> float:
-        """One step of the optimiser at the schedule's rate, or at ``rate``; returns the loss before it.
-
-        Raises:
-            DivergedError: the loss is not a number; the weights are those before the step.
-            UsageError: a batch that the network does not take, or of which not one image fits into memory.
-        """
+    def _step(self, batch: Batch, rate: float) -> float:
         check_batch(self.task, batch)
-        statistics = self.statistics()
+        statistics = self.network.copies(self.network.statistics)
         try:
             with self.network.placed():
                 sums, gradients = self._gradients(batch, statistics)
                 loss = sums[0] / len(batch.y)
                 if math.isfinite(loss):
-                    self.optimiser.learning_rate = self.rate() if rate is None else rate
-                    self._move(gradients)
+                    self.optimiser.learning_rate = rate
+                    self._apply(gradients)
                 if not (math.isfinite(loss) and math.isfinite(self.optimiser.norm.numpy())):
-                    raise DivergedError(self.diverged(batch, loss))
+                    raise DivergedError(self.divergence(batch, loss))
         except BaseException:
             self.network.put(statistics)
             raise
-        self.took(sums[1:])
+        self.finish_step(sums[1:])
         return float(loss)
 
-    def took(self, sums: Sums) -> None:
+    def finish_step(self, sums: Sums) -> None:
         """Take note of a step: sums over its images of the loss, without label smoothing, the errors, and ones."""
         self._seen += sums
         with self.network.placed():
             self.average.update(self.steps_done)
         self.steps_done += 1
 
-    def evaluate(self, batches: Iterable[Batch]) -> Judged:
-        """How the weights that would be kept do, in evaluation mode."""
-        scores, labels = [np.zeros((0, self.task.classes))], [np.zeros(0, np.int64)]
-        with self.network.placed(), self.network.with_weights(self.average.values):
-            for batch in batches:
-                check_batch(self.task, batch)
-                labels.append(batch.y)
-                for part in parts(len(batch.y), self.at_a_time):
-                    scores.append(self._logits(self.network.inputs(batch.x[part])).numpy())
-        return judge(np.concatenate(scores), np.concatenate(labels))
+    def _evaluation(self) -> AbstractContextManager[None]:
+        return self.network.placed()
 
-    def weights(self) -> dict[str, NDArray[np.float32]]:
-        """The weights that would be kept: the averaged ones, where the recipe averages."""
-        return self.network.weights(self.average.values)
+    def _evaluate(self, x: Array) -> Array:
+        return np.asarray(self._logits(self.network.inputs(x)).numpy())
 
-    def state(self) -> dict[str, Array]:
-        """All that `load_state` needs to go on bit by bit; of the weights, those that move."""
-        outward = self.network.outward
-        found = {f"weight/{name}": outward(name, each) for name, each in self.network.moving.items()}
-        found |= {f"average/{name}": outward(name, each) for name, each in self.average.values.items()}
+    def _memory(self, name: str) -> dict[str, Array]:
+        memory = self.optimiser.memory(self.network.parameters[name])
+        found: dict[str, Array] = {key: self.network.outward(name, each) for key, each in memory.items()}
+        if "exp_avg" in memory:
+            found["step"] = np.array(self.optimiser.iterations.numpy(), np.float32)
+        return found
+
+    def _load_memory(self, memory: Mapping[str, Mapping[str, Array]]) -> None:
+        shapes = self.task.blueprint.weight_shapes()
         for name, variable in self.network.parameters.items():
-            memory = self.optimiser.memory(variable)
-            found |= {f"optimiser/{name}/{key}": outward(name, each) for key, each in memory.items()}
-            if "exp_avg" in memory:
-                found[f"optimiser/{name}/step"] = np.array(self.optimiser.iterations.numpy(), np.float32)
-        return found | {"mass": np.array(self.average.mass)} | self._counts()
-
-    def load_state(self, state: Mapping[str, Array]) -> None:
-        """Go on from what `state` gave.
-
-        Raises:
-            UsageError: it is the state of another network, or of other rates.
-        """
-        moving, inward = self.network.moving, self.network.inward
-        wanted = self.task.blueprint.weight_shapes()
-        self._check_state(state, {name: wanted[name] for name in moving})
-        self.network.put({name: inward(name, state[f"weight/{name}"]) for name in moving})
-        averaged = {name: inward(name, state[f"average/{name}"]) for name in moving if f"average/{name}" in state}
-        self.average.load(averaged, float(state["mass"]))
-        taken = 0
-        for name, variable in self.network.parameters.items():
-            taken = max(taken, int(state.get(f"optimiser/{name}/step", 0)))
-            for key, memory in self.optimiser.memory(variable).items():  # before its first step PyTorch has none
-                memory.assign(inward(name, state.get(f"optimiser/{name}/{key}", np.zeros(wanted[name], np.float32))))
-        self.optimiser.iterations.assign(taken)
-        self._load_counts(state)
-
-    def statistics(self) -> dict[str, Array]:
-        """A copy of the means and variances that a forward pass changes, to be put back."""
-        return {name: variable.numpy() for name, variable in self.network.statistics.items()}
+            for key, each in self.optimiser.memory(variable).items():  # PyTorch has none before its first step
+                array = memory[name].get(key, np.zeros(shapes[name], np.float32))
+                each.assign(self.network.inward(name, array))
+        self.optimiser.iterations.assign(max(int(found.get("step", 0)) for found in memory.values()))
 
     def _gradients(self, batch: Batch, statistics: Mapping[str, Array]) -> tuple[Sums, Gradients]:
-        """As `_taken`, with fewer images at a time where memory runs out."""
+        """As `_pass_all`, with fewer images at a time where memory runs out."""
         while True:
             try:
-                return self._taken(batch)
+                return self._pass_all(batch)
             except tf.errors.ResourceExhaustedError as error:
                 self.network.put(statistics)
                 self.halve(min(self.at_a_time or len(batch.y), len(batch.y)), error)
 
-    def _taken(self, batch: Batch) -> tuple[Sums, Gradients]:
+    def _pass_all(self, batch: Batch) -> tuple[Sums, Gradients]:
         """Forward and backward; sums over images: loss as minimised, loss, errors, ones. And the mean's gradients."""
         masks = self.network.masks(self.steps_done, len(batch.y))
         sums, gradients = np.zeros(4), Gradients()

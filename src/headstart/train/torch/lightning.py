@@ -47,14 +47,14 @@ def train_lightning(
 ) -> Trained:
     """Train with Lightning's Trainer; see `loop.Trainer`.
 
-    Several processes cut every batch between them, and take the same steps as one would; where batch norm's statistics
-    move, each process has those of its own part. The first process alone calls the callbacks and saves.
+    Several processes share every batch, and take the same steps as a single one; where batch norm's statistics
+    are updated, each process has those of its own part. The first process alone calls the callbacks and saves.
 
     Args:
         devices, nodes, strategy: as Lightning's Trainer takes them.
 
     Raises:
-        UsageError: as Lightning refuses the devices; or a strategy whose processes leave nothing behind here.
+        UsageError: as Lightning refuses the devices; or a strategy whose processes return no result.
     """
     stepper = TorchStepper(task, recipe, recipe.epochs * batches.steps, device, say=say)
     with _quiet():
@@ -64,7 +64,7 @@ def train_lightning(
                 devices=devices,
                 num_nodes=nodes,
                 strategy=strategy,
-                max_epochs=-1,  # the course says when
+                max_epochs=-1,  # the loop decides
                 use_distributed_sampler=False,  # which would shuffle
                 logger=False,
                 enable_checkpointing=False,
@@ -76,22 +76,22 @@ def train_lightning(
             raise UsageError(f"Lightning refuses {wish}: {error}") from error
         if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
             raise UsageError(
-                f"The strategy '{strategy}' trains in processes that leave nothing behind in this one. "
+                f"The strategy '{strategy}' trains in processes that return no result to this one. "
                 "Take 'ddp', which starts the program once for each device."
             )
         own = callbacks if trainer.global_rank == 0 else ()
-        loop = TrainingLoop("lightning", stepper, batches, validation, recipe, own, checkpoints)
-        if loop.going:
+        loop = TrainingLoop("lightning", stepper, batches, validation, own, checkpoints)
+        if loop.running:
             _fit(trainer, _Module(loop, stepper), _Stream(loop))
     return loop.trained()
 
 
 class _Module(LightningModule):  # type: ignore[misc]
-    """Steps of the stepper at the Trainer's bidding."""
+    """The steps of the stepper, called by the Trainer."""
 
     def __init__(self, loop: TrainingLoop, stepper: TorchStepper) -> None:
         super().__init__()
-        self.automatic_optimization = False  # clips over all groups, and takes batches in parts where memory ends
+        self.automatic_optimization = False  # the stepper clips over all groups, and can take batches in parts
         self.loop, self.stepper = loop, stepper
         self.network = stepper.network.module
 
@@ -100,9 +100,9 @@ class _Module(LightningModule):  # type: ignore[misc]
         return self.stepper.optimiser
 
     def on_fit_start(self) -> None:
-        """Of several processes, know which one this is."""
+        """Set which of several processes this is."""
         average = self.stepper.average
-        average.values = {name: value.to(self.device) for name, value in average.values.items()}
+        average.load({name: value.to(self.device) for name, value in average.values.items()}, average.mass)
         self.stepper.rank, self.stepper.ranks = self.trainer.global_rank, self.trainer.world_size
         if self.trainer.world_size > 1:
             self.stepper.total = self._total
@@ -111,19 +111,19 @@ class _Module(LightningModule):  # type: ignore[misc]
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One step."""
         try:
-            loss = self.stepper.gradients(batch, backward=self.manual_backward)
+            loss = self.stepper.gradients(batch, self.stepper.rate(), self.manual_backward)
         except DivergedError as error:
             self.loop.diverged(error)
             self.trainer.should_stop = True
             return
         self.optimizers().step()
-        self.stepper.moved()
-        self.trainer.should_stop = not self.loop.stepped(loss)
+        self.stepper.finish_step()
+        self.trainer.should_stop = not self.loop.after_step(loss)
 
     def on_train_epoch_end(self) -> None:
-        """Validate, keep the best, listen to the callbacks."""
-        self.loop.ended()
-        self.trainer.should_stop = not self.loop.going
+        """Validate, keep the best weights, call the callbacks."""
+        self.loop.after_epoch()
+        self.trainer.should_stop = not self.loop.running
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """The stepper does that, a part at a time."""
@@ -137,18 +137,18 @@ class _Module(LightningModule):  # type: ignore[misc]
 
 
 class _Stream:
-    """Batches of whichever epoch it is, from the next step on. It has no length: the first may be shorter."""
+    """The batches of the current epoch, from the next step on. It has no length: the first may be shorter."""
 
     def __init__(self, loop: TrainingLoop) -> None:
-        self._course = loop
+        self._loop = loop
 
     def __iter__(self) -> Iterator[Batch]:
-        loop = self._course
+        loop = self._loop
         yield from loop.batches.epoch(loop.epoch, loop.start)
 
 
 def _fit(trainer: Any, module: _Module, stream: _Stream) -> None:
-    """Fit; Ctrl-C stays what it is, which Lightning makes an exit of."""
+    """Fit; Ctrl-C raises KeyboardInterrupt, not Lightning's SystemExit."""
     try:
         trainer.fit(module, stream)
     except SystemExit as end:
@@ -159,7 +159,7 @@ def _fit(trainer: Any, module: _Module, stream: _Stream) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what Lightning has to say of itself."""
+    """Without Lightning's own messages."""
     logs = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
     before = [log.level for log in logs]
     try:

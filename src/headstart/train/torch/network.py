@@ -1,9 +1,8 @@
-"""A network of which a part moves: what of it is trained, in which precision, and the passes through it."""
+"""A network in training on PyTorch: what of it is trained, in which precision, and the passes through it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,41 +12,38 @@ from torch import Tensor
 
 from headstart.backbones.blueprint import INPUT, Blueprint
 from headstart.core.types import ImageSpec
-from headstart.engines.protocol import TIMM
 from headstart.engines.torch.graph import head_of
-from headstart.engines.torch.network import to_module
-from headstart.train.dropout import dropout_mask, dropped
+from headstart.engines.torch.network import takes_channels_last, to_module
 from headstart.train.protocol import Array, Task
 from headstart.train.recipe import Recipe
 from headstart.train.torch.depthwise import depthwise
+from headstart.train.trainable_network import BaseTrainableNetwork
 
-Masks = Mapping[str, NDArray[np.float32]]  # node -> what its values are multiplied by, for each image
+Masks = Mapping[str, NDArray[np.float32]]  # node -> the factors of its values, for each image
 
 
-class MovingNetwork:
-    """The task's network as a `BlueprintModule`, in evaluation mode but for batch norms whose statistics move.
+class TrainableNetwork(BaseTrainableNetwork):
+    """The task's network as a `BlueprintModule`.
 
-    What is behind the features is computed in fp32 whatever the precision. A batch norm whose statistics stay is
-    folded into its convolution in every pass: the same function of the same weights, and the gradients go through the
-    fold, but what would be work on maps is work on kernels.
+    A batch norm with fixed statistics is folded into its convolution in every pass: the same function of the same
+    weights, with the same gradients, but computed on kernels instead of maps.
     """
 
     def __init__(self, task: Task, recipe: Recipe, device: str) -> None:
-        self.task, self.recipe = task, recipe
+        super().__init__(task, recipe)
         blueprint, spec = task.blueprint, task.spec or ImageSpec(task.blueprint.size)
         self.module = to_module(blueprint, task.weights, spec, task.module).requires_grad_(False).to(device)
-        if not blueprint.source or blueprint.source.startswith(TIMM):  # a module of one's own may view its maps
+        if takes_channels_last(blueprint):
             self.module.to(memory_format=torch.channels_last)
         self.low = recipe.precision == "bf16" or (recipe.precision == "auto" and bf16_helps(blueprint, device))
         behind = head_of(blueprint) or {blueprint.layers[-1]}
         self._trunk = [node for node in blueprint.nodes[1:] if node.name not in behind]
         self._head = [node for node in blueprint.nodes[1:] if node.name in behind]
         self._between = {name for node in self._head for name in node.inputs} - behind
-        self._shapes = blueprint.shapes(spec.size)
-        self._dropped = dropped(blueprint) if recipe.dropout else ()
-        followed = task.rates.keys() if recipe.batch_norm == "train" else set()
-        self._norms = [norm for name in followed for norm in self._norms_of(name)]
-        self._unfolded = {node.inputs[0] for node in blueprint.nodes if node.op == "norm" and node.name in followed}
+        self._norms = [norm for name in self._updated for norm in self._norms_of(name)]
+        self._unfolded = {
+            node.inputs[0] for node in blueprint.nodes if node.op == "norm" and node.name in self._updated
+        }
         if self.low and device == "cpu":
             for node in self._trunk:
                 if node.op == "conv" and node["groups"] > 1:
@@ -55,27 +51,22 @@ class MovingNetwork:
                     each_its_own = convolution.groups == convolution.in_channels == convolution.out_channels
                     convolution.conv2d = depthwise if each_its_own else _in_fp32
         nodes = {name: self.node_of(name) for name in self.module.keys}
-        moving = {name: self.module.keys[name] for name, node in nodes.items() if node in task.rates}
+        trained = {name: self.module.keys[name] for name, node in nodes.items() if node in task.rates}
         parameters, statistics = dict(self.module.named_parameters()), self._keys_of_statistics()
         self.parameters: dict[str, Tensor] = {
-            name: parameters[key].requires_grad_() for name, key in moving.items() if key in parameters
+            name: parameters[key].requires_grad_() for name, key in trained.items() if key in parameters
         }
-        self._statistics = {name: key for name, key in moving.items() if key in statistics}
+        self._statistics = {name: key for name, key in trained.items() if key in statistics}
 
     @property
     def device(self) -> Any:
-        """Where it is now: a trainer may have moved it."""
+        """Its device now: a trainer may have changed it."""
         return self.module.pixel_mean.device
 
     @property
     def statistics(self) -> dict[str, Tensor]:
-        """Means and variances that training changes; where the network goes, others take their place."""
+        """Means and variances that training changes; they are new tensors once the network is on another device."""
         return {name: self.module.get_buffer(key) for name, key in self._statistics.items()}
-
-    @property
-    def moving(self) -> dict[str, Tensor]:
-        """All numbers that training changes, by their names in the blueprint."""
-        return self.parameters | self.statistics
 
     def node_of(self, weight: str) -> str:
         """The node that a weight belongs to."""
@@ -84,7 +75,7 @@ class MovingNetwork:
     def logits(self, x: Array, masks: Masks | None = None) -> Tensor:
         """Logits, (N, classes) in fp32, of as many images; in training where there are ``masks``, even empty ones."""
         training = masks is not None
-        if self.module.training:  # somebody else's doing
+        if self.module.training:  # Lightning sets it
             self.module.eval()
         for norm in self._norms:
             norm.train(training)
@@ -101,32 +92,34 @@ class MovingNetwork:
         self.module.run(values, self._head, (last,), taps, {})
         return values[last]
 
-    def masks(self, step: int, images: int) -> dict[str, NDArray[np.float32]]:
-        """What is left out in a step, for a whole batch."""
-        return {name: dropout_mask(self.recipe, step, name, (images, *self._shapes[name])) for name in self._dropped}
-
     def weights(self, instead: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
         """A copy of all weights by their names in the blueprint, with some others ``instead``."""
         state = self.module.state_dict()
         found = {name: instead.get(name, state[key]) for name, key in self.module.keys.items()}
         return {name: value.detach().cpu().float().numpy().copy(order="C") for name, value in found.items()}
 
-    @contextmanager
-    def with_weights(self, others: Mapping[str, Tensor]) -> Iterator[None]:
-        """For a while, other numbers in place of those that move."""
-        own = {name: self.moving[name].detach().clone() for name in others}
-        self.put(others)
-        try:
-            yield
-        finally:
-            self.put(own)
+    def copies(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copies that `put` takes back."""
+        return {name: value.detach().clone() for name, value in values.items()}
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
-    def put(self, numbers: Mapping[str, Tensor]) -> None:
-        """Copy numbers over those that move."""
-        moving = self.moving
-        for name, value in numbers.items():
-            moving[name].copy_(value)
+    def put(self, values: Mapping[str, Tensor]) -> None:
+        """Copy values over those that are trained."""
+        trained = self.trained
+        for name, value in values.items():
+            trained[name].copy_(value)
+
+    def outward(self, name: str, value: Tensor) -> Array:
+        """A copy of a value as an array."""
+        return np.array(value.detach().cpu().numpy(), order="C")
+
+    def inward(self, name: str, array: Array) -> Tensor:
+        """An array as a tensor; if of that weight's shape, in its memory layout, so that sums stay the same."""
+        key = self._statistics.get(name)
+        weight = self.module.get_buffer(key) if key else self.parameters[name]
+        if array.shape != weight.shape:
+            return torch.tensor(array)
+        return torch.empty_like(weight, requires_grad=False).copy_(torch.tensor(array))
 
     def _tensor(self, x: Array) -> Tensor:
         tensor = torch.tensor(np.ascontiguousarray(x)).to(self.device)
@@ -146,7 +139,7 @@ class MovingNetwork:
 
 
 def bf16_helps(blueprint: Blueprint, device: str) -> bool:
-    """Whether the device has instructions for it, and a processor convolutions to use them in."""
+    """Whether the device has instructions for bf16; on a processor, only convolutions gain from them."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     fast = device == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
@@ -154,7 +147,7 @@ def bf16_helps(blueprint: Blueprint, device: str) -> bool:
 
 
 def _in_fp32(x: Tensor, weight: Tensor, bias: Tensor | None, **settings: Any) -> Tensor:
-    """Under autocast too: of convolutions in groups, processors take many times longer for a gradient in bf16."""
+    """Also under autocast: gradients of grouped convolutions take processors many times longer in bf16."""
     with torch.autocast(x.device.type, enabled=False):
         return torch.nn.functional.conv2d(x.float(), weight, bias, **settings)
 

@@ -1,4 +1,4 @@
-"""What moves weights in PyTorch: the recipe's optimiser, the clip before it, and the average after it."""
+"""What changes weights in PyTorch: the recipe's optimiser, the clip before it, and the average after it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from headstart.train.recipe import Recipe
-from headstart.train.schedule import snapshot_after
-from headstart.train.weight_average import ema_decay
+from headstart.train.weight_average import RunningAverage
 
 MOMENTUM = 0.9  # of the optimiser "momentum"
 FUSED = ("cpu", "cuda")  # devices that every PyTorch we take has fused optimisers for
@@ -64,26 +63,25 @@ def clip(parameters: Iterable[Tensor], greatest: float) -> float:
     return norm
 
 
-class Average:
-    """As `averaging.Averaging`, in tensors: kept as an average throughout, so that fp32 is enough."""
+class Average(RunningAverage):
+    """The average of the weights in PyTorch."""
 
     def __init__(self, recipe: Recipe, steps: int) -> None:
-        self._recipe, self._steps = recipe, steps
-        self.values: dict[str, Tensor] = {}  # empty: the last weights count
-        self.mass = 0.0  # what the weights in the average add up to
+        super().__init__(recipe, steps)
+        self._values = {}
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
-    def update(self, step: int, moving: Mapping[str, Tensor]) -> None:
+    def update(self, step: int, trained: Mapping[str, Tensor]) -> None:
         """Take in the weights after a step, counted from 0."""
-        if self._recipe.averaging == "ema":
-            keep, share = ema_decay(self._steps), 1 - ema_decay(self._steps)
-        elif snapshot_after(self._recipe, step, self._steps):
-            keep, share = 1.0, 1.0
-        else:
+        share = self._share(step)
+        if not share:
             return
-        self.mass = keep * self.mass + share
-        floats = {name: value.detach() for name, value in moving.items() if value.is_floating_point()}
-        if self.values:
-            torch._foreach_lerp_(list(self.values.values()), list(floats.values()), share / self.mass)
+        floats = {name: value.detach() for name, value in trained.items() if value.is_floating_point()}
+        if self._values:
+            torch._foreach_lerp_(list(self._values.values()), list(floats.values()), share)
         else:
-            self.values = {name: value.clone() for name, value in floats.items()}
+            self._values = {name: value.clone() for name, value in floats.items()}
+
+    def load(self, values: Mapping[str, Tensor], mass: float) -> None:
+        """Go on from other values."""
+        self._values, self.mass = {**values}, mass
