@@ -47,7 +47,7 @@ FRAMEWORK_FILES = (  # where one may be imported
     "train/callbacks.py",  # in a function, for those who have it and ask for it
 )
 HEAVY_ROOMS = ("engines/torch/", "engines/keras/", "train/torch/", "train/tensorflow/")
-LONGEST = 350  # lines
+LONGEST, LONGEST_FUNCTION = 350, 60  # lines; of a function without its docstring
 
 
 @dataclass(frozen=True)
@@ -417,3 +417,23 @@ def test_what_does_not_execute_is_let_be(source: str) -> None:
 @pytest.mark.parametrize("file", files_of(SRC))
 def test_a_file_is_read_in_one_go(file: str) -> None:
     assert len((SRC / file).read_text(encoding="utf-8").splitlines()) <= LONGEST
+
+
+def long_functions(source: str) -> Iterator[str]:
+    """Functions with more lines than can be read in one go, their docstrings not counted."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            documented = (ast.get_docstring(node, clean=False) or "").count("\n") + bool(ast.get_docstring(node))
+            if (lines := (node.end_lineno or 0) - node.lineno + 1 - documented) > LONGEST_FUNCTION:
+                yield f"{node.name}: {lines}"
+
+
+@pytest.mark.parametrize("file", files_of(SRC))
+def test_a_function_is_read_in_one_go(file: str) -> None:
+    assert list(long_functions((SRC / file).read_text(encoding="utf-8"))) == []
+
+
+def test_a_long_function_is_found_out() -> None:
+    body = "\n".join(["    x = 1"] * LONGEST_FUNCTION)
+    assert list(long_functions(f'def long():\n    """One.\n\n    Two."""\n{body}')) == ["long: 61"]
+    assert not list(long_functions("def short():\n" + body.removeprefix("    x = 1\n")))

@@ -9,21 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from headstart.cli.options import (
-    Cache,
-    Data,
-    Engine,
-    Head,
-    Holdout,
-    Json,
-    Precision,
-    Prior,
-    Seed,
-    answer_with,
-    files_of,
-    names_of,
-    sizes_of,
-)
+from headstart.cli import options
 from headstart.cli.progress import one_bar
 from headstart.cli.terminal import Rows, console, one_line, quoted
 from headstart.core.errors import UsageError
@@ -36,7 +22,7 @@ RIGHT = ("px", "accuracy", "95 %", "points", "p", "img/s", "params", "MB", "s")
 
 
 def compare(
-    data: Data,
+    data: options.Data,
     backbones: Annotated[
         str | None,
         typer.Option(
@@ -62,14 +48,14 @@ def compare(
         ),
     ] = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Draw the plot into this folder.")] = None,
-    head: Head = "lda",
-    prior: Prior = "flat",
-    holdout: Holdout = 0.2,
-    seed: Seed = 0,
-    engine: Engine = "auto",
-    precision: Precision = "auto",
-    cache: Cache = True,
-    as_json: Json = False,
+    head: options.Head = "lda",
+    prior: options.Prior = "flat",
+    holdout: options.Holdout = 0.2,
+    seed: options.Seed = 0,
+    engine: options.Engine = "auto",
+    precision: options.Precision = "auto",
+    cache: options.Cache = True,
+    as_json: options.Json = False,
 ) -> None:
     """Fit several networks and sizes on the same photos, and say which is the lightest that is not worse."""
     from headstart.plots.comparison import plot_comparison, why_no_folder
@@ -77,15 +63,15 @@ def compare(
 
     if out is not None and (problem := why_no_folder(out)):
         raise UsageError(problem)
-    own = files_of(weights or [])
+    own = options.files_of(weights or [])
     with one_bar() as report:
         found = compare_networks(
-            data, backbones=None if backbones is None else names_of(backbones), pixels=sizes_of(pixels or ""),
-            weights=own, budget=budget, within=within, head=head, prior=prior, holdout=holdout,
-            seed=seed, engine=engine, precision=precision, cache=cache, progress=report,
+            data, backbones=None if backbones is None else options.names_of(backbones),
+            pixels=options.sizes_of(pixels or ""), weights=own, budget=budget, within=within, head=head,
+            prior=prior, holdout=holdout, seed=seed, engine=engine, precision=precision, cache=cache, progress=report,
         )  # fmt: skip
     files = [] if out is None else [str(path) for path in plot_comparison(found.rows, found.chosen, out)]
-    answer_with(found.as_json() | {"files": files}, as_json, lambda: _show(found, files, data, own))
+    options.answer_with(found.as_json() | {"files": files}, as_json, lambda: _show(found, files, data, own))
     if found.chosen is None:
         raise UsageError(found.sentence)
 

@@ -8,26 +8,26 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from headstart.cli import options
 from headstart.cli.figures import add_confusions, add_figures
-from headstart.cli.options import Data, Engine, Json, Model, Precision, Weights, answer_with, open_model
 from headstart.cli.progress import progress
 from headstart.cli.terminal import FEW, Rows, console, one_line
 from headstart.core.types import Evaluation
 
 
 def evaluate(
-    model: Model,
-    data: Data,
+    model: options.Model,
+    data: options.Data,
     fitted_on_too: Annotated[
         bool, typer.Option("--include-training-set", "--fitted-on-too", help="Include images of the training set.")
     ] = False,
-    engine: Engine = "auto",
-    weights: Weights = None,
-    precision: Precision = "auto",
-    as_json: Json = False,
+    engine: options.Engine = "auto",
+    weights: options.Weights = None,
+    precision: options.Precision = "auto",
+    as_json: options.Json = False,
 ) -> None:
     """Measure a model on labelled photos that are not in its training set: on the test part, where the data has one."""
-    classifier = open_model(model, weights, engine, precision)
+    classifier = options.open_model(model, weights, engine, precision)
     with progress() as report:
         result = classifier.evaluate(data, fitted_on_too=fitted_on_too, progress=report)
     answer = asdict(result) | {
@@ -35,7 +35,7 @@ def evaluate(
         "interval": [result.accuracy.low, result.accuracy.high],
         "images": result.accuracy.images,
     }
-    answer_with(answer, as_json, lambda: _show(result))
+    options.answer_with(answer, as_json, lambda: _show(result))
 
 
 def _show(result: Evaluation) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from headstart.cli.options import Json, Model, Weights, answer_with, open_model
+from headstart.cli import options
 from headstart.cli.terminal import FEW, Rows, console, one_line, plural
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def export(
-    model: Model,
+    model: options.Model,
     to: Annotated[
         str,
         typer.Option(
@@ -30,8 +30,8 @@ def export(
     data: Annotated[
         str | None, typer.Option(metavar="DATA", help="Labelled photos for int8: its ranges, and what it costs.")
     ] = None,
-    weights: Weights = None,
-    as_json: Json = False,
+    weights: options.Weights = None,
+    as_json: options.Json = False,
 ) -> None:
     """Write a model for another runtime, open it there, and hold its answers against the model's own."""
     from headstart.export.formats import default_path, find_format, target_of
@@ -39,8 +39,8 @@ def export(
     found = find_format(to, int8=int8)
     path = default_path(found, model, int8=int8) if out is None else out
     target_of(found, path)  # before anything is loaded
-    done = open_model(model, weights, "auto", "fp32").export(to, path, int8=int8, data=data)
-    answer_with(done.as_json(), as_json, lambda: _show(done))
+    done = options.open_model(model, weights, "auto", "fp32").export(to, path, int8=int8, data=data)
+    options.answer_with(done.as_json(), as_json, lambda: _show(done))
 
 
 def _show(done: Exported) -> None:

@@ -10,22 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from headstart.cli import options
 from headstart.cli.figures import add_seconds, add_training, still_falls
-from headstart.cli.options import (
-    Cache,
-    Data,
-    Device,
-    Devices,
-    FindRate,
-    Json,
-    Nodes,
-    RecipeName,
-    Resume,
-    Strategy,
-    Trainer,
-    answer_with,
-    open_model,
-)
 from headstart.cli.terminal import Rows, accuracy_text, console, one_line, quoted
 from headstart.core.errors import UsageError
 
@@ -36,17 +22,17 @@ if TYPE_CHECKING:
 
 def finetune(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's folder, as fit made it.")],
-    data: Data,
+    data: options.Data,
     out: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Where the new model is written. Default: MODEL-finetuned.")
     ] = None,
-    recipe: RecipeName = "careful",
-    trainer: Trainer = "pytorch",
-    device: Device = "auto",
-    devices: Devices = 1,
-    nodes: Nodes = 1,
-    strategy: Strategy = "auto",
-    find_rate: FindRate = False,
+    recipe: options.RecipeName = "careful",
+    trainer: options.Trainer = "pytorch",
+    device: options.Device = "auto",
+    devices: options.Devices = 1,
+    nodes: options.Nodes = 1,
+    strategy: options.Strategy = "auto",
+    find_rate: options.FindRate = False,
     refit: Annotated[
         bool | None,
         typer.Option(
@@ -54,17 +40,18 @@ def finetune(
             help="Train once more on the validation set too, at the end. Default: where most of the network is frozen.",
         ),
     ] = None,
-    resume: Resume = False,
+    resume: options.Resume = False,
     holdout: Annotated[
         float | None, typer.Option(help="Share held out as test set, where the data has none. Default: as in the fit.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the split. Default: that of the fit.")] = None,
-    cache: Cache = True,
-    as_json: Json = False,
+    cache: options.Cache = True,
+    as_json: options.Json = False,
 ) -> None:
     """Train more of a model than its head. The result is never worse on the validation set."""
     from headstart.cli.training_progress import ended_early, folder_beside, training_screen
-    from headstart.model.bundle import save, why_not_writable
+    from headstart.model.bundle import save
+    from headstart.model.files import why_not_writable
     from headstart.train.checkpoint import discard
     from headstart.train.recipe import open_recipe
     from headstart.train.training_run import TrainingRun, is_main_process
@@ -76,7 +63,7 @@ def finetune(
     if problem := why_not_writable(target):
         raise UsageError(problem)
     folder = folder_beside(target)
-    given = open_model(model, None, "auto", "auto")
+    given = options.open_model(model, None, "auto", "auto")
     with ended_early(folder), training_screen(followed.epochs) as screen:
         run = TrainingRun(
             trainer, device=device, devices=devices, nodes=nodes, strategy=strategy, find_rate=find_rate,
@@ -91,7 +78,7 @@ def finetune(
     where = save(found, target)
     discard(folder)
     answer = _answer(found, str(where), folder, time.perf_counter() - start)
-    answer_with(answer, as_json, lambda: show(found, answer))
+    options.answer_with(answer, as_json, lambda: show(found, answer))
 
 
 def _answer(found: Classifier, where: str, folder: str, seconds: float) -> dict[str, Any]:

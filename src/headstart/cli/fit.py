@@ -10,22 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from headstart.cli import options
 from headstart.cli.figures import add_confusions, add_figures, add_seconds, figures_of
-from headstart.cli.options import (
-    Backbone,
-    Cache,
-    Data,
-    Engine,
-    Head,
-    Holdout,
-    Json,
-    Pixels,
-    Precision,
-    Prior,
-    Seed,
-    Weights,
-    answer_with,
-)
 from headstart.cli.progress import progress
 from headstart.cli.terminal import Rows, console, one_line, quoted
 from headstart.core.errors import UsageError
@@ -36,22 +22,23 @@ if TYPE_CHECKING:
 
 
 def fit(
-    data: Data,
+    data: options.Data,
     out: Annotated[str, typer.Option(metavar="MODEL", help="Where the model is written.")] = "model",
-    backbone: Backbone = "efficientnet_lite0",
-    weights: Weights = None,
-    pixels: Pixels = None,
-    head: Head = "lda",
-    prior: Prior = "flat",
-    holdout: Holdout = 0.2,
-    seed: Seed = 0,
-    engine: Engine = "auto",
-    precision: Precision = "auto",
-    cache: Cache = True,
-    as_json: Json = False,
+    backbone: options.Backbone = "efficientnet_lite0",
+    weights: options.Weights = None,
+    pixels: options.Pixels = None,
+    head: options.Head = "lda",
+    prior: options.Prior = "flat",
+    holdout: options.Holdout = 0.2,
+    seed: options.Seed = 0,
+    engine: options.Engine = "auto",
+    precision: options.Precision = "auto",
+    cache: options.Cache = True,
+    as_json: options.Json = False,
 ) -> None:
     """Fit a classifier on labelled photos, measure it on photos it has not seen, and save it."""
-    from headstart.model.bundle import save, why_not_writable
+    from headstart.model.bundle import save
+    from headstart.model.files import why_not_writable
     from headstart.workflows.fit import fit as fit_classifier
 
     if problem := why_not_writable(out):
@@ -67,7 +54,7 @@ def fit(
     now = time.perf_counter()
     model.record.seconds["save"] = round(now - saving, 3)
     answer = _answer(model, str(where), now - start)
-    answer_with(answer, as_json, lambda: _show(model, answer))
+    options.answer_with(answer, as_json, lambda: _show(model, answer))
 
 
 def _answer(model: Classifier, where: str, seconds: float) -> dict[str, Any]:

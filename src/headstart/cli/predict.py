@@ -10,21 +10,21 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from headstart.cli.options import Engine, Json, Model, Precision, Weights, open_model
+from headstart.cli import options
 from headstart.cli.terminal import console, one_line
 from headstart.core.types import Prediction, Problem
 
 
 def predict(
-    model: Model,
+    model: options.Model,
     paths: Annotated[
         list[str],
         typer.Argument(metavar="PATH...", help="Images, or folders of images; for a model of numbers, CSV files."),
     ],
-    engine: Engine = "auto",
-    weights: Weights = None,
-    precision: Precision = "auto",
-    as_json: Json = False,
+    engine: options.Engine = "auto",
+    weights: options.Weights = None,
+    precision: options.Precision = "auto",
+    as_json: options.Json = False,
 ) -> None:
     """Say what is on photos: label and calibrated probability, or "unknown". A line, or a JSON object, a photo."""
     from headstart.data.sources import unlabelled
@@ -36,7 +36,7 @@ def predict(
             for said in rows.predict_file(path):
                 show_prediction(said, as_json)
         return
-    classifier = open_model(model, weights, engine, precision)
+    classifier = options.open_model(model, weights, engine, precision)
     dataset = unlabelled(paths)
     unreadable = len(dataset.problems)
     for problem in dataset.problems:

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from headstart.cli.options import Json, Model, Pixels, answer_with
+from headstart.cli import options
 from headstart.cli.terminal import console, one_line
 from headstart.core.errors import UsageError
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def show(
-    name: Model,
+    name: options.Model,
     graph: Annotated[
         str | None, typer.Option(metavar="FILE", help="Draw its computational graph, too: FILE.svg or FILE.html.")
     ] = None,
-    pixels: Pixels = None,
-    as_json: Json = False,
+    pixels: options.Pixels = None,
+    as_json: options.Json = False,
 ) -> None:
     """Print a network as a table: layers, shapes, parameters, multiply-adds. Or draw it."""
     from headstart.backbones.catalogue import find_backbone
@@ -34,7 +34,7 @@ def show(
     blueprint = load(name).blueprint if is_bundle(name) else find_backbone(name).blueprint()
     answer = blueprint_rows(blueprint, pixels)
     answer["graph"] = None if graph is None else str(draw(blueprint, graph, pixels))
-    answer_with(answer, as_json, lambda: _show(blueprint, pixels))
+    options.answer_with(answer, as_json, lambda: _show(blueprint, pixels))
     if graph is not None and not as_json:
         typer.echo(f"graph: {one_line(answer['graph'])}")
 

@@ -10,21 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from headstart.cli import options
 from headstart.cli.figures import add_seconds, add_training, figures_of, still_falls
-from headstart.cli.options import (
-    Device,
-    Devices,
-    FindRate,
-    Holdout,
-    Json,
-    Nodes,
-    Resume,
-    Seed,
-    Strategy,
-    Trainer,
-    answer_with,
-    names_of,
-)
 from headstart.cli.terminal import Rows, accuracy_text, console, one_line, quoted
 from headstart.core.errors import UsageError
 
@@ -36,55 +23,62 @@ if TYPE_CHECKING:
 WIDEST = 65_536  # units of a hidden layer
 
 
+TrainingData = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="Photos, as fit takes them; or numbers: a CSV file with a line of names, iris, wine, breast_cancer.",
+    ),
+]
+Network = Annotated[str | None, typer.Option(help="mlp or small_cnn. Default: small_cnn for photos, mlp for numbers.")]
+Hidden = Annotated[
+    str | None,
+    typer.Option(
+        metavar="UNITS,…",
+        help="Hidden layers of the mlp, as in 64,32, or none. Default: 512,256 for photos, 16 for numbers.",
+    ),
+]
+Pixels = Annotated[
+    int | None, typer.Option(help="Scale images to this size in pixels. Default: their own where small, else 64.")
+]
+RecipeName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="scratch (for photos; small grey pictures, such as digits, are neither mirrored nor turned), table "
+        '(for numbers), or a JSON file that begins with {"preset": "scratch"}.',
+    ),
+]
+Folds = Annotated[
+    int, typer.Option(metavar="K", help="Measure by K-fold cross-validation: K trainings, and one more on all.")
+]
+Label = Annotated[str | None, typer.Option(metavar="NAME", help="For numbers: the column of the labels.")]
+
+
 def train(
-    data: Annotated[
-        str,
-        typer.Argument(
-            metavar="DATA",
-            help="Photos, as fit takes them; or numbers: a CSV file with a line of names, iris, wine, breast_cancer.",
-        ),
-    ],
+    data: TrainingData,
     out: Annotated[str, typer.Option(metavar="MODEL", help="Where the model is written.")] = "model",
-    network: Annotated[
-        str | None, typer.Option(help="mlp or small_cnn. Default: small_cnn for photos, mlp for numbers.")
-    ] = None,
-    hidden: Annotated[
-        str | None,
-        typer.Option(
-            metavar="UNITS,…",
-            help="Hidden layers of the mlp, as in 64,32, or none. Default: 512,256 for photos, 16 for numbers.",
-        ),
-    ] = None,
-    pixels: Annotated[
-        int | None, typer.Option(help="Scale images to this size in pixels. Default: their own where small, else 64.")
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="scratch (for photos; small grey pictures, such as digits, are neither mirrored nor turned), table "
-            '(for numbers), or a JSON file that begins with {"preset": "scratch"}.',
-        ),
-    ] = None,
-    trainer: Trainer = "pytorch",
-    device: Device = "auto",
-    devices: Devices = 1,
-    nodes: Nodes = 1,
-    strategy: Strategy = "auto",
-    find_rate: FindRate = False,
-    folds: Annotated[
-        int, typer.Option(metavar="K", help="Measure by K-fold cross-validation: K trainings, and one more on all.")
-    ] = 0,
-    label: Annotated[str | None, typer.Option(metavar="NAME", help="For numbers: the column of the labels.")] = None,
-    holdout: Holdout = 0.2,
-    seed: Seed = 0,
-    resume: Resume = False,
-    as_json: Json = False,
+    network: Network = None,
+    hidden: Hidden = None,
+    pixels: Pixels = None,
+    recipe: RecipeName = None,
+    trainer: options.Trainer = "pytorch",
+    device: options.Device = "auto",
+    devices: options.Devices = 1,
+    nodes: options.Nodes = 1,
+    strategy: options.Strategy = "auto",
+    find_rate: options.FindRate = False,
+    folds: Folds = 0,
+    label: Label = None,
+    holdout: options.Holdout = 0.2,
+    seed: options.Seed = 0,
+    resume: options.Resume = False,
+    as_json: options.Json = False,
 ) -> None:
     """Train a small network from random weights: for comparison, or for digits and rows of numbers."""
     from headstart.cli.training_progress import ended_early, folder_beside, training_screen
     from headstart.data.rows import is_rows
-    from headstart.model.bundle import why_not_writable
+    from headstart.model.files import why_not_writable
     from headstart.train.checkpoint import discard
     from headstart.train.recipe import open_recipe
     from headstart.train.training_run import TrainingRun, is_main_process
@@ -120,7 +114,7 @@ def train(
     model.save(out)
     discard(folder)
     answer = _answer(model, os.path.realpath(out), folder, time.perf_counter() - start)
-    answer_with(answer, as_json, lambda: _show(model.record, answer, "rows" if numbers else "images"))
+    options.answer_with(answer, as_json, lambda: _show(model.record, answer, "rows" if numbers else "images"))
 
 
 def _check(
@@ -141,7 +135,7 @@ def _units(text: str | None, usual: tuple[int, ...]) -> tuple[int, ...]:
     """ "512,256" as (512, 256), "none" as ()."""
     if text is None:
         return usual
-    words = names_of(text)
+    words = options.names_of(text)
     if words == ["none"]:
         return ()
     if not words or not all(word.isdecimal() and 0 < int(word) <= WIDEST for word in words):

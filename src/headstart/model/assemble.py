@@ -43,6 +43,15 @@ class TrainedNetwork:
     module: object | None = None
     before_refit: Mapping[str, Matrix] | None = None  # weights that have not seen the validation set, if these have
 
+    @property
+    def below(self) -> str:
+        """The node whose values are the input of the head."""
+        return self.blueprint[LOGITS].inputs[0]
+
+    def open(self) -> Network:
+        """The network on its engine."""
+        return get_engine(self.engine, self.blueprint, self.weights, self.spec, self.precision, module=self.module)
+
 
 @dataclass(frozen=True)
 class LabelledPhotos:
@@ -79,20 +88,63 @@ def assemble(
         record: what else there is to say; figures are added.
         progress: called with ("measuring", done, of how many).
     """
-    split, known = photos.split, np.flatnonzero(photos.validation)
+    split, network = photos.split, trained.open()
     train, test = np.flatnonzero(split.train), np.flatnonzero(split.test)
-    network = get_engine(
-        trained.engine, trained.blueprint, trained.weights, trained.spec, trained.precision, module=trained.module
-    )
     images = golden_images(photos.dataset, network.spec, train)
-    below = trained.blueprint[LOGITS].inputs[0]
-    network.check_precision(images, below)
-    x, logits = _see(photos.dataset, network, below, np.flatnonzero(split.train | split.test), progress)
+    network.check_precision(images, trained.below)
+    seen = _calibrate(network, trained, photos, progress)
+    unknown = fit_unknown(Design(seen.x, train), split.labels[train], split.groups[train], seen.head, seed)
+    probabilities = np.asarray(softmax(seen.logits[test]), np.float64)
+    is_unknown, result = np.zeros(0, bool), None
+    if len(test):
+        is_unknown = unknown.is_unknown(Design(seen.x, test), probabilities)
+        result = evaluate(probabilities, split.labels[test], split.classes, is_unknown)
+    head = seen.head
+    classifier = Classifier(
+        blueprint=trained.blueprint,
+        weights=seen.weights,
+        spec=trained.spec,
+        classes_=split.classes,
+        unknown=unknown,
+        neighbours=tuple(photos.dataset.samples[train[row]].name for row in unknown.rows),
+        record=replace(
+            record,
+            result=result,
+            validation=seen.validation,
+            left_one_out=None,
+            precision=network.precision,
+            head=HeadRecord(head.kind, head.prior, head.strength, head.temperature),
+        ),
+        golden=Golden(images, in_fp32(network, images, LOGITS)),
+        fitted_on=frozenset(photos.keys[row] for row in train.tolist()),
+        engine=network.engine,
+        precision=network.precision,
+        module=trained.module,
+    )
+    return Assembled(classifier, probabilities, is_unknown)
+
+
+class _Calibrated(NamedTuple):
+    """The network with its temperature inside, and what it says of the photos."""
+
+    weights: dict[str, Matrix]
+    x: NDArray[np.float16]  # (N, D) the input of the head
+    logits: Matrix  # (N, K) calibrated
+    head: HeadFit
+    validation: ValidationRecord
+
+
+def _calibrate(
+    network: Network, trained: TrainedNetwork, photos: LabelledPhotos, progress: Progress | None
+) -> _Calibrated:
+    """Fit the temperature on the validation set; the network has the calibrated weights afterwards."""
+    split, known = photos.split, np.flatnonzero(photos.validation)
+    train = np.flatnonzero(split.train)
+    x, logits = _see(photos.dataset, network, trained.below, np.flatnonzero(split.train | split.test), progress)
     unseen = logits[known]
     if trained.before_refit is not None:
         network.load(trained.before_refit)
-        unseen = _see(photos.dataset, network, below, known, None)[1][known]
-
+        unseen = _see(photos.dataset, network, trained.below, known, None)[1][known]
     inverse_temperature, nll = fit_inverse_temperature(unseen, split.labels[known])
     weights = with_scaled_logits(trained.weights, inverse_temperature)
     network.load(weights)
@@ -106,36 +158,9 @@ def assemble(
         rows=np.searchsorted(train, known),
         logits=unseen * np.float32(inverse_temperature),
     )
-    unknown = fit_unknown(Design(x, train), split.labels[train], split.groups[train], head, seed)
-    probabilities = np.asarray(softmax(logits[test] * np.float32(inverse_temperature)), np.float64)
-    is_unknown = np.zeros(0, bool)
-    result = None
-    if len(test):
-        is_unknown = unknown.is_unknown(Design(x, test), probabilities)
-        result = evaluate(probabilities, split.labels[test], split.classes, is_unknown)
     right = float((unseen.argmax(axis=1) == split.labels[known]).mean())
-    classifier = Classifier(
-        blueprint=trained.blueprint,
-        weights=weights,
-        spec=trained.spec,
-        classes_=split.classes,
-        unknown=unknown,
-        neighbours=tuple(photos.dataset.samples[train[row]].name for row in unknown.rows),
-        record=replace(
-            record,
-            result=result,
-            validation=ValidationRecord(right, float(nll), len(known)),
-            left_one_out=None,
-            precision=network.precision,
-            head=HeadRecord(head.kind, head.prior, head.strength, head.temperature),
-        ),
-        golden=Golden(images, in_fp32(network, images, LOGITS)),
-        fitted_on=frozenset(photos.keys[row] for row in train.tolist()),
-        engine=network.engine,
-        precision=network.precision,
-        module=trained.module,
-    )
-    return Assembled(classifier, probabilities, is_unknown)
+    validation = ValidationRecord(right, float(nll), len(known))
+    return _Calibrated(weights, x, logits * np.float32(inverse_temperature), head, validation)
 
 
 def golden_images(dataset: ImageDataset, spec: ImageSpec, rows: NDArray[np.int_]) -> NDArray[np.uint8]:

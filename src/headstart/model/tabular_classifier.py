@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,17 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart import __version__
 from headstart.backbones.blueprint import INPUT, LOGITS, Blueprint
-from headstart.backbones.weights import hash_of, match, read_weights
-from headstart.core.errors import CheckError, HeadstartError, UsageError
+from headstart.backbones.weights import read_weights
+from headstart.core.errors import UsageError
 from headstart.core.types import Prediction
 from headstart.data.rows import PathLike, Rows, rows_to_predict
 from headstart.learn.calibrate import softmax
-from headstart.model.bundle import CARD, CONFIG, MODEL, write_folder
+from headstart.model import files
 from headstart.model.records import TabularRecord, from_json, to_json
 
-FORMAT, KIND = 1, "rows"
+KIND = "rows"
 BEYOND = 0.5  # of a column's range in training: a number further out than this is like none that was trained on
 
 Matrix = NDArray[np.floating]
@@ -83,8 +81,8 @@ class TabularClassifier:
 
     def predictions(self, rows: Rows) -> Iterator[Prediction]:
         """Row by row: label, probability, and whether a number of it is beyond all that was trained on."""
-        strange = self.scale.beyond(rows.values)
-        for name, chances, unknown in zip(rows.names, self.predict_proba(rows.values), strange, strict=True):
+        beyond = self.scale.beyond(rows.values)
+        for name, chances, unknown in zip(rows.names, self.predict_proba(rows.values), beyond, strict=True):
             best = int(chances.argmax())
             yield Prediction(name, self.classes_[best], float(chances[best]), bool(unknown))
 
@@ -98,27 +96,15 @@ class TabularClassifier:
         Raises:
             UsageError: ``path`` is something other than a model, or cannot be written.
         """
-        return write_folder(path, self._write)
-
-    def _write(self, folder: Path) -> None:
-        from safetensors.numpy import save as to_bytes
-
-        arrays = {f"network.{name}": array for name, array in self.weights.items()}
-        arrays |= {f"scale.{name}": array for name, array in asdict(self.scale).items()}
-        (folder / MODEL).write_bytes(to_bytes({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
         config = {
-            "format": FORMAT,
-            "headstart": __version__,
             "kind": KIND,
             "columns": list(self.columns),
-            "id2label": {str(k): name for k, name in enumerate(self.classes_)},
-            "label2id": {name: k for k, name in enumerate(self.classes_)},
+            **files.labels_of(self.classes_),
             "blueprint": self.blueprint.to_json(),
             "fit": to_json(self.record),
-            "files": {MODEL: hash_of(folder / MODEL)},
         }
-        (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        (folder / CARD).write_text(_card(self), encoding="utf-8")
+        arrays = files.prefixed("network", self.weights) | files.prefixed("scale", asdict(self.scale))
+        return files.write_folder(path, {files.MODEL: arrays}, config, _card(self))
 
 
 def forward(blueprint: Blueprint, weights: Mapping[str, NDArray[np.float32]], x: Matrix) -> Matrix:
@@ -139,10 +125,7 @@ def forward(blueprint: Blueprint, weights: Mapping[str, NDArray[np.float32]], x:
 
 def is_tabular_model(path: PathLike) -> bool:
     """Whether a folder is a classifier of rows by the look of it."""
-    try:
-        return bool(json.loads((Path(path) / CONFIG).read_text(encoding="utf-8"))["kind"] == KIND)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
+    return files.kind_of(path) == KIND
 
 
 def load_rows(path: PathLike) -> TabularClassifier:
@@ -155,34 +138,20 @@ def load_rows(path: PathLike) -> TabularClassifier:
     folder = Path(path)
     if not is_tabular_model(folder):
         raise UsageError(f"'{folder}' is no model of rows. Make one with: headstart train ROWS.csv --out MODEL")
-    try:
-        if (folder / MODEL).is_symlink() or (folder / CONFIG).is_symlink():
-            raise CheckError(f"'{folder}' has links that lead out of it; they are not followed.")
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if config["format"] > FORMAT:
-            raise UsageError(
-                f"'{folder}' is of format {config['format']}, this Headstart {__version__} reads up to {FORMAT}. "
-                "Install a newer one: pip install --upgrade headstart"
-            )
-        if not (folder / MODEL).is_file() or hash_of(folder / MODEL) != config["files"][MODEL]:
-            raise CheckError(f"'{folder / MODEL}' was altered or is missing. Copy the whole folder again.")
-        return _assemble(config, read_weights(folder / MODEL))
-    except HeadstartError:
-        raise
-    except Exception as error:  # a made-up config can break the network's construction in any way
-        raise CheckError(f"'{folder}' does not hold together: {type(error).__name__}: {error}") from error
+    config = files.read_config(folder)
+    files.check_files(folder, config, (files.MODEL,))
+    with files.assembling(folder):
+        return _assemble(config, read_weights(folder / files.MODEL))
 
 
 def _assemble(config: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> TabularClassifier:
-    blueprint, columns = Blueprint.from_json(config["blueprint"]), tuple(map(str, config["columns"]))
-    classes = tuple(str(config["id2label"][str(k)]) for k in range(len(config["id2label"])))
+    columns, classes = tuple(map(str, config["columns"])), files.read_classes(config)
+    blueprint, weights = files.read_network(config, arrays)
     if blueprint.shapes()[LOGITS] != (len(classes),) or blueprint.nodes[0]["channels"] != len(columns):
         raise ValueError(f"{len(columns)} columns and {len(classes)} classes do not fit the network")
-    network = {name.removeprefix("network."): array for name, array in arrays.items() if name.startswith("network.")}
     scale = Scale(**{name: arrays[f"scale.{name}"] for name in ("mean", "std", "low", "high")})
     if any(array.shape != (len(columns),) or not np.isfinite(array).all() for array in asdict(scale).values()):
         raise ValueError(f"the scale is not one of {len(columns)} columns")
-    weights = match(network, blueprint.weight_shapes(), MODEL)
     forward(blueprint, weights, np.zeros((1, len(columns)), np.float32))  # refuses what is no perceptron
     return TabularClassifier(blueprint, weights, scale, columns, classes, from_json(TabularRecord, config["fit"]))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,10 @@ from headstart.train.recipe import Recipe
 from headstart.train.trainers import check_device, check_trainer, get_stepper, get_trainer
 
 Say = Callable[[str], None]
+
+
+def say_nothing(sentence: str) -> None:
+    """Keep a sentence from whoever does not want to hear it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +65,7 @@ class TrainingRun:
     folder: PathLike | None = None
     resume: bool = False
     callbacks: Sequence[Callback] = ()
-    say: Say = field(default=lambda sentence: None)
+    say: Say = say_nothing
     quiet: bool = False  # whether verdicts on the curves are left out
 
     @classmethod
@@ -139,7 +143,7 @@ class TrainingRun:
 
     def one_of_many(self) -> TrainingRun:
         """The same for one of many trainings: without files and messages."""
-        return replace(self, folder=None, resume=False, callbacks=(), say=lambda sentence: None)
+        return replace(self, folder=None, resume=False, callbacks=(), say=say_nothing)
 
     def _at_found_rate(self, task: Task, batches: Batches, recipe: Recipe) -> Recipe:
         stepper = get_stepper(self.trainer, task, recipe, recipe.epochs * batches.steps, self.device)

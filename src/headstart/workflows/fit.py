@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import FEATURES, LOGITS
 from headstart.backbones.catalogue import DEFAULT
@@ -96,12 +96,11 @@ def fit(
     with timer("golden"):
         images = golden_images(dataset, network.spec, train)
         exact = in_fp32(network, images, FEATURES)
-    with timer("head"):
-        fitted = fit_head_on_split(seen, split, kind=head, prior=prior, seed=seed)
-        design = Design(seen.values, train, sqrt=fitted.head.sqrt)
-        unknown = fit_unknown(design, split.labels[train], split.groups[train], fitted, seed)
-    with timer("evaluation"):
-        result = _evaluate(seen, split, fitted, unknown)
+    fitted, unknown, result = _fit_head(seen, split, settings, timer)
+    record = _record(frozen, seen, split, fitted, settings)
+    record = replace(record, data=name_of(data, dataset), result=result, seconds=timer.seconds)
+    if choice:
+        record = replace(record, choice=choice.record)
     return Classifier(
         blueprint=trunk.blueprint.with_head(len(split.classes), sqrt=fitted.head.sqrt),
         weights={**trunk.weights, f"{LOGITS}.weight": fitted.head.weight, f"{LOGITS}.bias": fitted.head.bias},
@@ -109,24 +108,7 @@ def fit(
         classes_=split.classes,
         unknown=unknown,
         neighbours=tuple(dataset.samples[train[row]].name for row in unknown.rows),
-        record=FitRecord(
-            **vars(split.record()),
-            data=name_of(data, dataset),
-            backbone=trunk.backbone.name,
-            licence=trunk.backbone.weights.licence,
-            pixels=network.spec.size,
-            precision=network.precision,
-            holdout=holdout,
-            seed=seed,
-            head=HeadRecord(fitted.kind, fitted.prior, fitted.strength, fitted.temperature, fitted.path),
-            result=result,
-            left_one_out=_left_one_out(split.labels[train], fitted),
-            choice=choice.record if choice else None,
-            computed=seen.computed,
-            from_store=seen.from_store,
-            store_problem=seen.store_problem,
-            seconds=timer.seconds,
-        ),
+        record=record,
         golden=Golden(images, fitted.head.logits(exact)),
         fitted_on=frozenset(seen.keys[row] for row in train.tolist()),
         engine=network.engine,
@@ -135,15 +117,37 @@ def fit(
     )
 
 
-def _evaluate(features: Features, split: Split, fitted: HeadFit, unknown: Unknown) -> Evaluation | None:
-    rows = np.flatnonzero(split.test)
-    if not len(rows):
-        return None
-    probabilities = fitted.head.probabilities(features.values, rows)
-    is_unknown = unknown.is_unknown(Design(features.values, rows, sqrt=fitted.head.sqrt), probabilities)
-    return evaluate(probabilities, split.labels[rows], split.classes, is_unknown)
+def _fit_head(
+    seen: Features, split: Split, settings: FitSettings, timer: StageTimer
+) -> tuple[HeadFit, Unknown, Evaluation | None]:
+    """The head, what is unknown to it, and how both do on the test set, if there is one."""
+    train, test = np.flatnonzero(split.train), np.flatnonzero(split.test)
+    with timer("head"):
+        fitted = fit_head_on_split(seen, split, kind=settings.head, prior=settings.prior, seed=settings.seed)
+        design = Design(seen.values, train, sqrt=fitted.head.sqrt)
+        unknown = fit_unknown(design, split.labels[train], split.groups[train], fitted, settings.seed)
+    if not len(test):
+        return fitted, unknown, None
+    with timer("evaluation"):
+        probabilities = fitted.head.probabilities(seen.values, test)
+        is_unknown = unknown.is_unknown(Design(seen.values, test, sqrt=fitted.head.sqrt), probabilities)
+        return fitted, unknown, evaluate(probabilities, split.labels[test], split.classes, is_unknown)
 
 
-def _left_one_out(labels: NDArray[np.int_], fitted: HeadFit) -> LeftOneOut:
-    right = fitted.logits.argmax(axis=1) == labels[fitted.rows]
-    return LeftOneOut(float(right.mean()), len(right))
+def _record(frozen: FrozenBackbone, seen: Features, split: Split, fitted: HeadFit, settings: FitSettings) -> FitRecord:
+    backbone, network = frozen.pretrained.backbone, frozen.network
+    right = fitted.logits.argmax(axis=1) == split.labels[split.train][fitted.rows]
+    return FitRecord(
+        **vars(split.record()),
+        backbone=backbone.name,
+        licence=backbone.weights.licence,
+        pixels=network.spec.size,
+        precision=network.precision,
+        holdout=settings.holdout,
+        seed=settings.seed,
+        head=HeadRecord(fitted.kind, fitted.prior, fitted.strength, fitted.temperature, fitted.path),
+        left_one_out=LeftOneOut(float(right.mean()), len(right)),
+        computed=seen.computed,
+        from_store=seen.from_store,
+        store_problem=seen.store_problem,
+    )
