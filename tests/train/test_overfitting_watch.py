@@ -160,7 +160,7 @@ def test_validation_that_rises_with_the_training_is_not_overfitting() -> None:
     assert "validation loss rose from 0.5 to 0.95, and the training loss no longer falls" in flat.sentence
     bad = watch(epochs([1.0, float("nan")], [1.0, 1.0]))
     assert (bad.kind, bad.since) == ("diverging", 1)
-    assert "no number in epoch 2" in bad.sentence
+    assert "not a number in epoch 2" in bad.sentence
 
 
 def test_many_errors_and_no_fewer_to_come_is_underfitting() -> None:
