@@ -224,7 +224,7 @@ def other_golden(arrays: dict[str, NDArray[Any]]) -> None:
         (flip("golden.safetensors"), hs.CheckError, "altered"),
         (cut_config, hs.CheckError, "damaged"),
         (deep_config, hs.CheckError, "damaged"),
-        (lead_out, hs.CheckError, "only those two are ever read"),
+        (lead_out, hs.CheckError, "only those are ever read"),
         (symlink("model.safetensors"), hs.CheckError, "leads out"),
         (symlink("golden.safetensors"), hs.CheckError, "leads out"),
         (symlink("config.json"), hs.CheckError, "leads out"),

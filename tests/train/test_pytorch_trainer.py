@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from averages import Averaging
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.families.small import small_cnn
 from headstart.core.errors import UsageError
@@ -28,7 +29,6 @@ from headstart.train.recipe import OPTIMISERS, Recipe
 from headstart.train.schedule import rate
 from headstart.train.torch.plain_loop import train_pytorch
 from headstart.train.torch.stepper import TorchStepper
-from headstart.train.weight_average import Averaging
 from referee import EVERY_OP, SPEC, weights_for
 from trainers import (
     CLASSES,

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from averages import Averaging
 from headstart.backbones.blueprint import LOGITS, Blueprint
 from headstart.backbones.families.inverted import EFFICIENTNET_LITE, efficientnet_lite, mobilenet_v3
 from headstart.backbones.families.resnet import cifar_resnet, resnet
@@ -22,7 +23,7 @@ from headstart.core.errors import UsageError
 from headstart.engines.registry import torch_engine
 from headstart.train.recipe import AVERAGES, SCHEDULES, Recipe
 from headstart.train.schedule import rate, rates_by_layer, snapshot_after, stages, warm_up_steps
-from headstart.train.weight_average import SLOWEST, Averaging, ema_decay
+from headstart.train.weight_average import SLOWEST, ema_decay
 
 PLAIN = Recipe(learning_rate=0.5, averaging="none")
 

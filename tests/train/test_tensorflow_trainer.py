@@ -20,6 +20,7 @@ import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 import torch  # noqa: E402
 
+from averages import Averaging  # noqa: E402
 from headstart.backbones.blueprint import Blueprint  # noqa: E402
 from headstart.backbones.families.small import small_cnn  # noqa: E402
 from headstart.core.errors import DivergedError, UsageError  # noqa: E402
@@ -32,7 +33,6 @@ from headstart.train.tensorflow.plain_loop import TensorFlowStepper, train_tenso
 from headstart.train.torch.optimiser import build_optimiser, clip  # noqa: E402
 from headstart.train.torch.plain_loop import train_pytorch  # noqa: E402
 from headstart.train.torch.stepper import TorchStepper  # noqa: E402
-from headstart.train.weight_average import Averaging  # noqa: E402
 from referee import EVERY_OP, SPEC, weights_for  # noqa: E402
 from trainers import (  # noqa: E402
     EVERYTHING,

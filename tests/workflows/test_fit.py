@@ -96,7 +96,7 @@ def test_evaluate_passes_over_what_was_fitted_on(photos: Path) -> None:
     assert model.evaluate(str(photos), fitted_on_too=True).accuracy.images == 36
     whole = quick(str(photos), holdout=0)
     assert record_of(whole)["result"] is None
-    with pytest.raises(hs.DataError, match="fitted on 36"):
+    with pytest.raises(hs.DataError, match="36 are in the training set"):
         whole.evaluate(str(photos))
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headstart.cli import options
-from headstart.cli.progress import one_bar
+from headstart.cli.progress import progress
 from headstart.cli.terminal import Rows, console, one_line, quoted
 from headstart.core.errors import UsageError
 
@@ -64,7 +64,7 @@ def compare(
     if out is not None and (problem := why_no_folder(out)):
         raise UsageError(problem)
     own = options.files_of(weights or [])
-    with one_bar() as report:
+    with progress(one_bar=True) as report:
         found = compare_networks(
             data, backbones=None if backbones is None else options.names_of(backbones),
             pixels=options.sizes_of(pixels or ""), weights=own, budget=budget, within=within, head=head,

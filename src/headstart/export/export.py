@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,6 @@ from headstart.export.int8 import Loss, gather, measure
 from headstart.export.package import Package
 from headstart.model.bundle import greatest_difference
 from headstart.model.classifier import Classifier
-
-Replay = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)

@@ -98,9 +98,7 @@ def fit(
         exact = in_fp32(network, images, FEATURES)
     fitted, unknown, result = _fit_head(seen, split, settings, timer)
     record = _record(frozen, seen, split, fitted, settings)
-    record = replace(record, data=name_of(data, dataset), result=result, seconds=timer.seconds)
-    if choice:
-        record = replace(record, choice=choice.record)
+    record = replace(record, data=name_of(data, dataset), result=result, choice=choice.record if choice else None)
     return Classifier(
         blueprint=trunk.blueprint.with_head(len(split.classes), sqrt=fitted.head.sqrt),
         weights={**trunk.weights, f"{LOGITS}.weight": fitted.head.weight, f"{LOGITS}.bias": fitted.head.bias},
@@ -108,7 +106,7 @@ def fit(
         classes_=split.classes,
         unknown=unknown,
         neighbours=tuple(dataset.samples[train[row]].name for row in unknown.rows),
-        record=record,
+        record=replace(record, seconds=timer.seconds),
         golden=Golden(images, fitted.head.logits(exact)),
         fitted_on=frozenset(seen.keys[row] for row in train.tolist()),
         engine=network.engine,
