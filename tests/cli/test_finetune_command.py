@@ -19,7 +19,7 @@ import pytest
 import headstart as hs
 from headstart.cli.finetune import show
 from headstart.model.model_card import difference, model_card, moved
-from headstart.model.records import FinetuneRecord, PartCounts, Side, ViewsRecord
+from headstart.model.records import FinetuneRecord, ImageCounts, Side, ViewsRecord
 from headstart.train.checkpoint import alone, unfinished
 from headstart.train.overfitting_watch import Verdict
 from headstart.train.protocol import Epoch
@@ -130,7 +130,7 @@ def record_with(**changes: Any) -> FinetuneRecord:
         before=BEFORE, after=AFTER, chosen="fine-tuned, epoch 2", best=1, kept=2, p=0.03, refit=False,
         trainer="keras", recipe={"epochs": 2}, rate=2e-4, epochs=epochs_of(0.35, 0.3), stopped="",
         verdict=Verdict("healthy", "Healthy."), moving=2_000_000, cut="blocks.4", views=ViewsRecord(4, 12.0),
-        images=PartCounts(70, 10, 100), seconds={"views": 1.0},
+        images=ImageCounts(70, 10, 100), seconds={"views": 1.0},
     )  # fmt: skip
     return replace(usual, **changes)
 

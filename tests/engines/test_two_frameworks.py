@@ -48,8 +48,6 @@ def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     ("before", "engines"),
     [
         pytest.param("import tensorflow", ("torch", "keras"), id="TensorFlow first, by the user"),
-        pytest.param("import torch", ("keras", "torch"), id="PyTorch first, by the user"),
-        pytest.param("", ("torch", "keras"), id="the PyTorch engine first"),
         pytest.param("", ("keras", "torch"), id="the Keras engine first"),
     ],
 )

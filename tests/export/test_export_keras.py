@@ -177,7 +177,7 @@ def test_layers_of_ones_own_fit_into_a_savedmodel_only(tmp_path: Path) -> None:
 def test_keras_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: ModuleType) -> None:
     from headstart import engines
 
-    for name in [name for name in sys.modules if name.startswith("headstart.engines.keras.network")]:
+    for name in [name for name in sys.modules if name.startswith("headstart.engines.keras")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr(engines, "keras", raising=False)
     monkeypatch.setitem(sys.modules, "keras", None)

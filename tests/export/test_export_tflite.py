@@ -224,7 +224,9 @@ def test_one_kind_of_photos_is_shared_out(many: Path, fitted_on: bool) -> None:
 
 
 def test_too_few_photos_and_strange_labels_are_refused(photos: Path) -> None:
-    with pytest.raises(DataError, match=r"20 labelled photos to take its ranges from.*Received: 36 that can be read"):
+    with pytest.raises(
+        DataError, match=r"int8 needs 20 labelled photos to be calibrated on.*Received: 36 readable ones"
+    ):
         int8.gather(str(photos), CLASSES, SPEC, ())
     with pytest.raises(DataError, match="does not know the label 'waves'"):
         int8.gather(str(photos), CLASSES[:2], SPEC, ())

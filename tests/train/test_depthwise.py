@@ -51,4 +51,5 @@ def test_only_what_is_wanted_is_computed() -> None:
 def assert_close(found: Tensor, wanted: Tensor) -> None:
     assert found.shape == wanted.shape
     found, wanted = found.detach().double(), wanted.detach()
-    assert float((found - wanted).abs().max()) <= 2 * ROUNDING * max(float(wanted.abs().max()), 1e-3)
+    # a processor without bf16 adds up in parts, each of them rounded
+    assert float((found - wanted).abs().max()) <= 4 * ROUNDING * max(float(wanted.abs().max()), 1e-3)

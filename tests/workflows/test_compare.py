@@ -218,7 +218,7 @@ def test_speed_is_measured_without_what_is_kept(photos: Path) -> None:
     reads.clear()
     second = hs.compare(dataset, backbones=[LITE], pixels=[32], **EXACT)
     assert first.rows[0].accuracy == second.rows[0].accuracy
-    assert len(reads) >= len(dataset) + comparing.SAMPLE  # hashed for the store, and then decoded for the speed
+    assert len(reads) >= 2 * len(dataset)  # hashed for the feature cache, and then decoded for the speed
     assert second.rows[0].images_per_second < 1e5  # nobody decodes so fast
 
 

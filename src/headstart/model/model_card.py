@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from headstart.engines.protocol import LIVE, LIVE_KERAS
-from headstart.model.records import FinetuneRecord, FitRecord, PartCounts, Side
+from headstart.model.records import FinetuneRecord, FitRecord, ImageCounts, Side
 from headstart.train.training_run import TrainingRecord
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _trainings(classifier: Classifier) -> list[str]:
     return sections
 
 
-def _training(title: str, training: TrainingRecord, images: PartCounts, rows: list[tuple[str, str]]) -> str:
+def _training(title: str, training: TrainingRecord, images: ImageCounts, rows: list[tuple[str, str]]) -> str:
     epochs = len(training.epochs)
     rows = [
         *rows,

@@ -55,11 +55,17 @@ class ChoiceRecord:
 
 @dataclass(frozen=True)
 class PartCounts:
-    """Images of each part."""
+    """Rows of each part."""
 
     train: int
     validation: int
-    test: int = 0
+
+
+@dataclass(frozen=True)
+class ImageCounts(PartCounts):
+    """Images of each part."""
+
+    test: int
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ class FinetuneRecord(TrainingRecord):
     before: Side
     after: Side
     p: float | None  # of McNemar's test between the two
-    images: PartCounts
+    images: ImageCounts
     refit: bool
     cut: str  # the node below all that was trained, "" for the whole network
     views: ViewsRecord
@@ -100,7 +106,7 @@ class FinetuneRecord(TrainingRecord):
 class ScratchRecord(TrainingRecord):
     """How a training from random weights went."""
 
-    images: PartCounts
+    images: ImageCounts
     network: str = ""
     hidden: tuple[int, ...] = ()
     folds: tuple[Accuracy, ...] = ()

@@ -168,7 +168,7 @@ def run_trials(
 
 
 def images_per_second(dataset: ImageDataset, networks: Sequence[Network], rows: NDArray[np.int_]) -> list[float]:
-    """Decoding and network together on all cores, nothing from the store: the median of a few runs on a few images.
+    """Decoding and network together on all cores, without the feature cache: the median of a few runs on a few images.
 
     The networks take turns, so that whatever else the machine does slows down all of them.
     """

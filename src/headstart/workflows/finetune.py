@@ -19,7 +19,7 @@ from headstart.learn.heads import Head
 from headstart.learn.significance import mcnemar
 from headstart.model.assemble import TrainedNetwork, assemble
 from headstart.model.classifier import Classifier
-from headstart.model.records import FinetuneRecord, PartCounts, Side
+from headstart.model.records import FinetuneRecord, ImageCounts, Side
 from headstart.train.callbacks import Progress as StepProgress
 from headstart.train.overfitting_watch import GONE_WRONG
 from headstart.train.protocol import Callback, Trained
@@ -109,7 +109,7 @@ def finetune(
         before=_side(before, truth, kept.start),
         after=_side(after, truth, kept.loss),
         p=_p_of_difference(before, after, truth),
-        images=PartCounts(len(photos.train_rows), len(photos.validation_rows), len(test)),
+        images=ImageCounts(len(photos.train_rows), len(photos.validation_rows), len(test)),
         refit=again,
         cut="" if start.whole else start.cut,
         views=inputs.views,

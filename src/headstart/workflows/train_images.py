@@ -22,7 +22,7 @@ from headstart.data.load import decode, open_image
 from headstart.data.split import HOLDOUT, VALIDATION, Split, make_split, validation_part
 from headstart.model.assemble import Assembled, LabelledPhotos, TrainedNetwork, assemble
 from headstart.model.classifier import Classifier
-from headstart.model.records import FitRecord, PartCounts, ScratchRecord
+from headstart.model.records import FitRecord, ImageCounts, ScratchRecord
 from headstart.train.batches import PhotoBatches
 from headstart.train.initialisation import initial_weights
 from headstart.train.protocol import Task
@@ -195,7 +195,7 @@ class _Job:
         )
         with timer("training"):
             trained, recipe = run.train(task, batches, steering, self.recipe, data, len(classes))
-        images = PartCounts(len(parts["train"]), len(parts["validation"]), int(split.test.sum()))
+        images = ImageCounts(len(parts["train"]), len(parts["validation"]), int(split.test.sum()))
         training = run.record(trained, recipe, task, images.validation, len(classes))
         record = FitRecord(
             **vars(split.record()),
