@@ -185,7 +185,7 @@ def _head(photos: Photos, repeats: int) -> list[Score]:
 
 def _lrcv(photos: Photos, side_by_side: bool) -> Score:
     """As it comes: one fold after the other, all cores within each. ``side_by_side``, a core a fold, is faster."""
-    from joblib import parallel_config  # type: ignore[import-untyped]
+    from joblib import parallel_config
     from sklearn.linear_model import LogisticRegressionCV
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits

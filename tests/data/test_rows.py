@@ -257,7 +257,7 @@ def test_an_altered_model_is_refused(tmp_path: Path) -> None:
         (columns, "do not fit the network"),
         (classes, "do not fit the network"),
         (other, "model.safetensors"),
-        (link, "lead out of it"),
+        (link, "leads out of the model's folder"),
     ):
         with pytest.raises(HeadstartError, match=complaint) as refused:
             load_rows(folder)
