@@ -12,18 +12,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-SPLITS = ("train", "val", "test")
-
-PROBLEMS = {
-    "empty": "the file has no content",
-    "unreadable": "not an image that can be decoded",
-    "truncated": "the image ends before its data does",
-    "bomb": "more pixels than can be decoded safely",
-    "missing": "named in a CSV file, but not there",
-    "wrong name": "the ending of the name does not fit the content",
-    "no label": "the image has no class",
-    "left out": "not read",
-}
+# kinds of a `Problem` with one image; a check may define more
+PROBLEMS = ("empty", "unreadable", "truncated", "bomb", "missing", "wrong name", "no label", "left out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +36,7 @@ class Sample:
 
     name: str  # in messages: a path relative to the root, or "train.parquet#17"
     label: str
-    split: str = ""  # one of SPLITS, or "" where the source does not say
+    split: str = ""  # "train", "val" or "test", or "" where the source does not say
     group: str = ""  # samples of one group stay on one side of every split (a patient, a burst of photos)
 
 
@@ -55,7 +45,7 @@ class Problem:
     """A problem with one image."""
 
     name: str
-    kind: str  # a key of PROBLEMS, or a kind that a check defines
+    kind: str  # one of PROBLEMS, or a kind that a check defines
     detail: str
 
 

@@ -84,17 +84,10 @@ class Health:
 
     def as_json(self) -> dict[str, object]:
         """Plain values, for ``--json``."""
-        return {
-            "root": self.root,
-            "images": self.images,
-            "classes": dict(self.classes),
-            "splits": {split: dict(counts) for split, counts in self.splits.items()},
-            "unreadable": [*map(asdict, self.unreadable)],
-            "wrong_names": [*map(asdict, self.wrong_names)],
-            "passed_over": [*map(asdict, self.passed_over)],
+        return asdict(self) | {
             "duplicates": [repeat.as_json() for repeat in self.duplicates],
             "near_duplicates": [repeat.as_json() for repeat in self.near_duplicates],
-            "tiny_classes": list(self.tiny_classes),
+            "tiny_classes": self.tiny_classes,
             "imbalance": round(self.imbalance, 3),
             "imbalanced": self.imbalanced,
         }

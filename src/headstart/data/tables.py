@@ -151,7 +151,7 @@ def csv_rows(file: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def split_of(cell: str, where: str) -> str:
-    """One of `types.SPLITS`, or "" for a blank cell."""
+    """Which of "train", "val" and "test"; "" for a blank cell."""
     if not cell or cell.casefold() in SPLIT_NAMES:
         return SPLIT_NAMES.get(cell.casefold(), "")
     raise DataError(f"{where}: expected the split train, val or test, received {cell!r}.")

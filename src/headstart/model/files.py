@@ -164,11 +164,6 @@ def read_classes(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(config["id2label"][str(k)]) for k in range(len(config["id2label"])))
 
 
-def prefixed(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Arrays by names that begin with a prefix and a point."""
-    return {f"{prefix}.{name}": array for name, array in arrays.items()}
-
-
 def read_network(config: Mapping[str, Any], arrays: Arrays) -> tuple[Blueprint, dict[str, NDArray[np.float32]]]:
     """The blueprint of a model, and its weights."""
     blueprint = Blueprint.from_json(config["blueprint"])

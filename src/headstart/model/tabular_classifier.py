@@ -103,7 +103,8 @@ class TabularClassifier:
             "blueprint": self.blueprint.to_json(),
             "fit": to_json(self.record),
         }
-        arrays = files.prefixed("network", self.weights) | files.prefixed("scale", asdict(self.scale))
+        arrays = {f"network.{name}": array for name, array in self.weights.items()}
+        arrays |= {f"scale.{name}": array for name, array in asdict(self.scale).items()}
         return files.write_folder(path, {files.MODEL: arrays}, config, _card(self))
 
 
