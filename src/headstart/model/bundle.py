@@ -35,7 +35,7 @@ def save(classifier: Classifier, path: PathLike) -> Path:
     unknown, golden = classifier.unknown, classifier.golden
     if golden is None:
         raise UsageError("This classifier was not fitted on photos, so there is nothing to hold a saved copy against.")
-    arrays = {f"network.{name}": array for name, array in classifier.weights.items()}
+    arrays: dict[str, Any] = {f"network.{name}": array for name, array in classifier.weights.items()}
     if unknown is not None:
         arrays |= {f"unknown.{name}": getattr(unknown, name) for name in ("centre", "kept", "rows", "sure", "near")}
     arrays["fitted_on"] = np.frombuffer(b"".join(sorted(classifier.fitted_on)), np.uint8).reshape(-1, KEY)
