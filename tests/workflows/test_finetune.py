@@ -64,6 +64,20 @@ def unsettle(monkeypatch: pytest.MonkeyPatch, given: hs.Classifier) -> None:
     monkeypatch.setattr(FinetuneData, "with_closed_form_head", lambda *_: blank)
 
 
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Trained]:
+    """What every training ends with from now on, before an epoch is chosen."""
+    ended: list[Trained] = []
+    train = TrainingRun.train
+
+    def listening(self: Any, *arguments: Any) -> Any:
+        found = train(self, *arguments)
+        ended.append(found[0])
+        return found
+
+    monkeypatch.setattr(TrainingRun, "train", listening)
+    return ended
+
+
 # --- what comes back --------------------------------------------------------------------------------------------------
 
 
@@ -171,18 +185,19 @@ def test_from_the_cut_or_through_the_whole_the_weights_are_the_same(
         weight_decay=0.0,
     )  # fmt: skip
     unsettle(monkeypatch, given)
-    cut = given.finetune(many, recipe=plain, refit=True)
+    ended = trainings(monkeypatch)
+    cut = given.finetune(many, recipe=plain, refit=False)
     monkeypatch.setattr(finetune_data, "cut_at", lambda blueprint, rates: "input")
-    whole = given.finetune(many, recipe=plain, refit=True)
+    whole = given.finetune(many, recipe=plain, refit=False)
     assert (record_of(cut)["finetune"]["cut"], record_of(whole)["finetune"]["cut"]) == ("blocks.4.2.add", "")
     ours, theirs = (record_of(each)["finetune"]["epochs"] for each in (cut, whole))
     assert [e["val_loss"] for e in ours] == pytest.approx([e["val_loss"] for e in theirs], rel=2e-3)
-    step = max(
-        np.abs(whole.weights[name] - given.weights[name]).max() for name in given.weights if "logits" not in name
-    )
-    apart = max(
-        np.abs(whole.weights[name] - array).max() for name, array in cut.weights.items() if "logits" not in name
-    )
+    upper, all_of_it = (each.last for each in ended)
+    assert upper is not None
+    assert all_of_it is not None
+    trunk = [name for name in upper if "logits" not in name]
+    step = max(np.abs(all_of_it[name] - given.weights[name]).max() for name in trunk)
+    apart = max(np.abs(all_of_it[name] - upper[name]).max() for name in trunk)
     assert apart < 0.05 * step  # activations are kept in float16
 
 
@@ -276,20 +291,12 @@ def test_every_trainer_comes_to_the_same(
     trainer: str, given: hs.Classifier, many: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Held against each other before an epoch is chosen: by six photos, rounding would choose."""
-    ended: list[Trained] = []
-    train = TrainingRun.train
-
-    def listening(self: Any, *arguments: Any) -> Any:
-        found = train(self, *arguments)
-        ended.append(found[0])
-        return found
-
-    monkeypatch.setattr(TrainingRun, "train", listening)
+    ended = trainings(monkeypatch)
     exact = replace(QUICK, epochs=2, precision="fp32")
     one, other = (given.finetune(many, recipe=exact, trainer=each, refit=False) for each in ("pytorch", trainer))
     assert record_of(other)["finetune"]["trainer"] == trainer
     for ours, theirs in zip(*(record_of(each)["finetune"]["epochs"] for each in (one, other)), strict=True):
-        assert ours["val_loss"] == pytest.approx(theirs["val_loss"], rel=0.05)  # AdamW makes much of a rounding
+        assert ours["val_loss"] == pytest.approx(theirs["val_loss"], rel=0.05, abs=2e-3)  # AdamW magnifies rounding
     said = [
         replace(given, weights={**given.weights, **each.last}).predict_proba(many)
         for each in ended
