@@ -15,11 +15,10 @@ def evaluate(probabilities: Matrix, labels: Labels, classes: tuple[str, ...], un
     """Compare probabilities (N, K) with the right classes (N,); N is at least one."""
     guesses = probabilities.argmax(axis=1)
     right = guesses == labels
-    chosen = probabilities[np.arange(len(labels)), labels]
     return Evaluation(
         accuracy=Accuracy.of(int(right.sum()), len(labels)),
         macro_f1=_macro_f1(guesses, labels, len(classes)),
-        nll=float(-np.log(np.maximum(chosen, np.finfo(np.float64).tiny)).mean()),
+        nll=nll_of(probabilities, labels),
         calibration_error=_calibration_error(probabilities.max(axis=1), right),
         unknown=float(unknown.mean()),
         confusions=_confusions(guesses, labels, classes),
@@ -27,6 +26,12 @@ def evaluate(probabilities: Matrix, labels: Labels, classes: tuple[str, ...], un
             classes[k]: Accuracy.of(int(right[labels == k].sum()), int((labels == k).sum())) for k in np.unique(labels)
         },
     )
+
+
+def nll_of(probabilities: Matrix, labels: Labels) -> float:
+    """Mean negative log-likelihood of the right classes, in nats."""
+    chosen = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(chosen, np.finfo(np.float64).tiny)).mean())
 
 
 def _macro_f1(guesses: Labels, labels: Labels, classes: int) -> float:
@@ -45,9 +50,8 @@ def _confusions(guesses: Labels, labels: Labels, classes: tuple[str, ...]) -> tu
 
 def _calibration_error(confidence: Matrix, right: NDArray[np.bool_]) -> float:
     _, place, counts = np.unique(confidence, return_inverse=True, return_counts=True)
-    outcome = (np.bincount(place, right) / counts)[
-        place
-    ]  # equal confidences share their outcome, so that their order does not matter
+    # equal confidences share their outcome, so that their order does not matter
+    outcome = (np.bincount(place, right) / counts)[place]
     order = np.argsort(confidence, kind="stable")
     bins = np.array_split(order, min(BINS, len(order)))
     return float(sum(abs(confidence[rows].mean() - outcome[rows].mean()) * len(rows) for rows in bins) / len(order))

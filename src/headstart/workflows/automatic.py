@@ -1,4 +1,4 @@
-"""Which network and size suit these photos: tried on a few of those that are fitted on, before the fit itself."""
+"""Which network and size suit these photos: tried on a part of the training set, before the fit itself."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WITHIN = 1.0  # percentage points that the choice may lie below the most accurat
 
 @dataclass(frozen=True)
 class AutomaticChoice:
-    """The choice, and what keeps the photos that it was made on from being measured on."""
+    """The choice, and what keeps the photos that it was made on out of the test set."""
 
     backbone: str
     pixels: int
@@ -55,7 +55,7 @@ def choose_backbone(
 ) -> AutomaticChoice:
     """Choose the fastest of the networks at hand that is within a point of the most accurate, by leave-one-out.
 
-    Only photos that are to be fitted on have a say. With few photos the split is made first, and kept; with many it
+    It is made on photos of the training set only. With few photos the split is made first, and kept; with many it
     would cost a pass over all of them, so some are drawn, and the split holds neither them nor their near copies out.
 
     Args:

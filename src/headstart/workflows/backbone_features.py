@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from headstart.backbones.catalogue import Pretrained
 from headstart.backbones.weights import weights_digest
-from headstart.core.progress import Progress
+from headstart.core.progress import Progress, StageProgress
 from headstart.core.types import ImageDataset, ImageSpec
 from headstart.data.sources import PathLike
 from headstart.data.split import HOLDOUT, check_holdout
@@ -19,7 +18,7 @@ from headstart.learn.heads import check_names
 
 @dataclass(frozen=True)
 class FitSettings:
-    """What a fit is to be like, whatever the backbone; see `fit`."""
+    """The settings of a fit beside its backbone; see `fit`."""
 
     head: str = "lda"
     prior: str = "flat"
@@ -64,6 +63,6 @@ class FrozenBackbone:
         )
         return cls(found, network, module)
 
-    def features(self, dataset: ImageDataset, *, cache: bool, progress: Callable[[int, int], None] | None) -> Features:
+    def features(self, dataset: ImageDataset, *, cache: bool, progress: StageProgress | None) -> Features:
         """The features of every image; see `extract`."""
         return extract(dataset, self.network, weights_digest(self.pretrained.weights), keep=cache, progress=progress)

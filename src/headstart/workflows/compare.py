@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from statistics import median
@@ -17,7 +17,7 @@ from headstart.backbones import download
 from headstart.backbones.blueprint import FEATURES
 from headstart.backbones.catalogue import BACKBONES, DEFAULT, LARGEST, SMALLEST, find_backbone
 from headstart.core.errors import CheckError, UsageError, did_you_mean
-from headstart.core.progress import Progress
+from headstart.core.progress import Progress, StageProgress
 from headstart.core.spread import evenly_spread
 from headstart.core.types import ImageDataset, Problem
 from headstart.data.inputs import Images, labelled_dataset
@@ -138,7 +138,7 @@ def run_trials(
     Where the split holds nothing out they are measured on predictions for training images that were left out in turn.
     """
     networks: list[Network] = []
-    trials_at: list[Callable[[float], Trial]] = []  # the speed is measured at the end, of all by turns
+    measured: list[Trial] = []  # but for the speed, which is measured at the end, of all by turns
     skipped: dict[Problem, None] = {}
     split: Split | None = None
     count = len(trials) * len(dataset)
@@ -153,7 +153,7 @@ def run_trials(
         features = frozen.features(dataset, cache=settings.cache, progress=report)
         split = split or make_split(dataset, features, settings.holdout, settings.seed)
         split.check(dataset, features)
-        trials_at.append(_trial(name, frozen, features, split, settings))
+        measured.append(_trial(name, frozen, features, split, settings))
         networks.append(frozen.network)
         if len(trials) > TOGETHER:
             frozen.network.release()
@@ -164,7 +164,8 @@ def run_trials(
     if progress:
         progress("measuring the speeds", count, count)
     speeds = images_per_second(dataset, networks, np.flatnonzero(split.train | split.test))
-    return [at(speed) for at, speed in zip(trials_at, speeds, strict=True)], split, list(skipped)
+    tried = [trial.at_speed(speed, len(dataset)) for trial, speed in zip(measured, speeds, strict=True)]
+    return tried, split, list(skipped)
 
 
 def images_per_second(dataset: ImageDataset, networks: Sequence[Network], rows: NDArray[np.int_]) -> list[float]:
@@ -194,24 +195,22 @@ def _seconds(dataset: ImageDataset, network: Network, rows: Sequence[int]) -> fl
     return time.perf_counter() - start
 
 
-def _trial(
-    name: str, frozen: FrozenBackbone, features: Features, split: Split, settings: FitSettings
-) -> Callable[[float], Trial]:
-    """Fit a head and measure it; what comes back makes a trial of it once the speed (images a second) is known."""
+def _trial(name: str, frozen: FrozenBackbone, features: Features, split: Split, settings: FitSettings) -> Trial:
+    """Fit a head and measure it; the speed is not measured yet."""
     start = time.perf_counter()
     fitted = fit_head_on_split(features, split, kind=settings.head, prior=settings.prior, seed=settings.seed)
     right = _right(features, split, fitted)
     seconds = time.perf_counter() - start
     trunk, head = frozen.pretrained, fitted.head
     blueprint = trunk.blueprint.with_head(len(split.classes), sqrt=head.sqrt)
-    return lambda speed: Trial(
+    return Trial(
         backbone=name,
         pixels=frozen.network.spec.size,
         right=right,
-        images_per_second=speed,
+        images_per_second=float("nan"),
         parameters=sum(blueprint.parameters().values()),
         megabytes=sum(array.nbytes for array in (*trunk.weights.values(), head.weight, head.bias)) / 1e6,
-        seconds=seconds + len(split.labels) / speed,
+        seconds=seconds,
     )
 
 
@@ -223,7 +222,7 @@ def _right(features: Features, split: Split, fitted: HeadFit) -> NDArray[np.bool
     return np.asarray(fitted.head.probabilities(features.values, rows).argmax(axis=1) == split.labels[rows])
 
 
-def _report(progress: Progress | None, doing: str, before: int, count: int) -> Callable[[int, int], None] | None:
+def _report(progress: Progress | None, doing: str, before: int, count: int) -> StageProgress | None:
     return None if progress is None else (lambda done, _: progress(doing, before + done, count))
 
 

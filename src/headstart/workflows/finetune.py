@@ -15,6 +15,7 @@ from headstart.core.timing import StageTimer
 from headstart.core.types import Accuracy
 from headstart.data.inputs import Images
 from headstart.data.sources import PathLike
+from headstart.learn.evaluate import nll_of
 from headstart.learn.heads import Head
 from headstart.learn.significance import mcnemar
 from headstart.model.assemble import TrainedNetwork, assemble
@@ -206,8 +207,7 @@ def _side(probabilities: Probabilities, labels: NDArray[np.int_], val_calibrated
     if not len(labels):
         return Side(None, None, None, val_calibrated)
     accuracy = Accuracy.of(int((probabilities.argmax(axis=1) == labels).sum()), len(labels))
-    told = np.maximum(probabilities[np.arange(len(labels)), labels], np.finfo(float).tiny)
-    return Side(accuracy.value, (accuracy.low, accuracy.high), float(-np.log(told).mean()), val_calibrated)
+    return Side(accuracy.value, (accuracy.low, accuracy.high), nll_of(probabilities, labels), val_calibrated)
 
 
 def _p_of_difference(before: Probabilities, after: Probabilities, labels: NDArray[np.int_]) -> float | None:

@@ -10,12 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.backbones.blueprint import Blueprint
 from headstart.core.errors import UsageError
 from headstart.core.progress import Progress
-from headstart.core.types import Accuracy, Evaluation
+from headstart.core.types import Accuracy, Evaluation, ImageSpec
 from headstart.data.split import HOLDOUT, VALIDATION, check_holdout
 from headstart.learn.evaluate import evaluate
+from headstart.train.initialisation import initial_weights
+from headstart.train.protocol import Task
 from headstart.train.recipe import Recipe
+from headstart.train.schedule import rates_by_layer
 from headstart.train.training_run import TrainingRun
 
 Mask = NDArray[np.bool_]
@@ -56,6 +60,12 @@ def check_recipe(recipe: Recipe, *, norms: bool) -> None:
             f"Recipe, batch_norm: a network with random weights has no statistics to keep. Expected 'train'. "
             f"Received: {recipe.batch_norm!r}. {begin}"
         )
+
+
+def random_start(blueprint: Blueprint, recipe: Recipe, spec: ImageSpec | None = None) -> Task:
+    """All of a network, to be trained from random weights."""
+    weights = initial_weights(blueprint, recipe.initialisation, recipe.seed)
+    return Task(blueprint, weights, rates_by_layer(blueprint, recipe), spec)
 
 
 def fingerprint(*parts: object) -> str:

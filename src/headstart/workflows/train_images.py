@@ -24,10 +24,7 @@ from headstart.model.assemble import Assembled, LabelledPhotos, TrainedNetwork, 
 from headstart.model.classifier import Classifier
 from headstart.model.records import FitRecord, ImageCounts, ScratchRecord
 from headstart.train.batches import PhotoBatches
-from headstart.train.initialisation import initial_weights
-from headstart.train.protocol import Task
 from headstart.train.recipe import Recipe, open_recipe
-from headstart.train.schedule import rates_by_layer
 from headstart.train.training_run import TrainingRun
 from headstart.workflows.from_scratch import (
     CrossValidated,
@@ -37,6 +34,7 @@ from headstart.workflows.from_scratch import (
     check_recipe,
     cross_validate,
     fingerprint,
+    random_start,
 )
 
 NETWORKS = ("small_cnn", "mlp")
@@ -179,12 +177,7 @@ class _Job:
         validation = validation_part(split, keys, seed, self.settings.validation)
         parts = {"train": np.flatnonzero(split.train & ~validation), "validation": np.flatnonzero(validation)}
         spec = normalised(self.dataset, parts["train"], self.spec)
-        task = Task(
-            self.blueprint,
-            initial_weights(self.blueprint, self.recipe.initialisation, self.recipe.seed),
-            rates_by_layer(self.blueprint, self.recipe),
-            spec,
-        )
+        task = random_start(self.blueprint, self.recipe, spec)
         batches, steering = (
             PhotoBatches(self.dataset, rows, spec, self.recipe, train=part == "train", classes=classes)
             for part, rows in parts.items()

@@ -25,10 +25,7 @@ from headstart.learn.evaluate import evaluate
 from headstart.model.records import PartCounts, TabularRecord
 from headstart.model.tabular_classifier import Scale, TabularClassifier, forward
 from headstart.train.batches import ArrayBatches
-from headstart.train.initialisation import initial_weights
-from headstart.train.protocol import Task
 from headstart.train.recipe import Recipe, open_recipe
-from headstart.train.schedule import rates_by_layer
 from headstart.train.training_run import TrainingRun
 from headstart.workflows.from_scratch import (
     CrossValidated,
@@ -38,6 +35,7 @@ from headstart.workflows.from_scratch import (
     check_recipe,
     cross_validate,
     fingerprint,
+    random_start,
 )
 
 TABLE = "table"  # the preset for rows
@@ -146,11 +144,7 @@ class _Job:
         moving = train & ~steering
         scale = Scale.of(self.rows.values[moving])
         x = scale(self.rows.values)[:, :, None, None]
-        task = Task(
-            self.blueprint,
-            initial_weights(self.blueprint, self.recipe.initialisation, self.recipe.seed),
-            rates_by_layer(self.blueprint, self.recipe),
-        )
+        task = random_start(self.blueprint, self.recipe)
         size, seed = self.recipe.batch_size, self.recipe.seed
         batches = ArrayBatches(x[moving], self.y[moving], size, seed)
         validation = ArrayBatches(x[steering], self.y[steering], size, seed, shuffle=False)
