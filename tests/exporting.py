@@ -1,11 +1,7 @@
-"""What the tests of export formats share: small packages, and processes that cannot import headstart."""
+"""What the tests of export formats share: small packages, and what their networks say."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +17,6 @@ from referee import EVERY_OP, SPEC, photos, slow_forward, weights_for
 
 BATCHES = (1, 3, 17)
 AWKWARD = ("bar", "a b", "naïve ☃", "two\nlines", '"quoted"')  # names of classes
-ALONE = """
-import sys
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "headstart":
-            raise ModuleNotFoundError(f"{name} is out of bounds here")
-sys.meta_path.insert(0, Blocked())
-"""
 
 
 def every_op() -> Package:
@@ -59,20 +47,3 @@ def difference(logits: NDArray[Any], expected: NDArray[Any]) -> float:
     assert logits.shape == expected.shape
     assert logits.dtype == np.float32
     return float(np.abs(logits - expected).max() / np.abs(expected).max())
-
-
-def alone(script: str, *arguments: object) -> Any:
-    """What a script prints as JSON, in a fresh process where headstart cannot be imported."""
-    code = f"{ALONE}{script}"
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def kept(images: NDArray[np.uint8], folder: Path) -> Path:
-    """A file of images for another process."""
-    np.save(folder / "images.npy", images)
-    return folder / "images.npy"

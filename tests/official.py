@@ -168,7 +168,8 @@ def filled(case: Case, seed: int = 0) -> nn.Module:
             layer.momentum = None  # an average, and not one that forgets
             layer.weight.uniform_(0.5, 1.2, generator=generator)
             layer.bias.normal_(0, 0.3, generator=generator)
-    module(torch.randn(8, 3, case.pixels, case.pixels, generator=generator))
+    if any(isinstance(layer, nn.BatchNorm2d) for layer in module.modules()):
+        module(torch.randn(8, 3, case.pixels, case.pixels, generator=generator))
     return module.eval()
 
 

@@ -18,9 +18,12 @@ DOC = Path(__file__).parents[2] / "docs" / "export.md"
 ALONE = """
 import runpy, sys
 sys.modules["headstart"] = None  # importing it is an error from now on
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+photo, *rest = sys.argv[1:]
+for script, file in zip(rest[::2], rest[1::2], strict=True):
+    sys.argv = [script, file, photo]
+    runpy.run_path(script, run_name="__main__")
 """
+TOGETHER = (("openvino", "onnx", "torch"), ("tflite", "keras", "savedmodel"))  # by what they wait for when imported
 
 
 def scripts() -> dict[str, str]:
@@ -38,6 +41,7 @@ def _pairs(parts: list[str]) -> list[tuple[str, str]]:
 
 def test_every_format_that_is_a_network_has_a_script() -> None:
     assert set(scripts()) == {name for name, each in FORMATS.items() if not each.library}
+    assert {name for names in TOGETHER for name in names} == set(scripts())
 
 
 @pytest.fixture(scope="module")
@@ -49,28 +53,34 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", scripts())
-def test_a_script_says_what_the_classifier_says(name: str, bundle: Path, photo: Path, tmp_path: Path) -> None:
-    classifier = hs.load(bundle, precision="fp32")
-    file = tmp_path / f"exported{FORMATS[name].suffix}"
-    classifier.export(name, file)
-    script = tmp_path / "script.py"
-    script.write_text(scripts()[name], encoding="utf-8")
+def alone(photo: Path, *scripts_and_files: Path) -> subprocess.CompletedProcess[str]:
+    """Scripts, each with a file and the photo, in a fresh process."""
+    command: list[str | Path] = [sys.executable, "-c", ALONE, photo, *scripts_and_files]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run(
-        [sys.executable, "-c", ALONE, script, file, photo], capture_output=True, text=True, env=environment, check=False
-    )
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+@pytest.mark.parametrize("names", TOGETHER, ids=" ".join)
+def test_a_script_says_what_the_classifier_says(
+    names: tuple[str, ...], bundle: Path, photo: Path, tmp_path: Path
+) -> None:
+    classifier, given = hs.load(bundle, precision="fp32"), list[Path]()
+    for name in names:
+        file, script = tmp_path / f"exported-{name}{FORMATS[name].suffix}", tmp_path / f"{name}.py"
+        classifier.export(name, file)
+        script.write_text(scripts()[name], encoding="utf-8")
+        given += [script, file]
+    done = alone(photo, *given)
     assert done.returncode == 0, done.stderr
-    *label, probability = done.stdout.split()
-    assert label == [classifier.predict([photo])[0]]
-    assert float(probability) == pytest.approx(classifier.predict_proba([photo]).max(), abs=6e-4)
+    for name, line in zip(names, done.stdout.splitlines(), strict=True):
+        *label, probability = line.split()
+        assert label == [classifier.predict([photo])[0]], name
+        assert float(probability) == pytest.approx(classifier.predict_proba([photo]).max(), abs=6e-4), name
 
 
 def test_a_script_that_took_headstart_would_fail(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text("import headstart")
-    done = subprocess.run(
-        [sys.executable, "-c", ALONE, tmp_path / "script.py"], capture_output=True, text=True, check=False
-    )
+    done = alone(tmp_path, tmp_path / "script.py", tmp_path)
     assert "headstart" in done.stderr
     assert done.returncode != 0
 

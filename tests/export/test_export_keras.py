@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from exporting import AWKWARD, BATCHES, alone, difference, every_op, fp32, kept, of_bundle, pictures
+from exporting import AWKWARD, BATCHES, difference, every_op, fp32, of_bundle, pictures
 from headstart.backbones.blueprint import LOGITS
 from headstart.core.errors import MissingExtraError, UsageError
 from headstart.core.types import ImageSpec
@@ -23,27 +24,12 @@ from headstart.export import tflite as format_tflite
 from headstart.export.labels import LABELS, METADATA
 from headstart.export.package import Package
 from headstart.export.quiet import quiet
+from headstart.learn.calibrate import softmax
 from headstart.model.classifier import Golden
 from referee import photos as noise
 
 FORMATS = {"model.keras": format_keras, "saved": format_savedmodel}
 LINES = ["bar", "a b", "naïve ☃", "two lines", '"quoted"', ""]
-KERAS = """
-import json, zipfile, keras, numpy as np
-model = keras.models.load_model(sys.argv[1])
-out = model.predict(np.load(sys.argv[2]), verbose=0)
-files = zipfile.ZipFile(sys.argv[1])
-text = {name: files.read(name).decode() for name in ("labels.txt", "headstart.json")}
-json.dump({name: value.tolist() for name, value in out.items()} | text, sys.stdout)
-"""
-SAVEDMODEL = """
-import json, pathlib, numpy as np, tensorflow as tf
-run = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
-out = run(images=tf.constant(np.load(sys.argv[2])))
-extra = pathlib.Path(sys.argv[1], "assets.extra")
-text = {name: (extra / name).read_text(encoding="utf-8") for name in ("labels.txt", "headstart.json")}
-json.dump({name: value.numpy().tolist() for name, value in out.items()} | text, sys.stdout)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -81,20 +67,32 @@ def test_every_operation(odd: Path, name: str) -> None:
     assert difference(FORMATS[name].replay(odd / name, golden.images), golden.logits) <= 1e-5
 
 
-@pytest.mark.parametrize(
-    ("name", "script"), [("model.keras", KERAS), ("saved", SAVEDMODEL)], ids=["keras", "savedmodel"]
-)
-def test_opens_without_headstart(odd: Path, tmp_path: Path, name: str, script: str) -> None:
-    """The .keras file in safe mode, which is Keras' default."""
+def opened(path: Path, images: NDArray[np.uint8]) -> tuple[dict[str, NDArray[np.float32]], dict[str, str]]:
+    """What Keras or TensorFlow by itself says of images, and the texts in the file."""
+    if path.is_dir():
+        import tensorflow as tf
+
+        found = tf.saved_model.load(str(path)).signatures["serving_default"](images=tf.constant(images))
+        texts = {name: (path / "assets.extra" / name).read_text(encoding="utf-8") for name in (LABELS, METADATA)}
+        return {name: value.numpy() for name, value in found.items()}, texts
+    import keras
+
+    with zipfile.ZipFile(path) as archive:
+        texts = {name: archive.read(name).decode() for name in (LABELS, METADATA)}
+    return keras.models.load_model(path).predict(images, verbose=0), texts  # in safe mode, which is Keras' default
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_keras_and_tensorflow_open_it_by_themselves(odd: Path, name: str) -> None:
+    """In processes without headstart, too: see the scripts of docs/export.md."""
     package = every_op()
-    found = alone(script, odd / name, kept(package.golden.images, tmp_path))
-    logits, probabilities = (np.array(found[name], np.float32) for name in ("logits", "probabilities"))
-    assert difference(logits, package.golden.logits) <= 1e-5
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    np.testing.assert_allclose(probabilities, powers / powers.sum(1, keepdims=True), atol=1e-6)
-    assert found[LABELS].split("\n") == LINES
-    assert json.loads(found[METADATA]) == package.metadata()
-    assert tuple(json.loads(json.loads(found[METADATA])["classes"])) == AWKWARD
+    with quiet():
+        values, texts = opened(odd / name, package.golden.images)
+    assert difference(values["logits"], package.golden.logits) <= 1e-5
+    np.testing.assert_allclose(values["probabilities"], softmax(values["logits"]), atol=1e-6)
+    assert texts[LABELS].split("\n") == LINES
+    assert json.loads(texts[METADATA]) == package.metadata()
+    assert tuple(json.loads(json.loads(texts[METADATA])["classes"])) == AWKWARD
 
 
 def test_keras_goes_on_with_it(odd: Path, tmp_path: Path) -> None:

@@ -14,28 +14,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporting import AWKWARD, BATCHES, alone, difference, every_op, fp32, kept, of_bundle, pictures
+from exporting import AWKWARD, BATCHES, difference, every_op, fp32, of_bundle, pictures
 from headstart.backbones.blueprint import LOGITS
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
 from headstart.engines.registry import torch_engine
 from headstart.export import torch as format_torch
+from headstart.export.labels import LABELS, METADATA
 from headstart.export.package import Package
 from headstart.export.quiet import quiet
+from headstart.learn.calibrate import softmax
 from headstart.model.classifier import Golden
 from referee import photos as noise
 
 torch_engine()
 import torch  # noqa: E402  # after the guard
 from torch import nn  # noqa: E402
-
-SCRIPT = """
-import json, torch, numpy as np
-extra = {"labels.txt": "", "headstart.json": ""}
-program = torch.export.load(sys.argv[1], extra_files=extra).module()
-out = program(torch.from_numpy(np.load(sys.argv[2])))
-json.dump({"logits": out["logits"].tolist(), "probabilities": out["probabilities"].tolist(), **extra}, sys.stdout)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -81,24 +75,18 @@ def test_a_batch_of_any_size_gets_the_logits_of_fp32(file: Path, package: Packag
     assert difference(format_torch.replay(file, images), fp32(package, images)) <= 1e-5
 
 
-def test_every_operation(tmp_path: Path) -> None:
-    package = every_op()
+def test_every_operation_in_a_file_that_torch_opens_by_itself(tmp_path: Path) -> None:
+    """In a process without headstart, too: see the scripts of docs/export.md."""
+    package, texts = every_op(), {LABELS: "", METADATA: ""}
     format_torch.write(package, tmp_path / "model.pt2")
-    assert difference(format_torch.replay(tmp_path / "model.pt2", package.golden.images), package.golden.logits) <= 1e-5
-
-
-def test_opens_without_headstart(tmp_path: Path) -> None:
-    package = every_op()
-    format_torch.write(package, tmp_path / "model.pt2")
-    found = alone(SCRIPT, tmp_path / "model.pt2", kept(package.golden.images, tmp_path))
-    logits, probabilities = (np.array(found[name], np.float32) for name in ("logits", "probabilities"))
-    assert difference(logits, package.golden.logits) <= 1e-5
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    np.testing.assert_allclose(probabilities, powers / powers.sum(1, keepdims=True), atol=1e-6)
-    assert found["labels.txt"].split("\n") == ["bar", "a b", "naïve ☃", "two lines", '"quoted"', ""]
-    metadata = json.loads(found["headstart.json"])
-    assert metadata == package.metadata()
-    assert tuple(json.loads(metadata["classes"])) == AWKWARD
+    with quiet():
+        program = torch.export.load(tmp_path / "model.pt2", extra_files=texts).module()
+        values = {name: value.numpy() for name, value in program(torch.from_numpy(package.golden.images)).items()}
+    assert difference(values["logits"], package.golden.logits) <= 1e-5
+    np.testing.assert_allclose(values["probabilities"], softmax(values["logits"]), atol=1e-6)
+    assert texts[LABELS].split("\n") == ["bar", "a b", "naïve ☃", "two lines", '"quoted"', ""]
+    assert json.loads(texts[METADATA]) == package.metadata()
+    assert tuple(json.loads(json.loads(texts[METADATA])["classes"])) == AWKWARD
 
 
 def test_nothing_of_it_asks_for_gradients(file: Path, package: Package) -> None:

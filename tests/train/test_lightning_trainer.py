@@ -1,13 +1,11 @@
-"""The trainer `lightning`: the same curve as the plain loop's, quiet, and the same again from two processes."""
+"""The trainer `lightning`: quiet, with the curve of the plain loop. Two processes: tests of the command."""
 
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +20,6 @@ from headstart.train.checkpoint import Checkpoints, Identity, Terminated
 from headstart.train.protocol import Task
 from headstart.train.recipe import Recipe
 from headstart.train.torch.lightning import train_lightning
-from headstart.train.torch.plain_loop import train_pytorch
 from trainers import (
     EVERYTHING,
     SGD,
@@ -154,54 +151,3 @@ def test_without_lightning_it_says_how_to_install_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'headstart\[torch\]'"):
         importlib.import_module("headstart.train.torch.lightning")
-
-
-# --- two processes ----------------------------------------------------------------------------------------------------
-
-NAMES = ("train_loss", "train_error", "val_loss", "val_error", "val_calibrated")
-SCRIPT = """
-import json, os, sys
-sys.path.insert(0, {tests!r})
-import numpy as np
-import torch
-torch.set_num_threads(1)
-from dataclasses import replace
-from headstart.train.torch.lightning import train_lightning
-from trainers import EVERYTHING, Listener, batches_of, small_task
-
-recipe = replace(EVERYTHING, optimiser="momentum", clip=0.0)
-task, told = small_task(recipe), Listener(epochs=3)
-found = train_lightning(
-    task, batches_of(task, 41), batches_of(task, 24, seed=1, shuffle=False), recipe, [told],
-    device="cpu", devices=2, strategy="ddp",
-)
-assert torch.distributed.get_backend() == "gloo" and torch.distributed.get_world_size() == 2
-rank = os.environ.get("LOCAL_RANK", "0")
-history = found.history
-about = {{name: [getattr(epoch, name) for epoch in history.epochs] for name in {names!r}}}
-about |= dict(losses=history.losses, stopped=history.stopped, told=len(told.steps))
-np.savez({out!r} + "/" + rank, about=json.dumps(about), **found.weights)
-"""
-
-
-def test_two_processes_are_as_one(tmp_path: Path) -> None:
-    """Over gloo; the last batch of an epoch has one image, so one of them has none. The first alone calls callbacks."""
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parents[1]), out=str(tmp_path), names=NAMES))
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True, timeout=180, check=False)
-    assert done.returncode == 0, done.stderr
-    recipe = replace(EVERYTHING, optimiser="momentum", clip=0.0)
-    task = small_task(recipe)
-    validation = batches_of(task, 24, seed=1, shuffle=False)
-    alone = train_pytorch(task, batches_of(task, 41), validation, recipe, [Listener(epochs=3)], device="cpu")
-    for rank in ("0", "1"):
-        with np.load(tmp_path / f"{rank}.npz") as file:
-            about = json.loads(str(file["about"]))
-            weights = {name: file[name] for name in file.files if name != "about"}
-        assert furthest(weights, alone.weights) < 1e-4
-        np.testing.assert_allclose(about["losses"], alone.history.losses, atol=1e-4)
-        for name in NAMES:
-            np.testing.assert_allclose(about[name], [getattr(e, name) for e in alone.history.epochs], atol=1e-4)
-        assert about["stopped"] == "Enough epochs."
-        assert about["told"] == (18 if rank == "0" else 0)

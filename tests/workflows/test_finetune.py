@@ -32,9 +32,10 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return making.folder(tmp_path_factory.mktemp("many") / "photos", count=20)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def given(many: Path) -> hs.Classifier:
-    return hs.fit(many, pixels=PIXELS, precision="fp32", seed=3)
+    """Not to be changed."""
+    return hs.fit(many, pixels=PIXELS, precision="fp32", seed=3, cache=False)
 
 
 class Heard(BaseCallback):
