@@ -79,7 +79,8 @@ def test_show_backbones_and_cache(shell: Shell, photos: Path, bundle: Path, tmp_
     rows = {row["name"]: row for row in shell("backbones", "--json").json["backbones"]}
     assert rows["efficientnet_lite0"]["weights"] == "at hand"
     assert rows["efficientnet_lite0"]["default"]
-    assert all(name in shell("backbones").out for name in rows)
+    words = shell("backbones").out
+    assert all(name in words for name in rows)
 
     assert shell("cache", "--json").json["spaces"] == []
     shell("fit", photos, "--out", tmp_path / "model", "--pixels", 32)
