@@ -43,8 +43,9 @@ def test_presets_are_those_there_are() -> None:
 
 
 def test_the_benchmark_tries_every_field(benchmark: tuple[ModuleType, ModuleType]) -> None:
-    """But the seed, which is in all of it."""
-    tried = {name for trick in benchmark[0].TRICKS for change in trick.changes.values() for name in change}
+    """But the seed, which is in all of it. What changes whole recipes tries no field by itself."""
+    single = [trick for trick in benchmark[0].TRICKS if not trick.name.startswith("overfitting")]
+    tried = {name for trick in single for change in trick.changes.values() for name in change}
     assert tried >= {field.name for field in fields(Recipe)} - {"seed"}
 
 

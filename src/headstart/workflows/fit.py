@@ -89,7 +89,7 @@ def fit(
     with timer("features"):
         seen = frozen.features(dataset, cache=cache, progress=stage(progress, "features"))
     network.release()
-    with timer("duplicates"):
+    with timer("split"):
         split = choice.split(dataset, seen) if choice else make_split(dataset, seen, holdout, seed)
     seen.thumbnails = seen.thumbnails[:0].copy()  # done with
     train = np.flatnonzero(split.train)
