@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from headstart.data import chains as chains_module
 from headstart.data import near_copies as module
+from headstart.data.chains import GAP, LINK, Links
 from headstart.data.fingerprints import Fingerprints
 from headstart.data.near_copies import Components, near_copies
 
@@ -119,15 +121,38 @@ def brute_force(thumbnails: NDArray[np.uint8]) -> tuple[Sets, float]:
 
     found = Components(count)
     margin = 1.0
+    distances = np.full((count, count), np.inf)
     for i in range(count):
         for j in range(i):
             pairs = ((whole, whole), (whole, mirrored), (whole, cropped), (cropped, whole))
-            apart = 1 - max(cosine(a[i], b[j]) for a, b in pairs)
-            thumbnail = apart / max(units[i], units[j]) / module.ALIKE
+            distances[i, j] = distances[j, i] = 1 - max(cosine(a[i], b[j]) for a, b in pairs)
+            thumbnail = distances[i, j] / max(units[i], units[j]) / module.ALIKE
             margin = min(margin, abs(thumbnail - 1))
             if thumbnail < 1:
                 found.join(np.array([i]), np.array([j]))
-    return groups(found.group_of), margin
+    chains, more = brute_force_chains(distances)
+    for members in map(sorted, chains):
+        found.join(np.array(members[:-1]), np.array(members[1:]))
+    return groups(found.group_of), min(margin, more)
+
+
+def brute_force_chains(distances: NDArray[np.float64]) -> tuple[Sets, float]:
+    """Components at every length of a link that stand alone, and how near any is to being decided otherwise."""
+    distances = np.maximum(np.round(distances, 6), 0)  # of the same picture, rounding is all there is
+    count, known, chains = len(distances), set[frozenset[int]](), set[frozenset[int]]()
+    lengths = np.unique(distances[np.isfinite(distances)])
+    margin = float(np.abs(lengths / LINK - 1).min())
+    for length in lengths[lengths <= LINK]:
+        linked = Components(count)
+        linked.join(*np.nonzero(distances <= length))
+        for members in groups(linked.group_of) - known:  # those that this link makes
+            known.add(members)
+            inside = np.isin(np.arange(count), [*members])
+            nearest = distances[inside][:, ~inside].min(initial=np.inf)
+            margin = min(margin, abs(nearest - GAP * length) / nearest)
+            if nearest >= GAP * length:
+                chains.add(members)
+    return chains, margin
 
 
 @pytest.mark.usefixtures("small_tiles")
@@ -189,6 +214,59 @@ def test_the_order_of_the_photos_changes_no_group() -> None:
         order = np.random.default_rng(seed).permutation(len(pictures))
         again = groups(near_copies(thumbnails[order]))
         assert {frozenset(int(order[i]) for i in group) for group in again} == first
+
+
+# --- frames of videos and bursts ------------------------------------------------------------------------------------
+
+
+def clips(scene: NDArray[np.float64], frames: int, step: int) -> NDArray[np.float64]:
+    """A camera that moves over each of the scenes by some of its 64 pixels a frame, with noise."""
+    large = np.stack([np.asarray(Image.fromarray(each.astype(np.uint8)).resize((256, 256))) for each in scene])
+    shots = [large[:, t * step : t * step + 128, t * step : t * step + 128] for t in range(frames)]
+    small = np.stack(shots, axis=1)[..., ::2, ::2].reshape(-1, 64, 64).astype(float)
+    noisy: NDArray[np.float64] = np.clip(small + np.random.default_rng(0).normal(scale=2, size=small.shape), 0, 255)
+    return noisy
+
+
+@pytest.mark.parametrize(("frames", "step", "scale"), [(20, 2, 12), (40, 1, 12), (40, 2, 2)])
+def test_frames_of_a_video_stay_together_though_the_first_and_the_last_differ(
+    frames: int, step: int, scale: int
+) -> None:
+    """Of many clips or of two, and the photos beside them stay alone."""
+    pictures = clips(scenes(scale, seed=2), frames, step)
+    group_of = near_copies(thumbs_of(np.concatenate([pictures, scenes(50, seed=6)])))
+    count = scale * frames
+    np.testing.assert_array_equal(group_of[:count], np.arange(count) // frames * frames)
+    np.testing.assert_array_equal(group_of[count:], np.arange(count, count + 50))
+
+
+def test_neighbours_as_near_as_frames_are_no_chain_where_others_are_near_too() -> None:
+    """A family of shapes, each like some others, as handwritten digits are."""
+    bases = scenes(6, seed=11).reshape(6, -1)
+    family = np.random.default_rng(1).uniform(0, 1, (400, 6)) @ bases
+    pictures = (family / family.max() * 255).reshape(-1, 64, 64)
+    views = module._whitened_views(thumbs_of(pictures))
+    nearest = np.sort(module._distances(views, slice(None), slice(None)), axis=1)[:, 1]
+    assert np.median(nearest) < LINK
+    assert sum(map(len, groups(near_copies(thumbs_of(pictures))))) < 40
+
+
+def test_links_are_thinned_out_without_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    r = np.random.default_rng(4)
+    points = np.concatenate([centre + r.normal(scale=0.004, size=(30, 2)) for centre in r.uniform(0, 1, (8, 2))])
+    distances = np.linalg.norm(points[:, None] - points, axis=2)
+    first, second = np.triu_indices(len(points), 1)
+    found = []
+    for held in (10**6, 50):
+        monkeypatch.setattr(chains_module, "_HELD", held)
+        links = Links(len(points))
+        for part in np.array_split(r.permutation(len(first)), 20):
+            links.add(first[part], second[part], distances[first[part], second[part]])
+        assert held > 50 or sum(map(len, links._pairs)) < 2000
+        chains, clusters = links.clusters()
+        found.append(({frozenset(each) for each in chains}, {frozenset(each.members) for each in clusters}))
+    assert found[0] == found[1]
+    assert len(found[0][0] | found[0][1]) > 8
 
 
 def test_sets_of_many_copies_of_each_photo() -> None:

@@ -8,11 +8,12 @@ to the 5th neighbour, so that one limit serves for digits and for photos.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.data.chains import GAP, LINK, Links
 from headstart.data.load import THUMBNAIL
 
 AXES = 32  # of the whitened thumbnails
@@ -63,23 +64,29 @@ def join_groups(first: NDArray[np.int_], second: NDArray[np.int_]) -> Index:
 
 
 def near_copies(thumbnails: NDArray[np.uint8]) -> Index:
-    """Group copies of one photo: re-encoded, resized, brightened, mirrored, or cropped by about 5 % a side.
+    """Group copies of one photo, and frames of one video or burst.
 
     ``thumbnails`` uint8 (N, 16, 16), grey. The distance of two photos is 1 - cosine of their blurred and whitened
-    thumbnails: the smallest of as they are, mirrored, and one against the inner part of the other. They are copies if
-    it is below ``ALIKE`` times the distance from one of them to its 5th neighbour. Returns for each photo the smallest
-    index of its group (N,); the groups do not depend on the order of the photos.
+    thumbnails: the smallest of as they are, mirrored, and one against the inner part of the other. They are copies
+    (re-encoded, resized, brightened, mirrored, or cropped by about 5 % a side) if it is below ``ALIKE`` times the
+    distance from one of them to its 5th neighbour. Frames have many near neighbours: `chains` finds those. Returns for
+    each photo the smallest index of its group (N,); the groups do not depend on the order of the photos.
 
-    Compares all pairs, a tile at a time. Memory: about 400 bytes a photo, and tiles.
+    Compares all pairs, a tile at a time. Memory: about 500 bytes a photo, and tiles.
     """
     if thumbnails.shape[1:] != (THUMBNAIL, THUMBNAIL):
         raise ValueError(f"Expected thumbnails of shape (N, {THUMBNAIL}, {THUMBNAIL}). Received: {thumbnails.shape}.")
     components = Components(len(thumbnails))
     if len(thumbnails) < 2:
         return components.group_of
-    whole, mirrored, inner = _whitened_views(thumbnails)
-    for i, j in _copy_pairs(whole, mirrored, inner, _units(whole)):
-        components.join(i, j)
+    views = _whitened_views(thumbnails)
+    units, links = _units(views[0]), Links(len(thumbnails))
+    for i, j, distance in _near_pairs(views, max(ALIKE * float(units.max()), LINK)):
+        copies = distance < ALIKE * np.maximum(units[i], units[j])
+        components.join(i[copies], j[copies])
+        links.add(i, j, distance)
+    for members in _chains(views, links):
+        components.join(members[:-1], members[1:])
     return components.group_of
 
 
@@ -160,21 +167,43 @@ def _units(points: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.maximum(units, np.median(units[points.any(axis=1)]) / 2 if points.any() else FAR)
 
 
-def _copy_pairs(
-    whole: NDArray[np.float32], mirrored: NDArray[np.float32], inner: NDArray[np.float32], units: NDArray[np.float32]
-) -> Iterator[tuple[Index, Index]]:
-    """Pairs i < j of copies, a tile at a time."""
-    least = 1 - ALIKE * units.max()
-    for top in range(0, len(whole), _TILE):
-        for left in range(top, len(whole), _TILE):
-            i, j = slice(top, top + _TILE), slice(left, left + _TILE)
-            cosines = whole[i] @ whole[j].T
-            for a, b in ((whole, mirrored), (whole, inner), (inner, whole)):
-                np.maximum(cosines, a[i] @ b[j].T, out=cosines)
-            row, column = np.divmod(np.flatnonzero(cosines > least), cosines.shape[1])
-            unit = np.maximum(units[i][row], units[j][column])
-            wanted = (row + top < column + left) & (1 - cosines[row, column] < ALIKE * unit)
-            yield row[wanted] + top, column[wanted] + left
+def _distances(views: Sequence[Floats], i: slice | Index, j: slice) -> Floats:
+    """Distances of the photos ``i`` from the photos ``j``."""
+    whole, mirrored, inner = views
+    cosines: Floats = whole[i] @ whole[j].T
+    for a, b in ((whole, mirrored), (whole, inner), (inner, whole)):
+        np.maximum(cosines, a[i] @ b[j].T, out=cosines)
+    return np.subtract(1, cosines, out=cosines)
+
+
+def _near_pairs(views: Sequence[Floats], limit: float) -> Iterator[tuple[Index, Index, Floats]]:
+    """Pairs i < j of photos that are less than ``limit`` apart, with their distances; a tile at a time."""
+    for top in range(0, len(views[0]), _TILE):
+        for left in range(top, len(views[0]), _TILE):
+            distances = _distances(views, slice(top, top + _TILE), slice(left, left + _TILE))
+            row, column = np.divmod(np.flatnonzero(distances < limit), distances.shape[1])
+            wanted = row + top < column + left
+            row, column = row[wanted], column[wanted]
+            yield row + top, column + left, distances[row, column]
+
+
+def _chains(views: Sequence[Floats], links: Links) -> Iterator[Index]:
+    """The photos of each chain."""
+    inside, clusters = links.clusters()
+    yield from (np.array(members) for members in inside)
+    number = np.full(len(views[0]), -1)
+    for k, cluster in enumerate(clusters):
+        number[cluster.members] = k
+    limits = np.array([cluster.longest * GAP for cluster in clusters])
+    alone = np.ones(len(clusters), bool)
+    for left in range(0, len(number), _TILE):
+        rows = np.flatnonzero((number >= 0) & alone[number]) if len(clusters) else np.empty(0, np.intp)
+        for start in range(0, len(rows), _TILE):
+            tile = rows[start : start + _TILE]
+            near = _distances(views, tile, slice(left, left + _TILE)) < limits[number[tile], None]
+            near &= number[tile, None] != number[left : left + _TILE]
+            alone[number[tile[near.any(axis=1)]]] = False
+    yield from (np.array(cluster.members) for cluster, stays in zip(clusters, alone, strict=True) if stays)
 
 
 def _sample_of(thumbnails: NDArray[np.uint8], size: int) -> Index:
