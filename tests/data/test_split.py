@@ -53,15 +53,18 @@ def test_every_class_gives_its_share(share: float) -> None:
 
 @settings(deadline=None)
 @given(case=sets)
-def test_groups_stay_whole_and_no_class_gives_too_much(case: tuple[list[int], Groups, float, int]) -> None:
+def test_groups_stay_whole_and_every_class_keeps_what_a_fit_needs(case: tuple[list[int], Groups, float, int]) -> None:
     labels, groups, share, seed = case
     out = split(labels, groups, share, seed)
     for group in set(groups):
         assert len({bool(out[index]) for index in range(len(groups)) if groups[index] == group}) == 1
     for label in set(labels):
-        size = labels.count(label)
-        given_up = sum(bool(out[index]) for index in range(len(labels)) if labels[index] == label)
-        assert given_up <= max(0, min(round(size * share), size - FEWEST))
+        size, wanted = labels.count(label), round(labels.count(label) * share)
+        own = [index for index in range(len(labels)) if labels[index] == label]
+        given_up, largest = int(out[own].sum()), max(sum(groups[i] == groups[k] for i in own) for k in own)
+        assert given_up <= max(0, size - FEWEST)
+        if largest == max(map(groups.count, groups)) == 1:
+            assert given_up == min(max(wanted, int(share > 0)), max(0, size - FEWEST))
 
 
 @settings(deadline=None)
@@ -94,6 +97,42 @@ def test_a_group_larger_than_the_share_is_fitted_on() -> None:
         out = split(labels, groups, 0.25, seed)
         assert not out[:6].any()
         assert out.sum() == 5
+
+
+@pytest.mark.parametrize("each", [10, 20, 25, 30, 45])
+def test_large_groups_are_held_out_as_near_to_the_share_as_they_come(each: int) -> None:
+    """Patients with many photos: of 10 to 2 of them in each class."""
+    count = 100 // each
+    labels = [0] * count * each + [1] * count * each
+    groups = [index // each for index in range(len(labels))]
+    for seed in range(5):
+        out = split(labels, groups, 0.2, seed)
+        wanted = max(round(0.2 * count), 1) * each
+        assert np.bincount(np.array(labels)[out]).tolist() == [wanted, wanted]
+
+
+def test_every_class_with_two_groups_is_measured_and_one_with_a_single_group_is_not() -> None:
+    labels = [0] * 100 + [1] * 100 + [2] * 30
+    groups = [index // 5 for index in range(100)] + [100 + index // 25 for index in range(100)] + [200] * 30
+    for seed in range(5):
+        out = np.array(labels)[split(labels, groups, 0.2, seed)]
+        assert np.bincount(out, minlength=3).tolist() == [20, 25, 0]
+
+
+def test_of_several_groups_that_are_too_large_the_one_nearest_to_the_share_is_taken() -> None:
+    labels = [0] * 100
+    groups = [0] * 40 + [1] * 26 + [2] * 34
+    for seed in range(5):
+        assert np.flatnonzero(split(labels, groups, 0.2, seed)).tolist() == [*range(40, 66)]
+
+
+def test_a_group_across_classes_is_counted_for_both() -> None:
+    """It would bring the first class nearer to its share, and the second farther from it by more."""
+    labels = [0] * 12 + [1] * 60
+    groups = [0] * 4 + [1] * 8 + [0] * 50 + [*range(2, 12)]
+    out = split(labels, groups, 0.25)
+    assert not out[0]
+    assert np.bincount(np.array(labels)[out], minlength=2)[1] == 10
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])

@@ -16,6 +16,7 @@ Index = NDArray[np.intp]
 
 LINK = 0.1  # the longest link of a chain, as a distance of `near_copies`
 GAP = 5.0
+FEWEST = 3  # images of a chain
 _HELD = 2**17  # links, before they are thinned out
 
 
@@ -28,7 +29,7 @@ class Cluster:
 
     def is_chain(self, nearest: float) -> bool:
         """Whether it stands alone, the nearest other image being so far away."""
-        return len(self.members) > 1 and nearest >= GAP * self.longest
+        return len(self.members) >= FEWEST and nearest >= GAP * self.longest
 
 
 class Links:
@@ -49,14 +50,14 @@ class Links:
             self._pairs, self._lengths = [self._all_pairs()[needed]], [np.concatenate(self._lengths)[needed]]
 
     def clusters(self) -> tuple[list[list[int]], list[Cluster]]:
-        """The chains that became part of a larger cluster, and the clusters of all links, of two images or more."""
+        """The chains that became part of a larger cluster, and the clusters of all links that are large enough."""
         chains: list[list[int]] = []
         merged: dict[int, Cluster] = {}
         for _, length, one, other in self._joins():
             chains += [[*cluster.members] for cluster in (one, other) if cluster.is_chain(length)]
             merged.pop(id(other), None)
             merged[id(one)] = one
-        return chains, [*merged.values()]
+        return chains, [cluster for cluster in merged.values() if len(cluster.members) >= FEWEST]
 
     def _joins(self) -> Iterator[tuple[int, float, Cluster, Cluster]]:
         """Links that join two clusters, the shortest first (Kruskal 1956): place, length, and the two as they were.
