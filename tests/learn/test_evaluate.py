@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from headstart.core.types import Accuracy, Confusion, Evaluation
-from headstart.learn.evaluate import evaluate
+from headstart.core.types import Accuracy, Confusion, Evaluation, Z
+from headstart.learn.evaluate import accuracy_of, evaluate
+from headstart.learn.significance import t_quantile
 
 Labels = NDArray[np.int_]
 ANIMALS = ("ape", "bat", "cat")
@@ -83,6 +84,53 @@ def test_the_interval_holds_the_value_and_mirrors(images: int, data: st.DataObje
         if 1e-9 < edge < 1 - 1e-9:
             z = abs(found.value - edge) / (edge * (1 - edge) / images) ** 0.5
             assert z == pytest.approx(1.959964, rel=1e-3)
+
+
+def wilson(right: NDArray[np.bool_]) -> tuple[float, float]:
+    found = Accuracy.of(int(right.sum()), len(right))
+    return found.low, found.high
+
+
+def test_groups_of_one_image_each_change_nothing() -> None:
+    right = np.arange(20) % 4 > 0
+    assert accuracy_of(right, np.arange(20)[::-1]) == accuracy_of(right) == Accuracy.of(15, 20)
+
+
+@pytest.mark.parametrize(
+    ("hits", "of", "worth"),
+    [
+        ([30, 30, 0, 30], 30, 4 / 3.1824**2 * Z**2 * 0.75),  # 1/3 · 3/4 of the variance that 4 images would have
+        ([5, 5, 5, 5], 10, 40 / 3.1824**2 * Z**2),  # no more than so many images
+        ([7, 7, 7], 7, 3 / 4.3027**2 * Z**2),  # nothing varies
+        ([9], 10, 1.0),
+    ],
+)
+def test_the_interval_counts_groups(hits: list[int], of: int, worth: float) -> None:
+    """Worked out by hand: the worth of the images is their number over the design effect, less for few groups."""
+    right = np.concatenate([np.arange(of) < count for count in hits])
+    found = accuracy_of(right, np.repeat(np.arange(len(hits)), of) * 7 - 3)
+    expected = Accuracy.of(sum(hits), of * len(hits), worth, len(hits))
+    assert (found.value, found.images, found.groups) == (sum(hits) / len(right), len(right), len(hits))
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-4)
+
+
+@pytest.mark.parametrize("patients", [5, 10, 20])
+def test_it_holds_the_truth_where_wilsons_interval_of_the_images_does_not(patients: int) -> None:
+    """Patients with photos that are as hard as each other's; the truth is the accuracy on new patients."""
+    r, groups, held = np.random.default_rng(patients), np.repeat(np.arange(patients), 30), {"images": 0, "groups": 0}
+    for _ in range(300):
+        right = r.random(len(groups)) < r.beta(3.2, 0.8, patients)[groups]
+        found = accuracy_of(right, groups)
+        for name, (low, high) in {"images": wilson(right), "groups": (found.low, found.high)}.items():
+            held[name] += low <= 0.8 <= high
+    assert held["images"] < 0.75 * 300
+    assert held["groups"] >= 0.9 * 300
+
+
+def test_quantiles_of_students_t() -> None:
+    tables = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764, 5: 2.5706, 10: 2.2281, 30: 2.0423, 1000: 1.9623}
+    for freedom, value in tables.items():
+        assert t_quantile(freedom) == pytest.approx(value, abs=0.0005)
 
 
 def test_confusions_are_ordered_by_number_then_by_class() -> None:

@@ -93,7 +93,7 @@ def test_the_front_by_hand() -> None:
 def tried(name: str, wrong: Sequence[int], speed: float, images: int = 200) -> Trial:
     right = np.ones(images, bool)
     right[list(wrong)] = False
-    return Trial(name, 224, right, speed, 1_000_000, 4.0, 1.0)
+    return Trial(name, 224, right, np.arange(len(right)), speed, 1_000_000, 4.0, 1.0)
 
 
 @st.composite

@@ -164,6 +164,24 @@ def test_groups_of_a_table_stay_on_one_side(photos: Path, tmp_path: Path) -> Non
     assert all(len(side) == 1 for side in sides.values())
 
 
+def test_patients_with_many_photos_are_measured_and_the_interval_counts_them(photos: Path, tmp_path: Path) -> None:
+    """Two patients a class, and one of the third class, which cannot be measured; groups are no near copies."""
+    data = Path(shutil.copytree(photos, tmp_path / "data"))
+    rows = []
+    for path in sorted(data.rglob("*.png")):
+        kind = path.parent.name
+        patient = 0 if kind == "waves" else int(path.stem) // 6
+        rows.append(f"{path.relative_to(data)},{kind},{kind}{patient}")
+    (data / "metadata.csv").write_text("file_name,label,group\n" + "\n".join(rows) + "\n")
+    model = quick(str(data))
+    record = model.record
+    assert (record.train, record.test, record.not_measured) == (24, 12, ("waves",))
+    assert record.near_duplicates < 12
+    assert record.result is not None
+    assert (record.result.accuracy.images, record.result.accuracy.groups) == (12, 2)
+    assert record.result.accuracy.low < 0.2
+
+
 def test_a_class_of_one_photo_is_left_out_with_a_sentence(photos: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(photos, tmp_path / "data"))
     (data / "lonely").mkdir()

@@ -31,7 +31,9 @@ def figures_of(result: Evaluation | None) -> dict[str, Any]:
 
 def add_figures(rows: Rows, result: Evaluation) -> None:
     """Accuracy, calibration error, share of unknown."""
-    rows.add("accuracy", accuracy_text(result.accuracy.value, result.accuracy.low, result.accuracy.high))
+    accuracy, few = result.accuracy, result.accuracy.groups
+    counted = Text(f", counted by {few} group{plural(few)} of images" if few else "")
+    rows.add("accuracy", accuracy_text(accuracy.value, accuracy.low, accuracy.high) + counted)
     rows.add(
         "calibration", f"error (ECE) {result.calibration_error:.1%}; {result.unknown:.1%} of the images are unknown"
     )

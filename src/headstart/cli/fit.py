@@ -13,7 +13,7 @@ from rich.text import Text
 from headstart.cli import options
 from headstart.cli.figures import add_confusions, add_figures, add_seconds, figures_of
 from headstart.cli.progress import progress
-from headstart.cli.terminal import Rows, console, one_line, quoted
+from headstart.cli.terminal import FEW, Rows, console, one_line, quoted
 from headstart.core.errors import UsageError
 from headstart.core.types import Problem
 
@@ -62,7 +62,17 @@ def _answer(model: Classifier, where: str, seconds: float) -> dict[str, Any]:
 
     record = to_json(model.record)
     result = record["result"]
-    copied = ("images", "left_out", "near_duplicates", "computed", "from_store", "choice", "backbone", "pixels")
+    copied = (
+        "images",
+        "left_out",
+        "near_duplicates",
+        "not_measured",
+        "computed",
+        "from_store",
+        "choice",
+        "backbone",
+        "pixels",
+    )
     return {
         **figures_of(model.record.result),
         "classes": list(model.classes_),
@@ -80,7 +90,7 @@ def _show(model: Classifier, answer: dict[str, Any]) -> None:
     rows.add("data", f"{one_line(record.data)}: {record.images} images in {len(model.classes_)} classes")
     if record.result is None:
         rows.add("split", f"training set {record.train}, no test set")
-        why = "too few images to hold any out" if record.holdout else "no image was held out"
+        why = "too few images to hold any out, or all of one group" if record.holdout else "no image was held out"
         rows.add("accuracy", Text(f"not measured: {why}", "bold yellow"))
         if alone := record.left_one_out:
             rows.add("", f"leave-one-out: {alone.accuracy:.1%} of {alone.images}; the settings were chosen on them too")
@@ -88,6 +98,7 @@ def _show(model: Classifier, answer: dict[str, Any]) -> None:
         own = "held out" if record.test_part == "held out" else f"the data's own {record.test_part} part"
         rows.add("split", f"training set {record.train}, test set {record.test} ({own})")
         add_figures(rows, record.result)
+        _add_not_measured(rows, record.not_measured)
         add_confusions(rows, record.result.confusions)
     _add_left_out(rows, record.left_out)
     if record.near_duplicates:
@@ -106,6 +117,13 @@ def _show(model: Classifier, answer: dict[str, Any]) -> None:
     rows.add("model", Text(one_line(answer["model"]), "bold"), whole=True)
     rows.add("next", Text(f"headstart predict {quoted(answer['model'])} PHOTO …", "cyan"), whole=True)
     rows.show(console())
+
+
+def _add_not_measured(rows: Rows, classes: Sequence[str]) -> None:
+    if classes:
+        names = ", ".join(map(one_line, classes[:FEW])) + (" …" if len(classes) > FEW else "")
+        why = "too few images, or all of one group (one patient, one video)"
+        rows.add("not measured", Text(f"{names}: no image in the test set: {why}", "yellow"))
 
 
 def _add_left_out(rows: Rows, problems: Sequence[Problem]) -> None:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+Z = 1.959963984540054  # standard deviations on either side that hold 95 % of a normal distribution
+
 # kinds of a `Problem` with one image; a check may define more
 PROBLEMS = ("empty", "unreadable", "truncated", "bomb", "missing", "wrong name", "no label", "left out")
 
@@ -94,15 +96,16 @@ class Accuracy:
     low: float
     high: float
     images: int
+    groups: int | None = None  # of images that are alike (of a patient, a video), where the interval counts those
 
     @classmethod
-    def of(cls, right: int, images: int) -> Accuracy:
-        """Count ``right`` out of ``images`` (at least one)."""
-        z = 1.959963984540054
-        p, z2n = right / images, z * z / images
+    def of(cls, right: int, images: int, worth: float | None = None, groups: int | None = None) -> Accuracy:
+        """Count ``right`` out of ``images`` (at least one), which tell as much as ``worth`` independent ones."""
+        n = images if worth is None else worth
+        p, z2n = right / images, Z**2 / n
         centre = (p + z2n / 2) / (1 + z2n)
-        half = z / (1 + z2n) * math.sqrt(p * (1 - p) / images + z2n / (4 * images))
-        return cls(p, max(0.0, centre - half), min(1.0, centre + half), images)
+        half = Z / (1 + z2n) * math.sqrt(p * (1 - p) / n + z2n / (4 * n))
+        return cls(p, max(0.0, centre - half), min(1.0, centre + half), images, groups)
 
 
 @dataclass(frozen=True, slots=True)

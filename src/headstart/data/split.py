@@ -38,7 +38,8 @@ class SplitRecord:
     test_part: str = "held out"  # or the part of the source: "test", "val"; or "cross-validation"
     per_class: dict[str, int] = field(default_factory=dict)  # of the training set
     left_out: tuple[Problem, ...] = ()
-    near_duplicates: int = 0  # images that have a near copy
+    near_duplicates: int = 0  # images that have a near copy, or are frames of one video or burst
+    not_measured: tuple[str, ...] = ()  # classes without an image in the test set
 
 
 @dataclass
@@ -52,9 +53,11 @@ class Split:
     groups: NDArray[np.int_]  # (N,) near copies, and samples of one group in the source, share a number
     own_test: str  # the test set that the source brings, or ""
     left_out: list[Problem]
+    near_duplicates: int  # images that have a near copy
 
     def record(self) -> SplitRecord:
         """The summary that a model keeps."""
+        tested, count = self.labels[self.test], len(self.classes)
         return SplitRecord(
             images=len(self.labels),
             train=int(self.train.sum()),
@@ -62,7 +65,8 @@ class Split:
             test_part=self.own_test or "held out",
             per_class={name: int((self.labels[self.train] == k).sum()) for k, name in enumerate(self.classes)},
             left_out=tuple(self.left_out),
-            near_duplicates=int((np.bincount(self.groups)[self.groups] > 1).sum()),
+            near_duplicates=self.near_duplicates,
+            not_measured=tuple(self.classes[k] for k in np.flatnonzero(np.bincount(tested, minlength=count) == 0)),
         )
 
     def check(self, dataset: ImageDataset, fingerprints: Fingerprints) -> None:
@@ -110,6 +114,7 @@ def make_split(
 
     groups = fingerprints.copies()
     groups[~usable] = len(groups) + np.flatnonzero(~usable)  # an unreadable image is alone in its group
+    near_duplicates = _in_company(groups)
     named = [sample.group or f"\0{row}" for row, sample in enumerate(samples)]
     groups = join_groups(groups, np.unique(named, return_inverse=True)[1])
     if own_test:
@@ -141,7 +146,7 @@ def make_split(
         held[rows] = hold_out(
             labels[rows], [fingerprints.keys[row] for row in rows.tolist()], groups[rows], holdout, seed
         )
-    return Split(kept, labels, usable & ~held, usable & held, groups, own_test, left_out)
+    return Split(kept, labels, usable & ~held, usable & held, groups, own_test, left_out, near_duplicates)
 
 
 def validation_part(plan: Split, keys: Sequence[bytes], seed: int, share: float = VALIDATION) -> NDArray[np.bool_]:
@@ -164,6 +169,12 @@ def validation_part(plan: Split, keys: Sequence[bytes], seed: int, share: float 
             "the test photos (near copies of each other stay together). Add photos of it, or leave it out."
         )
     return validation
+
+
+def _in_company(groups: NDArray[np.int_]) -> int:
+    """How many are not alone in their group."""
+    sizes = np.unique(groups, return_counts=True)[1]
+    return int(sizes[sizes > 1].sum())
 
 
 def _drop_repeats(

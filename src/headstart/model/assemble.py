@@ -98,7 +98,7 @@ def assemble(
     is_unknown, result = np.zeros(0, bool), None
     if len(test):
         is_unknown = unknown.is_unknown(Design(seen.x, test), probabilities)
-        result = evaluate(probabilities, split.labels[test], split.classes, is_unknown)
+        result = evaluate(probabilities, split.labels[test], split.classes, is_unknown, split.groups[test])
     head = seen.head
     classifier = Classifier(
         blueprint=trained.blueprint,

@@ -199,7 +199,7 @@ def _trial(name: str, frozen: FrozenBackbone, features: Features, split: Split, 
     """Fit a head and measure it; the speed is not measured yet."""
     start = time.perf_counter()
     fitted = fit_head_on_split(features, split, kind=settings.head, prior=settings.prior, seed=settings.seed)
-    right = _right(features, split, fitted)
+    right, groups = _right(features, split, fitted)
     seconds = time.perf_counter() - start
     trunk, head = frozen.pretrained, fitted.head
     blueprint = trunk.blueprint.with_head(len(split.classes), sqrt=head.sqrt)
@@ -207,6 +207,7 @@ def _trial(name: str, frozen: FrozenBackbone, features: Features, split: Split, 
         backbone=name,
         pixels=frozen.network.spec.size,
         right=right,
+        groups=groups,
         images_per_second=float("nan"),
         parameters=sum(blueprint.parameters().values()),
         megabytes=sum(array.nbytes for array in (*trunk.weights.values(), head.weight, head.bias)) / 1e6,
@@ -214,12 +215,15 @@ def _trial(name: str, frozen: FrozenBackbone, features: Features, split: Split, 
     )
 
 
-def _right(features: Features, split: Split, fitted: HeadFit) -> NDArray[np.bool_]:
-    """Which of the images that count were labelled right."""
+def _right(features: Features, split: Split, fitted: HeadFit) -> tuple[NDArray[np.bool_], NDArray[np.int_]]:
+    """Which of the images that count were labelled right, and the group of each."""
     rows = np.flatnonzero(split.test)
-    if not len(rows):
-        return np.asarray(fitted.logits.argmax(axis=1) == split.labels[np.flatnonzero(split.train)[fitted.rows]])
-    return np.asarray(fitted.head.probabilities(features.values, rows).argmax(axis=1) == split.labels[rows])
+    if len(rows):
+        guesses = fitted.head.probabilities(features.values, rows).argmax(axis=1)
+    else:
+        rows = np.flatnonzero(split.train)[fitted.rows]
+        guesses = fitted.logits.argmax(axis=1)
+    return guesses == split.labels[rows], split.groups[rows]
 
 
 def _report(progress: Progress | None, doing: str, before: int, count: int) -> StageProgress | None:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import LOGITS
 from headstart.core.progress import Progress
 from headstart.core.timing import StageTimer
-from headstart.core.types import Accuracy
 from headstart.data.inputs import Images
 from headstart.data.sources import PathLike
-from headstart.learn.evaluate import nll_of
+from headstart.data.split import Split
+from headstart.learn.evaluate import accuracy_of, nll_of
 from headstart.learn.heads import Head
 from headstart.learn.significance import mcnemar
 from headstart.model.assemble import TrainedNetwork, assemble
@@ -107,8 +107,8 @@ def finetune(
         **vars(training),
         chosen=f"fine-tuned, epoch {kept.epochs}" if kept.epochs else "the head alone",
         kept=kept.epochs,
-        before=_side(before, truth, kept.start),
-        after=_side(after, truth, kept.loss),
+        before=_side(before, photos.split, kept.start),
+        after=_side(after, photos.split, kept.loss),
         p=_p_of_difference(before, after, truth),
         images=ImageCounts(len(photos.train_rows), len(photos.validation_rows), len(test)),
         refit=again,
@@ -203,10 +203,11 @@ def _probabilities(classifier: Classifier, photos: FinetuneData, rows: NDArray[n
     return Head(weight, bias, sqrt=takes_roots(classifier.blueprint)).probabilities(photos.features.values, rows)
 
 
-def _side(probabilities: Probabilities, labels: NDArray[np.int_], val_calibrated: float) -> Side:
-    if not len(labels):
+def _side(probabilities: Probabilities, split: Split, val_calibrated: float) -> Side:
+    if not split.test.any():
         return Side(None, None, None, val_calibrated)
-    accuracy = Accuracy.of(int((probabilities.argmax(axis=1) == labels).sum()), len(labels))
+    labels = split.labels[split.test]
+    accuracy = accuracy_of(probabilities.argmax(axis=1) == labels, split.groups[split.test])
     return Side(accuracy.value, (accuracy.low, accuracy.high), nll_of(probabilities, labels), val_calibrated)
 
 

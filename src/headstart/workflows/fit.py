@@ -129,7 +129,11 @@ def _fit_head(
     with timer("evaluation"):
         probabilities = fitted.head.probabilities(seen.values, test)
         is_unknown = unknown.is_unknown(Design(seen.values, test, sqrt=fitted.head.sqrt), probabilities)
-        return fitted, unknown, evaluate(probabilities, split.labels[test], split.classes, is_unknown)
+        return (
+            fitted,
+            unknown,
+            evaluate(probabilities, split.labels[test], split.classes, is_unknown, split.groups[test]),
+        )
 
 
 def _record(frozen: FrozenBackbone, seen: Features, split: Split, fitted: HeadFit, settings: FitSettings) -> FitRecord:

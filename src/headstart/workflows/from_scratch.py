@@ -15,7 +15,7 @@ from headstart.core.errors import UsageError
 from headstart.core.progress import Progress
 from headstart.core.types import Accuracy, Evaluation, ImageSpec
 from headstart.data.split import HOLDOUT, VALIDATION, check_holdout
-from headstart.learn.evaluate import evaluate
+from headstart.learn.evaluate import accuracy_of, evaluate
 from headstart.train.initialisation import initial_weights
 from headstart.train.protocol import Task
 from headstart.train.recipe import Recipe
@@ -80,6 +80,7 @@ def fingerprint(*parts: object) -> str:
 def cross_validate(
     fold: NDArray[np.int_],
     labels: NDArray[np.int_],
+    groups: NDArray[np.int_],
     classes: tuple[str, ...],
     train: Callable[[Mask, Mask], Judged],
     progress: Progress | None,
@@ -88,6 +89,7 @@ def cross_validate(
 
     Args:
         fold: (N,) from 0; -1 for what is in none.
+        groups: (N,) of what is alike, as for `accuracy_of`.
         train: given the rows to train on and those to measure on.
     """
     rows = fold >= 0
@@ -98,7 +100,7 @@ def cross_validate(
         test = fold == number
         probabilities[test], unknown[test] = train(rows & ~test, test)
         right = probabilities[test].argmax(axis=1) == labels[test]
-        each.append(Accuracy.of(int(right.sum()), int(test.sum())))
+        each.append(accuracy_of(right, groups[test]))
         if progress:
             progress("folds", number + 1, count)
-    return tuple(each), evaluate(probabilities[rows], labels[rows], classes, unknown[rows])
+    return tuple(each), evaluate(probabilities[rows], labels[rows], classes, unknown[rows], groups[rows])

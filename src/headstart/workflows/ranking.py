@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.types import Accuracy
+from headstart.learn.evaluate import accuracy_of
 from headstart.learn.significance import mcnemar, pareto
 
 NOISE = 0.05  # a difference with a larger p may be one
@@ -22,6 +23,7 @@ class Trial:
     backbone: str
     pixels: int
     right: NDArray[np.bool_]  # (T,) of the images that all are judged on
+    groups: NDArray[np.int_]  # (T,) as for `accuracy_of`
     images_per_second: float
     parameters: int
     megabytes: float
@@ -68,8 +70,8 @@ class Candidate:
 def rank(trials: Sequence[Trial]) -> list[Candidate]:
     """Each held against the most accurate (of equals the fastest), that one first."""
     order = sorted(trials, key=lambda one: (-one.right.sum(), -one.images_per_second))
-    best, images = order[0].right, len(order[0].right)
-    accuracies = [Accuracy.of(int(one.right.sum()), images) for one in order]
+    best = order[0].right
+    accuracies = [accuracy_of(one.right, one.groups) for one in order]
     front = pareto([one.images_per_second for one in order], [accuracy.value for accuracy in accuracies])
     return [
         Candidate(

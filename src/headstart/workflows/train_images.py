@@ -214,4 +214,4 @@ class _Job:
             done = self.train(replace(split, train=train, test=test), run, StageTimer(), None)
             return done.probabilities, done.is_unknown
 
-        return cross_validate(fold, split.labels, split.classes, train, progress)
+        return cross_validate(fold, split.labels, split.groups, split.classes, train, progress)

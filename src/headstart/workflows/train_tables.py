@@ -89,7 +89,7 @@ def train_rows(
         model = job.train(everything & ~test, run)
     if test.any():
         probabilities, is_unknown = job.judge(model, test)
-        result = evaluate(probabilities, job.y[test], rows.classes, is_unknown)
+        result = evaluate(probabilities, job.y[test], rows.classes, is_unknown, job.groups[test])
     record = replace(
         model.record,
         data=os.path.basename(rows.name),
@@ -172,7 +172,12 @@ class _Job:
         """See `from_scratch.cross_validate`."""
         fold = folds_of(self.y, self.keys, self.groups, self.settings.folds, self.settings.seed, self.rows.classes)
         return cross_validate(
-            fold, self.y, self.rows.classes, lambda train, test: self.judge(self.train(train, run), test), progress
+            fold,
+            self.y,
+            self.groups,
+            self.rows.classes,
+            lambda train, test: self.judge(self.train(train, run), test),
+            progress,
         )
 
 
