@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
-from headstart.core.types import ImageDataset
-from headstart.data import sources
+from headstart.core.types import ImageDataset, ImageSpec
+from headstart.data import scan
+from headstart.data.formats import has_heif
+from headstart.data.load import decode
 from headstart.data.sources import open_source
+from making import picture
 from source_files import contents, labels, names, plant, splits
 
 JPEG = b"\xff\xd8\xff\xe0 a photo"  # enough for a source, which looks at names and at first bytes only
@@ -31,24 +37,77 @@ class TestClassFolders:
         assert dataset.classes == ("cat", "dog")
         assert contents(dataset) == [name.encode() for name in names(dataset)]
         assert set(splits(dataset).values()) == {""}
-        assert not dataset.problems
+        assert problems(dataset) == {"empty": "no image"}
 
     def test_what_is_no_class_and_no_image(self, tmp_path: Path) -> None:
         plant(tmp_path, "cat/1.jpg", ".git/2.jpg", "__MACOSX/3.jpg", "cat/.cache/4.jpg", "cat/@eaDir/5.jpg")
         plant(tmp_path, "cat/Thumbs.db", "cat/notes.txt", "cat/._1.jpg", "notes/a.txt", "cat/page", "LICENSE")
         plant(tmp_path, "cat/no suffix", content=JPEG)
         plant(tmp_path, "cat/photo.doc", content=JPEG)
+        for name in ("$RECYCLE.BIN", "#recycle", "lost+found", "System Volume Information", "@Recycle"):
+            plant(tmp_path, f"{name}/1.jpg")
         dataset = open_source(tmp_path)
         assert names(dataset) == ["cat/1.jpg", "cat/no suffix"]
+        assert problems(dataset) == {"notes": "no image"}
+
+    def test_content_decides_where_the_name_says_nothing(self, tmp_path: Path) -> None:
+        strange = ("1.img", "2.jpg_large", "3.jpg~", "4.jpg.1", "5.jpg?width=300", "6.jpg.crdownload", "7.zip")
+        plant(tmp_path, *(f"cat/{name}" for name in strange), content=JPEG)
+        dataset = open_source(tmp_path)
+        assert names(dataset) == sorted(f"cat/{name}" for name in strange)
         assert not dataset.problems
 
-    def test_photos_that_cannot_be_read_are_named(self, tmp_path: Path) -> None:
-        plant(tmp_path, "cat/1.jpg", "cat/2.HEIC", "cat/3.svg", "loose.jpg")
-        assert problems(open_source(tmp_path)) == {
-            "cat/2.HEIC": "unreadable",
-            "cat/3.svg": "unreadable",
-            "loose.jpg": "no label",
-        }
+    def test_photos_that_cannot_be_read_are_named_with_the_remedy(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "pillow_heif", None)
+        plant(tmp_path, "cat/1.jpg", "cat/2.HEIC", "cat/3.svg", "cat/4.CR2", "cat/5.mov", "cat/6.nii.gz", "loose.jpg")
+        plant(tmp_path, "cat/7.blob", "cat/8", content=bytes(128) + b"DICM" + bytes(50))
+        plant(tmp_path, "cat/9.blob", content=b"nothing")
+        dataset = open_source(tmp_path)
+        assert names(dataset) == ["cat/1.jpg"]
+        remedies = {problem.name: problem.detail for problem in dataset.problems}
+        for name, remedy in {
+            "cat/2.HEIC": r"pip install 'headstart[heic]'. Or save it as JPEG",
+            "cat/3.svg": "save it as JPEG or PNG",
+            "cat/4.CR2": "camera raw files are not read",
+            "cat/5.mov": "it is a video: save its frames",
+            "cat/6.nii.gz": "save its slices",
+            "cat/7.blob": "save its slices",
+            "cat/8": "save its slices",
+            "cat/9.blob": ".blob files are not read",
+        }.items():
+            assert remedy in remedies[name]
+        assert problems(dataset)["loose.jpg"] == "no label"
+
+    def test_a_photo_of_a_phone_is_read_where_the_extra_is_installed(self, tmp_path: Path) -> None:
+        has_heif()
+        for kind in ("cat", "dog"):
+            (tmp_path / kind).mkdir()
+            Image.fromarray(picture("waves", len(kind), 64)).save(tmp_path / kind / "a.HEIC", "HEIF", quality=95)
+            shutil.copy(tmp_path / kind / "a.HEIC", tmp_path / kind / "renamed.jpg")
+        dataset = open_source(tmp_path)
+        assert len(dataset) == 4
+        for row in range(4):
+            assert decode(dataset.read(row), ImageSpec(32)).std() > 20
+
+    def test_a_folder_or_a_photo_that_may_not_be_read_costs_a_line(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By a stand-in for the system call, since permissions do not bind who runs as root."""
+        plant(tmp_path, "cat/1.jpg", "dog/2.jpg", "dog/private/3.jpg", "secret/4.jpg")
+        scandir = os.scandir
+
+        def guarded(path: str) -> Any:
+            if os.path.basename(path.rstrip("/")) in ("private", "secret"):
+                raise PermissionError(13, "Permission denied", path)
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", guarded)
+        dataset = open_source(tmp_path)
+        assert names(dataset) == ["cat/1.jpg", "dog/2.jpg"]
+        found = {problem.name: problem.detail for problem in dataset.problems if problem.kind == "unreadable"}
+        assert found == {"dog/private": "permission denied", "secret": "permission denied"}
 
     @pytest.mark.parametrize("name", ["a b", 'it\'s "so"', "🐈", "two\nlines", "né", "%s{}", "-rf", "CON"])
     def test_any_name(self, tmp_path: Path, name: str) -> None:
@@ -67,8 +126,8 @@ class TestClassFolders:
     def test_listing_order_does_not_matter(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         plant(tmp_path, *(f"{c}/{c}{i}.jpg" for c in "Bab" for i in range(5)))
         forwards = open_source(tmp_path)
-        entries = sources._entries
-        monkeypatch.setattr(sources, "_entries", lambda folder: reversed(list(entries(folder))))
+        entries = scan._entries
+        monkeypatch.setattr(scan, "_entries", lambda folder: reversed(list(entries(folder))))
         backwards = open_source(tmp_path)
         assert names(backwards) == names(forwards) == sorted(names(forwards))
         assert contents(backwards) == contents(forwards)

@@ -18,10 +18,8 @@ from PIL import Image
 from headstart.core.errors import UnreadableImageError
 from headstart.core.types import ImageSpec
 from headstart.data import load
-from headstart.data.load import (
-    decode,
-    sniff,
-)
+from headstart.data.formats import HEAD, sniff
+from headstart.data.load import decode
 from raw_images import SPEC, Pixels, packed, photo
 
 
@@ -58,7 +56,7 @@ def test_formats(kind: str, options: dict[str, Any], tolerance: float) -> None:
     assert square.dtype == np.uint8
     assert square.shape == (32, 32, 3)
     assert difference(square, reference(photo())) <= tolerance
-    assert sniff(raw[:16]) == kind
+    assert sniff(raw[:HEAD]) == kind
 
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP"])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Z = 1.959963984540054  # standard deviations on either side that hold 95 % of a normal distribution
 
 # kinds of a `Problem` with one image; a check may define more
-PROBLEMS = ("empty", "unreadable", "truncated", "bomb", "missing", "wrong name", "no label", "left out")
+PROBLEMS = ("empty", "unreadable", "truncated", "bomb", "missing", "wrong name", "no label", "no image", "left out")
 
 
 @dataclass(frozen=True, slots=True)

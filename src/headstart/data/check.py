@@ -10,19 +10,13 @@ from pathlib import PurePosixPath
 from headstart.core.progress import StageProgress
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.fingerprints import take_fingerprints
+from headstart.data.formats import HEIF, READ
 from headstart.data.sources import PathLike, open_source
 
 TINY = 10  # images; of a class with fewer, too few can be held out
 IMBALANCE = 10.0  # times as many images in the largest class as in the smallest
 
-_SUFFIXES = {
-    "JPEG": {".jpg", ".jpeg", ".jfif"},
-    "PNG": {".png"},
-    "WEBP": {".webp"},
-    "BMP": {".bmp"},
-    "GIF": {".gif"},
-    "TIFF": {".tif", ".tiff"},
-}
+_SUFFIXES = {form.name: form.suffixes for form in (*READ, HEIF)}
 _NAMED = {suffix: name for name, suffixes in _SUFFIXES.items() for suffix in suffixes}
 _UNREADABLE = {"empty", "truncated", "unreadable", "bomb", "missing"}
 

@@ -19,22 +19,14 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from headstart.core.errors import DataError, UnreadableImageError
 from headstart.core.types import ImageDataset, ImageSpec
+from headstart.data.formats import HEAD, HEIF, has_heif, sniff, unknown_format
 
-# Only these decoders are used: others start a program (EPS) or have had many vulnerabilities.
 _PLUGINS = (TiffImagePlugin, WebPImagePlugin)  # the two that Pillow does not load by itself, without the other forty
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 KEY = 16  # bytes of the hash of an image's content
 THUMBNAIL = 16  # side of the grey thumbnail by which near copies are found
 AHEAD = 12  # chunks decoded ahead of the network; with CHUNK it bounds the memory whatever the number of images
 CHUNK = 8
 
-_MAGIC = {
-    b"\xff\xd8\xff": "JPEG",
-    b"\x89PNG\r\n": "PNG",
-    b"GIF8": "GIF",
-    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFF"),
-}
 _RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _TURN = {  # EXIF orientation -> the operation that undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -46,6 +38,7 @@ _TURN = {  # EXIF orientation -> the operation that undoes it
     8: Image.Transpose.ROTATE_90,
 }
 
+_DECODERS = {"JPEG": ("JPEG", "MPO"), "BMP": ("BMP", "DIB")}
 _CUT = ("truncated", "eof", "unexpected end", "broken data stream", "not enough")  # in decoders' messages
 
 # Pillow warns from 89 megapixels and refuses from 179. Large photos need no warning; refused ones are reported.
@@ -80,15 +73,6 @@ def content_key(raw: Raw) -> bytes:
     return digest.digest()
 
 
-def sniff(head: bytes) -> str:
-    """The format according to a file's first 16 bytes: one of FORMATS, or ""."""
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    if head[:2] == b"BM" and head[6:10] == bytes(4):  # many texts begin with these letters; the reserved bytes differ
-        return "BMP"
-    return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), "")
-
-
 def open_image(raw: Raw) -> Image.Image:
     """Open an image; its pixels are not decoded yet.
 
@@ -99,18 +83,20 @@ def open_image(raw: Raw) -> Image.Image:
         return _from_array(raw)
     if not raw:
         raise UnreadableImageError("empty", "0 bytes")
-    try:
-        return Image.open(io.BytesIO(raw), formats=FORMATS)
+    known = sniff(raw[:HEAD])
+    try:  # no other decoder is tried: some start a program
+        if known == HEIF.name and not has_heif():
+            raise unknown_format(raw[:HEAD])
+        return Image.open(io.BytesIO(raw), formats=_DECODERS.get(known, (known or "TGA",)))
+    except UnreadableImageError:
+        raise
     except Image.DecompressionBombError as error:
         raise UnreadableImageError("bomb", "over 178 megapixels; shrink it if it is a real photo") from error
     except Exception as error:  # a damaged header can raise nearly anything
-        promised = sniff(raw[:16])
-        if not promised:
-            raise UnreadableImageError(
-                "unreadable", f"not a JPEG, PNG, WebP, BMP, GIF or TIFF file (begins {raw[:8]!r})"
-            ) from error
+        if not known:
+            raise unknown_format(raw[:HEAD]) from error
         if isinstance(error, UnidentifiedImageError):
-            detail = f"begins as a {promised} file, but its header is cut short or damaged"
+            detail = f"begins as a {known} file, but its header is cut short or damaged"
             raise UnreadableImageError("truncated", detail) from error
         raise why_unreadable(error) from error
 
@@ -137,7 +123,7 @@ def load_image(dataset: ImageDataset, index: int, spec: ImageSpec, known: Contai
         key = content_key(raw)
         if key in known:
             return Decoded(index, key, None, None)
-        kind = sniff(raw[:16]) if isinstance(raw, bytes) else ""
+        kind = sniff(raw[:HEAD]) if isinstance(raw, bytes) else ""
         return Decoded(index, key, *decode_with_thumbnail(raw, spec), format=kind)
     except UnreadableImageError as error:
         return Decoded(index, b"", None, None, error)

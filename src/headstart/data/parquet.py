@@ -15,6 +15,7 @@ from typing import Any
 from headstart.core.errors import DataError, UnreadableImageError, needs
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.load import AHEAD, CHUNK
+from headstart.data.scan import printable
 from headstart.data.tables import (
     IMAGE_COLUMN,
     IMAGE_COLUMNS,
@@ -23,7 +24,6 @@ from headstart.data.tables import (
     SPLIT_NAMES,
     drop_lone_split,
     pick_column,
-    printable,
     split_of,
 )
 

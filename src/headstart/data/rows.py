@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from headstart.core.errors import DataError, UsageError, did_you_mean
 from headstart.data.named_sets import from_sklearn
-from headstart.data.tables import CSV_SUFFIXES, IMAGE_COLUMNS, LABEL_COLUMNS, csv_rows, printable
+from headstart.data.scan import printable
+from headstart.data.tables import CSV_SUFFIXES, IMAGE_COLUMNS, LABEL_COLUMNS, csv_rows
 
 LABELS = (*LABEL_COLUMNS, "species")
 MISSING = frozenset({"", "?", "-", "na", "n/a", "nan", "null", "none"})  # how a missing value is written

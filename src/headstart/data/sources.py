@@ -5,21 +5,21 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.errors import DataError, UsageError, cannot_read, did_you_mean
+from headstart.core.errors import DataError, UsageError, did_you_mean
 from headstart.core.types import ImageDataset, Problem, Sample
-from headstart.data.load import SUFFIXES, sniff
+from headstart.data.formats import SUFFIXES
 from headstart.data.named_sets import NAMED
 from headstart.data.parquet import parquet_dataset
+from headstart.data.scan import NO_IMAGE, entries, printable, scan
 from headstart.data.tables import (
     CSV_SUFFIXES,
     IMAGE_COLUMN,
-    LEFT_OUT,
     NO_LABEL,
     SPLIT_NAMES,
     Found,
@@ -28,15 +28,9 @@ from headstart.data.tables import (
     idx_dataset,
     idx_pairs,
     is_idx,
-    printable,
 )
 
-# Image formats that are not read: reported as a problem. Other files (Thumbs.db, notes.txt) are ignored.
-UNSUPPORTED = frozenset(
-    {".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".eps", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
-)
 METADATA = "metadata.csv"
-_NO_FOLDERS = frozenset({"__MACOSX", "@eaDir"})  # what macOS and Synology leave behind
 _LAYOUT = (
     "Expected a folder for each class with its photos inside (photos/cat/1.jpg, photos/dog/2.jpg), train/ and test/ "
     f"folders of those, or a {METADATA} with the columns file_name and label"
@@ -68,7 +62,7 @@ def open_source(data: PathLike, *, image_column: str = IMAGE_COLUMN, label_colum
     if suffix in (".parquet", ".pq"):
         return parquet_dataset(root, [root], image_column=image_column, label_column=label_column)
     if stem := is_idx(name):
-        beside = [entry.name for entry in _entries(folder or os.curdir) if is_idx(entry.name) == stem]
+        beside = [entry.name for entry in entries(folder or os.curdir) if is_idx(entry.name) == stem]
         return idx_dataset(root, idx_pairs(folder, beside))
     what = "a single image" if suffix in SUFFIXES else "a file"
     todo = (
@@ -129,9 +123,11 @@ def unlabelled(paths: Sequence[PathLike] | PathLike) -> ImageDataset:
     for given in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
         path = os.fspath(given)
         if os.path.isdir(path):
-            inside = sorted(_scan(path, problems))
+            there = scan(path)
+            problems += there.problems
+            inside = sorted(there.images)
             if not inside:
-                raise DataError(f"{path!r} has no images in it. Image files end in {', '.join(sorted(SUFFIXES))}.")
+                raise DataError(f"{path!r} has no images in it.{_not_read(there.problems)}")
             found += [(Sample(printable(os.path.join(path, name)), ""), os.path.join(path, name)) for name in inside]
         elif os.path.exists(path):
             found.append((Sample(printable(path), ""), path))
@@ -143,13 +139,13 @@ def unlabelled(paths: Sequence[PathLike] | PathLike) -> ImageDataset:
 
 
 def _folder(root: str, image_column: str, label_column: str | None) -> ImageDataset:
-    names = {entry.name for entry in _entries(root)}
+    names = {entry.name for entry in entries(root)}
     if METADATA in names:
         return _csv(root, [(os.path.join(root, METADATA), "")], image_column, label_column)
     if idx := [name for name in names if is_idx(name)]:
         return idx_dataset(root, idx_pairs(root, idx))
     for folder in (root, os.path.join(root, "data")):  # the Hub keeps them in data/
-        if os.path.isdir(folder) and (files := sorted(e.name for e in _entries(folder) if e.name.endswith(".parquet"))):
+        if os.path.isdir(folder) and (files := sorted(e.name for e in entries(folder) if e.name.endswith(".parquet"))):
             paths = [os.path.join(folder, name) for name in files]
             return parquet_dataset(root, paths, image_column=image_column, label_column=label_column)
     parts = {name: os.path.join(root, name, METADATA) for name in sorted(names) if name.lower() in SPLIT_NAMES}
@@ -172,8 +168,8 @@ def _csv(root: str, files: Iterable[tuple[str, str]], image_column: str, label_c
 
 
 def _class_folders(root: str) -> ImageDataset:
-    problems: list[Problem] = []
-    names = _scan(root, problems)
+    there = scan(root)
+    names, problems = there.images, there.problems
     tops = {name.split("/", 1)[0] for name in names if "/" in name}
     given = {top: SPLIT_NAMES[top.lower()] for top in tops if top.lower() in SPLIT_NAMES}
     # A class may be called "train" (as well as "bus"): splits need a train and another one, or no other folder.
@@ -196,6 +192,10 @@ def _class_folders(root: str) -> ImageDataset:
     where = "the split folders" if splits else "the class folders"
     problems += [Problem(printable(name), NO_LABEL, f"is beside {where}, not in one") for name in sorted(loose)]
     problems += [
+        Problem(printable(name), NO_IMAGE, "a folder without an image that can be read")
+        for name in there.empty_folders(2 if splits else 1)
+    ]
+    problems += [
         Problem(printable(top), NO_LABEL, f"{count} images are beside {where}: {', '.join(sorted(splits))}")
         for top, count in sorted(beside.items())
     ]
@@ -205,69 +205,25 @@ def _class_folders(root: str) -> ImageDataset:
 def _nothing_labelled(root: str, loose: Sequence[str], problems: Sequence[Problem]) -> str:
     if loose:
         folder = os.path.dirname(loose[0])
-        tables = sorted(entry.name for entry in _entries(root) if entry.name.lower().endswith(CSV_SUFFIXES))
+        tables = sorted(entry.name for entry in entries(root) if entry.name.lower().endswith(CSV_SUFFIXES))
         hint = f" If {tables[0]!r} has their labels, give that file instead." if tables else ""
         return (
             f"{len(loose)} images are directly in {os.path.join(root, folder) if folder else root!r}, so nothing says "
             f"which class each belongs to. {_LAYOUT}.{hint}"
         )
-    first = f" First of {len(problems)} files left out: {problems[0].name!r}, {problems[0].detail}." if problems else ""
-    return f"{root!r} has no images in it. {_LAYOUT}. Image files end in {', '.join(sorted(SUFFIXES))}.{first}"
+    return f"{root!r} has no images in it. {_LAYOUT}.{_not_read(problems)}"
 
 
-def _scan(root: str, problems: list[Problem]) -> list[str]:
-    """Paths of all image files below a folder, relative to it, with forward slashes, in no order."""
-    real = os.path.realpath(root)
-    names: list[str] = []
-    waiting = [""]
-    while waiting:
-        folder = waiting.pop()
-        for entry in _entries(os.path.join(root, folder)):
-            name = folder + entry.name
-            suffix = os.path.splitext(entry.name)[1].lower()
-            if entry.is_dir(follow_symlinks=False):
-                waiting.append(name + "/")
-            elif entry.is_symlink() and (why := _why_not_followed(entry.path, name, real)):
-                if why[0] == LEFT_OUT or suffix in SUFFIXES:
-                    problems.append(Problem(printable(name), *why))
-            elif entry.is_dir():
-                waiting.append(name + "/")
-            elif suffix in UNSUPPORTED:
-                problems.append(Problem(printable(name), "unreadable", f"{suffix} is not read; save it as JPEG or PNG"))
-            elif (suffix in SUFFIXES or not suffix) and entry.is_file() and (suffix or _looks_like_image(entry.path)):
-                names.append(name)
-    return names
-
-
-def _why_not_followed(path: str, name: str, root: str) -> tuple[str, str] | None:
-    """Kind and detail of the problem with a symbolic link that is not followed.
-
-    Links to files are followed, and links to folders on the two levels where classes are: so no chain of links can be
-    endless.
-    """
-    target = os.path.realpath(path)
-    if os.path.isdir(target):
-        if root == target or root.startswith(os.path.join(target, "")):
-            return LEFT_OUT, "a link to a folder that contains it"
-        return (LEFT_OUT, "a link to a folder, not followed so deep") if name.count("/") > 1 else None
-    return None if os.path.isfile(target) else ("missing", f"a link to {target!r}, which is no file")
-
-
-def _looks_like_image(path: str) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return bool(sniff(file.read(16)))
-    except OSError:
-        return False
-
-
-def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
-    """The entries of a folder, without hidden ones and those that a system leaves behind."""
-    try:
-        with os.scandir(folder) as entries:
-            yield from (entry for entry in entries if not entry.name.startswith(".") and entry.name not in _NO_FOLDERS)
-    except OSError as error:
-        raise cannot_read(folder, error) from error
+def _not_read(problems: Sequence[Problem]) -> str:
+    """A sentence on what was there and is not read, each kind with its first file."""
+    if not problems:
+        return ""
+    first: dict[str, str] = {}
+    for problem in sorted(problems, key=lambda each: each.name):
+        first.setdefault(problem.detail, problem.name)
+    counts = Counter(problem.detail for problem in problems)
+    kinds = [f"{first[detail]!r}{' …' if count > 1 else ''}: {detail}" for detail, count in counts.most_common(3)]
+    return f" Left out: {len(problems)} ({'; '.join(kinds)})."
 
 
 def _label_texts(labels: Sequence[object] | NDArray[Any], count: int, what: str) -> list[str]:

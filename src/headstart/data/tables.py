@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from headstart.core.errors import DataError, cannot_read
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.load import Raw
+from headstart.data.scan import printable
 
 SPLIT_NAMES = {
     "train": "train",
@@ -35,8 +36,7 @@ SPLIT_NAMES = {
 IMAGE_COLUMN = "image"  # the default, which means any of the usual names
 IMAGE_COLUMNS = ("file_name", "path", "image", "file", "filename", "filepath", "image_path", "img")
 LABEL_COLUMNS = ("label", "class", "target", "category", "labels", "class_name")
-NO_LABEL = "no label"  # kinds of a Problem: an image without a class,
-LEFT_OUT = "left out"  # and a folder that is not searched
+NO_LABEL = "no label"  # the kind of a Problem: an image without a class
 CSV_SUFFIXES = (".csv", ".tsv")
 
 _IDX = re.compile(r"(?P<stem>.*?)[-._]?(?P<what>images|labels)[-._]idx(?P<dims>\d)-ubyte(\.gz)?", re.IGNORECASE)
@@ -63,11 +63,6 @@ def file_dataset(
             return file.read()
 
     return ImageDataset(root, drop_lone_split([sample for sample, _ in found]), read, tuple(problems))
-
-
-def printable(name: str) -> str:
-    """A file name that can be printed: bytes that are not UTF-8 become ``\\xff``."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace") if not name.isascii() else name
 
 
 def pick_column(columns: Sequence[str], wanted: str | None, usual: Sequence[str], where: str, what: str) -> str:

@@ -17,8 +17,8 @@ from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.weights import hash_of, match
 from headstart.core.atomic_files import beside, folder_above, probe, put
 from headstart.core.errors import CheckError, HeadstartError, MissingExtraError, UsageError, one_line
+from headstart.data.scan import printable
 from headstart.data.sources import PathLike
-from headstart.data.tables import printable
 
 FORMAT = 1
 CONFIG, MODEL, GOLDEN, CARD = "config.json", "model.safetensors", "golden.safetensors", "README.md"
