@@ -89,19 +89,26 @@ def test_a_state_of_another_network_is_refused(trainer: str) -> None:
         other.load_state(state)
 
 
-@pytest.mark.parametrize(("deed", "error"), [(crash, RuntimeError), (sigterm, Terminated)])
+@pytest.mark.parametrize(
+    ("deed", "error", "after", "start"),
+    [
+        (crash, RuntimeError, 13, 10),  # in the middle of an epoch of 5 steps
+        (sigterm, Terminated, 13, 13),
+        (sigterm, Terminated, 10, 10),  # in the last step of one, before its losses are measured
+    ],
+)
 def test_a_resumed_training_is_the_uninterrupted_one(
-    tmp_path: Path, trainer: str, deed: Any, error: type[BaseException]
+    tmp_path: Path, trainer: str, deed: Any, error: type[BaseException], after: int, start: int
 ) -> None:
     recipe = replace(EVERYTHING, optimiser="adamw", batch_norm="train")
     identity = Identity.of(small_task(recipe), recipe, "these")
     whole = train(trainer, recipe)
     with Checkpoints(tmp_path, identity) as checkpoints, pytest.raises(error):
-        train(trainer, recipe, checkpoints=checkpoints, callbacks=[Ending(13, deed)])  # in the middle of an epoch
+        train(trainer, recipe, checkpoints=checkpoints, callbacks=[Ending(after, deed)])
     told = Listener()
     with Checkpoints(tmp_path, identity) as checkpoints:
         resumed = train(trainer, recipe, checkpoints=checkpoints, callbacks=[told])
-    assert told.steps[0][0] == (13 if error is Terminated else 10)
+    assert told.steps[0][0] == start
     assert_equal(resumed.weights, whole.weights)
     assert timeless(resumed.history) == timeless(whole.history)
     with Checkpoints(tmp_path, identity) as checkpoints:  # one that has ended takes no more steps

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from headstart.cli.options import Data, Json, answer_with
+from headstart.cli import options
 from headstart.cli.progress import progress
 from headstart.cli.terminal import FEW, Rows, console, one_line, plural, quoted
 from headstart.core.types import Problem
@@ -17,13 +17,22 @@ if TYPE_CHECKING:
     from headstart.data.check import Health, Repeat
 
 
-def check(data: Data, as_json: Json = False) -> None:
+def check(
+    data: options.Data,
+    label: options.LabelColumn = None,
+    image: options.ImageColumn = None,
+    group: options.GroupColumn = None,
+    split: options.SplitColumn = None,
+    label_from: options.LabelFrom = None,
+    as_json: options.Json = False,
+) -> None:
     """Look for unreadable, wrongly named and repeated images, tiny classes and imbalance."""
     from headstart.data.check import check as check_data
 
     with progress() as report:
-        health = check_data(data, lambda done, count: report("images", done, count))
-    answer_with(health.as_json(), as_json, lambda: _show(health, data))
+        source = options.source(data, label, image, group, split, label_from)
+        health = check_data(source, lambda done, count: report("images", done, count))
+    options.answer_with(health.as_json(), as_json, lambda: _show(health, data))
 
 
 def _show(health: Health, data: str) -> None:

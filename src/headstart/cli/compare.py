@@ -55,6 +55,11 @@ def compare(
     engine: options.Engine = "auto",
     precision: options.Precision = "auto",
     cache: options.Cache = True,
+    label: options.LabelColumn = None,
+    image: options.ImageColumn = None,
+    group: options.GroupColumn = None,
+    split: options.SplitColumn = None,
+    label_from: options.LabelFrom = None,
     as_json: options.Json = False,
 ) -> None:
     """Fit several networks and sizes on the same photos, and say which is the lightest that is not worse."""
@@ -65,8 +70,9 @@ def compare(
         raise UsageError(problem)
     own = options.files_of(weights or [])
     with progress(one_bar=True) as report:
+        source = options.source(data, label, image, group, split, label_from)
         found = compare_networks(
-            data, backbones=None if backbones is None else options.names_of(backbones),
+            source, backbones=None if backbones is None else options.names_of(backbones),
             pixels=options.sizes_of(pixels or ""), weights=own, budget=budget, within=within, head=head,
             prior=prior, holdout=holdout, seed=seed, engine=engine, precision=precision, cache=cache, progress=report,
         )  # fmt: skip

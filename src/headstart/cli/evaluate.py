@@ -24,12 +24,18 @@ def evaluate(
     engine: options.Engine = "auto",
     weights: options.Weights = None,
     precision: options.Precision = "auto",
+    label: options.LabelColumn = None,
+    image: options.ImageColumn = None,
+    group: options.GroupColumn = None,
+    split: options.SplitColumn = None,
+    label_from: options.LabelFrom = None,
     as_json: options.Json = False,
 ) -> None:
     """Measure a model on labelled photos that are not in its training set: on the test part, where the data has one."""
     classifier = options.open_model(model, weights, engine, precision)
     with progress() as report:
-        result = classifier.evaluate(data, fitted_on_too=fitted_on_too, progress=report)
+        source = options.source(data, label, image, group, split, label_from)
+        result = classifier.evaluate(source, fitted_on_too=fitted_on_too, progress=report)
     answer = asdict(result) | {
         "accuracy": result.accuracy.value,
         "interval": [result.accuracy.low, result.accuracy.high],

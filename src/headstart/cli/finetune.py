@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from headstart.model.classifier import Classifier
     from headstart.model.records import FinetuneRecord, Side
 
+Refit = Annotated[
+    bool | None,
+    typer.Option(
+        "--refit/--no-refit",
+        help="Train once more on the validation set too, at the end. Default: where most of the network is frozen.",
+    ),
+]
+
 
 def finetune(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's folder, as fit made it.")],
@@ -33,19 +41,18 @@ def finetune(
     nodes: options.Nodes = 1,
     strategy: options.Strategy = "auto",
     find_rate: options.FindRate = False,
-    refit: Annotated[
-        bool | None,
-        typer.Option(
-            "--refit/--no-refit",
-            help="Train once more on the validation set too, at the end. Default: where most of the network is frozen.",
-        ),
-    ] = None,
+    refit: Refit = None,
     resume: options.Resume = False,
     holdout: Annotated[
         float | None, typer.Option(help="Share held out as test set, where the data has none. Default: as in the fit.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the split. Default: that of the fit.")] = None,
     cache: options.Cache = True,
+    label: options.LabelColumn = None,
+    image: options.ImageColumn = None,
+    group: options.GroupColumn = None,
+    split: options.SplitColumn = None,
+    label_from: options.LabelFrom = None,
     as_json: options.Json = False,
 ) -> None:
     """Train more of a model than its head. The result is never worse on the validation set."""
@@ -69,8 +76,9 @@ def finetune(
             trainer, device=device, devices=devices, nodes=nodes, strategy=strategy, find_rate=find_rate,
             folder=folder, resume=resume, callbacks=[screen], say=screen.say,
         )  # fmt: skip
+        source = options.source(data, label, image, group, split, label_from)
         found = finetune_classifier(
-            given, data, recipe=followed, trainer=run, refit=refit, holdout=holdout, seed=seed, cache=cache,
+            given, source, recipe=followed, trainer=run, refit=refit, holdout=holdout, seed=seed, cache=cache,
             progress=screen.progress,
         )  # fmt: skip
     if not is_main_process():  # of several processes that trained together, one answers

@@ -34,6 +34,11 @@ def fit(
     engine: options.Engine = "auto",
     precision: options.Precision = "auto",
     cache: options.Cache = True,
+    label: options.LabelColumn = None,
+    image: options.ImageColumn = None,
+    group: options.GroupColumn = None,
+    split: options.SplitColumn = None,
+    label_from: options.LabelFrom = None,
     as_json: options.Json = False,
 ) -> None:
     """Fit a classifier on labelled photos, measure it on photos it has not seen, and save it."""
@@ -45,8 +50,9 @@ def fit(
         raise UsageError(problem)
     start = time.perf_counter()
     with progress() as report:
+        source = options.source(data, label, image, group, split, label_from)
         model = fit_classifier(
-            data, backbone=backbone, weights=weights, pixels=pixels, head=head, prior=prior, holdout=holdout,
+            source, backbone=backbone, weights=weights, pixels=pixels, head=head, prior=prior, holdout=holdout,
             seed=seed, engine=engine, precision=precision, cache=cache, progress=report,
         )  # fmt: skip
     saving = time.perf_counter()

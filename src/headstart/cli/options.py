@@ -13,10 +13,24 @@ import typer
 from headstart.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from headstart.core.types import ImageDataset
     from headstart.model.classifier import Classifier
 
 Data = Annotated[
     str, typer.Argument(metavar="DATA", help="Folder of class folders, CSV, Parquet or IDX file, or a named set.")
+]
+LabelColumn = Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="Of a table: the labels.")]
+ImageColumn = Annotated[str | None, typer.Option("--image", metavar="COLUMN", help="Of a table: the images.")]
+GroupColumn = Annotated[
+    str | None,
+    typer.Option("--group", metavar="COLUMN", help="Of a table: images of one patient or video stay together."),
+]
+SplitColumn = Annotated[
+    str | None, typer.Option("--split", metavar="COLUMN", help="Of a table: which are train, val and test.")
+]
+LabelFrom = Annotated[
+    str | None,
+    typer.Option(metavar="REGEX", help="Of a folder: the class is what the first group finds in an image's path."),
 ]
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model's folder, or a backbone's name for its own ImageNet classes.")
@@ -66,6 +80,19 @@ def open_model(model: str, weights: str | None, engine: str, precision: str) -> 
         with progress() as report:
             return pretrained(model, weights, engine=engine, precision=precision, progress=report)
     raise UsageError(f"There is no model '{model}', and no backbone of that name. {did_you_mean(model, BACKBONES)}")
+
+
+def source(
+    data: str, label: str | None, image: str | None, group: str | None, split: str | None, label_from: str | None
+) -> str | ImageDataset:
+    """The data with these columns or labels; as it was named where none is given."""
+    if label is image is group is split is label_from is None:
+        return data
+    from headstart.data.sources import open_source
+
+    return open_source(
+        data, label_column=label, image_column=image, group_column=group, split_column=split, label_from=label_from
+    )
 
 
 def names_of(text: str) -> list[str]:

@@ -61,7 +61,7 @@ _UNREAD = {  # what to do about files that look like images to people
         ".jxl .jxr .wdp .hdp .svg .svgz .eps .ai .pdf .exr .hdr .npy .npz .mat .raw .xcf .kra .indd .wmf .emf .cdr"
     ),
 }
-_REMEDIES = {suffix: remedy for remedy, suffixes in _UNREAD.items() for suffix in suffixes.split()}
+REMEDIES = {suffix: remedy for remedy, suffixes in _UNREAD.items() for suffix in suffixes.split()}
 _MARKS = {  # and those that may have any name
     r".{128}DICM": "medical images are not read: save its slices as PNG",
     r"\xff\x0a|\0{3}\x0cJXL ": "JPEG XL is not read: save it as JPEG or PNG",
@@ -112,8 +112,8 @@ def why_not_read(name: str, head: bytes) -> str | None:
     Its content decides; its name where the content has no mark, and for camera raw files, which are TIFF in part.
     """
     suffix = suffix_of(name)
-    if suffix in _REMEDIES and (not (found := sniff(head)) or found == "TIFF"):
-        return _REMEDIES[suffix]
+    if suffix in REMEDIES and (not (found := sniff(head)) or found == "TIFF"):
+        return REMEDIES[suffix]
     if suffix in SUFFIXES:
         return None
     if found := sniff(head):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -14,18 +13,23 @@ from typing import Any
 
 from headstart.core.errors import DataError, UnreadableImageError, needs
 from headstart.core.types import ImageDataset, Problem, Sample
-from headstart.data.load import AHEAD, CHUNK
-from headstart.data.scan import printable
-from headstart.data.tables import (
-    IMAGE_COLUMN,
+from headstart.data.columns import (
+    GROUP_COLUMNS,
     IMAGE_COLUMNS,
     LABEL_COLUMNS,
-    NO_LABEL,
-    SPLIT_NAMES,
+    SPLIT_COLUMNS,
+    Columns,
     drop_lone_split,
+    find_column,
+    part_in_name,
     pick_column,
+    says_part,
     split_of,
 )
+from headstart.data.load import AHEAD, CHUNK
+from headstart.data.scan import printable
+from headstart.data.spelling import one_spelling
+from headstart.data.tables import NO_LABEL
 
 _BATCH_BYTES = 8 << 20  # decoded at once
 _KEEP_BYTES = 64 << 20  # kept of what was decoded, and at least:
@@ -42,9 +46,7 @@ class _Group:
     batch: int  # rows decoded at once
 
 
-def parquet_dataset(
-    root: str, files: Sequence[str], *, image_column: str = IMAGE_COLUMN, label_column: str | None = None
-) -> ImageDataset:
+def parquet_dataset(root: str, files: Sequence[str], wanted: Columns) -> ImageDataset:
     """The rows of Parquet files; a file called train…, validation… or test… gives its rows that split.
 
     Images are ``struct{bytes, path}`` or binary. Labels are strings or integers, with class names where the schema's
@@ -68,7 +70,7 @@ def parquet_dataset(
     for path in files:
         try:
             with pq.ParquetFile(path) as file:
-                columns[path] = _image_column(file.schema_arrow, image_column, path)
+                columns[path] = _image_column(file.schema_arrow, wanted.image, path)
                 for number in range(file.metadata.num_row_groups):
                     meta = file.metadata.row_group(number)
                     average = meta.total_byte_size // max(meta.num_rows, 1) + 1
@@ -76,7 +78,7 @@ def parquet_dataset(
                     groups.append(_Group(path, number, start, batch))
                     start += meta.num_rows
                 first = start - file.metadata.num_rows
-                for row, item in enumerate(_described(file, path, label_column)):
+                for row, item in enumerate(_described(file, path, columns[path], wanted)):
                     if isinstance(item, Sample):
                         samples.append(item)
                         rows.append(first + row)
@@ -85,17 +87,19 @@ def parquet_dataset(
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path!r} cannot be read as Parquet: {error}") from error
 
-    images = _Images(groups, columns)
+    images = _Images(groups, columns, os.path.dirname(os.path.abspath(files[0])))
+    samples, doubts = one_spelling(samples)
+    problems += doubts
     return ImageDataset(root, drop_lone_split(samples), lambda index: images.read(rows[index]), tuple(problems))
 
 
-def _image_column(schema: Any, wanted: str, path: str) -> str:
-    holds = {field.name: _holds_images(field.type) for field in schema}
-    usable = [name for name, usable in holds.items() if usable]
-    if wanted == IMAGE_COLUMN and wanted not in usable and len(usable) == 1:
-        return str(usable[0])
-    where = f"{os.path.basename(path)!r}"
-    name = pick_column(list(holds), wanted if wanted in holds else None, (wanted, *IMAGE_COLUMNS), where, "image")
+def _image_column(schema: Any, wanted: str | None, path: str) -> str:
+    holds = {str(field.name): _holds_images(field.type) for field in schema}
+    usable, where = [name for name, usable in holds.items() if usable], f"{os.path.basename(path)!r}"
+    if wanted is None and len(usable) == 1:
+        return usable[0]
+    header = [*holds]
+    name = header[pick_column(header, wanted, IMAGE_COLUMNS, where, "image")]
     if not holds[name]:
         raise DataError(
             f"{where}: the column {name!r} should hold images, as binary or struct{{bytes, path}}; it is of type "
@@ -113,26 +117,43 @@ def _holds_images(kind: Any) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _described(file: Any, path: str, label_column: str | None) -> Iterator[Sample | Problem]:
+def _described(file: Any, path: str, image: str, wanted: Columns) -> Iterator[Sample | Problem]:
     """Each row of one file without its image: a sample, or the problem with it."""
     schema = file.schema_arrow
-    where = os.path.basename(path)
-    column = pick_column(schema.names, label_column, LABEL_COLUMNS, repr(where), "label")
+    where, header = os.path.basename(path), [str(name) for name in schema.names]
+    column = _label_column(header, image, wanted, repr(where))
     names = _class_names(schema, column)
-    extra = [name for name in ("split", "group") if name in schema.names and name != column]
+    group, split = (
+        None if (at := find_column(header, name, usual)) is None or header[at] in (column, image) else header[at]
+        for name, usual in ((wanted.group, GROUP_COLUMNS), (wanted.split, SPLIT_COLUMNS))
+    )
+    extra = [name for name in (group, split) if name is not None]
     table = file.read(columns=[column, *extra])
     values = {name: table.column(name).to_pylist() for name in (column, *extra)}
-    words = re.split(r"[^a-z]+", os.path.splitext(where)[0].lower())
-    of_file = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), "")
+    if split and wanted.split is None and not says_part(split, map(_text, values[split])):
+        split = None
+    of_file = part_in_name(path) or part_in_name(os.path.dirname(path))
     for row, value in enumerate(values[column]):
         name = f"{printable(where)}#{row}"
         label = _label(value, names, f"{where!r}, row {row}")
         if label is None:
-            yield Problem(name, NO_LABEL, f"the column {column!r} holds {value!r}")
+            yield Problem(name, NO_LABEL, f"the column {column!r} holds {str(value)[:40]!r}")
             continue
-        split = split_of(str(values["split"][row] or ""), f"{where!r}, row {row}") if "split" in extra else of_file
-        group = values["group"][row] if "group" in extra else None
-        yield Sample(name, label, split, "" if group is None else str(group))
+        part = split_of(_text(values[split][row]), f"{where!r}, row {row}", split) if split else of_file
+        yield Sample(name, label, part, _text(values[group][row]) if group else "")
+
+
+def _label_column(header: Sequence[str], image: str, wanted: Columns, where: str) -> str:
+    """A column of a usual name, or the only one beside the image."""
+    found = find_column(header, wanted.label, LABEL_COLUMNS)
+    rest = [name for name in header if name != image]
+    if wanted.label is None and found is None and len(rest) == 1:
+        return rest[0]
+    return header[pick_column(header, wanted.label, LABEL_COLUMNS, where, "label")]
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
 
 
 def _label(value: object, names: Sequence[str], where: str) -> str | None:
@@ -161,7 +182,8 @@ class _Images:
     threads that ask for neighbouring rows find them in the same batch.
     """
 
-    def __init__(self, groups: Sequence[_Group], columns: dict[str, str]) -> None:
+    def __init__(self, groups: Sequence[_Group], columns: dict[str, str], folder: str) -> None:
+        self._folder = folder
         self._groups = groups
         self._columns = columns
         self._starts = [group.start for group in groups]
@@ -177,9 +199,19 @@ class _Images:
             start, column = self._find(row) or self._decode(row)
         value = column[row - start].as_py()
         content = value["bytes"] if isinstance(value, dict) else value
+        if content is None and isinstance(value, dict) and value.get("path"):
+            return self._beside(str(value["path"]))
         if content is None:
             raise UnreadableImageError("empty", "the file has no bytes for this image")
         return bytes(content)
+
+    def _beside(self, name: str) -> bytes:
+        """The file that a row names instead of holding it; it must be in the Parquet file's folder."""
+        path = os.path.realpath(os.path.join(self._folder, name))
+        if os.path.commonpath((path, os.path.realpath(self._folder))) != os.path.realpath(self._folder):
+            raise UnreadableImageError("missing", f"{name[:120]!r} leads out of the folder of the Parquet file")
+        with open(path, "rb") as file:
+            return file.read()
 
     def _find(self, row: int) -> tuple[int, Any] | None:
         return next(

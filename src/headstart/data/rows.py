@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.errors import DataError, UsageError, did_you_mean
+from headstart.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS
 from headstart.data.named_sets import from_sklearn
 from headstart.data.scan import printable
-from headstart.data.tables import CSV_SUFFIXES, IMAGE_COLUMNS, LABEL_COLUMNS, csv_rows
+from headstart.data.tables import CSV_SUFFIXES, csv_rows
 
-LABELS = (*LABEL_COLUMNS, "species")
+LABELS = LABEL_COLUMNS
 MISSING = frozenset({"", "?", "-", "na", "n/a", "nan", "null", "none"})  # how a missing value is written
 
 PathLike = str | os.PathLike[str]

@@ -4,69 +4,70 @@ from __future__ import annotations
 
 import math
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.errors import DataError, UsageError, did_you_mean
+from headstart.core.errors import DataError, HeadstartError, UsageError, did_you_mean
 from headstart.core.types import ImageDataset, Problem, Sample
+from headstart.data.class_folders import LAYOUT, class_folders, not_read, part_of
+from headstart.data.columns import PARTS, Columns
 from headstart.data.formats import SUFFIXES
+from headstart.data.idx import idx_dataset, idx_pairs, is_idx
 from headstart.data.named_sets import NAMED
 from headstart.data.parquet import parquet_dataset
-from headstart.data.scan import NO_IMAGE, entries, printable, scan
-from headstart.data.tables import (
-    CSV_SUFFIXES,
-    IMAGE_COLUMN,
-    NO_LABEL,
-    SPLIT_NAMES,
-    Found,
-    csv_samples,
-    file_dataset,
-    idx_dataset,
-    idx_pairs,
-    is_idx,
-)
+from headstart.data.scan import entries, printable, scan
+from headstart.data.tables import CSV_SUFFIXES, NOT_USED, Found, csv_samples, file_dataset, table_dataset
 
 METADATA = "metadata.csv"
-_LAYOUT = (
-    "Expected a folder for each class with its photos inside (photos/cat/1.jpg, photos/dog/2.jpg), train/ and test/ "
-    f"folders of those, or a {METADATA} with the columns file_name and label"
-)
-
 PathLike = str | os.PathLike[str]
 
 
-def open_source(data: PathLike, *, image_column: str = IMAGE_COLUMN, label_column: str | None = None) -> ImageDataset:
+def open_source(
+    data: PathLike,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
+    split_column: str | None = None,
+    label_from: str | None = None,
+) -> ImageDataset:
     """The data set in a folder, a CSV, Parquet or IDX file, or of a known name.
 
-    The columns are for CSV and Parquet files; columns with the usual names are found without them.
+    Args:
+        image_column, label_column, group_column, split_column: of a table; columns with the usual names are found
+            without them.
+        label_from: for a folder, a regular expression whose first group, searched in each image's path, is the class.
 
     Raises:
         UsageError: no such path, or a file of another kind.
         DataError: there are no labelled images in it.
     """
+    columns = Columns(image_column, label_column, group_column, split_column)
     root = os.fspath(data)
     if root in NAMED and not os.path.isdir(root):
         return NAMED[root]()
     if os.path.isdir(root):
-        return _folder(root, image_column, label_column)
+        return class_folders(root, label_from) if label_from is not None else _folder(root, columns)
+    if label_from is not None:
+        raise UsageError(f"--label-from is for a folder of photos. Received: {root!r}.")
     if not os.path.exists(root):
         raise UsageError(f"No such file or folder, and no data set of that name: {root!r}. {did_you_mean(root, NAMED)}")
     folder, name = os.path.split(root)
     suffix = os.path.splitext(name)[1].lower()
     if suffix in CSV_SUFFIXES:
-        return _csv(folder, [(root, "")], image_column, label_column)
+        return table_dataset(folder, [(root, "")], columns)
     if suffix in (".parquet", ".pq"):
-        return parquet_dataset(root, [root], image_column=image_column, label_column=label_column)
+        return parquet_dataset(root, [root], columns)
     if stem := is_idx(name):
         beside = [entry.name for entry in entries(folder or os.curdir) if is_idx(entry.name) == stem]
         return idx_dataset(root, idx_pairs(folder, beside))
     what = "a single image" if suffix in SUFFIXES else "a file"
     todo = (
-        "Unpack it first, and give the folder" if suffix in (".zip", ".gz", ".tar", ".tgz", ".7z", ".rar") else _LAYOUT
+        "Unpack it first, and give the folder" if suffix in (".zip", ".gz", ".tar", ".tgz", ".7z", ".rar") else LAYOUT
     )
     raise UsageError(f"{root!r} is {what}, not a folder of images nor a CSV, Parquet or IDX file. {todo}.")
 
@@ -127,7 +128,7 @@ def unlabelled(paths: Sequence[PathLike] | PathLike) -> ImageDataset:
             problems += there.problems
             inside = sorted(there.images)
             if not inside:
-                raise DataError(f"{path!r} has no images in it.{_not_read(there.problems)}")
+                raise DataError(f"{path!r} has no images in it.{not_read(there.problems)}")
             found += [(Sample(printable(os.path.join(path, name)), ""), os.path.join(path, name)) for name in inside]
         elif os.path.exists(path):
             found.append((Sample(printable(path), ""), path))
@@ -138,92 +139,61 @@ def unlabelled(paths: Sequence[PathLike] | PathLike) -> ImageDataset:
     return file_dataset("", found, problems, in_order=True)
 
 
-def _folder(root: str, image_column: str, label_column: str | None) -> ImageDataset:
+def _parquet_files(root: str) -> list[str]:
+    """In the folder itself, or as the Hub keeps them: in data/, or default/train/."""
+    for folder in (root, os.path.join(root, "data"), os.path.join(root, "default")):
+        inside = [folder, *(os.path.join(folder, name) for name in PARTS)] if os.path.isdir(folder) else []
+        files = [
+            os.path.join(place, entry.name)
+            for place in inside if os.path.isdir(place)
+            for entry in entries(place) if entry.name.endswith(".parquet")
+        ]  # fmt: skip
+        if files:
+            return sorted(files)
+    return []
+
+
+def _folder(root: str, columns: Columns) -> ImageDataset:
     names = {entry.name for entry in entries(root)}
     if METADATA in names:
-        return _csv(root, [(os.path.join(root, METADATA), "")], image_column, label_column)
+        return table_dataset(root, [(os.path.join(root, METADATA), "")], columns)
     if idx := [name for name in names if is_idx(name)]:
         return idx_dataset(root, idx_pairs(root, idx))
-    for folder in (root, os.path.join(root, "data")):  # the Hub keeps them in data/
-        if os.path.isdir(folder) and (files := sorted(e.name for e in entries(folder) if e.name.endswith(".parquet"))):
-            paths = [os.path.join(folder, name) for name in files]
-            return parquet_dataset(root, paths, image_column=image_column, label_column=label_column)
-    parts = {name: os.path.join(root, name, METADATA) for name in sorted(names) if name.lower() in SPLIT_NAMES}
-    if tables := [(path, SPLIT_NAMES[name.lower()]) for name, path in parts.items() if os.path.isfile(path)]:
-        return _csv(root, tables, image_column, label_column)
-    return _class_folders(root)
+    if files := _parquet_files(root):
+        return parquet_dataset(root, files, columns)
+    parts = {name: os.path.join(root, name, METADATA) for name in sorted(names) if part_of(name)}
+    if tables := [(path, part_of(name) or "") for name, path in parts.items() if os.path.isfile(path)]:
+        return table_dataset(root, tables, columns)
+    beside = sorted(name for name in names if name.lower().endswith(CSV_SUFFIXES))
+    return _folders_or_tables(root, [os.path.join(root, name) for name in beside], columns)
 
 
-def _csv(root: str, files: Iterable[tuple[str, str]], image_column: str, label_column: str | None) -> ImageDataset:
-    found: list[Found] = []
-    problems: list[Problem] = []
-    for file, split in files:
-        more = csv_samples(file, root, image_column=image_column, label_column=label_column, split=split)
-        found += more[0]
-        problems += more[1]
-    if not found:
-        first = f" First of {len(problems)} problems: {problems[0].detail}." if problems else ""
-        raise DataError(f"{root!r}: the CSV file names no labelled image that is there.{first}")
-    return file_dataset(root, found, problems)
+def _folders_or_tables(root: str, tables: Sequence[str], columns: Columns) -> ImageDataset:
+    """Class folders; or where these do not make two classes, the tables beside them, if they name every image."""
+    error = dataset = None
+    try:
+        dataset = class_folders(root)
+    except DataError as failed:
+        error = failed
+    if dataset is not None and (len(dataset.classes) > 1 or not tables):
+        ignored = "the folders say the classes; to go by this table, give it instead of the folder"
+        more = (Problem(os.path.basename(table), NOT_USED, ignored) for table in tables)
+        return replace(dataset, problems=(*dataset.problems, *more))
+    labelled = {table: named for table in tables if (named := _named_images(table, root, columns))}
+    everything = {os.path.realpath(os.path.join(root, name)) for name in scan(root).images} if labelled else set[str]()
+    if everything and set().union(*labelled.values()) >= everything:
+        return table_dataset(root, [(table, "") for table in labelled], columns)
+    if error is not None or dataset is None:
+        raise error or DataError(root)
+    return dataset
 
 
-def _class_folders(root: str) -> ImageDataset:
-    there = scan(root)
-    names, problems = there.images, there.problems
-    tops = {name.split("/", 1)[0] for name in names if "/" in name}
-    given = {top: SPLIT_NAMES[top.lower()] for top in tops if top.lower() in SPLIT_NAMES}
-    # A class may be called "train" (as well as "bus"): splits need a train and another one, or no other folder.
-    splits = given if len(given) == len(tops) or ("train" in given.values() and len(set(given.values())) > 1) else {}
-
-    found: list[Found] = []
-    loose: list[str] = []
-    beside: Counter[str] = Counter()
-    for name in names:
-        top, *rest = name.split("/", 2)
-        if len(rest) < (2 if splits else 1) and (top in splits or not rest):
-            loose.append(name)
-        elif splits and top not in splits:
-            beside[top] += 1
-        else:
-            label = rest[0] if splits else top
-            found.append((Sample(printable(name), printable(label), splits.get(top, "")), os.path.join(root, name)))
-    if not found:
-        raise DataError(_nothing_labelled(root, loose, problems))
-    where = "the split folders" if splits else "the class folders"
-    problems += [Problem(printable(name), NO_LABEL, f"is beside {where}, not in one") for name in sorted(loose)]
-    problems += [
-        Problem(printable(name), NO_IMAGE, "a folder without an image that can be read")
-        for name in there.empty_folders(2 if splits else 1)
-    ]
-    problems += [
-        Problem(printable(top), NO_LABEL, f"{count} images are beside {where}: {', '.join(sorted(splits))}")
-        for top, count in sorted(beside.items())
-    ]
-    return file_dataset(root, found, problems)
-
-
-def _nothing_labelled(root: str, loose: Sequence[str], problems: Sequence[Problem]) -> str:
-    if loose:
-        folder = os.path.dirname(loose[0])
-        tables = sorted(entry.name for entry in entries(root) if entry.name.lower().endswith(CSV_SUFFIXES))
-        hint = f" If {tables[0]!r} has their labels, give that file instead." if tables else ""
-        return (
-            f"{len(loose)} images are directly in {os.path.join(root, folder) if folder else root!r}, so nothing says "
-            f"which class each belongs to. {_LAYOUT}.{hint}"
-        )
-    return f"{root!r} has no images in it. {_LAYOUT}.{_not_read(problems)}"
-
-
-def _not_read(problems: Sequence[Problem]) -> str:
-    """A sentence on what was there and is not read, each kind with its first file."""
-    if not problems:
-        return ""
-    first: dict[str, str] = {}
-    for problem in sorted(problems, key=lambda each: each.name):
-        first.setdefault(problem.detail, problem.name)
-    counts = Counter(problem.detail for problem in problems)
-    kinds = [f"{first[detail]!r}{' …' if count > 1 else ''}: {detail}" for detail, count in counts.most_common(3)]
-    return f" Left out: {len(problems)} ({'; '.join(kinds)})."
+def _named_images(table: str, root: str, columns: Columns) -> set[str]:
+    """The labelled images that are there and that a CSV file names; none where it is not such a file."""
+    try:
+        return {os.path.realpath(path) for _, path in csv_samples(table, root, columns)[0]}
+    except HeadstartError:
+        return set()
 
 
 def _label_texts(labels: Sequence[object] | NDArray[Any], count: int, what: str) -> list[str]:

@@ -1,54 +1,36 @@
-"""Image data sets from CSV files that name the images, and from IDX files that hold them."""
+"""Image data sets from CSV files that name the images, with their labels, groups and parts."""
 
 from __future__ import annotations
 
 import csv
-import gzip
 import io
-import math
 import os
-import re
 import stat
-import struct
-import zlib
-from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from itertools import accumulate
-
-import numpy as np
-from numpy.typing import NDArray
+from functools import cached_property
 
 from headstart.core.errors import DataError, cannot_read
 from headstart.core.types import ImageDataset, Problem, Sample
-from headstart.data.load import Raw
-from headstart.data.scan import printable
+from headstart.data.columns import (
+    IMAGE_COLUMNS,
+    Columns,
+    Layout,
+    drop_lone_split,
+    lay_out,
+    part_in_name,
+    pick_column,
+    split_of,
+)
+from headstart.data.formats import REMEDIES, SUFFIXES, suffix_of
+from headstart.data.scan import entries, printable, scan
+from headstart.data.spelling import one_spelling
 
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-IMAGE_COLUMN = "image"  # the default, which means any of the usual names
-IMAGE_COLUMNS = ("file_name", "path", "image", "file", "filename", "filepath", "image_path", "img")
-LABEL_COLUMNS = ("label", "class", "target", "category", "labels", "class_name")
-NO_LABEL = "no label"  # the kind of a Problem: an image without a class
+NO_LABEL = "no label"  # kinds of a Problem: an image without a class,
+NOT_USED = "not used"  # and a column that is not used
 CSV_SUFFIXES = (".csv", ".tsv")
 
-_IDX = re.compile(r"(?P<stem>.*?)[-._]?(?P<what>images|labels)[-._]idx(?P<dims>\d)-ubyte(\.gz)?", re.IGNORECASE)
-
 Found = tuple[Sample, str]  # a sample and the path that its bytes are read from
-
-
-def drop_lone_split(samples: Sequence[Sample]) -> Sequence[Sample]:
-    """Samples without their split, where all have the same: it tells no training set from a test set."""
-    if len({sample.split for sample in samples}) > 1:
-        return samples
-    return [replace(sample, split="") if sample.split else sample for sample in samples]
 
 
 def file_dataset(
@@ -65,62 +47,112 @@ def file_dataset(
     return ImageDataset(root, drop_lone_split([sample for sample, _ in found]), read, tuple(problems))
 
 
-def pick_column(columns: Sequence[str], wanted: str | None, usual: Sequence[str], where: str, what: str) -> str:
-    """The column called ``wanted``, or else the first of the ``usual`` names; upper or lower case is the same.
+def table_dataset(root: str, files: Sequence[tuple[str, str]], columns: Columns) -> ImageDataset:
+    """The images that CSV files name; each file with the part that all its rows are of, "" where it does not say.
 
     Raises:
-        DataError: there is none; names the columns that were received.
+        DataError: not UTF-8, a column missing, a path that leaves the folder, an unknown part, no image that is there.
     """
-    by_name = {column.strip().casefold(): column for column in reversed(columns)}
-    for name in (wanted,) if wanted else usual:
-        if name.strip().casefold() in by_name:
-            return by_name[name.strip().casefold()]
-    expected = repr(wanted) if wanted else f"one of {', '.join(usual)}"
-    raise DataError(
-        f"{where} has no column for the {what}: expected {expected}; received the columns "
-        f"{', '.join(map(repr, columns))}. Rename one, or say which one it is ({what}_column)."
-    )
+    found: list[Found] = []
+    problems: list[Problem] = []
+    for file, split in files:
+        more = csv_samples(file, root, columns, split)
+        found += more[0]
+        problems += more[1]
+    if not found:
+        first = f" First of {len(problems)} problems: {problems[0].detail}." if problems else ""
+        raise DataError(f"{root!r}: the CSV file names no labelled image that is there.{first}")
+    samples, doubts = one_spelling([sample for sample, _ in found])
+    found = [(sample, path) for sample, (_, path) in zip(samples, found, strict=True)]
+    problems += [*doubts, *_not_named(root, found, [file for file, _ in files])]
+    return file_dataset(root, found, problems)
 
 
-def csv_samples(
-    file: str, root: str, *, image_column: str = IMAGE_COLUMN, label_column: str | None = None, split: str = ""
-) -> tuple[list[Found], list[Problem]]:
+def _not_named(root: str, found: Sequence[Found], files: Sequence[str]) -> list[Problem]:
+    """One problem for each folder with images that no table names, of the folders that hold named ones."""
+    named: defaultdict[str, set[str]] = defaultdict(set)
+    for _, path in found:
+        folder, name = os.path.split(os.path.normpath(path))
+        named[folder].add(name)
+    tables = " or ".join(repr(os.path.basename(file)) for file in files[:3])
+    problems = []
+    for folder, names in sorted(named.items()):
+        there = {entry.name for entry in entries(folder) if suffix_of(entry.name) in SUFFIXES and entry.is_file()}
+        if missing := sorted(there - names):
+            shown = printable(os.path.relpath(os.path.join(folder, missing[0]), root or os.curdir).replace(os.sep, "/"))
+            more = "this image is" if len(missing) == 1 else f"{len(missing)} images, this one first, are"
+            problems.append(Problem(shown, NO_LABEL, f"{more} not named in {tables}"))
+    return problems
+
+
+def csv_samples(file: str, root: str, columns: Columns, split: str = "") -> tuple[list[Found], list[Problem]]:
     """The images that a CSV file names, and the problems of single rows.
 
-    Paths are relative to the file's folder and must stay in it; the samples' names are relative to ``root``.
-    Optional columns: ``split`` (else ``split`` is taken for every row) and ``group``.
+    Names are paths relative to the file's folder, in which they must stay; or the file's name alone, without its
+    ending too, of an image that is anywhere below. The samples' names are relative to ``root``.
 
     Raises:
-        DataError: not UTF-8, a column missing, a path that leaves the folder, an unknown split.
+        DataError: not UTF-8, a column missing, a path that leaves the folder, an unknown part.
     """
-    rows = csv_rows(file)
-    _, header = next(rows, (0, []))
+    where = repr(os.path.basename(file))
+    numbered, header = [*csv_rows(file)], list[str]()
+    if numbered:
+        header = numbered.pop(0)[1]
     if not header:
         raise DataError(
             f"{file!r} is empty. Expected a line of column names, such as file_name,label, and one row each."
         )
-    where = repr(os.path.basename(file))
-    wanted = None if image_column == IMAGE_COLUMN else image_column
-    at_path = header.index(pick_column(header, wanted, IMAGE_COLUMNS, where, "image"))
-    at_label = header.index(pick_column(header, label_column, LABEL_COLUMNS, where, "label"))
-    optional = [column.strip().casefold() for column in header]
-    at_split, at_group = (optional.index(name) if name in optional else -1 for name in ("split", "group"))
-
+    pick_column(header, columns.image, IMAGE_COLUMNS, where, "image")
+    rows = [_cells(row, len(header), f"{where}, line {line}") for line, row in numbered]
+    layout = lay_out(header, rows, columns, where)
+    split = split or (part_in_name(file) if layout.split is None else "")
+    images = _Images(os.path.dirname(os.path.abspath(file)), split)
     found: list[Found] = []
     problems: list[Problem] = []
-    paths = _PathsInside(os.path.dirname(os.path.abspath(file)))
-    for line, row in rows:
-        cells = [cell.strip() for cell in row] + [""] * (len(header) - len(row)) + [""]  # -1 finds an empty cell
-        path = paths.find(cells[at_path], f"{where}, line {line}")
-        name = printable(os.path.relpath(path, root).replace(os.sep, "/")) if cells[at_path] else f"line {line}"
-        if reason := _why_not_there(path) if cells[at_path] else "names no file":
-            problems.append(Problem(name, "missing", f"{where}, line {line}: {reason}"))
-        elif not cells[at_label]:
-            problems.append(Problem(name, NO_LABEL, f"{where}, line {line}: the label is blank"))
+    for (line, _), cells in zip(numbered, rows, strict=True):
+        here = f"{where}, line {line}"
+        path = images.find(cells[layout.image], here) if cells[layout.image] else ""
+        name = printable(os.path.relpath(path, root or os.curdir).replace(os.sep, "/")) if path else f"line {line}"
+        label = _label_of(cells, header, layout)
+        if reason := images.why_not_there(path) if path else "names no file":
+            problems.append(Problem(name, "missing", f"{here}: {reason}"))
+        elif remedy := REMEDIES.get(suffix_of(path)):
+            problems.append(Problem(name, "unreadable", remedy))
+        elif not label:
+            problems.append(Problem(name, NO_LABEL, f"{here}: the label is blank"))
         else:
-            part = split_of(cells[at_split], f"{where}, line {line}") if at_split >= 0 else split
-            found.append((Sample(name, cells[at_label], part, cells[at_group]), path))
+            part = split if layout.split is None else split_of(cells[layout.split], here, header[layout.split])
+            found.append((Sample(name, label, part, "" if layout.group is None else cells[layout.group]), path))
+    if layout.unused:
+        problems.append(Problem(os.path.basename(file), NOT_USED, _unused(layout.unused)))
     return found, problems
+
+
+def _unused(names: Sequence[str]) -> str:
+    shown = ", ".join(printable(name) for name in names[:8]) + (" …" if len(names) > 8 else "")
+    word = "columns are" if len(names) > 1 else "column is"
+    return f"the {word} not used: {shown}. Images that belong together (a patient, a video): --group COLUMN"
+
+
+def _label_of(cells: Sequence[str], header: Sequence[str], layout: Layout) -> str:
+    if layout.label >= 0:
+        return cells[layout.label]
+    return next(header[at].strip() for at in layout.one_hot if float(cells[at]) == 1)
+
+
+def _cells(row: Sequence[str], count: int, where: str) -> list[str]:
+    """A row with as many cells as there are columns.
+
+    Raises:
+        DataError: it has more, of which one is not blank.
+    """
+    cells = [cell.strip() for cell in row]
+    if any(cells[count:]):
+        raise DataError(
+            f"{where}: expected {count} cells, received {len(cells)} ({', '.join(cells[:6])[:120]}). A text with the "
+            "separator in it stands in quotes."
+        )
+    return cells[:count] + [""] * (count - len(cells))
 
 
 def csv_rows(file: str) -> Iterator[tuple[int, list[str]]]:
@@ -145,25 +177,20 @@ def csv_rows(file: str) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"{file!r}, line {line}: {error}. Expected CSV, text with a comma in it in quotes.") from error
 
 
-def split_of(cell: str, where: str) -> str:
-    """Which of "train", "val" and "test"; "" for a blank cell."""
-    if not cell or cell.casefold() in SPLIT_NAMES:
-        return SPLIT_NAMES.get(cell.casefold(), "")
-    raise DataError(f"{where}: expected the split train, val or test, received {cell!r}.")
+class _Images:
+    """Finds the files that a table names, and refuses those outside its folder; links are followed."""
 
-
-class _PathsInside:
-    """Finds the files that a CSV file names, and refuses those outside its folder; links are followed."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: str, part: str) -> None:
+        self.folder, self.part = folder, part
         self.real = os.path.realpath(folder)
         self.checked: dict[str, bool] = {}  # a folder is resolved once, not once for each of its photos
 
     def find(self, name: str, where: str) -> str:
+        """The path of a file; of one that is not there, where it was looked for."""
         path = os.path.join(self.folder, name)
-        if "\\" in name and not os.path.lexists(path):  # written on Windows
-            path = os.path.join(self.folder, name.replace("\\", "/"))
+        if not os.path.lexists(path):
+            slashes = name.replace("\\", "/")  # written on Windows
+            path = self._elsewhere(slashes, where) or os.path.join(self.folder, slashes)
         parent, base = os.path.split(path)
         if base in (os.curdir, os.pardir):
             parent = path
@@ -172,9 +199,55 @@ class _PathsInside:
         if self.checked[parent] and not (os.path.islink(path) and not self._inside(path)):
             return path
         raise DataError(
-            f"{where}: {name!r} leads out of the folder {self.folder!r}. Keep the images in the folder of the CSV "
-            "file, or move the CSV file up to a folder that holds them all."
+            f"{where}: {name[:120]!r} leads out of the folder {self.folder!r}. Keep the images in the folder of the "
+            "CSV file, or move the CSV file up to a folder that holds them all."
         )
+
+    def why_not_there(self, path: str) -> str:
+        """Why there is no file, "" where there is one."""
+        looked_for = f" ({printable(path[-200:])})"
+        try:
+            return "" if stat.S_ISREG(os.stat(path).st_mode) else f"not a file{looked_for}"
+        except OSError as error:
+            return (error.strerror or "not there").lower() + looked_for
+        except ValueError:
+            return "no file can have this name"
+
+    def _elsewhere(self, name: str, where: str) -> str:
+        """The one image below the folder that a name may mean: without folder or ending, or in other capitals."""
+        parts = [part for part in name.casefold().split("/") if part not in ("", os.curdir)]
+        if os.pardir in parts or "\0" in name or not parts or os.path.isabs(name):
+            return ""
+        with_ending = suffix_of(parts[-1]) in SUFFIXES
+        same = (self._below if with_ending else self._stems).get(parts[-1], [])
+        if len(parts) > 1:
+            wanted = "/" + "/".join(parts)
+            same = [
+                each for each in same if (f"/{each}" if with_ending else _stem(f"/{each}")).casefold().endswith(wanted)
+            ]
+        same = [each for each in same if self.part and part_in_name(each.split("/", 1)[0]) == self.part] or same
+        if len(same) > 1:
+            raise DataError(
+                f"{where}: {name[:120]!r} may be several files: {', '.join(repr(each) for each in sorted(same)[:3])}. "
+                "Write their folders into the table."
+            )
+        return os.path.join(self.folder, same[0]) if same else ""
+
+    @cached_property
+    def _below(self) -> dict[str, list[str]]:
+        """Paths of all images below the folder, by their file's name in small letters."""
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        for each in scan(self.folder).images:
+            found[each.rpartition("/")[2].casefold()].append(each)
+        return dict(found)
+
+    @cached_property
+    def _stems(self) -> dict[str, list[str]]:
+        """The same by the name without its ending."""
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        for base, paths in self._below.items():
+            found[_stem(base)] += paths
+        return dict(found)
 
     def _inside(self, path: str) -> bool:
         try:
@@ -183,93 +256,5 @@ class _PathsInside:
             return "\0" in path
 
 
-def _why_not_there(path: str) -> str:
-    try:
-        return "" if stat.S_ISREG(os.stat(path).st_mode) else "not a file"
-    except OSError as error:
-        return (error.strerror or "not there").lower()
-    except ValueError:
-        return "no file can have this name"
-
-
-def idx_pairs(folder: str, names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Paths of the image and label files among ``names``, by the beginning of their names.
-
-    Raises:
-        DataError: images without labels or the other way round.
-    """
-    halves: dict[str, dict[str, str]] = {}
-    for name in sorted(names, reverse=True):  # so that an unpacked file is preferred to its .gz
-        if match := _IDX.fullmatch(name):
-            halves.setdefault(match["stem"], {})[match["what"].lower()] = os.path.join(folder, name)
-    for stem, half in halves.items():
-        for there, lacks, dims in (("images", "labels", 1), ("labels", "images", 3)):
-            if lacks not in half:
-                raise DataError(
-                    f"{half[there]!r} has no {lacks} beside it. Expected {stem}-{lacks}-idx{dims}-ubyte, or with .gz."
-                )
-    return {stem: (half["images"], half["labels"]) for stem, half in sorted(halves.items())}
-
-
-def is_idx(name: str) -> str:
-    """The beginning of an IDX file's name; "" for any other name."""
-    match = _IDX.fullmatch(name)
-    return match["stem"] or match["what"] if match else ""
-
-
-def idx_dataset(root: str, pairs: dict[str, tuple[str, str]]) -> ImageDataset:
-    """Images (uint8, height × width) and labels "0", "1", … of IDX files, the format of MNIST.
-
-    Raises:
-        DataError: a file that is not IDX, is truncated, or does not fit its counterpart.
-    """
-    samples: list[Sample] = []
-    stacks: list[NDArray[np.uint8]] = []
-    for stem, (image_file, label_file) in pairs.items():
-        images, labels = _read_idx(image_file, 3), _read_idx(label_file, 1)
-        if len(images) != len(labels):
-            raise DataError(f"{image_file!r} holds {len(images)} images, but {label_file!r} {len(labels)} labels.")
-        words = re.split(r"[^a-z0-9]+", stem.lower())
-        split = "test" if "t10k" in words else next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), "")
-        file = printable(os.path.basename(image_file))
-        samples += [Sample(f"{file}#{row}", str(label), split) for row, label in enumerate(labels.tolist())]
-        stacks.append(images)
-    starts = list(accumulate((len(stack) for stack in stacks), initial=0))
-
-    def read(index: int) -> Raw:
-        stack = bisect_right(starts, index) - 1
-        return np.asarray(stacks[stack][index - starts[stack]])
-
-    return ImageDataset(root, drop_lone_split(samples), read)
-
-
-def _read_idx(path: str, dims: int) -> NDArray[np.uint8]:
-    """Unsigned bytes. The file has 0, 0, 8, ``dims``, then the sizes, big-endian, then the values."""
-    try:
-        with open(path, "rb") as plain:
-            packed = plain.read(2) == b"\x1f\x8b"  # by content: a browser may have unpacked a .gz
-        with gzip.open(path) if packed else open(path, "rb") as file:
-            head = file.read(4 + 4 * dims)
-            if head[:4] != bytes((0, 0, 8, dims)):
-                raise DataError(f"{path!r} is no IDX file of bytes in {dims} dimension(s): it begins {head[:4]!r}.")
-            shape = struct.unpack(f">{dims}I", head[4:]) if len(head) == 4 + 4 * dims else (0,)
-            promised = math.prod(shape)
-            content = _read_up_to(file, promised + 1) if packed else b""
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path!r} is damaged or truncated: {error}. Fetch it again.") from error
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    came = len(content) if packed else os.path.getsize(path) - len(head)
-    if came != promised or not promised:
-        raise DataError(f"{path!r} is damaged or truncated: its header promises {promised} bytes, {came} came.")
-    if packed:
-        return np.frombuffer(content, np.uint8).reshape(shape)
-    return np.memmap(path, np.uint8, "r", offset=len(head), shape=shape)
-
-
-def _read_up_to(file: gzip.GzipFile | io.BufferedReader, size: int) -> bytes | bytearray:
-    """At most ``size`` bytes; takes no more memory than there is content, whatever the header says."""
-    content = bytearray()
-    while len(content) < size and (piece := file.read(min(1 << 20, size - len(content)))):
-        content += piece
-    return content
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0] if "." in name.rpartition("/")[2] else name

@@ -108,7 +108,7 @@ class TrainingLoop:
         self._losses.append(loss)
         done = self.stepper.steps_done
         self._check_reasons(callback.step(done - 1, self.stepper.steps, loss) for callback in self.callbacks)
-        if self._checkpoints:
+        if self._checkpoints and done % self.batches.steps:  # after the last of an epoch, the epoch is recorded first
             self._checkpoints.end_if_asked(done, self._state, self._about)
         return not self.stopped
 
@@ -120,6 +120,7 @@ class TrainingLoop:
         """Record an epoch, or the part of it that there was.
 
         Raises:
+            Terminated: as for `after_step`.
             UsageError: the epoch had fewer or more batches than `Batches.steps` said.
         """
         done, steps = self.stepper.steps_done, self.batches.steps
@@ -138,6 +139,7 @@ class TrainingLoop:
         self._check_reasons(callback.epoch(tuple(self._epochs)) for callback in self.callbacks)
         if self._checkpoints:
             self._checkpoints.save(done, self._state(), self._about())
+            self._checkpoints.end_if_asked(done, self._state, self._about)
         self._began = time.perf_counter()
 
     def trained(self) -> Trained:
