@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from headstart.cli import options
-from headstart.cli.figures import add_confusions, add_figures
+from headstart.cli.figures import add_confusions, add_figures, add_left_out
 from headstart.cli.progress import progress
 from headstart.cli.terminal import FEW, Rows, console, one_line
 from headstart.core.types import Evaluation
@@ -50,12 +50,10 @@ def _show(result: Evaluation) -> None:
     add_figures(rows, result)
     rows.add("macro F1", f"{result.macro_f1:.3f}")
     rows.add("NLL", f"{result.nll:.3f}")
-    apart = [
-        f"{n} {what}"
-        for n, what in ((result.passed_over, "in the training set"), (result.unreadable, "unreadable"))
-        if n
-    ]
-    rows.add("images", f"{result.accuracy.images}{' (not counted: ' + ', '.join(apart) + ')' if apart else ''}")
+    passed = result.passed_over
+    apart = f" (not counted: {passed} in the training set, or near copies of those)" if passed else ""
+    rows.add("images", f"{result.accuracy.images}{apart}")
+    add_left_out(rows, result.left_out or ())
     add_confusions(rows, result.confusions)
     worst = sorted(result.per_class.items(), key=lambda item: item[1].value)[:FEW]
     if len(result.per_class) > 2:

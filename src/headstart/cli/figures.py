@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
 from headstart.cli.terminal import Rows, accuracy_text, one_line, plural
-from headstart.core.types import Confusion, Evaluation
+from headstart.core.types import Confusion, Evaluation, Problem
 
 if TYPE_CHECKING:
     from headstart.train.training_run import TrainingRecord
@@ -46,6 +47,16 @@ def add_confusions(rows: Rows, confusions: Sequence[Confusion]) -> None:
         rows.add("" if place else "mistakes", text)
     if others := sum(each.images for each in confusions[CONFUSIONS:]):
         rows.add("", Text(f"and {others} others", "dim"))
+
+
+def add_left_out(rows: Rows, problems: Sequence[Problem]) -> None:
+    """What was left out: of each kind how many, and the first."""
+    for place, (kind, count) in enumerate(Counter(problem.kind for problem in problems).most_common()):
+        first = next(problem for problem in problems if problem.kind == kind)
+        text = Text(f"{count} {kind}", "yellow") + Text(
+            f": {one_line(first.name)}{' …' if count > 1 else ''} ({one_line(first.detail)})"
+        )
+        rows.add("" if place else "left out", text)
 
 
 def add_seconds(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,11 +10,10 @@ import typer
 from rich.text import Text
 
 from headstart.cli import options
-from headstart.cli.figures import add_confusions, add_figures, add_seconds, figures_of
+from headstart.cli.figures import add_confusions, add_figures, add_left_out, add_seconds, figures_of
 from headstart.cli.progress import progress
 from headstart.cli.terminal import FEW, Rows, console, one_line, quoted
 from headstart.core.errors import UsageError
-from headstart.core.types import Problem
 
 if TYPE_CHECKING:
     from headstart.model.classifier import Classifier
@@ -106,7 +104,7 @@ def _show(model: Classifier, answer: dict[str, Any]) -> None:
         add_figures(rows, record.result)
         _add_not_measured(rows, record.not_measured)
         add_confusions(rows, record.result.confusions)
-    _add_left_out(rows, record.left_out)
+    add_left_out(rows, record.left_out)
     if record.near_duplicates:
         side = ", kept on the same side of the split" if record.result else ""
         rows.add("near copies", f"{record.near_duplicates} images{side}")
@@ -130,12 +128,3 @@ def _add_not_measured(rows: Rows, classes: Sequence[str]) -> None:
         names = ", ".join(map(one_line, classes[:FEW])) + (" …" if len(classes) > FEW else "")
         why = "too few images, or all of one group (one patient, one video)"
         rows.add("not measured", Text(f"{names}: no image in the test set: {why}", "yellow"))
-
-
-def _add_left_out(rows: Rows, problems: Sequence[Problem]) -> None:
-    for place, (kind, count) in enumerate(Counter(problem.kind for problem in problems).most_common()):
-        first = next(problem for problem in problems if problem.kind == kind)
-        text = Text(f"{count} {kind}", "yellow") + Text(
-            f": {one_line(first.name)}{' …' if count > 1 else ''} ({one_line(first.detail)})"
-        )
-        rows.add("" if place else "left out", text)

@@ -130,6 +130,7 @@ class Evaluation:
     per_class: dict[str, Accuracy]
     passed_over: int = 0  # images not counted, because they are in the training set
     unreadable: int = 0
+    left_out: tuple[Problem, ...] | None = None  # images not counted for other reasons
 
 
 @dataclass(frozen=True, slots=True)

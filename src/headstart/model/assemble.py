@@ -61,6 +61,7 @@ class LabelledPhotos:
     split: Split
     validation: NDArray[np.bool_]  # (N,) those of the training set that the training was steered by
     keys: list[bytes]  # of the photos' content
+    thumbnails: NDArray[np.uint8]  # (N, 16, 16)
 
 
 class Assembled(NamedTuple):
@@ -117,6 +118,7 @@ def assemble(
         ),
         golden=Golden(images, in_fp32(network, images, LOGITS)),
         fitted_on=frozenset(photos.keys[row] for row in train.tolist()),
+        thumbnails=photos.thumbnails[train],
         engine=network.engine,
         precision=network.precision,
         module=trained.module,

@@ -19,7 +19,7 @@ from headstart.engines.names import ENGINES, resolve_engine
 from headstart.engines.protocol import PRECISIONS, Network, check_module
 from headstart.learn.unknown import Unknown
 from headstart.model import files
-from headstart.model.classifier import Classifier, Golden
+from headstart.model.classifier import Classifier, Golden, no_thumbnails
 from headstart.model.model_card import model_card
 from headstart.model.records import FitRecord, from_json, to_json
 
@@ -39,6 +39,8 @@ def save(classifier: Classifier, path: PathLike) -> Path:
     if unknown is not None:
         arrays |= {f"unknown.{name}": getattr(unknown, name) for name in ("centre", "kept", "rows", "sure", "near")}
     arrays["fitted_on"] = np.frombuffer(b"".join(sorted(classifier.fitted_on)), np.uint8).reshape(-1, KEY)
+    if len(classifier.thumbnails):
+        arrays["thumbnails"] = classifier.thumbnails
     config = {
         **files.labels_of(classifier.classes_),
         "image": asdict(classifier.spec),
@@ -171,6 +173,7 @@ def _assemble(
         record=from_json(FitRecord, config["fit"]),
         golden=Golden(golden["images"], golden["logits"]),
         fitted_on=frozenset(row.tobytes() for row in model["fitted_on"]),
+        thumbnails=model.get("thumbnails", no_thumbnails()),
         engine=engine,
         precision=precision,
         module=module,

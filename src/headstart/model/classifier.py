@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,14 @@ from headstart.backbones.blueprint import LOGITS, Blueprint
 from headstart.core.errors import DataError, UsageError
 from headstart.core.types import Evaluation, ImageSpec, Prediction, Problem
 from headstart.data.inputs import Images, labelled_dataset, unlabelled_dataset
+from headstart.data.load import THUMBNAIL
 from headstart.data.sources import PathLike
 from headstart.engines.names import resolve_engine
 from headstart.engines.registry import get_engine, keras_engine, open_backbone, torch_engine
 from headstart.learn.calibrate import softmax
-from headstart.learn.evaluate import evaluate
 from headstart.learn.features import run_network
 from headstart.learn.unknown import Unknown
+from headstart.model.measure import Judged, measure
 from headstart.model.records import FitRecord
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 
 Matrix = NDArray[np.floating]
 TOGETHER = 32  # images that are compared with the training photos at a time
+
+
+def no_thumbnails() -> NDArray[np.uint8]:
+    """The thumbnails of no photos."""
+    return np.zeros((0, THUMBNAIL, THUMBNAIL), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ class Classifier:
     record: FitRecord = field(default_factory=FitRecord)  # how it was fitted, and how it did
     golden: Golden | None = None
     fitted_on: frozenset[bytes] = frozenset()  # content keys of the training photos
+    thumbnails: NDArray[np.uint8] = field(default_factory=no_thumbnails, repr=False)  # of the training photos
     engine: str = "auto"
     precision: str = "auto"
     module: object | None = field(default=None, repr=False)  # the live one, where the network is a module
@@ -85,7 +92,7 @@ class Classifier:
 
     def predictions(self, images: Images) -> Iterator[Prediction | Problem]:
         """Image by image: label, probability and whether it is unlike the training photos; or what is wrong with it."""
-        for item, unknown in self._judge(images):
+        for item, unknown in self.judge(images):
             if isinstance(item, Problem):
                 yield item
                 continue
@@ -102,46 +109,19 @@ class Classifier:
     ) -> Evaluation:
         """Hold the classifier against labelled images: those of a source, or ``data`` with ``labels``.
 
-        Of a source that has a test part (or else a validation part) only that part counts, and images that the
-        classifier was fitted on are passed over, unless ``fitted_on_too``. ``progress`` is called with (stage, done, of
-        how many).
+        Of a source that has a test part (or else a validation part) only that part counts. Images that are in the
+        training set, or of which it has a near copy, are passed over, unless ``fitted_on_too``; images of other classes
+        and those that cannot be read are left out and named. ``progress`` is called with (stage, done, of how many).
 
         Raises:
-            DataError: a label that the classifier does not know, or no image to count.
+            DataError: none of the labels is known, or there is no image to count.
         """
         dataset = labelled_dataset(data, labels)
         if dataset.own_test and not fitted_on_too:
             dataset = dataset.part(
                 [row for row, sample in enumerate(dataset.samples) if sample.split == dataset.own_test]
             )
-        place = {name: k for k, name in enumerate(self.classes_)}
-        if unknown_labels := sorted({sample.label for sample in dataset.samples} - set(place)):
-            raise DataError(
-                f"The classifier does not know {len(unknown_labels)} of the labels, '{unknown_labels[0]}' first. "
-                f"It knows: {', '.join(self.classes_[:10])}{' …' if len(self.classes_) > 10 else ''}."
-            )
-        probabilities = np.empty((len(dataset), len(self.classes_)))
-        truth: list[int] = []
-        unknown: list[bool] = []
-        passed_over = unreadable = 0
-        for done, (sample, (item, is_unknown)) in enumerate(zip(dataset.samples, self._judge(dataset), strict=True), 1):
-            if progress:
-                progress("images", done, len(dataset))
-            if isinstance(item, Problem):
-                unreadable += 1
-            elif item.key in self.fitted_on and not fitted_on_too:
-                passed_over += 1
-            else:
-                probabilities[len(truth)] = item.probabilities
-                truth.append(place[sample.label])
-                unknown.append(is_unknown)
-        if not truth:
-            raise DataError(
-                f"No image of '{dataset.root}' can be counted: of {len(dataset)}, {unreadable} cannot be read and "
-                f"{passed_over} are in the training set. Give other photos, or count those too: --include-training-set"
-            )
-        result = evaluate(probabilities[: len(truth)], np.array(truth), self.classes_, np.array(unknown))
-        return replace(result, passed_over=passed_over, unreadable=unreadable)
+        return measure(self, dataset, training_set_too=fitted_on_too, progress=progress)
 
     def score(self, data: Images, labels: Sequence[str] | None = None) -> float:
         """The accuracy of `evaluate`; with ``labels`` on every image, as scikit-learn has it."""
@@ -201,43 +181,33 @@ class Classifier:
 
         headstart.save(self, path)
 
-    def _see(self, images: Images) -> Iterator[_Seen | Problem]:
+    def _see(self, images: Images) -> Iterator[Judged | Problem]:
         dataset = unlabelled_dataset(images)
         for item, values in run_network(dataset, self.network, (LOGITS, self.blueprint[LOGITS].inputs[0])):
             name = dataset.samples[item.index].name
             if item.error is not None:
                 yield Problem(name, item.error.kind, item.error.detail)
-            elif values is not None:
-                yield _Seen(name, item.key, softmax(values[0]), values[1])
+            elif values is not None and item.thumbnail is not None:
+                yield Judged(name, item.key, item.thumbnail, softmax(values[0]), values[1])
 
-    def _readable(self, images: Images) -> Iterator[_Seen]:
+    def _readable(self, images: Images) -> Iterator[Judged]:
         for item in self._see(images):
             if isinstance(item, Problem):
                 raise DataError(f"'{item.name}' cannot be read: {item.detail}.")
             yield item
 
-    def _judge(self, images: Images) -> Iterator[tuple[_Seen | Problem, bool]]:
+    def judge(self, images: Images) -> Iterator[tuple[Judged | Problem, bool]]:
         """Each image, and whether it is unlike the training photos: many at a time, which is one matrix product."""
         items = self._see(images)
         while batch := list(islice(items, TOGETHER)):
-            unknown = iter(self._are_unknown([item for item in batch if isinstance(item, _Seen)]))
-            yield from ((item, bool(next(unknown)) if isinstance(item, _Seen) else False) for item in batch)
+            unknown = iter(self._are_unknown([item for item in batch if isinstance(item, Judged)]))
+            yield from ((item, bool(next(unknown)) if isinstance(item, Judged) else False) for item in batch)
 
-    def _are_unknown(self, seen: Sequence[_Seen]) -> NDArray[np.bool_]:
+    def _are_unknown(self, seen: Sequence[Judged]) -> NDArray[np.bool_]:
         if self.unknown is None or not seen:
             return np.zeros(len(seen), bool)
         scores = self.unknown.score(np.stack([one.x for one in seen]), np.stack([one.probabilities for one in seen]))
         return np.asarray(scores < self.unknown.threshold)
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """One image as the network saw it."""
-
-    name: str
-    key: bytes  # of its content
-    probabilities: Matrix  # (K,)
-    x: NDArray[np.float32]  # (D,) what the head was given
 
 
 def pretrained(

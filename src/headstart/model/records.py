@@ -11,7 +11,14 @@ from headstart.core.types import Accuracy, Evaluation
 from headstart.data.split import SplitRecord
 from headstart.train.training_run import TrainingRecord
 
-OPTIONAL = ("scratch", "finetune", "validation", "settled", "groups")  # left out of JSON where there is none
+OPTIONAL = (
+    "scratch",
+    "finetune",
+    "validation",
+    "settled",
+    "groups",
+    "left_out",
+)  # left out of JSON where there is none
 T = TypeVar("T")
 
 

@@ -194,7 +194,9 @@ def _assemble(
     )
     head = found.record.head and replace(found.record.head, settled=head_settings(classifier))
     fitted_on = found.fitted_on | classifier.fitted_on
-    return replace(found, fitted_on=fitted_on, record=replace(found.record, head=head)), probabilities
+    thumbnails = np.unique(np.concatenate([found.thumbnails, classifier.thumbnails]), axis=0)
+    record = replace(found.record, head=head)
+    return replace(found, fitted_on=fitted_on, thumbnails=thumbnails, record=record), probabilities
 
 
 def _probabilities(classifier: Classifier, photos: FinetuneData, rows: NDArray[np.int_]) -> Probabilities:

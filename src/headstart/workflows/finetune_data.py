@@ -102,7 +102,7 @@ class FinetuneData:
     @property
     def photos(self) -> LabelledPhotos:
         """All that a classifier is assembled with."""
-        return LabelledPhotos(self.dataset, self.split, self.validation, self.features.keys)
+        return LabelledPhotos(self.dataset, self.split, self.validation, self.features.keys, self.features.thumbnails)
 
     def identity(self) -> str:
         """Of the photos that are trained on and validated with, their labels and order."""

@@ -91,7 +91,6 @@ def fit(
     network.release()
     with timer("split"):
         split = choice.split(dataset, seen) if choice else make_split(dataset, seen, holdout, seed)
-    seen.thumbnails = seen.thumbnails[:0].copy()  # done with
     train = np.flatnonzero(split.train)
     with timer("golden"):
         images = golden_images(dataset, network.spec, train)
@@ -109,6 +108,7 @@ def fit(
         record=replace(record, seconds=timer.seconds),
         golden=Golden(images, fitted.head.logits(exact)),
         fitted_on=frozenset(seen.keys[row] for row in train.tolist()),
+        thumbnails=seen.thumbnails[train],
         engine=network.engine,
         precision=network.precision,
         module=frozen.module,

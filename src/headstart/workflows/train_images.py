@@ -200,7 +200,7 @@ class _Job:
         )
         network = TrainedNetwork(self.blueprint, trained.weights, spec)
         with timer("finish"):
-            photos = LabelledPhotos(self.dataset, split, validation, keys)
+            photos = LabelledPhotos(self.dataset, split, validation, keys, self.seen.thumbnails)
             return assemble(network, photos, record, seed=seed, progress=progress)
 
     def cross_validate(self, split: Split, run: TrainingRun, progress: Progress | None) -> CrossValidated:
