@@ -11,7 +11,7 @@ from headstart.core.progress import StageProgress
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.fingerprints import take_fingerprints
 from headstart.data.formats import HEIF, READ
-from headstart.data.sources import PathLike, open_source
+from headstart.data.inputs import Images, labelled_dataset
 
 TINY = 10  # images; of a class with fewer, too few can be held out
 IMBALANCE = 10.0  # times as many images in the largest class as in the smallest
@@ -87,12 +87,12 @@ class Health:
         }
 
 
-def check(data: PathLike | ImageDataset, progress: StageProgress | None = None) -> Health:
-    """Read every image of a source once; ``progress(done, total)`` is called after each.
+def check(data: Images, progress: StageProgress | None = None, *, labels: Sequence[str] | None = None) -> Health:
+    """Read every image once; ``data`` and ``labels`` as `fit` takes them. ``progress(done, total)`` comes after each.
 
     Takes about 300 bytes of memory for each image. An unreadable image is listed in the result; it raises no error.
     """
-    dataset = data if isinstance(data, ImageDataset) else open_source(data)
+    dataset = labelled_dataset(data, labels)
     count = len(dataset)
     prints = take_fingerprints(dataset, progress)
     wrong_names = [problem for problem in dataset.problems if problem.kind == "wrong name"]

@@ -81,7 +81,7 @@ def from_pairs(paths: Sequence[PathLike], labels: Sequence[object] | NDArray[Any
     if isinstance(paths, (str, os.PathLike)):
         raise UsageError(f"Expected a list of paths, received the single path {os.fspath(paths)!r}.")
     names = [os.fspath(path) for path in paths]
-    words = _label_texts(labels, len(names), "paths")
+    words = label_texts(labels, len(names), "paths")
     found = [(Sample(printable(name), label), name) for name, label in zip(names, words, strict=True)]
     return file_dataset("", found, in_order=True)
 
@@ -99,7 +99,7 @@ def from_arrays(
     kept = [np.asarray(image) for image in images]
     for index, image in enumerate(kept):
         _check_array(image, f"Image {index}")
-    words = _label_texts(labels, len(kept), "images") if labels is not None else [""] * len(kept)
+    words = label_texts(labels, len(kept), "images") if labels is not None else [""] * len(kept)
 
     def read(index: int) -> NDArray[np.generic]:
         image = kept[index]
@@ -196,7 +196,12 @@ def _named_images(table: str, root: str, columns: Columns) -> set[str]:
         return set()
 
 
-def _label_texts(labels: Sequence[object] | NDArray[Any], count: int, what: str) -> list[str]:
+def label_texts(labels: Sequence[object] | NDArray[Any], count: int, what: str) -> list[str]:
+    """Labels as text.
+
+    Raises:
+        UsageError: not as many as there are images, or a blank one.
+    """
     words = ["" if _is_blank(label) else str(label).strip() for label in labels]
     if len(words) != count:
         raise UsageError(f"Expected as many labels as {what}: received {count} {what} and {len(words)} labels.")
