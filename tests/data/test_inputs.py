@@ -161,7 +161,7 @@ def test_what_is_no_image_is_refused(images: Any, said: str) -> None:
 
 def test_labels_beside_a_data_set_are_its_labels(files: list[str]) -> None:
     dataset = labelled_dataset(files, ["x"] * 9)
-    again = labelled_dataset(dataset, [1, 2, 3] * 3)  # type: ignore[arg-type]
+    again = labelled_dataset(dataset, [1, 2, 3] * 3)
     assert again.classes == ("1", "2", "3")
     np.testing.assert_array_equal(squares(again), squares(dataset))
     with pytest.raises(UsageError, match="received 9 images and 2 labels"):

@@ -16,14 +16,14 @@ from headstart.core.types import ImageDataset, Sample
 from headstart.data.load import to_rgb
 from headstart.data.sources import PathLike, from_arrays, from_pairs, label_texts, open_source, unlabelled
 
-Images = PathLike | Sequence[PathLike] | NDArray[Any] | Sequence[NDArray[Any]] | ImageDataset
+Images = PathLike | bytes | Image.Image | ImageDataset | Iterable[Any]  # of paths, arrays, bytes or images
 _WHAT = (
     "Expected a path, a list or a column of paths, arrays (height × width × channels), Pillow's images, or the bytes "
     "of image files."
 )
 
 
-def labelled_dataset(data: Images, labels: Sequence[str] | None) -> ImageDataset:
+def labelled_dataset(data: Images, labels: Iterable[object] | None) -> ImageDataset:
     """Labelled images as one data set; ``labels`` in the order of the images.
 
     Raises:
