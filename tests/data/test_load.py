@@ -17,7 +17,7 @@ from PIL import Image
 
 from headstart.core.errors import UnreadableImageError
 from headstart.core.types import ImageSpec
-from headstart.data import load
+from headstart.data import load, pixels
 from headstart.data.formats import HEAD, sniff
 from headstart.data.load import decode
 from raw_images import SPEC, Pixels, packed, photo
@@ -243,7 +243,7 @@ def test_an_exif_block_that_is_none_costs_nothing(kind: str) -> None:
 @pytest.mark.parametrize("factor", [2.2, 4.5, 9, 20])
 def test_draft_is_close_to_the_full_decode(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = packed(photo(int(32 * factor), int(50 * factor)), "JPEG", quality=92)
-    spy = Mock(side_effect=load.to_rgb)
+    spy = Mock(side_effect=pixels.to_rgb)
     monkeypatch.setattr(load, "to_rgb", spy)
     drafted = decode(raw, SPEC)
     monkeypatch.setattr("PIL.JpegImagePlugin.JpegImageFile.draft", lambda *_: None)

@@ -46,6 +46,9 @@ def _show(health: Health, data: str) -> None:
         rows.add("balance", Text(text, "yellow" if health.imbalanced else ""))
     if len(health.splits) > 1:
         rows.add("parts", ", ".join(f"{name or 'none'} {sum(of.values())}" for name, of in health.splits.items()))
+    if health.levels:
+        black, white = health.levels
+        rows.add("depth", f"more than 8 bits: {black:g} is black and {white:g} is white in all images")
     if health.tiny_classes:
         names = ", ".join(one_line(name) for name in health.tiny_classes[:FEW])
         rows.add("tiny classes", Text(f"{len(health.tiny_classes)}: {names}{_more(health.tiny_classes)}", "yellow"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +30,11 @@ class ImageSpec:
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     crop: float = 0.875  # share of the photo's shorter side that the centred square keeps
     resample: str = "bicubic"
+    levels: tuple[float, float] | None = None  # that are black and white in images of more than 8 bits; None: a guess
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, without what there is nothing to say of."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)

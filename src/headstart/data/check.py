@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from headstart.core.progress import StageProgress
 from headstart.core.types import ImageDataset, Problem, Sample
+from headstart.data.depth import common_levels
 from headstart.data.fingerprints import take_fingerprints
 from headstart.data.formats import HEIF, READ
 from headstart.data.inputs import Images, labelled_dataset
@@ -58,6 +59,7 @@ class Health:
     wrong_names: tuple[Problem, ...]  # readable all the same
     passed_over: tuple[Problem, ...]  # left out by the source for other reasons
     duplicates: tuple[Repeat, ...]  # the same content, byte for byte or pixel for pixel
+    levels: tuple[float, float] | None  # black and white of images of more than 8 bits; None without any
     near_duplicates: tuple[Repeat, ...]  # re-encoded, resized, mirrored, slightly cropped or brightened copies
 
     @property
@@ -119,6 +121,7 @@ def check(data: Images, progress: StageProgress | None = None, *, labels: Sequen
         wrong_names=tuple(wrong_names),
         passed_over=tuple(problem for problem in dataset.problems if problem not in listed),
         duplicates=_repeats(dataset.samples, exact),
+        levels=common_levels(dataset),
         near_duplicates=_repeats(dataset.samples, near),
     )
 

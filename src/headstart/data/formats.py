@@ -135,4 +135,4 @@ def unknown_format(head: bytes) -> UnreadableImageError:
     for mark, remedy in _UNREAD_PATTERNS:
         if mark.match(head):
             return UnreadableImageError("unreadable", remedy)
-    return UnreadableImageError("unreadable", f"not an image file that is known (begins {head[:8]!r})")
+    return UnreadableImageError("unreadable", f"not an image file of a known format (begins {head[:8]!r})")

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageDataset, Sample
-from headstart.data.load import to_rgb
+from headstart.data.pixels import to_rgb
 from headstart.data.sources import PathLike, from_arrays, from_pairs, label_texts, open_source, unlabelled
 
 Images = PathLike | bytes | Image.Image | ImageDataset | Iterable[Any]  # of paths, arrays, bytes or images

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import os
 import warnings
 from collections import deque
@@ -20,6 +19,7 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 from headstart.core.errors import DataError, UnreadableImageError
 from headstart.core.types import ImageDataset, ImageSpec
 from headstart.data.formats import HEAD, HEIF, has_heif, sniff, unknown_format
+from headstart.data.pixels import Levels, from_array, is_beyond_pillow, read_tiff, to_rgb
 
 _PLUGINS = (TiffImagePlugin, WebPImagePlugin)  # the two that Pillow does not load by itself, without the other forty
 KEY = 16  # bytes of the hash of an image's content
@@ -73,21 +73,22 @@ def content_key(raw: Raw) -> bytes:
     return digest.digest()
 
 
-def open_image(raw: Raw) -> Image.Image:
+def open_image(raw: Raw, levels: Levels | None = None) -> Image.Image:
     """Open an image; its pixels are not decoded yet.
 
     Raises:
         UnreadableImageError: empty, of an unknown format, or too large to be decoded safely.
     """
     if not isinstance(raw, bytes):
-        return _from_array(raw)
+        return from_array(raw, levels)
     if not raw:
         raise UnreadableImageError("empty", "0 bytes")
     known = sniff(raw[:HEAD])
     try:  # no other decoder is tried: some start a program
         if known == HEIF.name and not has_heif():
             raise unknown_format(raw[:HEAD])
-        return Image.open(io.BytesIO(raw), formats=_DECODERS.get(known, (known or "TGA",)))
+        image = Image.open(io.BytesIO(raw), formats=_DECODERS.get(known, (known or "TGA",)))
+        return image if known != "TIFF" or not is_beyond_pillow(image) else from_array(read_tiff(raw), levels)
     except UnreadableImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -96,9 +97,19 @@ def open_image(raw: Raw) -> Image.Image:
         if not known:
             raise unknown_format(raw[:HEAD]) from error
         if isinstance(error, UnidentifiedImageError):
+            if known == "TIFF" and (pixels := _try_tiff(raw)) is not None:
+                return from_array(pixels, levels)
             detail = f"begins as a {known} file, but its header is cut short or damaged"
             raise UnreadableImageError("truncated", detail) from error
         raise why_unreadable(error) from error
+
+
+def _try_tiff(raw: bytes) -> NDArray[Any] | None:
+    """The pixels of a TIFF file that Pillow does not know, or None."""
+    try:
+        return read_tiff(raw)
+    except Exception:  # it is damaged, which Pillow's error says better
+        return None
 
 
 def decode(raw: Raw, spec: ImageSpec) -> NDArray[np.uint8]:
@@ -164,7 +175,7 @@ def cores() -> int:
 
 
 def _square(raw: Raw, spec: ImageSpec) -> Image.Image:
-    image = open_image(raw)
+    image = open_image(raw, spec.levels)
     try:
         width, height = image.size
         need = spec.size / spec.crop / min(width, height)
@@ -172,7 +183,7 @@ def _square(raw: Raw, spec: ImageSpec) -> Image.Image:
             image.draft(None, (round(width * need), round(height * need)))
         image.load()
         turn = _turn_of(image)  # asked after loading, which turns a TIFF by itself
-        image = to_rgb(image)
+        image = to_rgb(image, spec.levels)
         square = image.resize((spec.size, spec.size), _RESAMPLE[spec.resample], box=_centre(image.size, spec.crop))
         return square.transpose(turn) if turn is not None else square  # a centred square turns into itself
     except UnreadableImageError:
@@ -192,44 +203,6 @@ def _centre(size: tuple[int, int], crop: float) -> tuple[float, float, float, fl
     side = min(size) * crop
     left, top = (size[0] - side) / 2, (size[1] - side) / 2
     return left, top, left + side, top + side
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to 8-bit RGB: 16-bit grey is scaled, transparent pixels become white."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith(("I", "F")):
-        return _from_array(np.asarray(image)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _from_array(pixels: NDArray[Any]) -> Image.Image:
-    """HW or HWC, 1 to 4 channels: booleans, integers or floats."""
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels[:, :, 0]
-    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (2, 3, 4)) or 0 in pixels.shape:
-        raise UnreadableImageError("unreadable", f"expected height × width [× channels], received shape {pixels.shape}")
-    if pixels.dtype.kind not in "buif":
-        raise UnreadableImageError("unreadable", f"expected numbers, received pixels of type {pixels.dtype}")
-    if pixels.dtype == np.bool_:
-        pixels = pixels.astype(np.uint8) * 255
-    elif pixels.dtype != np.uint8:
-        pixels = _eight_bits(pixels)
-    return Image.fromarray(np.ascontiguousarray(pixels))
-
-
-def _eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Scale from [0, 1], 8 or 16 bits; from the image's own range where that is wider."""
-    low, high = float(pixels.min()), float(pixels.max())
-    if not math.isfinite(high - low):
-        raise UnreadableImageError("unreadable", "pixels that are not finite")
-    full = 1.0 if pixels.dtype.kind == "f" else 255.0 if high <= 255 else 65535.0
-    if low >= 0 and high <= full:
-        low, high = 0.0, full
-    return np.asarray((pixels.astype(np.float64) - low) * (255 / (high - low or 1)) + 0.5).astype(np.uint8)
 
 
 def why_unreadable(error: Exception) -> UnreadableImageError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Container, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -189,7 +189,7 @@ def describe(network: Network, origin: str, at: str) -> dict[str, object]:
         "backbone": network.name,
         "weights": origin,
         "node": at,
-        "image": asdict(network.spec),
+        "image": network.spec.as_json(),
         "precision": network.precision,
     }
     if network.engine != "fast":  # each rounds in its own way

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ def save(classifier: Classifier, path: PathLike) -> Path:
         arrays["thumbnails"] = classifier.thumbnails
     config = {
         **files.labels_of(classifier.classes_),
-        "image": asdict(classifier.spec),
+        "image": classifier.spec.as_json(),
         "precision": classifier.network.precision,
         "blueprint": classifier.blueprint.to_json(),
         "unknown": None if unknown is None else {"threshold": unknown.threshold, "photos": list(classifier.neighbours)},
@@ -148,8 +147,8 @@ def _assemble(
     blueprint, weights = files.read_network(config, model)
     if len(classes) != golden["logits"].shape[1]:
         raise ValueError(f"{len(classes)} class names for {golden['logits'].shape[1]} logits")
-    image = config["image"] | {key: tuple(config["image"][key]) for key in ("mean", "std")}
-    spec = ImageSpec(**image)
+    lists = {key: tuple(value) for key, value in config["image"].items() if isinstance(value, list)}
+    spec = ImageSpec(**config["image"] | lists)
     kept = config["unknown"]
     unknown = (
         None

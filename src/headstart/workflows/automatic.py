@@ -71,7 +71,7 @@ def choose_backbone(
     trials = candidates(pixels)
     split = pinned = None
     if len(dataset) <= WHOLE:
-        frozen = FrozenBackbone.open(trials[0][0], settings, pixels=trials[0][1])
+        frozen = FrozenBackbone.open(trials[0][0], settings, dataset, pixels=trials[0][1])
         features = frozen.features(dataset, cache=settings.cache, progress=stage(progress, "split"))
         split = make_split(dataset, features, settings.holdout, settings.seed)
         train = np.flatnonzero(split.train)

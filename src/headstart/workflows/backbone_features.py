@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headstart.backbones.catalogue import Pretrained
 from headstart.backbones.weights import weights_digest
 from headstart.core.progress import Progress, StageProgress
 from headstart.core.types import ImageDataset, ImageSpec
+from headstart.data.depth import common_levels
 from headstart.data.sources import PathLike
 from headstart.data.split import HOLDOUT, check_holdout
 from headstart.engines.protocol import Network
@@ -47,6 +48,7 @@ class FrozenBackbone:
         cls,
         backbone: object,
         settings: FitSettings,
+        dataset: ImageDataset,
         *,
         weights: PathLike | None = None,
         pixels: int | None = None,
@@ -54,10 +56,11 @@ class FrozenBackbone:
         features: str | None = None,
         progress: Progress | None = None,
     ) -> FrozenBackbone:
-        """Open what `fit` calls a backbone."""
+        """Open what `fit` calls a backbone, for the images of a data set."""
         found, module = open_backbone(
             backbone, weights, pixels, head=False, spec=spec, features=features, progress=progress
         )
+        found = replace(found, spec=replace(found.spec, levels=found.spec.levels or common_levels(dataset)))
         network = get_engine(
             settings.engine, found.blueprint, found.weights, found.spec, settings.precision, module=module
         )

@@ -144,7 +144,7 @@ def run_trials(
     count = len(trials) * len(dataset)
     for place, (name, pixels) in enumerate(trials):
         try:
-            frozen = FrozenBackbone.open(name, settings, weights=weights.get(name), pixels=pixels)
+            frozen = FrozenBackbone.open(name, settings, dataset, weights=weights.get(name), pixels=pixels)
         except (UsageError, CheckError) as error:
             why = str(error).replace("--weights FILE", f"--weights {name}=FILE")
             skipped[Problem(name, "no weights", why)] = None

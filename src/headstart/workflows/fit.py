@@ -83,7 +83,7 @@ def fit(
         backbone, pixels = choice.backbone, choice.pixels
     with timer("open"):
         frozen = FrozenBackbone.open(
-            backbone, settings, weights=weights, pixels=pixels, spec=spec, features=features, progress=progress
+            backbone, settings, dataset, weights=weights, pixels=pixels, spec=spec, features=features, progress=progress
         )
     network, trunk = frozen.network, frozen.pretrained
     with timer("features"):

@@ -15,6 +15,7 @@ from headstart.core.progress import Progress, stage
 from headstart.core.spread import evenly_spread
 from headstart.core.timing import StageTimer
 from headstart.core.types import Accuracy, Evaluation, ImageDataset, ImageSpec
+from headstart.data.depth import common_levels
 from headstart.data.fingerprints import Fingerprints, take_fingerprints
 from headstart.data.folds import folds_of
 from headstart.data.inputs import Images, labelled_dataset, name_of
@@ -109,7 +110,8 @@ def train_photos(
         blueprint = mlp(3, hidden, len(split.classes), size=pixels, dropout=chosen.dropout)
     else:
         blueprint = small_cnn(pixels, len(split.classes), dropout=chosen.dropout)
-    job = _Job(dataset, seen, ImageSpec(pixels, crop=1.0 if pixels == size else CROP), blueprint, chosen, settings)
+    spec = ImageSpec(pixels, crop=1.0 if pixels == size else CROP, levels=common_levels(dataset))
+    job = _Job(dataset, seen, spec, blueprint, chosen, settings)
 
     each: tuple[Accuracy, ...] = ()
     pooled: Evaluation | None = None

@@ -1,0 +1,91 @@
+"""Pixels of any depth and mode as 8-bit RGB."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from headstart.core.errors import UnreadableImageError
+
+Levels = tuple[float, float]  # the values that are black and white
+DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners use, in files of 16 bits too
+_PLANAR, _PHOTOMETRIC, _BITS, _WHITE_IS_ZERO = 284, 262, 258, 0  # TIFF's tags
+
+
+def to_rgb(image: Image.Image, levels: Levels | None = None) -> Image.Image:
+    """Any mode to 8-bit RGB: more than 8 bits are scaled from ``levels``, transparent pixels become white."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if is_deep(image):
+        return from_array(np.asarray(image), levels).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether its pixels have more than 8 bits."""
+    return image.mode.startswith(("I", "F"))
+
+
+def from_array(pixels: NDArray[Any], levels: Levels | None = None) -> Image.Image:
+    """HW or HWC, 1 to 4 channels: booleans, integers or floats."""
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (2, 3, 4)) or 0 in pixels.shape:
+        raise UnreadableImageError("unreadable", f"expected height × width [× channels], received shape {pixels.shape}")
+    if pixels.dtype.kind not in "buif":
+        raise UnreadableImageError("unreadable", f"expected numbers, received pixels of type {pixels.dtype}")
+    if pixels.dtype == np.bool_:
+        pixels = pixels.astype(np.uint8) * 255
+    elif pixels.dtype != np.uint8:
+        pixels = _eight_bits(pixels, levels)
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _eight_bits(pixels: NDArray[Any], levels: Levels | None) -> NDArray[np.uint8]:
+    low, high = float(pixels.min()), float(pixels.max())
+    if not math.isfinite(high - low):
+        raise UnreadableImageError("unreadable", "pixels that are not finite")
+    low, high = levels or likely_levels(low, high, whole=pixels.dtype.kind != "f")
+    scaled = (pixels.astype(np.float64) - low) * (255 / (high - low or 1)) + 0.5
+    return np.asarray(np.clip(scaled, 0, 255.5)).astype(np.uint8)
+
+
+def likely_levels(low: float, high: float, *, whole: bool) -> Levels:
+    """Black and white, by the lowest and the highest value there are.
+
+    Whole numbers have the fewest bits of `DEPTHS` that hold them, and other numbers go from 0 to 1; where the values
+    go beyond, their own range counts.
+    """
+    whites = [2.0**bits - 1 for bits in DEPTHS] if whole else [1.0]
+    white = next((white for white in whites if high <= white), None)
+    return (low, high) if low < 0 or white is None else (0.0, white)
+
+
+def is_beyond_pillow(image: Image.Image) -> bool:
+    """Whether a TIFF file is one that Pillow opens and shows wrong: of 16 bits by planes, or with 0 as white."""
+    tags: Any = getattr(image, "tag_v2", {})
+    deep = max(np.ravel(tags.get(_BITS, (1,)))) > 8
+    return bool(deep and (tags.get(_PLANAR, 1) == 2 or tags.get(_PHOTOMETRIC, 1) == _WHITE_IS_ZERO))
+
+
+def read_tiff(raw: bytes) -> NDArray[Any]:
+    """The first page of a TIFF file, H × W or H × W × channels, 0 being black."""
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(raw)) as file:
+        page = file.pages[0]
+        pixels = np.asarray(page.asarray())
+        if pixels.ndim == 3 and page.planarconfig == 2:
+            pixels = np.moveaxis(pixels, 0, -1)
+        if page.photometric == _WHITE_IS_ZERO:
+            white = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "ui" else max(1.0, float(pixels.max()))
+            pixels = (white - pixels).astype(pixels.dtype)
+    return pixels
