@@ -206,3 +206,29 @@ def test_predict_goes_on_past_what_it_cannot_read(shell: Shell, photos: Path, bu
     first, second = map(json.loads, answer.out.splitlines())
     assert first["error"] == "empty"
     assert second["label"] == "waves"
+
+
+def test_with_debug_the_exit_code_is_the_same(tmp_path: Path) -> None:
+    codes = []
+    for flags in ([], ["--debug"]):
+        command = [sys.executable, "-m", "headstart", *flags, "fit", str(tmp_path / "nothing")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        codes.append(done.returncode)
+        assert ("Traceback" in done.stderr) == bool(flags)
+        assert "headstart: No such file or folder" in done.stderr
+    assert codes == [2, 2]
+
+
+@pytest.mark.parametrize("option", ["--days", "--max-gb"])
+def test_no_cache_is_emptied_by_a_negative_number(shell: Shell, option: str) -> None:
+    answer = shell("cache", "--prune", option, -1)
+    assert (answer.code, answer.out) == (2, "")
+    assert f"{option}: expected 0 or more" in answer.err
+
+
+def test_check_proposes_no_fit_that_cannot_be(shell: Shell, tmp_path: Path) -> None:
+    answer = shell("check", folder(tmp_path / "one", 1))
+    assert answer.code == 0
+    assert "Nothing to fit yet" in answer.out
+    assert "headstart fit" not in answer.out
+    assert "headstart fit" in shell("check", folder(tmp_path / "two", 2)).out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import traceback
 from contextlib import suppress
 from typing import Annotated
 
@@ -41,7 +42,7 @@ def main() -> None:
             raise KeyboardInterrupt
     except HeadstartError as error:
         if debug:
-            raise
+            traceback.print_exc()
         say(str(error))
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):

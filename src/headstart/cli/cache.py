@@ -32,6 +32,9 @@ def cache(
 
     if not prune and (days is not None or max_gb is not None):
         raise UsageError("--days and --max-gb say what to remove; add --prune to remove it.")
+    for option, value in (("--days", days), ("--max-gb", max_gb)):
+        if value is not None and value < 0:
+            raise UsageError(f"{option}: expected 0 or more. Received: {value:g}.")
     freed = 0
     if prune:
         limit = None if max_gb is None else int(max_gb * 1e9)

@@ -61,8 +61,13 @@ def _show(health: Health, data: str) -> None:
     fine = not (
         health.unreadable or health.wrong_names or health.passed_over or health.duplicates or health.near_duplicates
     )
+    from headstart.data.hold_out import FEWEST
+
     if fine:
         out.print(Text("\nEvery image can be read, and none is repeated.", "green"))
+    if sum(count >= FEWEST for count in health.classes.values()) < 2:
+        out.print(Text(f"\nNothing to fit yet: that needs two classes with {FEWEST} images each.", "yellow"))
+        return
     last = Rows()
     last.add("next", Text(f"headstart fit {quoted(data)}", "cyan"), whole=True)
     out.print()

@@ -18,9 +18,10 @@ from headstart.core.types import Evaluation
 def evaluate(
     model: options.Model,
     data: options.Data,
-    fitted_on_too: Annotated[
-        bool, typer.Option("--include-training-set", "--fitted-on-too", help="Include images of the training set.")
+    training_set_too: Annotated[
+        bool, typer.Option("--include-training-set", help="Include images of the training set.")
     ] = False,
+    fitted_on_too: Annotated[bool, typer.Option("--fitted-on-too", hidden=True)] = False,  # its first name
     engine: options.Engine = "auto",
     weights: options.Weights = None,
     precision: options.Precision = "auto",
@@ -35,7 +36,7 @@ def evaluate(
     classifier = options.open_model(model, weights, engine, precision)
     with progress() as report:
         source = options.source(data, label, image, group, split, label_from)
-        result = classifier.evaluate(source, fitted_on_too=fitted_on_too, progress=report)
+        result = classifier.evaluate(source, fitted_on_too=training_set_too or fitted_on_too, progress=report)
     answer = asdict(result) | {
         "accuracy": result.accuracy.value,
         "interval": [result.accuracy.low, result.accuracy.high],
