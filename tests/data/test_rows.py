@@ -18,6 +18,7 @@ from headstart.core.errors import CheckError, DataError, HeadstartError, UsageEr
 from headstart.core.types import ImageSpec
 from headstart.data.folds import folds_of
 from headstart.data.rows import Rows, is_rows, open_rows, rows_from_arrays, rows_to_predict
+from headstart.model.files import sealed
 from headstart.model.records import PartCounts, TabularRecord
 from headstart.model.tabular_classifier import Scale, TabularClassifier, forward, is_tabular_model, load_rows
 from headstart.train.initialisation import initial_weights
@@ -233,7 +234,7 @@ def test_a_saved_model_says_the_same(tmp_path: Path) -> None:
 
 def change(folder: Path, **values: object) -> None:
     file = folder / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+    file.write_text(json.dumps(sealed(json.loads(file.read_text()) | values)))
 
 
 def test_an_altered_model_is_refused(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 import headstart as hs
 from headstart.backbones.weights import hash_of
 from headstart.model import bundle as module
+from headstart.model import files
 from headstart.model.records import FitRecord, from_json, to_json
 from making import Shell, packed, picture
 
@@ -47,8 +48,10 @@ def config_of(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
 
 
-def put_config(folder: Path, config: object) -> None:
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+def put_config(folder: Path, config: Any) -> None:
+    """As one would who alters a model on purpose."""
+    sealed = files.sealed(config) if isinstance(config, dict) else config
+    (folder / "config.json").write_text(json.dumps(sealed), encoding="utf-8")
 
 
 def seal(folder: Path) -> None:
@@ -179,6 +182,18 @@ def cut_and_seal(folder: Path) -> None:
     seal(folder)
 
 
+def other_names(folder: Path) -> None:
+    """As a text editor would, class names swapped."""
+    text = (folder / "config.json").read_text(encoding="utf-8")
+    (folder / "config.json").write_text(text.replace("bars", "BARS").replace("discs", "bars").replace("BARS", "discs"))
+
+
+def other_threshold(folder: Path) -> None:
+    config = config_of(folder)
+    config["unknown"]["threshold"] += 1
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
 def alter(name: str, change: Callable[[dict[str, NDArray[Any]]], None]) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
         arrays = load_file(folder / name)
@@ -222,6 +237,8 @@ def other_golden(arrays: dict[str, NDArray[Any]]) -> None:
         (without("config.json"), hs.UsageError, "is not a model"),
         (flip("model.safetensors"), hs.CheckError, "altered"),
         (flip("golden.safetensors"), hs.CheckError, "altered"),
+        (other_names, hs.CheckError, r"config\.json' was altered"),
+        (other_threshold, hs.CheckError, r"config\.json' was altered"),
         (cut_config, hs.CheckError, "damaged"),
         (deep_config, hs.CheckError, "damaged"),
         (lead_out, hs.CheckError, "only those are ever read"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from headstart.data.scan import printable
 from headstart.data.sources import PathLike
 
 FORMAT = 1
+SEAL = "sha256"  # of the config, in itself
 CONFIG, MODEL, GOLDEN, CARD = "config.json", "model.safetensors", "golden.safetensors", "README.md"
 _CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # what systems leave in a folder that was looked into
 
@@ -48,7 +50,7 @@ def write_folder(path: PathLike, files: Mapping[str, Arrays], config: Mapping[st
                 content = to_bytes({key: np.ascontiguousarray(array) for key, array in arrays.items()})
                 (folder / name).write_bytes(content)
             hashes = {name: hash_of(folder / name) for name in files}
-            whole = {"format": FORMAT, "headstart": __version__, **config, "files": hashes}
+            whole = sealed({"format": FORMAT, "headstart": __version__, **config, "files": hashes})
             (folder / CONFIG).write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             (folder / CARD).write_text(card, encoding="utf-8")
             folder.chmod(0o755)
@@ -101,7 +103,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     Raises:
         UsageError: the model is from a newer version.
-        CheckError: the config is damaged, or a link.
+        CheckError: the config is damaged or was altered, or is a link.
     """
     for name in (CONFIG, MODEL, GOLDEN):
         if (folder / name).is_symlink():
@@ -118,7 +120,18 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"'{folder}' is of format {version}, this Headstart {__version__} reads up to {FORMAT}. "
             "Install a newer one: pip install --upgrade headstart"
         )
+    if SEAL in config and config != sealed(config):
+        raise CheckError(
+            f"'{folder / CONFIG}' was altered: its SHA-256 is not the recorded one. Copy the whole folder again."
+        )
     return dict(config)
+
+
+def sealed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with the SHA-256 of all that it says, so that a change of a class's name is noticed too."""
+    said = {key: value for key, value in config.items() if key != SEAL}
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    return {**said, SEAL: digest}
 
 
 def check_files(folder: Path, config: Mapping[str, Any], names: Sequence[str]) -> None:
