@@ -23,6 +23,8 @@ from headstart.model.records import PartCounts, TabularRecord
 from headstart.model.tabular_classifier import Scale, TabularClassifier, forward, is_tabular_model, load_rows
 from headstart.train.initialisation import initial_weights
 from headstart.train.overfitting_watch import Verdict
+from headstart.train.training_run import TrainingRun
+from headstart.workflows.train_tables import train_rows
 from making import Shell
 from referee import slow_forward
 
@@ -67,6 +69,39 @@ def test_a_table_is_read(tmp_path: Path) -> None:
     assert rows.names == ("flowers.csv#2", "flowers.csv#3", "flowers.csv#5", "flowers.csv#6")
 
 
+@pytest.mark.parametrize(
+    ("column", "cells", "why"),
+    [
+        ("", "7 5 9 2", "a column without a name is not used"),  # pandas' index
+        ("Unnamed: 0", "7 5 9 2", "the column 'Unnamed: 0' is not used"),
+        ("Id", "1 2 3 4", "the column 'Id' is not used: it counts the rows"),
+        ("row", "3 0 1 2", "the column 'row' is not used: it counts the rows"),  # of a table that was shuffled
+        ("zoo", "5 5 5 5", "the column 'zoo' is not used: it is 5 in every row"),
+        ("word", "a a a a", "the column 'word' is not used: it is a in every row"),
+        ("age", "1 2 3 5", ""),
+        ("grade", "1 2 2 3", ""),
+    ],
+)
+def test_nothing_is_learned_from_a_column_that_counts_or_never_changes(
+    column: str, cells: str, why: str, tmp_path: Path
+) -> None:
+    lines = [f"{cell},{x},{kind}" for cell, x, kind in zip(cells.split(), (0.5, 2.5, 1.5, 3), "abab", strict=True)]
+    path = table(tmp_path, f"{column},x,label\n" + "\n".join(lines) + "\n")
+    assert is_rows(path)
+    rows = open_rows(path)
+    assert rows.not_used == ((why,) if why else ())
+    assert rows.columns == (("x",) if why else (column, "x"))
+    said: list[str] = []
+    if why:
+        with pytest.raises(DataError, match="Expected 4 at least"):
+            train_rows(rows, trainer=TrainingRun(say=said.append))
+        assert said == [f"{why[0].upper()}{why[1:]}."]
+
+
+def test_an_id_of_images_makes_no_table_of_numbers(tmp_path: Path) -> None:
+    assert not is_rows(table(tmp_path, "id,breed\n000bec180eb18c76,boxer\n001513dfcb2ffafc,pug\n"))
+
+
 @pytest.mark.parametrize("header", ["x;y;Class", "x;y;kind"])
 def test_the_label_is_the_column_of_that_name_or_the_only_text(header: str, tmp_path: Path) -> None:
     rows = open_rows(table(tmp_path, f"{header}\n1;2;a\n3;4;b\n"))
@@ -94,7 +129,7 @@ def test_the_label_may_be_named_and_may_be_numbers(tmp_path: Path) -> None:
         ("x,label\n1,a\n2,\n", "line 3: the label is blank"),
         ("x,label\n1,a\n2\n", "line 3: expected 2 values. Received: 1"),
         ("x,label\n1,a\n2,b,c\n", "line 3: expected 2 values. Received: 3"),
-        ("x,y,label\n1,5,a\n2,5,b\n", "column 'y' is 5 in every row, so it tells nothing about the class"),
+        ("x,label\n5,a\n5,b\n", "no column to learn from: the column 'x' is not used: it is 5 in every row"),
         ("x,label\n1,a\n2,a\n", "expected two classes or more. Received: 2 rows of 'a'"),
         ("x,x,label\n1,1,a\n2,2,b\n", "two columns called 'x'"),
         ("label\na\nb\n", "no column beside the label"),

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class Rows:
     values: NDArray[np.float64]  # (N, columns)
     labels: tuple[str, ...]  # (N,), or none where they are not known
     names: tuple[str, ...]  # what a message calls each: "flowers.csv#7" is line 7
+    not_used: tuple[str, ...] = ()  # columns that were left out, and why
     classes: tuple[str, ...] = field(init=False)  # sorted once, never derived again
 
     def __post_init__(self) -> None:
@@ -51,8 +52,12 @@ def is_rows(data: object) -> bool:
         return True
     if os.path.splitext(root)[1].lower() not in CSV_SUFFIXES or not os.path.isfile(root):
         return False
-    _, header = next(csv_rows(root), (0, list[str]()))
-    return not {name.strip().casefold() for name in header} & set(IMAGE_COLUMNS)
+    numbered = csv_rows(root)
+    header = [name.strip().casefold() for name in next(numbered, (0, list[str]()))[1]]
+    if "id" in header:  # of an image, or the number of a row
+        at = header.index("id")
+        return all(len(row) <= at or _number(row[at]) is not None for _, row in numbered)
+    return not {*header} & {*IMAGE_COLUMNS}
 
 
 def open_rows(data: PathLike, label: str | None = None) -> Rows:
@@ -62,7 +67,7 @@ def open_rows(data: PathLike, label: str | None = None) -> Rows:
 
     Raises:
         UsageError: no such file.
-        DataError: a missing value or one that is no number, a constant column, fewer than two classes.
+        DataError: a missing value or one that is no number, fewer than two classes, no column to learn from.
     """
     root = os.fspath(data)
     if root in NAMED_ROWS and not os.path.isdir(root):
@@ -78,7 +83,28 @@ def open_rows(data: PathLike, label: str | None = None) -> Rows:
         raise DataError(
             f"{where}, line {lines[labels.index('')]}: the label is blank. Fill it in, or leave the row out."
         )
-    return check_rows(_rows(root, header, lines, cells, columns, labels))
+    not_used = {place: why for place in columns if (why := _why_not_used(header[place], [row[place] for row in cells]))}
+    used = [place for place in columns if place not in not_used]
+    if not used:
+        raise DataError(f"{where} has no column to learn from: {'; '.join(not_used.values())}.")
+    return check_rows(replace(_rows(root, header, lines, cells, used, labels), not_used=tuple(not_used.values())))
+
+
+def _why_not_used(name: str, cells: Sequence[str]) -> str:
+    """Why nothing is learned from a column, "" where it is: it has no name, counts the rows, or is always the same."""
+    shown = f"the column {name!r}" if name else "a column without a name"
+    if not name or name.casefold().startswith("unnamed:"):
+        return f"{shown} is not used"
+    if len(set(cells)) == 1:
+        return f"{shown} is not used: it is {cells[0][:20]} in every row"
+    numbers = [_number(cell) for cell in cells]
+    if len(cells) > 2 and any(sorted(map(_or_nan, numbers)) == [*range(first, first + len(cells))] for first in (0, 1)):
+        return f"{shown} is not used: it counts the rows"
+    return ""
+
+
+def _or_nan(number: float | None) -> float:
+    return math.nan if number is None else number
 
 
 def rows_to_predict(path: PathLike, columns: Sequence[str]) -> Rows:

@@ -75,6 +75,8 @@ def train_rows(
     chosen = open_recipe(recipe)
     check_recipe(chosen, norms=False)
     rows = _rows(data, labels, label)
+    for sentence in rows.not_used:
+        run.say(f"{sentence[0].upper()}{sentence[1:]}.")
     job = _Job.of(rows, mlp(len(rows.columns), hidden, len(rows.classes), dropout=chosen.dropout), chosen, settings)
 
     timer = StageTimer()
