@@ -212,3 +212,26 @@ def test_the_chosen_epoch_has_hardly_more_than_the_lowest_loss_before_it(losses:
     lowest = min(val for val, _ in losses[: best + 1])
     assert losses[best][0] <= lowest + max(FLAT * lowest, FLOOR)
     assert found[best] == losses[best][1]
+
+
+# --- what is said of a training that did not go wrong -----------------------------------------------------------------
+
+
+def test_the_loss_is_said_at_first_at_its_lowest_and_in_the_last_epoch() -> None:
+    history = epochs([0.5, 0.3, 0.2, 0.15], [0.104, 0.098, 0.12, 0.195], val_error=0)
+    assert watch(history, images=6).sentence == (
+        "No clear overfitting, though validation rose in the end: training loss went from 0.5 to 0.15, validation loss "
+        "from 0.104 to 0.098 in epoch 2, to 0.195 in the last."
+    )
+    history = epochs([0.5, 0.3, 0.2, 0.15], [0.104, 0.12, 0.13, 0.195], val_error=0)
+    assert "validation loss from 0.104 to 0.195 in the last." in watch(history, images=6).sentence
+    history = epochs([0.5, 0.3, 0.2, 0.15], [0.5, 0.3, 0.25, 0.2])
+    assert watch(history).sentence == (
+        "Healthy: training loss went from 0.5 to 0.15, validation loss from 0.5 to 0.2, its lowest."
+    )
+
+
+def test_an_error_that_rises_is_said_though_the_loss_falls() -> None:
+    history = epochs([0.5, 0.3, 0.2, 0.15], [0.5, 0.3, 0.25, 0.2], val_error=[0.0, 0.0, 0.006, 0.012])
+    assert watch(history).sentence.startswith("No clear overfitting, though validation rose in the end")
+    assert watch(history).sentence.endswith("its lowest; validation error 0.0% at its lowest, 1.2% in the last.")

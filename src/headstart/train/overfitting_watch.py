@@ -52,13 +52,27 @@ def watch(epochs: Sequence[Epoch], *, images: int = 0, classes: int = 2) -> Verd
             return verdict
         if verdict := _underfitting(epochs, train, val, classes):
             return verdict
+    training = f"training loss went from {epochs[0].train_loss:.3g} to {epochs[-1].train_loss:.3g}"
+    if not np.isfinite(val).all():
+        return Verdict("healthy", f"Healthy: {training}, unvalidated.")
+    return Verdict("healthy", _nothing_wrong(epochs, training))
+
+
+def _nothing_wrong(epochs: Sequence[Epoch], training: str) -> str:
+    """The validation loss first, at its lowest and last; and the error, where it rose."""
     first, last = epochs[0], epochs[-1]
-    kept = min(last.val_loss, val.min())
-    return Verdict(
-        "healthy",
-        f"Healthy: training loss went from {first.train_loss:.3g} to {last.train_loss:.3g}, "
-        + (f"validation loss from {first.val_loss:.3g} to {kept:.3g}." if np.isfinite(val).all() else "unvalidated."),
-    )
+    lowest = min(epochs, key=lambda epoch: epoch.val_loss)
+    if lowest is last:
+        loss = f"validation loss from {first.val_loss:.3g} to {last.val_loss:.3g}, its lowest"
+    else:
+        fell = "" if lowest is first else f" to {lowest.val_loss:.3g} in epoch {lowest.number + 1},"
+        loss = f"validation loss from {first.val_loss:.3g}{fell} to {last.val_loss:.3g} in the last"
+    few = min(epoch.val_error for epoch in epochs)
+    error = f"; validation error {few:.1%} at its lowest, {last.val_error:.1%} in the last" * (last.val_error > few)
+    rose = last.val_loss > lowest.val_loss + max(RISE * lowest.val_loss, FLOOR) or last.val_error > few + FLAT / 2
+    if rose:
+        return f"No clear overfitting, though validation rose in the end: {training}, {loss}{error}."
+    return f"Healthy: {training}, {loss}{error}."
 
 
 def selection_losses(epochs: Sequence[Epoch]) -> list[float]:
