@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from making import SHAPES, Shell, packed, picture
+from making import SHAPES, Shell, folder, packed, picture
 
 
 def test_fit_evaluate_and_predict_in_json(shell: Shell, photos: Path, tmp_path: Path) -> None:
@@ -44,6 +44,12 @@ def test_the_summary_in_words(shell: Shell, photos: Path, tmp_path: Path) -> Non
     for words in ("accuracy", "95 % interval", "36 images in 3 classes", "headstart predict", "seconds"):
         assert words in answer.out
     assert "bars" in shell("predict", tmp_path / "model", photos / "bars" / "0.png").out
+
+
+def test_that_unknown_needs_photos_is_said(shell: Shell, photos: Path, tmp_path: Path) -> None:
+    few = folder(tmp_path / "few", 5)
+    said = [shell("fit", data, "--out", tmp_path / "model", "--pixels", 32).out for data in (few, photos)]
+    assert ["hardly noticed with fewer than 6 images in a class" in each for each in said] == [True, False]
 
 
 def test_check_finds_every_defect(shell: Shell, photos: Path, tmp_path: Path) -> None:

@@ -253,6 +253,32 @@ def test_it_is_trained_once_more_only_as_long_as_was_good(
     assert story["chosen"] == f"fine-tuned, epoch {best}"
 
 
+@pytest.mark.parametrize("loss", [None, "rises"])
+def test_a_refit_that_diverges_is_said_and_the_first_training_counts(
+    loss: str | None, given: hs.Classifier, many: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, said = TrainingRun.train, list[str]()
+
+    def second_diverges(self: Any, *arguments: Any) -> Any:
+        found, recipe = train(self, *arguments)
+        if not self.quiet:
+            return found, recipe
+        if loss is None:  # it ended in no numbers, before an epoch was over
+            return replace(
+                found, last=None, history=replace(found.history, epochs=(), stopped="Step 2: no number.")
+            ), recipe
+        rising = tuple(Epoch(n, 0.1 + n, 0.5, float("nan"), 0.5, 1e-3, 1.0) for n in range(6))
+        return replace(found, history=replace(found.history, epochs=rising)), recipe
+
+    unsettle(monkeypatch, given)
+    monkeypatch.setattr(TrainingRun, "train", second_diverges)
+    recipe = replace(QUICK, epochs=1)
+    found = given.finetune(many, recipe=recipe, trainer=TrainingRun(say=said.append))
+    assert any("went wrong; the first training counts" in sentence for sentence in said)
+    assert record_of(found)["finetune"]["refit"] is False
+    assert same(found, given.finetune(many, recipe=recipe, refit=False))
+
+
 def trained(*losses: float, start: float = 1.0, best: int) -> Trained:
     """A training by the calibrated validation losses of its epochs."""
     epochs = tuple(Epoch(n, 0.1, 0.1, loss, 0.1, 1e-3, 1.0, loss) for n, loss in enumerate(losses))

@@ -33,6 +33,7 @@ from headstart.workflows.ranking import Candidate, Trial, choose, rank
 
 SAMPLE = 64  # images that the speed is measured on
 REPEATS, PATIENCE = 5, 2.0  # measurements of it, and the seconds after which no further one is begun
+FEWEST_RUNS = 3  # so that the median passes over one that something else disturbed
 TOGETHER = 12  # networks that stay compiled at a time
 
 
@@ -178,7 +179,7 @@ def images_per_second(dataset: ImageDataset, networks: Sequence[Network], rows: 
     times: list[list[float]] = [[] for _ in networks]
     for turn in range(REPEATS):
         for network, own in zip(networks, times, strict=True):
-            if sum(own) >= PATIENCE:
+            if len(own) >= FEWEST_RUNS and sum(own) >= PATIENCE:
                 continue
             if turn == 0 or len(networks) > TOGETHER:
                 _seconds(dataset, network, sample[:CHUNK])  # compiles

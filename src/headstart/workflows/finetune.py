@@ -22,7 +22,7 @@ from headstart.model.assemble import TrainedNetwork, assemble
 from headstart.model.classifier import Classifier
 from headstart.model.records import FinetuneRecord, ImageCounts, Side
 from headstart.train.callbacks import Progress as StepProgress
-from headstart.train.overfitting_watch import GONE_WRONG
+from headstart.train.overfitting_watch import GONE_WRONG, watch
 from headstart.train.protocol import Callback, Trained
 from headstart.train.recipe import Recipe, open_recipe
 from headstart.train.training_run import TrainingRun
@@ -111,7 +111,7 @@ def finetune(
         after=_side(after, photos.split, kept.loss),
         p=_p_of_difference(before, after, truth),
         images=ImageCounts(len(photos.train_rows), len(photos.validation_rows), len(test)),
-        refit=again,
+        refit=refitted is not None,
         cut="" if start.whole else start.cut,
         views=inputs.views,
         seconds=timer.seconds,
@@ -150,8 +150,8 @@ def _refit(
     epochs: int,
     recipe: Recipe,
     progress: Progress | None,
-) -> Weights:
-    """So many epochs from the given classifier's own weights on, on the validation set too.
+) -> Weights | None:
+    """So many epochs from the given classifier's own weights on, on the validation set too; None if that diverged.
 
     The schedule is laid over as many, so that its small steps come at their end.
     """
@@ -164,7 +164,12 @@ def _refit(
     folder = None if run.folder is None else Path(run.folder) / REFIT
     again = replace(run, callbacks=callbacks, folder=folder, find_rate=False, quiet=True)
     task, classes = replace(inputs.task, weights=given), len(photos.split.classes)
-    return again.train(task, inputs.everything, None, recipe, photos.identity(), classes)[0].weights
+    trained = again.train(task, inputs.everything, None, recipe, photos.identity(), classes)[0]
+    if trained.last is None or watch(trained.history.epochs).kind == "diverging":
+        why = trained.history.stopped or "The training loss rose."
+        run.say(f"Training once more on the validation set too went wrong; the first training counts. {why}")
+        return None
+    return trained.weights
 
 
 def _assemble(
