@@ -154,7 +154,7 @@ def match(
         first = [_mismatch(name, weights, shapes, surplus, missing) for name in wrong[:NAMED]]
         raise UsageError(
             f"'{os.fspath(file)}' does not fit: {'; '.join(first)}; "
-            f"{len(wrong)} weights differ, and the network has {len(shapes)}. A file of another network?"
+            f"{len(wrong)} of {len(shapes) + len(surplus)} weights differ. A file of another network?"
         )
     kept = {name: weights[name] for name in shapes if ignored(name) not in left_out}
     for name, array in kept.items():

@@ -90,7 +90,7 @@ def _answer(model: Classifier, where: str, seconds: float) -> dict[str, Any]:
 
 def _show(model: Classifier, answer: dict[str, Any]) -> None:
     """The summary of a fit."""
-    from headstart.learn.unknown import FEWEST as FEWEST_FOR_UNKNOWN
+    from headstart.learn.unknown import FEWEST, FEWEST_IN_ALL
 
     record, rows = model.record, Rows()
     rows.add("data", f"{one_line(record.data)}: {record.images} images in {len(model.classes_)} classes")
@@ -106,8 +106,9 @@ def _show(model: Classifier, answer: dict[str, Any]) -> None:
         add_figures(rows, record.result)
         _add_not_measured(rows, record.not_measured)
         add_confusions(rows, record.result.confusions)
-    if min(record.per_class.values(), default=0) < FEWEST_FOR_UNKNOWN:
-        text = f"photos of other things are hardly noticed with fewer than {FEWEST_FOR_UNKNOWN} images in a class"
+    if record.train < FEWEST_IN_ALL or min(record.per_class.values(), default=0) < FEWEST:
+        few = f"fewer than {FEWEST_IN_ALL} training images, or {FEWEST} of a class"
+        text = f"photos of other things are often missed with {few}"
         rows.add("unknown", Text(text, "yellow"))
     add_left_out(rows, record.left_out)
     if record.near_duplicates:

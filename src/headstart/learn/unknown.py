@@ -14,7 +14,7 @@ from headstart.learn.regularisation_path import Design, Labels, Matrix, blocks, 
 
 NEAREST = 5
 KEPT = 0.95  # share of known photos that are not called unknown
-FEWEST = 6  # training photos of a class; with fewer, hardly anything is found to be unknown
+FEWEST, FEWEST_IN_ALL = 6, 20  # training photos of a class, and of all; with fewer, little is found to be unknown
 PER_CLASS, IN_ALL = 200, 20_000  # training photos kept to compare with
 
 
