@@ -10,7 +10,7 @@ from rich.text import Text
 
 from headstart.cli import options
 from headstart.cli.progress import progress
-from headstart.cli.terminal import FEW, Rows, console, one_line, plural, quoted
+from headstart.cli.terminal import FEW, Rows, console, names_of_classes, one_line, plural, quoted
 from headstart.core.types import Problem
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _show(health: Health, data: str) -> None:
     """What `headstart check` found."""
     out, rows = console(), Rows()
     sizes = sorted(health.classes.items(), key=lambda item: -item[1])
-    rows.add("images", f"{health.images} in {len(sizes)} classes")
+    rows.add("images", f"{health.images} in {len(sizes)} classes: {names_of_classes([*health.classes])}")
     if sizes:
         largest, smallest = sizes[0], sizes[-1]
         text = f"{one_line(largest[0])} has most ({largest[1]}), {one_line(smallest[0])} fewest ({smallest[1]})"

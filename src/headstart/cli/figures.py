@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from headstart.train.training_run import TrainingRecord
 
 CONFUSIONS = 5  # that a screen shows
+KINDS = 8  # of images left out
 LEAST = 0.05  # seconds of a stage that is shown
 
 
@@ -50,13 +51,18 @@ def add_confusions(rows: Rows, confusions: Sequence[Confusion]) -> None:
 
 
 def add_left_out(rows: Rows, problems: Sequence[Problem]) -> None:
-    """What was left out: of each kind how many, and the first."""
-    for place, (kind, count) in enumerate(Counter(problem.kind for problem in problems).most_common()):
-        first = next(problem for problem in problems if problem.kind == kind)
-        text = Text(f"{count} {kind}", "yellow") + Text(
-            f": {one_line(first.name)}{' …' if count > 1 else ''} ({one_line(first.detail)})"
-        )
-        rows.add("" if place else "left out", text)
+    """What was left out: of each kind how many, and the first; of unreadable files, of each reason."""
+
+    def kind_of(problem: Problem) -> tuple[str, str]:
+        return problem.kind, problem.detail if problem.kind == "unreadable" else ""
+
+    counts = Counter(map(kind_of, problems)).most_common()
+    for place, (kind, count) in enumerate(counts[:KINDS]):
+        first = next(problem for problem in problems if kind_of(problem) == kind)
+        text = f": {one_line(first.name)}{' …' if count > 1 else ''} ({one_line(first.detail)})"
+        rows.add("" if place else "left out", Text(f"{count} {first.kind}", "yellow") + Text(text))
+    if others := sum(count for _, count in counts[KINDS:]):
+        rows.add("", Text(f"and {others} others", "dim"))
 
 
 def add_seconds(

@@ -12,7 +12,7 @@ from rich.text import Text
 from headstart.cli import options
 from headstart.cli.figures import add_confusions, add_figures, add_left_out, add_seconds, figures_of
 from headstart.cli.progress import progress
-from headstart.cli.terminal import FEW, Rows, console, one_line, quoted
+from headstart.cli.terminal import Rows, console, names_of_classes, one_line, quoted
 from headstart.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ def _show(model: Classifier, answer: dict[str, Any]) -> None:
     from headstart.learn.unknown import FEWEST, FEWEST_IN_ALL
 
     record, rows = model.record, Rows()
-    rows.add("data", f"{one_line(record.data)}: {record.images} images in {len(model.classes_)} classes")
+    classes = f"{len(model.classes_)} classes: {names_of_classes(model.classes_)}"
+    rows.add("data", f"{one_line(record.data)}: {record.images} images in {classes}")
     if record.result is None:
         rows.add("split", f"training set {record.train}, no test set")
         why = "too few images to hold any out, or all of one group" if record.holdout else "no image was held out"
@@ -131,6 +132,5 @@ def _show(model: Classifier, answer: dict[str, Any]) -> None:
 
 def _add_not_measured(rows: Rows, classes: Sequence[str]) -> None:
     if classes:
-        names = ", ".join(map(one_line, classes[:FEW])) + (" …" if len(classes) > FEW else "")
         why = "too few images, or all of one group (one patient, one video)"
-        rows.add("not measured", Text(f"{names}: no image in the test set: {why}", "yellow"))
+        rows.add("not measured", Text(f"{names_of_classes(classes)}: no image in the test set: {why}", "yellow"))

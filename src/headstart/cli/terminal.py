@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.text import Text
@@ -52,6 +53,11 @@ def quoted(path: str) -> str:
         return shlex.quote(path)
     path = path.replace("\\", "\\\\").replace("'", "\\'")
     return f"$'{one_line(path)}'"  # what bash, zsh and ksh read with its escapes
+
+
+def names_of_classes(classes: Sequence[str]) -> str:
+    """The first few."""
+    return ", ".join(map(one_line, classes[:FEW])) + (" …" if len(classes) > FEW else "")
 
 
 def plural(things: int) -> str:
