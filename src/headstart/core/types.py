@@ -16,6 +16,7 @@ Z = 1.959963984540054  # standard deviations on either side that hold 95 % of a 
 
 # kinds of a `Problem` with one image; a check may define more
 PROBLEMS = ("empty", "unreadable", "truncated", "bomb", "missing", "wrong name", "no label", "no image", "left out")
+UNREADABLE = frozenset(("empty", "unreadable", "truncated", "bomb", "missing"))  # those of a file without an image
 
 
 @dataclass(frozen=True, slots=True)

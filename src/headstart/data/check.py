@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 
 from headstart.core.progress import StageProgress
-from headstart.core.types import ImageDataset, Problem, Sample
+from headstart.core.types import UNREADABLE, ImageDataset, Problem, Sample
 from headstart.data.depth import common_levels
 from headstart.data.fingerprints import take_fingerprints
 from headstart.data.formats import HEIF, READ
@@ -19,7 +19,6 @@ IMBALANCE = 10.0  # times as many images in the largest class as in the smallest
 
 _SUFFIXES = {form.name: form.suffixes for form in (*READ, HEIF)}
 _NAMED = {suffix: name for name, suffixes in _SUFFIXES.items() for suffix in suffixes}
-_UNREADABLE = {"empty", "truncated", "unreadable", "bomb", "missing"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ def check(data: Images, progress: StageProgress | None = None, *, labels: Sequen
     count = len(dataset)
     prints = take_fingerprints(dataset, progress)
     wrong_names = [problem for problem in dataset.problems if problem.kind == "wrong name"]
-    unreadable = [problem for problem in dataset.problems if problem.kind in _UNREADABLE]
+    unreadable = [problem for problem in dataset.problems if problem.kind in UNREADABLE]
     listed = {*unreadable, *wrong_names}
 
     for sample, format_ in zip(dataset.samples, prints.formats, strict=True):

@@ -44,7 +44,7 @@ def class_folders(root: str, label_from: str | None = None) -> ImageDataset:
     parts = parts_of(tops)
     if parts:
         for top in parts:
-            _pass_through_part(names, top, parts)
+            _pass_through_part(names, top)
     else:
         _check_one_reading(root, names)
     return _dataset(root, base, names, parts, there)
@@ -89,11 +89,10 @@ def _common_folder(names: Sequence[str]) -> str:
     return "".join(f"{part}/" for part in common) if min(map(len, folders), default=0) > len(common) else ""
 
 
-def _pass_through_part(names: dict[str, str], top: str, parts: Mapping[str, str]) -> None:
+def _pass_through_part(names: dict[str, str], top: str) -> None:
     """Take away the folder in a part's folder that is named like a part: train/train/cat."""
-    inside = {name.split("/", 2)[1] for name in names if name.startswith(top + "/") and name.count("/") > 0}
-    if len(inside) == 1 and (next(iter(inside)) == top or part_of(next(iter(inside))) is not None):
-        (inner,) = inside
+    inner, *others = {name.split("/", 2)[1] for name in names if name.startswith(top + "/")}
+    if not others and (inner == top or part_of(inner) is not None):
         for name in [name for name in names if name.startswith(f"{top}/{inner}/")]:
             names[top + name[len(top) + len(inner) + 1 :]] = names.pop(name)
 

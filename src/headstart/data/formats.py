@@ -48,6 +48,8 @@ SUFFIXES = frozenset(suffix for form in READ for suffix in form.suffixes)
 FORMATS = tuple(form.name for form in (*READ, HEIF))
 
 _HEIC = "HEIC is read once this is installed: pip install 'headstart[heic]'. Or save it as JPEG"
+_ARCHIVES = ".zip .tar .gz .tgz .bz2 .xz .7z .rar"
+ARCHIVES = frozenset(_ARCHIVES.split())
 _UNREAD = {  # what to do about files that look like images to people
     "camera raw files are not read: save it as JPEG": (
         ".dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .rw2 .orf .raf .srw .pef .rwl .3fr .iiq .erf .kdc .x3f .mrw"
@@ -56,7 +58,7 @@ _UNREAD = {  # what to do about files that look like images to people
     "it is a video: save its frames as JPEG, a folder or a group for each video": (
         ".mp4 .mov .avi .mkv .webm .m4v .mpg .mpeg .wmv .flv .3gp"
     ),
-    "it is an archive: unpack it": ".zip .tar .gz .tgz .bz2 .xz .7z .rar",
+    "it is an archive: unpack it": _ARCHIVES,
     "it is not read: save it as JPEG or PNG": (
         ".jxl .jxr .wdp .hdp .svg .svgz .eps .ai .pdf .exr .hdr .npy .npz .mat .raw .xcf .kra .indd .wmf .emf .cdr"
     ),
@@ -120,9 +122,8 @@ def why_not_read(name: str, head: bytes) -> str | None:
         return _HEIC if found == HEIF.name and not has_heif() else None
     if suffix in HEIF.suffixes:
         return _HEIC if not has_heif() else None
-    for mark, remedy in _UNREAD_PATTERNS:
-        if mark.match(head):
-            return remedy
+    if remedy := _remedy_of(head):
+        return remedy
     if suffix in COMPANIONS or not suffix:
         return ""
     return f"{suffix} files are not read; this one does not begin like an image"
@@ -132,7 +133,10 @@ def unknown_format(head: bytes) -> UnreadableImageError:
     """The error for bytes that no decoder knows."""
     if sniff(head) == HEIF.name:
         return UnreadableImageError("unreadable", _HEIC)
-    for mark, remedy in _UNREAD_PATTERNS:
-        if mark.match(head):
-            return UnreadableImageError("unreadable", remedy)
-    return UnreadableImageError("unreadable", f"not an image file of a known format (begins {head[:8]!r})")
+    unknown = f"not an image file of a known format (begins {head[:8]!r})"
+    return UnreadableImageError("unreadable", _remedy_of(head) or unknown)
+
+
+def _remedy_of(head: bytes) -> str:
+    """What to do about a file that is not read, by its content; "" where that says nothing."""
+    return next((remedy for mark, remedy in _UNREAD_PATTERNS if mark.match(head)), "")

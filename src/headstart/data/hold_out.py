@@ -67,12 +67,12 @@ def _nearest(
     taken: set[int] = set()  # by their first image
     for label, own in of_class.items():
         while held[label] < wanted[label] or not held[label]:
-            best, least = None, 0 if held[label] else np.inf
+            best, least = None, np.abs(held - wanted).sum() if held[label] else np.inf
             for group in own:
                 after = held + np.bincount(labels[group], minlength=len(held))
-                change = np.abs(after - wanted).sum() - np.abs(held - wanted).sum()
-                if group[0] not in taken and change < least and (after <= most).all():
-                    best, least = group, change
+                off = np.abs(after - wanted).sum()
+                if group[0] not in taken and off < least and (after <= most).all():
+                    best, least = group, off
             if best is None:
                 break
             yield best

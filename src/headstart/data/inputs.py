@@ -34,7 +34,7 @@ def labelled_dataset(data: Images, labels: Iterable[object] | None) -> ImageData
             return data
         if isinstance(data, str | os.PathLike):
             return open_source(data)
-        if hasattr(data, "columns") and hasattr(data, "iloc"):
+        if _is_table(data):
             raise UsageError("Received a whole table. Give its columns: (table['path'], table['label']).")
         raise UsageError(
             "Images without labels cannot be scored: name a folder with a folder for each class, or give labels."
@@ -69,7 +69,7 @@ def _items(images: Any) -> list[Any]:
     """The images one by one: paths, arrays, bytes or Pillow's images."""
     if isinstance(images, str | os.PathLike | bytes | bytearray | Image.Image) or hasattr(images, "read"):
         return [images]
-    if isinstance(images, Mapping) or (hasattr(images, "columns") and hasattr(images, "iloc")):
+    if isinstance(images, Mapping) or _is_table(images):
         raise UsageError(f"Received {type(images).__name__}: give one column of it, or a list. {_WHAT}")
     if not isinstance(images, Iterable):
         raise UsageError(f"{_WHAT} Received: {type(images).__name__}.")
@@ -80,6 +80,11 @@ def _items(images: Any) -> list[Any]:
         single = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
         return [array] if single else [*array]
     return [_as_array(item) if _is_tensor(item) else item for item in images]
+
+
+def _is_table(value: Any) -> bool:
+    """A whole table, as pandas has one."""
+    return hasattr(value, "columns") and hasattr(value, "iloc")
 
 
 def _is_tensor(value: Any) -> bool:

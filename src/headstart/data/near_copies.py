@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.types import Sample
 from headstart.data.chains import GAP, LINK, Links
 from headstart.data.load import THUMBNAIL
 
@@ -61,6 +62,11 @@ def join_groups(first: NDArray[np.int_], second: NDArray[np.int_]) -> Index:
         _, place, number = np.unique(groups, return_index=True, return_inverse=True)
         components.join(np.arange(len(groups)), place[number])
     return components.group_of
+
+
+def named_groups(samples: Sequence[Sample]) -> Index:
+    """Group numbers by the groups that the data names (N,); a sample without one is alone."""
+    return np.unique([sample.group or f"\0{row}" for row, sample in enumerate(samples)], return_inverse=True)[1]
 
 
 def near_copies(thumbnails: NDArray[np.uint8]) -> Index:
@@ -191,13 +197,15 @@ def _chains(views: Sequence[Floats], links: Links) -> Iterator[Index]:
     """The photos of each chain."""
     inside, clusters = links.clusters()
     yield from (np.array(members) for members in inside)
+    if not clusters:
+        return
     number = np.full(len(views[0]), -1)
     for k, cluster in enumerate(clusters):
         number[cluster.members] = k
     limits = np.array([cluster.longest * GAP for cluster in clusters])
     alone = np.ones(len(clusters), bool)
     for left in range(0, len(number), _TILE):
-        rows = np.flatnonzero((number >= 0) & alone[number]) if len(clusters) else np.empty(0, np.intp)
+        rows = np.flatnonzero((number >= 0) & alone[number])
         for start in range(0, len(rows), _TILE):
             tile = rows[start : start + _TILE]
             near = _distances(views, tile, slice(left, left + _TILE)) < limits[number[tile], None]

@@ -18,7 +18,6 @@ from headstart.data.named_sets import from_sklearn
 from headstart.data.scan import printable
 from headstart.data.tables import CSV_SUFFIXES, csv_rows
 
-LABELS = LABEL_COLUMNS
 MISSING = frozenset({"", "?", "-", "na", "n/a", "nan", "null", "none"})  # how a missing value is written
 
 PathLike = str | os.PathLike[str]
@@ -97,14 +96,10 @@ def _why_not_used(name: str, cells: Sequence[str]) -> str:
         return f"{shown} is not used"
     if len(set(cells)) == 1:
         return f"{shown} is not used: it is {cells[0][:20]} in every row"
-    numbers = [_number(cell) for cell in cells]
-    if len(cells) > 2 and any(sorted(map(_or_nan, numbers)) == [*range(first, first + len(cells))] for first in (0, 1)):
+    numbers = sorted(number for cell in cells if (number := _number(cell)) is not None)
+    if len(cells) > 2 and any(numbers == [*range(first, first + len(cells))] for first in (0, 1)):
         return f"{shown} is not used: it counts the rows"
     return ""
-
-
-def _or_nan(number: float | None) -> float:
-    return math.nan if number is None else number
 
 
 def rows_to_predict(path: PathLike, columns: Sequence[str]) -> Rows:
@@ -195,13 +190,13 @@ def _label_place(header: Sequence[str], cells: Sequence[Sequence[str]], wanted: 
         if wanted.strip().casefold() not in folded:
             raise DataError(f"{where} has no column '{wanted}'. {did_you_mean(wanted, header)}")
         return folded.index(wanted.strip().casefold())
-    if named := [folded.index(name) for name in LABELS if name in folded]:
+    if named := [folded.index(name) for name in LABEL_COLUMNS if name in folded]:
         return named[0]
     text = [place for place in range(len(header)) if all(_number(row[place]) is None for row in cells)]
     if len(text) == 1:
         return text[0]
     raise DataError(
-        f"{where}: which column holds the labels? None is called {', '.join(LABELS)}, and "
+        f"{where}: which column holds the labels? None is called {', '.join(LABEL_COLUMNS)}, and "
         f"{'none holds' if not text else f'{len(text)} hold'} text. Name it: --label NAME "
         f"(columns: {', '.join(map(repr, header))})"
     )

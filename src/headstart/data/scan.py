@@ -10,8 +10,9 @@ from headstart.core.errors import cannot_read
 from headstart.core.types import Problem
 from headstart.data.formats import COMPANIONS, HEAD, SUFFIXES, suffix_of, why_not_read
 
-LEFT_OUT = "left out"  # kinds of a Problem: a folder that is not searched, or a file of another kind
+LEFT_OUT = "left out"  # kinds of a Problem: a folder that is not searched
 NO_IMAGE = "no image"  # and a folder without an image
+_BY_NAME = SUFFIXES | COMPANIONS  # endings that say enough
 
 # what systems and tools leave behind, in lower case; hidden ones begin with a dot
 _NO_FOLDERS = frozenset(
@@ -74,7 +75,7 @@ def _look_at(entry: os.DirEntry[str], name: str, root: str, found: Scan, waiting
 
 def _head(path: str, name: str) -> bytes:
     """The first bytes of a file, b"" where its name says enough."""
-    if suffix_of(name) in SUFFIXES | COMPANIONS:
+    if suffix_of(name) in _BY_NAME:
         return b""
     with open(path, "rb") as file:
         return file.read(HEAD)

@@ -15,7 +15,7 @@ from headstart.core.errors import DataError, HeadstartError, UsageError, did_you
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.class_folders import LAYOUT, class_folders, not_read, part_of
 from headstart.data.columns import PARTS, Columns
-from headstart.data.formats import SUFFIXES
+from headstart.data.formats import ARCHIVES, SUFFIXES
 from headstart.data.idx import idx_dataset, idx_pairs, is_idx
 from headstart.data.named_sets import NAMED
 from headstart.data.parquet import parquet_dataset
@@ -66,9 +66,7 @@ def open_source(
         beside = [entry.name for entry in entries(folder or os.curdir) if is_idx(entry.name) == stem]
         return idx_dataset(root, idx_pairs(folder, beside))
     what = "a single image" if suffix in SUFFIXES else "a file"
-    todo = (
-        "Unpack it first, and give the folder" if suffix in (".zip", ".gz", ".tar", ".tgz", ".7z", ".rar") else LAYOUT
-    )
+    todo = "Unpack it first, and give the folder" if suffix in ARCHIVES else LAYOUT
     raise UsageError(f"{root!r} is {what}, not a folder of images nor a CSV, Parquet or IDX file. {todo}.")
 
 
@@ -170,22 +168,29 @@ def _folder(root: str, columns: Columns) -> ImageDataset:
 
 def _folders_or_tables(root: str, tables: Sequence[str], columns: Columns) -> ImageDataset:
     """Class folders; or where these do not make two classes, the tables beside them, if they name every image."""
-    error = dataset = None
     try:
         dataset = class_folders(root)
-    except DataError as failed:
-        error = failed
-    if dataset is not None and (len(dataset.classes) > 1 or not tables):
+    except DataError:
+        by_table = _by_tables(root, tables, columns)
+        if by_table is None:
+            raise
+        return by_table
+    if len(dataset.classes) > 1 or not tables:
         ignored = "the folders say the classes; to go by this table, give it instead of the folder"
         more = (Problem(os.path.basename(table), NOT_USED, ignored) for table in tables)
         return replace(dataset, problems=(*dataset.problems, *more))
+    by_table = _by_tables(root, tables, columns)
+    return dataset if by_table is None else by_table
+
+
+def _by_tables(root: str, tables: Sequence[str], columns: Columns) -> ImageDataset | None:
+    """The data set of tables that name every image of a folder, None where some image is in none."""
     labelled = {table: named for table in tables if (named := _named_images(table, root, columns))}
-    everything = {os.path.realpath(os.path.join(root, name)) for name in scan(root).images} if labelled else set[str]()
-    if everything and set().union(*labelled.values()) >= everything:
-        return table_dataset(root, [(table, "") for table in labelled], columns)
-    if error is not None or dataset is None:
-        raise error or DataError(root)
-    return dataset
+    if not labelled or not set().union(*labelled.values()) >= {
+        os.path.realpath(os.path.join(root, name)) for name in scan(root).images
+    }:
+        return None
+    return table_dataset(root, [(table, "") for table in labelled], columns)
 
 
 def _named_images(table: str, root: str, columns: Columns) -> set[str]:

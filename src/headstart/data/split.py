@@ -14,10 +14,11 @@ from headstart.core.errors import DataError, UsageError
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.fingerprints import Fingerprints
 from headstart.data.hold_out import FEWEST, hold_out
-from headstart.data.near_copies import join_groups
+from headstart.data.near_copies import join_groups, named_groups
 
 HOLDOUT, LARGEST_HOLDOUT = 0.2, 0.9
 VALIDATION = 0.15  # share of the training set
+CONFLICT = "conflicting labels"  # the kind of a `Problem`
 
 
 def check_holdout(holdout: float, seed: int) -> None:
@@ -115,8 +116,7 @@ def make_split(
     groups = fingerprints.copies()
     groups[~usable] = len(groups) + np.flatnonzero(~usable)  # an unreadable image is alone in its group
     near_duplicates = _in_company(groups)
-    named = [sample.group or f"\0{row}" for row, sample in enumerate(samples)]
-    groups = join_groups(groups, np.unique(named, return_inverse=True)[1])
+    groups = join_groups(groups, named_groups(samples))
     if own_test:
         copies = np.isin(groups, groups[held & usable]) & usable & ~held
         drop(np.flatnonzero(copies), "copy of a test image", lambda row: f"nearly the same as one in {own_test}/")
@@ -186,19 +186,22 @@ def _drop_repeats(
 ) -> None:
     """Of identical files keep one, preferably in the test set; none where their labels differ, as one is wrong."""
     first: dict[bytes, int] = {}
-    labels: dict[bytes, set[str]] = {}
     for row in [*np.flatnonzero(usable & held).tolist(), *np.flatnonzero(usable & ~held).tolist()]:
         first.setdefault(keys[row], row)
-        labels.setdefault(keys[row], set()).add(samples[row].label)
     rows = np.flatnonzero(usable).tolist()
-    again = [row for row in rows if first[keys[row]] != row and len(labels[keys[row]]) == 1]
-    contradicting = [row for row in rows if len(labels[keys[row]]) > 1]
+    conflicts = conflicting_labels([(keys[row], samples[row].label) for row in rows])
+    again = [row for row in rows if first[keys[row]] != row and keys[row] not in conflicts]
+    contradicting = [row for row in rows if keys[row] in conflicts]
     drop(again, "duplicate", lambda row: f"the same file as '{samples[first[keys[row]]].name}'")
-    drop(
-        contradicting,
-        "conflicting labels",
-        lambda row: f"the same file is labelled {' and '.join(sorted(labels[keys[row]]))}",
-    )
+    drop(contradicting, CONFLICT, lambda row: conflicts[keys[row]])
+
+
+def conflicting_labels(images: Iterable[tuple[bytes, str]]) -> dict[bytes, str]:
+    """The keys of contents that stand under several labels, of which one is wrong, and what to say of each."""
+    labels: dict[bytes, set[str]] = {}
+    for key, label in images:
+        labels.setdefault(key, set()).add(label)
+    return {key: f"the same file is labelled {' and '.join(sorted(of))}" for key, of in labels.items() if len(of) > 1}
 
 
 def _too_few(dataset: ImageDataset, left_out: Sequence[Problem]) -> str:

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.errors import DataError
-from headstart.core.types import Evaluation, ImageDataset, Problem
-from headstart.data.near_copies import join_groups, near_copies
+from headstart.core.types import UNREADABLE, Evaluation, ImageDataset, Problem
+from headstart.data.fingerprints import Fingerprints
+from headstart.data.near_copies import join_groups, named_groups
+from headstart.data.split import CONFLICT, conflicting_labels
 from headstart.learn.evaluate import evaluate
 
-UNREADABLE = frozenset(("missing", "unreadable", "empty", "truncated", "bomb"))  # kinds of a `Problem`
-UNKNOWN_CLASS, CONFLICT, TRAINED = "unknown class", "conflicting labels", "copy of a training image"
+UNKNOWN_CLASS = "unknown class"  # the kind of a `Problem`
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,12 @@ def measure(
     As in a fit, images of one content under several labels are left out, and so are images that the training set has a
     near copy of; the interval counts groups of near copies, and the groups that the data names.
     """
+    place = {name: k for k, name in enumerate(classifier.classes_)}
     left_out = [*dataset.problems]
-    known = [row for row, sample in enumerate(dataset.samples) if sample.label in classifier.classes_]
+    known = [row for row, sample in enumerate(dataset.samples) if sample.label in place]
     left_out += [
         Problem(sample.name, UNKNOWN_CLASS, f"class {sample.label!r} is none of the classifier's")
-        for sample in dataset.samples if sample.label not in classifier.classes_
+        for sample in dataset.samples if sample.label not in place
     ]  # fmt: skip
     if not known:
         labels = sorted({sample.label for sample in dataset.samples})
@@ -82,10 +84,14 @@ def measure(
             left_out.append(item)
         else:
             judged.append(_Judgement(done, item, is_unknown))
-    judged, conflicts = _without_conflicts(part, judged)
+    conflicts = conflicting_labels((one.item.key, part.samples[one.row].label) for one in judged)
+    left_out += [
+        Problem(part.samples[one.row].name, CONFLICT, conflicts[one.item.key])
+        for one in judged if one.item.key in conflicts
+    ]  # fmt: skip
+    judged = [one for one in judged if one.item.key not in conflicts]
     groups, trained = _groups(classifier, part, judged)
     counted = np.flatnonzero(~trained) if not training_set_too else np.arange(len(judged))
-    left_out += conflicts
     if not len(counted):
         unreadable = sum(problem.kind in UNREADABLE for problem in left_out)
         raise DataError(
@@ -93,7 +99,6 @@ def measure(
             f"{int(trained.sum())} are in the training set. Give other photos, or count those too: "
             "--include-training-set"
         )
-    place = {name: k for k, name in enumerate(classifier.classes_)}
     result = evaluate(
         np.stack([judged[k].item.probabilities for k in counted]),
         np.array([place[part.samples[judged[k].row].label] for k in counted]),
@@ -109,31 +114,16 @@ def measure(
     )
 
 
-def _without_conflicts(dataset: ImageDataset, judged: Sequence[_Judgement]) -> tuple[list[_Judgement], list[Problem]]:
-    """Those of one content and one label, and a problem for each of the others: one of their labels is wrong."""
-    labels: dict[bytes, set[str]] = {}
-    for one in judged:
-        labels.setdefault(one.item.key, set()).add(dataset.samples[one.row].label)
-    kept = [one for one in judged if len(labels[one.item.key]) == 1]
-    conflicts = [
-        Problem(dataset.samples[one.row].name, CONFLICT, f"the same file is labelled {' and '.join(sorted(spelt))}")
-        for one in judged if len(spelt := labels[one.item.key]) > 1
-    ]  # fmt: skip
-    return kept, conflicts
-
-
 def _groups(
     classifier: Judge, dataset: ImageDataset, judged: Sequence[_Judgement]
 ) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     """The group of each image, and whether the training set has it or a near copy of it."""
-    count, first = len(judged), dict[bytes, int]()
-    contents = np.array([first.setdefault(one.item.key, k) for k, one in enumerate(judged)], np.intp)
-    thumbnails = np.stack([one.item.thumbnail for one in judged]) if judged else np.zeros((0, 16, 16), np.uint8)
-    single = np.unique(contents)
-    copies = near_copies(np.concatenate([thumbnails[single], classifier.thumbnails]))
-    exact = np.array([one.item.key in classifier.fitted_on for one in judged], bool)
-    near = np.isin(copies[: len(single)], copies[len(single) :])
-    place = np.searchsorted(single, contents)
-    named = [dataset.samples[one.row].group or f"\0{one.row}" for one in judged]
-    groups = join_groups(copies[: len(single)][place], np.unique(named, return_inverse=True)[1])
-    return groups, exact | near[place] if count else exact
+    count, training = len(judged), len(classifier.thumbnails)
+    own = [one.item.key for one in judged]
+    prints = Fingerprints.of(count + training)
+    prints.keys = [*own, *(b"training image %d" % row for row in range(training))]  # no content has such a key
+    prints.thumbnails = np.concatenate([*(one.item.thumbnail[None] for one in judged), classifier.thumbnails])
+    prints.usable[:] = True
+    copies = prints.copies()
+    trained = np.isin(copies[:count], copies[count:]) | np.array([key in classifier.fitted_on for key in own], bool)
+    return join_groups(copies[:count], named_groups([dataset.samples[one.row] for one in judged])), trained

@@ -138,8 +138,8 @@ class TrainingLoop:
         self._best.offer(len(self._epochs) - 1, selection_losses(self._epochs)[-1], self.stepper.weights)
         self._check_reasons(callback.epoch(tuple(self._epochs)) for callback in self.callbacks)
         if self._checkpoints:
-            self._checkpoints.save(done, self._state(), self._about())
             self._checkpoints.end_if_asked(done, self._state, self._about)
+            self._checkpoints.save(done, self._state(), self._about())
         self._began = time.perf_counter()
 
     def trained(self) -> Trained:

@@ -11,6 +11,8 @@ from headstart.backbones.catalogue import SMALLEST, find_backbone
 from headstart.core.errors import UsageError
 from headstart.core.progress import Progress, stage
 from headstart.core.types import ImageDataset
+from headstart.data.depth import common_levels
+from headstart.data.near_copies import named_groups
 from headstart.data.sources import PathLike
 from headstart.data.split import Split, make_split
 from headstart.learn.features import Features
@@ -71,7 +73,7 @@ def choose_backbone(
     trials = candidates(pixels)
     split = pinned = None
     if len(dataset) <= WHOLE:
-        frozen = FrozenBackbone.open(trials[0][0], settings, dataset, pixels=trials[0][1])
+        frozen = FrozenBackbone.open(trials[0][0], settings, common_levels(dataset), pixels=trials[0][1])
         features = frozen.features(dataset, cache=settings.cache, progress=stage(progress, "split"))
         split = make_split(dataset, features, settings.holdout, settings.seed)
         train = np.flatnonzero(split.train)
@@ -115,8 +117,7 @@ def _some_of_many(dataset: ImageDataset, seed: int) -> NDArray[np.int_]:
     own_test, place = dataset.own_test, {name: k for k, name in enumerate(dataset.classes)}
     rows = np.array([row for row, sample in enumerate(dataset.samples) if not own_test or sample.split != own_test])
     labels = np.array([place[dataset.samples[row].label] for row in rows])
-    named = [dataset.samples[row].group or f"\0{row}" for row in rows]
-    return rows[_some(labels, np.unique(named, return_inverse=True)[1], seed)]
+    return rows[_some(labels, named_groups([dataset.samples[row] for row in rows]), seed)]
 
 
 def _some(labels: NDArray[np.int_], groups: NDArray[np.int_], seed: int) -> NDArray[np.int_]:

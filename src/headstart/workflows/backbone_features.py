@@ -8,7 +8,7 @@ from headstart.backbones.catalogue import Pretrained
 from headstart.backbones.weights import weights_digest
 from headstart.core.progress import Progress, StageProgress
 from headstart.core.types import ImageDataset, ImageSpec
-from headstart.data.depth import common_levels
+from headstart.data.pixels import Levels
 from headstart.data.sources import PathLike
 from headstart.data.split import HOLDOUT, check_holdout
 from headstart.engines.protocol import Network
@@ -48,7 +48,7 @@ class FrozenBackbone:
         cls,
         backbone: object,
         settings: FitSettings,
-        dataset: ImageDataset,
+        levels: Levels | None,
         *,
         weights: PathLike | None = None,
         pixels: int | None = None,
@@ -56,11 +56,11 @@ class FrozenBackbone:
         features: str | None = None,
         progress: Progress | None = None,
     ) -> FrozenBackbone:
-        """Open what `fit` calls a backbone, for the images of a data set."""
+        """Open what `fit` calls a backbone; ``levels`` are those of the data set, see `common_levels`."""
         found, module = open_backbone(
             backbone, weights, pixels, head=False, spec=spec, features=features, progress=progress
         )
-        found = replace(found, spec=replace(found.spec, levels=found.spec.levels or common_levels(dataset)))
+        found = replace(found, spec=replace(found.spec, levels=found.spec.levels or levels))
         network = get_engine(
             settings.engine, found.blueprint, found.weights, found.spec, settings.precision, module=module
         )

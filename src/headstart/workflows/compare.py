@@ -20,6 +20,7 @@ from headstart.core.errors import CheckError, UsageError, did_you_mean
 from headstart.core.progress import Progress, StageProgress
 from headstart.core.spread import evenly_spread
 from headstart.core.types import ImageDataset, Problem
+from headstart.data.depth import common_levels
 from headstart.data.inputs import Images, labelled_dataset
 from headstart.data.load import CHUNK, cores
 from headstart.data.sources import PathLike
@@ -142,10 +143,10 @@ def run_trials(
     measured: list[Trial] = []  # but for the speed, which is measured at the end, of all by turns
     skipped: dict[Problem, None] = {}
     split: Split | None = None
-    count = len(trials) * len(dataset)
+    count, levels = len(trials) * len(dataset), common_levels(dataset)
     for place, (name, pixels) in enumerate(trials):
         try:
-            frozen = FrozenBackbone.open(name, settings, dataset, weights=weights.get(name), pixels=pixels)
+            frozen = FrozenBackbone.open(name, settings, levels, weights=weights.get(name), pixels=pixels)
         except (UsageError, CheckError) as error:
             why = str(error).replace("--weights FILE", f"--weights {name}=FILE")
             skipped[Problem(name, "no weights", why)] = None

@@ -12,6 +12,7 @@ from headstart.backbones.catalogue import DEFAULT
 from headstart.core.progress import Progress, stage
 from headstart.core.timing import StageTimer
 from headstart.core.types import Evaluation, ImageSpec
+from headstart.data.depth import common_levels
 from headstart.data.inputs import Images, labelled_dataset, name_of
 from headstart.data.sources import PathLike
 from headstart.data.split import HOLDOUT, Split, make_split
@@ -83,8 +84,9 @@ def fit(
         backbone, pixels = choice.backbone, choice.pixels
     with timer("open"):
         frozen = FrozenBackbone.open(
-            backbone, settings, dataset, weights=weights, pixels=pixels, spec=spec, features=features, progress=progress
-        )
+            backbone, settings, common_levels(dataset),
+            weights=weights, pixels=pixels, spec=spec, features=features, progress=progress,
+        )  # fmt: skip
     network, trunk = frozen.network, frozen.pretrained
     with timer("features"):
         seen = frozen.features(dataset, cache=cache, progress=stage(progress, "features"))
@@ -96,8 +98,7 @@ def fit(
         images = golden_images(dataset, network.spec, train)
         exact = in_fp32(network, images, FEATURES)
     fitted, unknown, result = _fit_head(seen, split, settings, timer)
-    record = _record(frozen, seen, split, fitted, settings)
-    record = replace(record, data=name_of(data, dataset), result=result, choice=choice.record if choice else None)
+    record = replace(_record(frozen, seen, split, fitted, settings), choice=choice.record if choice else None)
     return Classifier(
         blueprint=trunk.blueprint.with_head(len(split.classes), sqrt=fitted.head.sqrt),
         weights={**trunk.weights, f"{LOGITS}.weight": fitted.head.weight, f"{LOGITS}.bias": fitted.head.bias},
@@ -105,7 +106,7 @@ def fit(
         classes_=split.classes,
         unknown=unknown,
         neighbours=tuple(dataset.samples[train[row]].name for row in unknown.rows),
-        record=replace(record, seconds=timer.seconds),
+        record=replace(record, data=name_of(data, dataset), result=result, seconds=timer.seconds),
         golden=Golden(images, fitted.head.logits(exact)),
         fitted_on=frozenset(seen.keys[row] for row in train.tolist()),
         thumbnails=seen.thumbnails[train],
