@@ -129,3 +129,9 @@ def test_names_of_files_stay_as_they_are(tmp_path: Path) -> None:
     dataset = open_source(tmp_path)
     assert dataset.classes == ("cats", "dogs")
     assert names(dataset) == ["test/Cats/2.jpg", "train/cats/1.jpg", "train/dogs/1.jpg"]
+
+
+def test_labels_from_paths_have_one_spelling_too(tmp_path: Path) -> None:
+    forms = [unicodedata.normalize(form, "Käfer") for form in ("NFC", "NFD")]
+    plant(tmp_path, f"a/{forms[0]}_1.jpg", f"a/{forms[1]}_2.jpg", "a/cat_3.jpg")
+    assert open_source(tmp_path, label_from=r"([^/]+)_\d").classes == tuple(sorted((forms[0], "cat")))

@@ -72,6 +72,34 @@ class TestParquet:
         assert contents(dataset) == [b"1", b"2"]
         assert contents(open_source(tmp_path / "a.parquet", image_column="img", label_column="breed")) == [b"1", b"2"]
 
+    def test_columns_are_found_or_named_as_in_other_tables(self, tmp_path: Path) -> None:
+        columns = {"image": [b"1", b"2"], "wish": ["a", "b"], "patient_id": ["p", "q"]}
+        pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+        dataset = open_source(tmp_path / "a.parquet")
+        assert [(s.label, s.group) for s in dataset.samples] == [("a", "p"), ("b", "q")]
+        named = open_source(tmp_path / "a.parquet", label_column="patient_id", group_column="wish")
+        assert [(s.label, s.group) for s in named.samples] == [("p", "a"), ("q", "b")]
+        for what in ("group", "split"):  # not passed over in silence
+            with pytest.raises(DataError, match=f"no column for the {what}: expected 'camera'.*--{what} COLUMN"):
+                open_source(tmp_path / "a.parquet", **{f"{what}_column": "camera"})
+
+    def test_images_that_are_named_instead_of_held(self, tmp_path: Path) -> None:
+        plant(tmp_path, "images/1.jpg", "images/2.jpg")
+        for place, name in enumerate(("images/1.jpg", "images/2.jpg", "../out.jpg")):
+            plant(tmp_path.parent, "out.jpg")
+            kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+            images = pa.array([{"bytes": None, "path": name}], kind)
+            pq.write_table(pa.table({"image": images, "label": ["a"]}), tmp_path / f"{place}.parquet")
+        dataset = open_source(tmp_path)
+        assert [dataset.read(0), dataset.read(1)] == [b"images/1.jpg", b"images/2.jpg"]
+        with pytest.raises(UnreadableImageError, match="leads out of the folder"):
+            dataset.read(2)
+
+    def test_where_the_hub_puts_its_files(self, tmp_path: Path) -> None:
+        for part in ("train", "test"):
+            write_parquet(tmp_path / "default" / part / "0000.parquet", [(b"1", 0), (b"2", 1)])
+        assert [s.split for s in open_source(tmp_path).samples] == ["test", "test", "train", "train"]
+
     def test_no_bytes_is_an_error_of_that_image_only(self, tmp_path: Path) -> None:
         dataset = open_source(write_parquet(tmp_path / "a.parquet", [(b"1", 0), (None, 1), (b"3", 0)]))
         with pytest.raises(UnreadableImageError) as caught:

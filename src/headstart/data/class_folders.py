@@ -12,8 +12,7 @@ from headstart.core.errors import DataError, UsageError
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.columns import PARTS
 from headstart.data.scan import NO_IMAGE, Scan, entries, printable, scan
-from headstart.data.spelling import one_spelling
-from headstart.data.tables import CSV_SUFFIXES, NO_LABEL, file_dataset
+from headstart.data.tables import CSV_SUFFIXES, NO_LABEL, labelled_files
 
 LAYOUT = (
     "Expected a folder for each class with its photos inside (photos/cat/1.jpg, photos/dog/2.jpg), train/ and test/ "
@@ -143,9 +142,7 @@ def _dataset(root: str, base: str, names: Mapping[str, str], parts: Mapping[str,
     if not found:
         raise DataError(nothing_labelled(root, loose, there.problems))
     where = "the split folders" if parts else "the class folders"
-    samples, doubts = one_spelling([sample for sample, _ in found])
-    found = [(sample, path) for sample, (_, path) in zip(samples, found, strict=True)]
-    problems = [*there.problems, *doubts]
+    problems = [*there.problems]
     problems += [Problem(printable(name), NO_LABEL, f"is beside {where}, not in one") for name in sorted(loose)]
     problems += [
         Problem(printable(base + top), NO_LABEL, f"{count} images are beside {where}: {', '.join(sorted(parts))}")
@@ -155,7 +152,7 @@ def _dataset(root: str, base: str, names: Mapping[str, str], parts: Mapping[str,
         Problem(printable(name), NO_IMAGE, "a folder without an image that can be read")
         for name in there.empty_folders(base.count("/") + (2 if parts else 1))
     ]
-    return file_dataset(root, found, problems)
+    return labelled_files(root, found, problems)
 
 
 def _by_pattern(root: str, there: Scan, label_from: str) -> ImageDataset:
@@ -179,7 +176,7 @@ def _by_pattern(root: str, there: Scan, label_from: str) -> ImageDataset:
     if not found:
         first = f" First of {len(there.images)} images: '{printable(min(there.images))}'." if there.images else ""
         raise DataError(f"'{root}': --label-from {label_from!r} finds no class in any path.{first}")
-    return file_dataset(root, found, problems)
+    return labelled_files(root, found, problems)
 
 
 def nothing_labelled(root: str, loose: Sequence[str], problems: Sequence[Problem]) -> str:

@@ -59,19 +59,15 @@ def lay_out(header: Sequence[str], rows: Sequence[Sequence[str]], columns: Colum
         DataError: a column is missing, or may be one of several; names the columns that were received.
     """
     image = pick_column(header, columns.image, IMAGE_COLUMNS, where, "image")
-    group = _optional(header, columns.group, GROUP_COLUMNS, where, "group")
-    split = _optional(header, columns.split, SPLIT_COLUMNS, where, "split")
+    group = optional_column(header, columns.group, GROUP_COLUMNS, where, "group")
+    split = optional_column(header, columns.split, SPLIT_COLUMNS, where, "split")
     if split is not None and columns.split is None and not says_part(header[split], (row[split] for row in rows)):
         split = None
-    rest = [at for at, name in enumerate(header) if at not in (image, group, split) and name.strip()]
-    label, one_hot = -1, tuple[int, ...]()
-    usual = find_column(header, columns.label, LABEL_COLUMNS)
-    if columns.label is not None or (usual is not None and usual != image):
-        label = pick_column(header, columns.label, LABEL_COLUMNS, where, "label")
-    elif len(rest) == 1:
-        label = rest[0]
-    elif not (one_hot := _one_hot(rows, rest)):
+    rest = _others(header, (image, group, split))
+    found, one_hot = label_column(header, columns.label, (image, group, split), where), tuple[int, ...]()
+    if found is None and not (one_hot := _one_hot(rows, rest)):
         pick_column(header, None, LABEL_COLUMNS, where, "label")
+    label = -1 if found is None else found
     used = {image, label, group, split, *one_hot}
     unused = tuple(header[at].strip() for at in rest if at not in used)
     return Layout(image, label, group if group != label else None, split if split != label else None, one_hot, unused)
@@ -104,8 +100,33 @@ def pick_column(header: Sequence[str], wanted: str | None, usual: Sequence[str],
     )
 
 
-def _optional(header: Sequence[str], wanted: str | None, usual: Sequence[str], where: str, what: str) -> int | None:
+def optional_column(
+    header: Sequence[str], wanted: str | None, usual: Sequence[str], where: str, what: str
+) -> int | None:
+    """As `find_column`; one that is asked for by name must be there.
+
+    Raises:
+        DataError: it is not.
+    """
     return find_column(header, None, usual) if wanted is None else pick_column(header, wanted, usual, where, what)
+
+
+def label_column(header: Sequence[str], wanted: str | None, taken: Sequence[int | None], where: str) -> int | None:
+    """The column of the labels: the one asked for, one of a usual name, or the only one that is not ``taken``.
+
+    Raises:
+        DataError: the one asked for is not there.
+    """
+    found = optional_column(header, wanted, LABEL_COLUMNS, where, "label")
+    if wanted is not None or (found is not None and found != taken[0]):
+        return found
+    rest = _others(header, taken)
+    return rest[0] if len(rest) == 1 else None
+
+
+def _others(header: Sequence[str], taken: Sequence[int | None]) -> list[int]:
+    """The columns with a name that are not taken."""
+    return [at for at, name in enumerate(header) if at not in taken and name.strip()]
 
 
 def _one_hot(rows: Sequence[Sequence[str]], at: Sequence[int]) -> tuple[int, ...]:

@@ -20,7 +20,8 @@ from headstart.data.columns import (
     SPLIT_COLUMNS,
     Columns,
     drop_lone_split,
-    find_column,
+    label_column,
+    optional_column,
     part_in_name,
     pick_column,
     says_part,
@@ -121,12 +122,15 @@ def _described(file: Any, path: str, image: str, wanted: Columns) -> Iterator[Sa
     """Each row of one file without its image: a sample, or the problem with it."""
     schema = file.schema_arrow
     where, header = os.path.basename(path), [str(name) for name in schema.names]
-    column = _label_column(header, image, wanted, repr(where))
+    group_at = optional_column(header, wanted.group, GROUP_COLUMNS, repr(where), "group")
+    split_at = optional_column(header, wanted.split, SPLIT_COLUMNS, repr(where), "split")
+    taken = (header.index(image), group_at, split_at)
+    label_at = label_column(header, wanted.label, taken, repr(where))
+    if label_at is None:
+        label_at = pick_column(header, None, LABEL_COLUMNS, repr(where), "label")
+    column = header[label_at]
     names = _class_names(schema, column)
-    group, split = (
-        None if (at := find_column(header, name, usual)) is None or header[at] in (column, image) else header[at]
-        for name, usual in ((wanted.group, GROUP_COLUMNS), (wanted.split, SPLIT_COLUMNS))
-    )
+    group, split = (None if at in (None, label_at, taken[0]) else header[at] for at in (group_at, split_at))
     extra = [name for name in (group, split) if name is not None]
     table = file.read(columns=[column, *extra])
     values = {name: table.column(name).to_pylist() for name in (column, *extra)}
@@ -141,15 +145,6 @@ def _described(file: Any, path: str, image: str, wanted: Columns) -> Iterator[Sa
             continue
         part = split_of(_text(values[split][row]), f"{where!r}, row {row}", split) if split else of_file
         yield Sample(name, label, part, _text(values[group][row]) if group else "")
-
-
-def _label_column(header: Sequence[str], image: str, wanted: Columns, where: str) -> str:
-    """A column of a usual name, or the only one beside the image."""
-    found = find_column(header, wanted.label, LABEL_COLUMNS)
-    rest = [name for name in header if name != image]
-    if wanted.label is None and found is None and len(rest) == 1:
-        return rest[0]
-    return header[pick_column(header, wanted.label, LABEL_COLUMNS, where, "label")]
 
 
 def _text(value: object) -> str:

@@ -62,10 +62,15 @@ def table_dataset(root: str, files: Sequence[tuple[str, str]], columns: Columns)
     if not found:
         first = f" First of {len(problems)} problems: {problems[0].detail}." if problems else ""
         raise DataError(f"{root!r}: the CSV file names no labelled image that is there.{first}")
+    problems += _not_named(root, found, [file for file, _ in files])
+    return labelled_files(root, found, problems)
+
+
+def labelled_files(root: str, found: Sequence[Found], problems: Iterable[Problem]) -> ImageDataset:
+    """A data set of image files with one spelling of each label; what is doubtful about labels is a problem more."""
     samples, doubts = one_spelling([sample for sample, _ in found])
-    found = [(sample, path) for sample, (_, path) in zip(samples, found, strict=True)]
-    problems += [*doubts, *_not_named(root, found, [file for file, _ in files])]
-    return file_dataset(root, found, problems)
+    pairs = [(sample, path) for sample, (_, path) in zip(samples, found, strict=True)]
+    return file_dataset(root, pairs, [*problems, *doubts])
 
 
 def _not_named(root: str, found: Sequence[Found], files: Sequence[str]) -> list[Problem]:
