@@ -29,13 +29,14 @@ def check(
     """Look for unreadable, wrongly named and repeated images, tiny classes and imbalance."""
     from headstart.data.check import check as check_data
 
+    columns = options.again(label=label, image=image, group=group, split=split, label_from=label_from)
     with progress() as report:
         source = options.source(data, label, image, group, split, label_from)
         health = check_data(source, lambda done, count: report("images", done, count))
-    options.answer_with(health.as_json(), as_json, lambda: _show(health, data))
+    options.answer_with(health.as_json(), as_json, lambda: _show(health, data, columns))
 
 
-def _show(health: Health, data: str) -> None:
+def _show(health: Health, data: str, columns: str) -> None:
     """What `headstart check` found."""
     out, rows = console(), Rows()
     sizes = sorted(health.classes.items(), key=lambda item: -item[1])
@@ -69,7 +70,7 @@ def _show(health: Health, data: str) -> None:
         out.print(Text(f"\nNothing to fit yet: that needs two classes with {FEWEST} images each.", "yellow"))
         return
     last = Rows()
-    last.add("next", Text(f"headstart fit {quoted(data)}", "cyan"), whole=True)
+    last.add("next", Text(f"headstart fit {quoted(data)}{columns}", "cyan"), whole=True)
     out.print()
     last.show(out)
 

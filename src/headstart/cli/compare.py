@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -44,7 +44,8 @@ def compare(
     within: Annotated[
         float | None,
         typer.Option(
-            metavar="POINTS", help="Choose the fastest within this many percentage points of the most accurate."
+            metavar="POINTS",
+            help="Choose the fastest within this many percentage points of the most accurate. Default: 1.",
         ),
     ] = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Draw the plot into this folder.")] = None,
@@ -62,33 +63,35 @@ def compare(
     label_from: options.LabelFrom = None,
     as_json: options.Json = False,
 ) -> None:
-    """Fit several networks and sizes on the same photos, and say which is the lightest that is not worse."""
+    """Fit several networks and sizes on the same photos, and choose the fastest within a point of the best."""
     from headstart.plots.comparison import plot_comparison, why_no_folder
     from headstart.workflows.compare import compare as compare_networks
 
     if out is not None and (problem := why_no_folder(out)):
         raise UsageError(problem)
     own = options.files_of(weights or [])
+    columns = {"label": label, "image": image, "group": group, "split": split, "label_from": label_from}
+    settings: dict[str, Any] = {"head": head, "prior": prior, "holdout": holdout, "seed": seed}
+    settings |= {"engine": engine, "precision": precision}
     with progress(one_bar=True) as report:
-        source = options.source(data, label, image, group, split, label_from)
         found = compare_networks(
-            source, backbones=None if backbones is None else options.names_of(backbones),
-            pixels=options.sizes_of(pixels or ""), weights=own, budget=budget, within=within, head=head,
-            prior=prior, holdout=holdout, seed=seed, engine=engine, precision=precision, cache=cache, progress=report,
+            options.source(data, **columns), backbones=None if backbones is None else options.names_of(backbones),
+            pixels=options.sizes_of(pixels or ""), weights=own, budget=budget, within=within, cache=cache,
+            progress=report, **settings,
         )  # fmt: skip
+    again = "" if found.chosen is None else _next(found.chosen, data, own, settings | columns)
     files = [] if out is None else [str(path) for path in plot_comparison(found.rows, found.chosen, out)]
-    options.answer_with(found.as_json() | {"files": files}, as_json, lambda: _show(found, files, data, own))
+    options.answer_with(found.as_json() | {"files": files}, as_json, lambda: _show(found, files, again))
     if found.chosen is None:
         raise UsageError(found.sentence)
 
 
-def _show(found: Comparison, files: Sequence[str], data: str, weights: Mapping[str, str]) -> None:
+def _show(found: Comparison, files: Sequence[str], again: str) -> None:
     """The table, what its signs mean, the choice and how to go on from it."""
     out, rows = console(), Rows()
-    judged = {"held out": "held out", "left out in turn": "left out in turn"}.get(
-        found.judged_on, f"of the {found.judged_on} part"
-    )
-    rows.add("data", f"{len(found.classes)} classes; training set {found.train}, measured on {found.images} {judged}")
+    left = f", test set {found.test} (untouched: it is for the fit)" if found.test else ""
+    rows.add("data", f"{len(found.classes)} classes; training set {found.train}{left}")
+    rows.add("measured", f"on {found.images} images of the training set, each left out in turn")
     for problem in found.skipped:
         rows.add("passed over", Text(f"{problem.name}: {one_line(problem.detail)}", "yellow"))
     rows.show(out)
@@ -98,7 +101,7 @@ def _show(found: Comparison, files: Sequence[str], data: str, weights: Mapping[s
 
     rows = Rows()
     if any(row.difference and row.may_be_noise for row in found.rows):
-        rows.add("≈", "not shown to be worse than the best: the difference may be noise (McNemar, mid-p)")
+        rows.add("≈", "the difference may be noise (McNemar, mid-p)")
     if len(found.rows) > 1:
         rows.add("•", "no other is both faster and more accurate")
     if found.chosen is not None:
@@ -106,7 +109,7 @@ def _show(found: Comparison, files: Sequence[str], data: str, weights: Mapping[s
     if files:
         rows.add("plot", Text("  ".join(one_line(file) for file in files)), whole=True)
     if found.chosen is not None:
-        rows.add("next", Text(_next(found.chosen, data, weights), "cyan"), whole=True)
+        rows.add("next", Text(again, "cyan"), whole=True)
     rows.show(out)
 
 
@@ -146,6 +149,7 @@ def _short(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
 
 
-def _next(chosen: Candidate, data: str, weights: Mapping[str, str]) -> str:
-    file = f" --weights {quoted(weights[chosen.backbone])}" if chosen.backbone in weights else ""
-    return f"headstart fit {quoted(data)} --backbone {chosen.backbone} --pixels {chosen.pixels}{file}"
+def _next(chosen: Candidate, data: str, weights: Mapping[str, str], others: Mapping[str, object]) -> str:
+    """The fit of the candidate, split as it was here."""
+    own = {"backbone": chosen.backbone, "pixels": chosen.pixels, "weights": weights.get(chosen.backbone)}
+    return f"headstart fit {quoted(data)}{options.again(**own, **others)}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headstart.cli.terminal import quoted
 from headstart.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,6 +51,10 @@ Holdout = Annotated[float, typer.Option(help="Share held out as test set, where 
 Seed = Annotated[int, typer.Option(help="Seed of the split.")]
 Cache = Annotated[bool, typer.Option(help="Keep features for the next time.")]
 Engine = Annotated[str, typer.Option(help="What runs the network: auto, fast, torch or keras.")]
+
+AS_IT_COMES: dict[str, object] = {  # of options that several commands have; all others are None
+    "head": "lda", "prior": "flat", "holdout": 0.2, "seed": 0, "engine": "auto", "precision": "auto"
+}  # fmt: skip
 
 RecipeName = Annotated[
     str, typer.Option("--recipe", metavar="PRESET|FILE", help="careful, fast, full or scratch; or a JSON file.")
@@ -92,6 +97,15 @@ def source(
 
     return open_source(
         data, label_column=label, image_column=image, group_column=group, split_column=split, label_from=label_from
+    )
+
+
+def again(**given: object) -> str:
+    """The options of a command as they are to be typed again, without those that have their default value."""
+    return "".join(
+        f" --{name.replace('_', '-')} {quoted(str(value))}"
+        for name, value in given.items()
+        if value != AS_IT_COMES.get(name)
     )
 
 

@@ -26,7 +26,6 @@ WHOLE = 2000  # photos up to which the split is made before the choice; of more,
 IMAGES, EACH = 500, 3  # to try on, and of every class at least, where there are as many
 SHARES = (1, 5 / 7, 4 / 7)  # of a network's own size: 224, 160 and 128 pixels of 224
 WORK = 1.5e9  # multiply-adds an image that all candidates may cost together: seconds on two cores
-WITHIN = 1.0  # percentage points that the choice may lie below the most accurate candidate
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def choose_backbone(
     report = None if progress is None else (lambda _, done, count: progress("choice", done, count))
     tried, tried_on, _ = run_trials(_only(dataset, rows), trials, {}, replace(settings, holdout=0), report)
     ranked = rank(tried)
-    chosen, sentence = lightest(ranked, WITHIN)
+    chosen, sentence = lightest(ranked)
     record = ChoiceRecord(sentence, int(tried_on.train.sum()), tuple(row.as_json() for row in ranked))
     return AutomaticChoice(chosen.backbone, chosen.pixels, split, pinned, settings, record)
 

@@ -28,7 +28,7 @@ from headstart.data.split import HOLDOUT, Split, make_split
 from headstart.engines.names import ENGINES, framework_of
 from headstart.engines.protocol import PRECISIONS, Network
 from headstart.learn.features import Features, run_network
-from headstart.learn.heads import HeadFit, fit_head_on_split
+from headstart.learn.heads import fit_head_on_split
 from headstart.workflows.backbone_features import FitSettings, FrozenBackbone
 from headstart.workflows.ranking import Candidate, Trial, choose, rank
 
@@ -45,9 +45,10 @@ class Comparison:
     rows: tuple[Candidate, ...]
     chosen: Candidate | None  # None where a budget is met by none
     sentence: str  # the choice, and why
-    judged_on: str  # "held out", "test", "val", or "left out in turn" where there are too few images to hold any out
-    images: int  # that all were judged on
+    judged_on: str  # "left out in turn": each by a head that was fitted on all others
+    images: int  # of the training set, that all were judged on
     train: int  # images that all were fitted on
+    test: int  # images that none of them has seen, so that a fit of the one chosen can be measured on them
     classes: tuple[str, ...]
     skipped: tuple[Problem, ...]  # networks that could not be had
 
@@ -78,18 +79,19 @@ def compare(
     cache: bool = True,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Fit every backbone at every size on the same photos, measure all on the same others, and choose one.
+    """Fit every backbone at every size on the same photos, measure all by leave-one-out, and choose one.
 
-    Near copies, and with them the split, are found once, with the first network that can be had. ``data``, ``labels``
-    and what is not listed here are as for `hs.fit`.
+    The choice is made on the training set alone: `hs.fit` with the same data and settings splits alike, and measures
+    the network that was chosen on a test set that had no part in the choice. The split is made once, with the first
+    network that can be had. ``data``, ``labels`` and what is not listed here are as for `hs.fit`.
 
     Args:
         backbones: catalogued networks, "timm/NAME" or "keras/NAME"; None for all whose weights are at hand.
         pixels: sizes that images are scaled to; none for each network's own.
         weights: files of one's own, by backbone.
         budget: images a second; of those that manage as many, the most accurate is chosen.
-        within: percentage points; of those at most so far below the most accurate, the fastest is chosen. Without
-            budget and within it is the fastest whose difference from the most accurate may be noise.
+        within: percentage points, 1 by default; of those at most so far below the most accurate, the fastest is
+            chosen.
         progress: called with (what is going on, images done, of how many).
 
     Raises:
@@ -114,9 +116,10 @@ def compare(
         rows=tuple(rows),
         chosen=chosen,
         sentence=sentence,
-        judged_on=(split.own_test or "held out") if split.test.any() else "left out in turn",
+        judged_on="left out in turn",
         images=rows[0].accuracy.images,
         train=int(split.train.sum()),
+        test=int(split.test.sum()),
         classes=split.classes,
         skipped=tuple(skipped),
     )
@@ -135,10 +138,7 @@ def run_trials(
     settings: FitSettings,
     progress: Progress | None = None,
 ) -> tuple[list[Trial], Split, list[Problem]]:
-    """Fit and measure each (backbone, pixels) on one split; also what could not be had, one line each.
-
-    Where the split holds nothing out they are measured on predictions for training images that were left out in turn.
-    """
+    """Fit and measure each (backbone, pixels) on one training set; also what could not be had, one line each."""
     networks: list[Network] = []
     measured: list[Trial] = []  # but for the speed, which is measured at the end, of all by turns
     skipped: dict[Problem, None] = {}
@@ -201,7 +201,8 @@ def _trial(name: str, frozen: FrozenBackbone, features: Features, split: Split, 
     """Fit a head and measure it; the speed is not measured yet."""
     start = time.perf_counter()
     fitted = fit_head_on_split(features, split, kind=settings.head, prior=settings.prior, seed=settings.seed)
-    right, groups = _right(features, split, fitted)
+    rows = np.flatnonzero(split.train)[fitted.rows]
+    right = fitted.logits.argmax(axis=1) == split.labels[rows]
     seconds = time.perf_counter() - start
     trunk, head = frozen.pretrained, fitted.head
     blueprint = trunk.blueprint.with_head(len(split.classes), sqrt=head.sqrt)
@@ -209,23 +210,12 @@ def _trial(name: str, frozen: FrozenBackbone, features: Features, split: Split, 
         backbone=name,
         pixels=frozen.network.spec.size,
         right=right,
-        groups=groups,
+        groups=split.groups[rows],
         images_per_second=float("nan"),
         parameters=sum(blueprint.parameters().values()),
         megabytes=sum(array.nbytes for array in (*trunk.weights.values(), head.weight, head.bias)) / 1e6,
         seconds=seconds,
     )
-
-
-def _right(features: Features, split: Split, fitted: HeadFit) -> tuple[NDArray[np.bool_], NDArray[np.int_]]:
-    """Which of the images that count were labelled right, and the group of each."""
-    rows = np.flatnonzero(split.test)
-    if len(rows):
-        guesses = fitted.head.probabilities(features.values, rows).argmax(axis=1)
-    else:
-        rows = np.flatnonzero(split.train)[fitted.rows]
-        guesses = fitted.logits.argmax(axis=1)
-    return guesses == split.labels[rows], split.groups[rows]
 
 
 def _report(progress: Progress | None, doing: str, before: int, count: int) -> StageProgress | None:

@@ -1,4 +1,4 @@
-"""Which network to take: the lightest that is not worse, by accuracy and speed as they were measured."""
+"""Which network to take: the fastest that is nearly as accurate as the best, as they were measured."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from headstart.learn.evaluate import accuracy_of
 from headstart.learn.significance import mcnemar, pareto
 
 NOISE = 0.05  # a difference with a larger p may be one
+WITHIN = 1.0  # percentage points that the choice may lie below the most accurate candidate
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def choose(
     With ``budget`` (images a second) the most accurate of those that manage as many, or None; else `lightest`.
     """
     if budget is None:
-        return lightest(rows, within)
+        return lightest(rows, WITHIN if within is None else within)
     met = [row for row in rows if row.images_per_second >= budget]
     if not met:
         first = max(rows, key=_speed)
@@ -109,15 +110,11 @@ def choose(
     return chosen, f"{chosen.title}: {why}; {_beside(chosen, rows)}."
 
 
-def lightest(rows: Sequence[Candidate], within: float | None = None) -> tuple[Candidate, str]:
-    """The fastest candidate that is not worse than the most accurate one (the first), and a sentence.
+def lightest(rows: Sequence[Candidate], within: float = WITHIN) -> tuple[Candidate, str]:
+    """The fastest candidate at most ``within`` percentage points below the most accurate (the first), and a sentence.
 
-    Not worse: at most ``within`` percentage points, as measured; without it: by no more than may be noise, McNemar's
-    mid-p of at least `NOISE`.
+    That a difference may be noise does not show that it is none: with few images nearly every difference may be.
     """
-    if within is None:
-        chosen = max((row for row in rows if row.may_be_noise), key=_speed)
-        return chosen, f"{chosen.title}: {_beside(chosen, rows)}."
     chosen = max((row for row in rows if -100 * row.difference <= within + 1e-9), key=_speed)
     why = f"the fastest within {within:g} point{'' if within == 1 else 's'} of the most accurate"
     return chosen, f"{chosen.title}: {why}; {_beside(chosen, rows)}."
