@@ -152,8 +152,8 @@ def test_noise_is_not_read_as_rank() -> None:
     chosen, sentence = lightest([first, *others], 2.5)
     assert chosen.backbone == "apart"
     assert sentence == (
-        "apart at 224 px: the fastest within 2.5 points of the most accurate; 2.5 points below best at 224 px, the most "
-        "accurate (within noise on 200 photos, p = 0.33); 3.0 times as fast."
+        "apart at 224 px: the fastest within 2.5 points of the most accurate; 2.5 points below best at 224 px, the "
+        "most accurate (within noise on 200 photos, p = 0.33); 3.0 times as fast."
     )
     without = rank([alone, best])
     assert lightest(without)[1] == (

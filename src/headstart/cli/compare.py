@@ -43,10 +43,7 @@ def compare(
     ] = None,
     within: Annotated[
         float | None,
-        typer.Option(
-            metavar="POINTS",
-            help="Choose the fastest within this many percentage points of the most accurate. Default: 1.",
-        ),
+        typer.Option(metavar="POINTS", help="Choose the fastest at most so many points below the best. Default: 1."),
     ] = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Draw the plot into this folder.")] = None,
     head: options.Head = "lda",
@@ -69,15 +66,15 @@ def compare(
 
     if out is not None and (problem := why_no_folder(out)):
         raise UsageError(problem)
-    own = options.files_of(weights or [])
+    own, names = options.files_of(weights or []), None if backbones is None else options.names_of(backbones)
     columns = {"label": label, "image": image, "group": group, "split": split, "label_from": label_from}
-    settings: dict[str, Any] = {"head": head, "prior": prior, "holdout": holdout, "seed": seed}
-    settings |= {"engine": engine, "precision": precision}
+    settings: dict[str, Any] = {
+        "head": head, "prior": prior, "holdout": holdout, "seed": seed, "engine": engine, "precision": precision
+    }  # fmt: skip
     with progress(one_bar=True) as report:
         found = compare_networks(
-            options.source(data, **columns), backbones=None if backbones is None else options.names_of(backbones),
-            pixels=options.sizes_of(pixels or ""), weights=own, budget=budget, within=within, cache=cache,
-            progress=report, **settings,
+            options.source(data, **columns), backbones=names, pixels=options.sizes_of(pixels or ""), weights=own,
+            budget=budget, within=within, cache=cache, progress=report, **settings,
         )  # fmt: skip
     again = "" if found.chosen is None else _next(found.chosen, data, own, settings | columns)
     files = [] if out is None else [str(path) for path in plot_comparison(found.rows, found.chosen, out)]
