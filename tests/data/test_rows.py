@@ -176,6 +176,8 @@ def test_rows_in_memory() -> None:
     ):
         with pytest.raises(DataError, match=complaint):
             rows_from_arrays(values, labels)
+    with pytest.raises(UsageError, match=r"one-hot rows take labels\.argmax"):
+        rows_from_arrays([[1, 2], [3, 4]], np.eye(2))
     with pytest.raises(DataError, match="a name for each of 2 columns"):
         rows_from_arrays([[1, 2], [3, 4]], ["a", "b"], ["x"])
 
@@ -256,7 +258,7 @@ def test_a_saved_model_says_the_same(tmp_path: Path) -> None:
         np.testing.assert_array_equal(again.weights[name], array)
     np.testing.assert_allclose(again.predict_proba(x), model.predict_proba(x), atol=1e-6)  # where arrays lie may round
     np.testing.assert_array_equal(again.scale.beyond(x), model.scale.beyond(x))
-    assert (again.columns, again.classes_, again.blueprint) == (model.columns, model.classes_, model.blueprint)
+    assert (again.columns, again.classes, again.blueprint) == (model.columns, model.classes, model.blueprint)
     np.testing.assert_allclose(again.predict_proba(x).sum(axis=1), 1)
     model.save(where)  # an older one is replaced
     with pytest.raises(UsageError, match=r"finite numbers of shape \(rows, 3\).*a, b, c"):
@@ -265,6 +267,18 @@ def test_a_saved_model_says_the_same(tmp_path: Path) -> None:
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
     with pytest.raises(UsageError, match=r"thesis\.txt"):
         model.save(tmp_path / "mine")
+
+
+def test_classes_that_are_numbers_stay_numbers(tmp_path: Path) -> None:
+    model = replace(perceptron(), classes=("2", "10"), label_kind="integer")
+    where = model.save(tmp_path / "model")
+    x = np.random.default_rng(1).uniform(0, 5, (6, 3))
+    for each in (model, load_rows(where)):
+        assert each.classes_.tolist() == [2, 10]
+        assert each.predict(x).dtype == np.int64
+    change(where, label_kind="bool")
+    with pytest.raises(CheckError, match="kind 'bool'"):
+        load_rows(where)
 
 
 def change(folder: Path, **values: object) -> None:
@@ -316,7 +330,7 @@ def test_predictions_name_the_line(tmp_path: Path, shell: Shell) -> None:
     assert [row["path"] for row in rows] == ["new.csv#2", "new.csv#3"]
     assert [row["unknown"] for row in rows] == [False, True]
     np.testing.assert_allclose([row["probability"] for row in rows], expected.max(axis=1))
-    assert [row["label"] for row in rows] == [model.classes_[k] for k in expected.argmax(axis=1)]
+    assert [row["label"] for row in rows] == [model.classes[k] for k in expected.argmax(axis=1)]
     bad = shell("predict", tmp_path / "model", table(tmp_path, "a,b\n1,2\n", "short.csv"))
     assert bad.code == 3
     assert "no column 'c'" in bad.err

@@ -166,7 +166,7 @@ def test_other_weights_are_found_out_by_the_replay(model: hs.Classifier, tmp_pat
     """Golden logits that the network does not give: as if the writer had mixed something up."""
     assert model.golden is not None
     golden = Golden(model.golden.images, model.golden.logits + np.float32(0.01) * np.abs(model.golden.logits).max())
-    broken = hs.Classifier(model.blueprint, model.weights, model.spec, model.classes_, golden=golden, precision="fp32")
+    broken = hs.Classifier(model.blueprint, model.weights, model.spec, model.classes, golden=golden, precision="fp32")
     with pytest.raises(hs.CheckError, match="other answers than the model"):
         broken.export("onnx", tmp_path / "it.onnx")
     assert nothing_in(tmp_path)

@@ -106,7 +106,7 @@ def test_a_model_comes_back_the_same(photos: Path, images: NDArray[np.uint8], tm
         assert isinstance(other, hs.Prediction)
         assert (one.path, one.label, one.unknown) == (other.path, other.label, other.unknown)
     assert again.nearest(images[:2]) == fitted.nearest(images[:2])
-    assert (again.classes_, again.spec, again.fitted_on) == (fitted.classes_, fitted.spec, fitted.fitted_on)
+    assert (again.classes, again.spec, again.fitted_on) == (fitted.classes, fitted.spec, fitted.fitted_on)
     assert again.record == fitted.record
     again.save(tmp_path / "second")  # and a second time, from what was read
     assert (
@@ -497,7 +497,7 @@ def test_names_that_are_awkward_come_back_as_they_were(tmp_path: Path) -> None:
     pixels = [picture(kind, seed) for seed in range(4) for kind in ("bars", "discs", "waves")]
     model = hs.fit(pixels, labels * 4, pixels=32, cache=False)
     model.save(tmp_path / "m")
-    assert set(hs.load(tmp_path / "m").classes_) == set(labels)
+    assert set(hs.load(tmp_path / "m").classes) == set(labels)
     assert "<b>" not in (tmp_path / "m/README.md").read_text(encoding="utf-8").replace("\\<b\\>", "")
 
 

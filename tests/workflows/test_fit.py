@@ -19,7 +19,7 @@ def quick(data: object, labels: object = None, **options: object) -> hs.Classifi
 
 def test_fits_class_folders_and_predicts(photos: Path, tmp_path: Path) -> None:
     model = quick(str(photos))
-    assert model.classes_ == SHAPES
+    assert model.classes == SHAPES
     assert record_of(model)["train"] + record_of(model)["test"] == 36
     assert record_of(model)["result"]["accuracy"]["value"] == 1.0
     fresh = folder(tmp_path / "fresh", 4, start=100)
@@ -47,8 +47,30 @@ def test_every_way_to_hand_over_images_gives_the_same(photos: Path) -> None:
     assert np.allclose(by_path.predict_proba(arrays), expected)
     assert np.allclose(by_path.predict_proba(list(arrays)), expected)
     assert np.allclose(by_path.predict_proba(arrays / np.float32(255)), expected)
-    assert by_array.classes_ == by_path.classes_
+    assert by_array.classes == by_path.classes
     assert (by_array.predict(paths) == by_path.predict(paths)).all()
+
+
+@pytest.mark.parametrize("kind", [int, np.int8, bool, np.bool_, np.float32, str])
+def test_answers_are_of_the_kind_of_the_labels(kind: type, photos: Path, tmp_path: Path) -> None:
+    """As with scikit-learn: they can be compared with what was given, also of a model that was saved."""
+    paths = sorted(str(path) for path in photos.rglob("*.png"))
+    y = np.array([kind(int(Path(path).parent.name == "waves")) for path in paths])
+    model = hs.fit(paths, y, pixels=32, precision="fp32")
+    model.save(tmp_path / "model")
+    for each in (model, hs.load(tmp_path / "model")):
+        assert each.classes_.tolist() == np.unique(y).tolist()
+        assert np.mean(each.predict(paths) == y) > 0.9
+        assert each.score(paths, y) == np.mean(each.predict(paths) == y)
+        assert {type(label) for label in each.predict(paths).tolist()} == {type(y[0].item())}
+
+
+def test_classes_that_are_numbers_are_in_their_order(photos: Path) -> None:
+    paths = sorted(str(path) for path in photos.rglob("*.png"))
+    y = [{"bars": 10, "discs": 2, "waves": 1}[Path(path).parent.name] for path in paths]
+    model = hs.fit(paths, y, pixels=32, precision="fp32")
+    assert model.classes_.tolist() == [1, 2, 10]
+    assert np.mean(model.classes_[model.predict_proba(paths).argmax(axis=1)] == y) > 0.9
 
 
 def test_the_same_photos_give_the_same_model_whatever_they_are_called(photos: Path, tmp_path: Path) -> None:
@@ -187,7 +209,7 @@ def test_a_class_of_one_photo_is_left_out_with_a_sentence(photos: Path, tmp_path
     (data / "lonely").mkdir()
     (data / "lonely/1.png").write_bytes(packed(picture("waves", 500)))
     model = quick(str(data))
-    assert model.classes_ == SHAPES
+    assert model.classes == SHAPES
     (problem,) = record_of(model)["left_out"]
     assert (problem["kind"], "lonely" in problem["detail"]) == ("class too small", True)
 

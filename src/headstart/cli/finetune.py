@@ -97,7 +97,7 @@ def _answer(found: Classifier, where: str, folder: str, seconds: float) -> dict[
         "accuracy": training["after"]["accuracy"],
         "interval": training["after"]["interval"],
         "tested_on": training["images"]["test"],
-        "classes": list(found.classes_),
+        "classes": list(found.classes),
         "model": where,
         "log": folder,
         "seconds": round(seconds, 3),

@@ -79,7 +79,7 @@ def _answer(model: Classifier, where: str, seconds: float) -> dict[str, Any]:
     )
     return {
         **figures_of(model.record.result),
-        "classes": list(model.classes_),
+        "classes": list(model.classes),
         "seconds": round(seconds, 3),
         "stages": record["seconds"],
         "model": where,
@@ -93,7 +93,7 @@ def _show(model: Classifier, answer: dict[str, Any]) -> None:
     from headstart.learn.unknown import FEWEST, FEWEST_IN_ALL
 
     record, rows = model.record, Rows()
-    classes = f"{len(model.classes_)} classes: {names_of_classes(model.classes_)}"
+    classes = f"{len(model.classes)} classes: {names_of_classes(model.classes)}"
     rows.add("data", f"{one_line(record.data)}: {record.images} images in {classes}")
     if record.result is None:
         rows.add("split", f"training set {record.train}, no test set")

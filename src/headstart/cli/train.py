@@ -152,7 +152,7 @@ def _answer(model: Classifier | TabularClassifier, where: str, folder: str, seco
     return {
         **figures_of(model.record.result),
         "images": record["images"],
-        "classes": list(model.classes_),
+        "classes": list(model.classes),
         "seconds": round(seconds, 3),
         "stages": record["seconds"],
         "model": where,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from headstart.core.labels import TEXT, in_order
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,10 +71,11 @@ class ImageDataset:
     samples: Sequence[Sample]
     read: Callable[[int], bytes | NDArray[np.generic]]
     problems: tuple[Problem, ...] = ()  # images that the source left out
+    label_kind: str = TEXT  # what the labels were when they were given, see `core.labels`
     classes: tuple[str, ...] = field(init=False)  # sorted once, never derived again
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "classes", tuple(sorted({sample.label for sample in self.samples})))
+        object.__setattr__(self, "classes", in_order((sample.label for sample in self.samples), self.label_kind))
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -80,9 +83,8 @@ class ImageDataset:
     def part(self, rows: Sequence[int]) -> ImageDataset:
         """The data set of some of the samples, in this order."""
         rows = list(rows)
-        return ImageDataset(
-            self.root, [self.samples[row] for row in rows], lambda index: self.read(rows[index]), self.problems
-        )
+        samples = [self.samples[row] for row in rows]
+        return replace(self, samples=samples, read=lambda index: self.read(rows[index]))
 
     @property
     def own_test(self) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from headstart.core.errors import UsageError
+from headstart.core.labels import kind_of
 from headstart.core.types import ImageDataset, Sample
 from headstart.data.pixels import to_rgb
 from headstart.data.sources import PathLike, from_arrays, from_pairs, label_texts, open_source, unlabelled
@@ -39,16 +40,14 @@ def labelled_dataset(data: Images, labels: Iterable[object] | None) -> ImageData
         raise UsageError(
             "Images without labels cannot be scored: name a folder with a folder for each class, or give labels."
         )
-    words = _one_each(labels)
+    words = one_each(labels)
     if isinstance(data, ImageDataset):
         texts = label_texts(words, len(data), "images")
-        return replace(
-            data, samples=[replace(sample, label=text) for sample, text in zip(data.samples, texts, strict=True)]
-        )
+        samples = [replace(sample, label=text) for sample, text in zip(data.samples, texts, strict=True)]
+        return replace(data, samples=samples, label_kind=kind_of(words))
     items = _items(data)
-    if all(isinstance(item, str | os.PathLike) for item in items):
-        return from_pairs(items, words)
-    return _from_items(items, words)
+    paths = all(isinstance(item, str | os.PathLike) for item in items)
+    return replace((from_pairs if paths else _from_items)(items, words), label_kind=kind_of(words))
 
 
 def unlabelled_dataset(images: Images) -> ImageDataset:
@@ -137,7 +136,7 @@ def _name_of(item: Any, index: int) -> str:
     return os.fspath(item) if isinstance(item, str | os.PathLike) else f"images[{index}]"
 
 
-def _one_each(labels: Any) -> list[object]:
+def one_each(labels: Any) -> list[object]:
     """Labels as a list with one for each image.
 
     Raises:

@@ -13,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.errors import DataError, UsageError, did_you_mean
+from headstart.core.labels import TEXT, in_order, kind_of
 from headstart.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS
+from headstart.data.inputs import one_each
 from headstart.data.named_sets import from_sklearn
 from headstart.data.scan import printable
+from headstart.data.sources import is_blank
 from headstart.data.tables import CSV_SUFFIXES, csv_rows
 
 MISSING = frozenset({"", "?", "-", "na", "n/a", "nan", "null", "none"})  # how a missing value is written
@@ -33,10 +36,11 @@ class Rows:
     labels: tuple[str, ...]  # (N,), or none where they are not known
     names: tuple[str, ...]  # what a message calls each: "flowers.csv#7" is line 7
     not_used: tuple[str, ...] = ()  # columns that were left out, and why
+    label_kind: str = TEXT  # what the labels were when they were given, see `core.labels`
     classes: tuple[str, ...] = field(init=False)  # sorted once, never derived again
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "classes", tuple(sorted(set(self.labels))))
+        object.__setattr__(self, "classes", in_order(self.labels, self.label_kind))
 
     def __len__(self) -> int:
         return len(self.values)
@@ -126,9 +130,11 @@ def rows_from_arrays(values: Any, labels: Iterable[object], columns: Sequence[st
     """Rows in memory: numbers (N, columns), and a label for each.
 
     Raises:
+        UsageError: labels that are not one for each row.
         DataError: other shapes, a value that is not finite, a constant column, fewer than two classes.
     """
-    matrix, words = np.asarray(values), tuple(str(label).strip() for label in labels)
+    given = one_each(labels)
+    matrix, words = np.asarray(values), tuple("" if is_blank(label) else str(label).strip() for label in given)
     if matrix.ndim != 2 or matrix.dtype.kind not in "fiub" or len(matrix) != len(words) or "" in words:
         raise DataError(
             "Expected numbers of shape (rows, columns), and a label for each row. "
@@ -141,7 +147,8 @@ def rows_from_arrays(values: Any, labels: Iterable[object], columns: Sequence[st
     if len(bad := np.argwhere(~np.isfinite(numbers))):
         row, column = bad[0].tolist()
         raise DataError(f"Row {row}, {names[column]}: expected a finite number. Received: {numbers[row, column]}.")
-    return check_rows(Rows("rows", names, numbers, words, tuple(f"row {place}" for place in range(len(words)))))
+    rows = tuple(f"row {place}" for place in range(len(words)))
+    return check_rows(Rows("rows", names, numbers, words, rows, label_kind=kind_of(given)))
 
 
 def check_rows(rows: Rows) -> Rows:

@@ -44,7 +44,7 @@ class Package:
             blueprint=classifier.blueprint,
             weights=classifier.weights,
             spec=classifier.spec,
-            classes=classifier.classes_,
+            classes=classifier.classes,
             golden=golden,
             record=classifier.record,
             module=classifier.module,

@@ -105,7 +105,7 @@ def assemble(
         blueprint=trained.blueprint,
         weights=seen.weights,
         spec=trained.spec,
-        classes_=split.classes,
+        classes=split.classes,
         unknown=unknown,
         neighbours=tuple(photos.dataset.samples[train[row]].name for row in unknown.rows),
         record=replace(
@@ -122,6 +122,7 @@ def assemble(
         engine=network.engine,
         precision=network.precision,
         module=trained.module,
+        label_kind=photos.dataset.label_kind,
     )
     return Assembled(classifier, probabilities, is_unknown)
 

@@ -41,7 +41,7 @@ def save(classifier: Classifier, path: PathLike) -> Path:
     if len(classifier.thumbnails):
         arrays["thumbnails"] = classifier.thumbnails
     config = {
-        **files.labels_of(classifier.classes_),
+        **files.labels_of(classifier.classes, classifier.label_kind),
         "image": classifier.spec.as_json(),
         "precision": classifier.network.precision,
         "blueprint": classifier.blueprint.to_json(),
@@ -143,7 +143,7 @@ def _assemble(
     precision: str,
     module: object | None,
 ) -> Classifier:
-    classes = files.read_classes(config)
+    classes, kind = files.read_classes(config)
     blueprint, weights = files.read_network(config, model)
     if len(classes) != golden["logits"].shape[1]:
         raise ValueError(f"{len(classes)} class names for {golden['logits'].shape[1]} logits")
@@ -166,7 +166,8 @@ def _assemble(
         blueprint=blueprint,
         weights=weights,
         spec=spec,
-        classes_=classes,
+        classes=classes,
+        label_kind=kind,
         unknown=unknown,
         neighbours=tuple(kept["photos"]) if kept is not None else (),
         record=from_json(FitRecord, config["fit"]),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import LOGITS, Blueprint
 from headstart.core.errors import DataError, UsageError
+from headstart.core.labels import TEXT, as_given
 from headstart.core.types import Evaluation, ImageSpec, Prediction, Problem
 from headstart.data.inputs import Images, labelled_dataset, unlabelled_dataset
 from headstart.data.load import THUMBNAIL
@@ -46,7 +47,7 @@ class Golden:
 
 @dataclass
 class Classifier:
-    """A network with a head for ``classes_``, on one engine.
+    """A network with a head for its classes, on one engine.
 
     Images are given as a path, a list of paths, a folder, or arrays (NHWC or a list of HWC: uint8, or floats in
     [0, 1]); photos of any size. `hs.fit`, `hs.load` and `hs.pretrained` make one.
@@ -55,7 +56,7 @@ class Classifier:
     blueprint: Blueprint
     weights: Mapping[str, NDArray[np.float32]]  # calibrated: the softmax of the logits is the probability
     spec: ImageSpec
-    classes_: tuple[str, ...]
+    classes: tuple[str, ...]
     unknown: Unknown | None = None
     neighbours: tuple[str, ...] = ()  # names of the training photos that ``unknown`` keeps
     record: FitRecord = field(default_factory=FitRecord)  # how it was fitted, and how it did
@@ -65,6 +66,7 @@ class Classifier:
     engine: str = "auto"
     precision: str = "auto"
     module: object | None = field(default=None, repr=False)  # the live one, where the network is a module
+    label_kind: str = TEXT  # what the labels were that it was fitted on, see `core.labels`
 
     def __post_init__(self) -> None:
         self.engine = resolve_engine(self.engine, self.blueprint)
@@ -75,20 +77,24 @@ class Classifier:
         self.precision = precision
         self.network = get_engine(self.engine, self.blueprint, self.weights, self.spec, precision, module=self.module)
 
-    def predict(self, images: Images) -> NDArray[np.str_]:
-        """The most probable class of each image, (N,).
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """The classes in their order (K,), as the labels were given: whole numbers stay whole numbers."""
+        return as_given(self.classes, self.label_kind)
+
+    def predict(self, images: Images) -> NDArray[Any]:
+        """The most probable class of each image (N,), as the labels were given.
 
         Raises:
             DataError: an image that cannot be read; `predictions` goes on past those.
         """
-        names: NDArray[np.str_] = np.array(self.classes_)
-        chosen: NDArray[np.str_] = names[self.predict_proba(images).argmax(axis=1)]
+        chosen: NDArray[Any] = self.classes_[self.predict_proba(images).argmax(axis=1)]
         return chosen
 
     def predict_proba(self, images: Images) -> Matrix:
         """Calibrated probabilities (N, K), float64, in the order of ``classes_``."""
         rows = [item.probabilities for item in self._readable(images)]
-        return np.stack(rows) if rows else np.zeros((0, len(self.classes_)))
+        return np.stack(rows) if rows else np.zeros((0, len(self.classes)))
 
     def predictions(self, images: Images) -> Iterator[Prediction | Problem]:
         """Image by image: label, probability and whether it is unlike the training photos; or what is wrong with it."""
@@ -97,7 +103,7 @@ class Classifier:
                 yield item
                 continue
             best = int(item.probabilities.argmax())
-            yield Prediction(item.name, self.classes_[best], float(item.probabilities[best]), unknown)
+            yield Prediction(item.name, self.classes[best], float(item.probabilities[best]), unknown)
 
     def evaluate(
         self,
@@ -229,7 +235,7 @@ def pretrained(
         blueprint=found.blueprint,
         weights=found.weights,
         spec=found.spec,
-        classes_=found.backbone.classes(),
+        classes=found.backbone.classes(),
         engine=engine,
         precision="fp32" if precision == "auto" else precision,
         record=FitRecord(backbone=found.backbone.name),

@@ -18,6 +18,7 @@ from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.weights import hash_of, match
 from headstart.core.atomic_files import beside, folder_above, probe, put
 from headstart.core.errors import CheckError, HeadstartError, MissingExtraError, UsageError, one_line
+from headstart.core.labels import TEXT, as_given
 from headstart.data.scan import printable
 from headstart.data.sources import PathLike
 
@@ -164,17 +165,20 @@ def assembling(folder: Path) -> Iterator[None]:
         raise CheckError(f"'{folder}' does not hold together: {what}") from error
 
 
-def labels_of(classes: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Class names as Hugging Face's configs have them."""
-    return {
+def labels_of(classes: Sequence[str], kind: str) -> dict[str, Any]:
+    """Class names as Hugging Face's configs have them, and what the labels were where that was not text."""
+    return ({} if kind == TEXT else {"label_kind": kind}) | {
         "id2label": {str(k): name for k, name in enumerate(classes)},
         "label2id": {name: k for k, name in enumerate(classes)},
     }
 
 
-def read_classes(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Class names in their order."""
-    return tuple(str(config["id2label"][str(k)]) for k in range(len(config["id2label"])))
+def read_classes(config: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
+    """Class names in their order, and what the labels were."""
+    names = tuple(str(config["id2label"][str(k)]) for k in range(len(config["id2label"])))
+    kind = str(config.get("label_kind", TEXT))
+    as_given(names, kind)  # which refuses a name that is none of the kind
+    return names, kind
 
 
 def read_network(config: Mapping[str, Any], arrays: Arrays) -> tuple[Blueprint, dict[str, NDArray[np.float32]]]:

@@ -33,7 +33,7 @@ class Judged:
 class Judge(Protocol):
     """A classifier, as far as it is needed here."""
 
-    classes_: tuple[str, ...]
+    classes: tuple[str, ...]
     fitted_on: frozenset[bytes]  # content keys of the training photos
     thumbnails: NDArray[np.uint8]  # of the training photos
 
@@ -62,7 +62,7 @@ def measure(
     As in a fit, images of one content under several labels are left out, and so are images that the training set has a
     near copy of; the interval counts groups of near copies, and the groups that the data names.
     """
-    place = {name: k for k, name in enumerate(classifier.classes_)}
+    place = {name: k for k, name in enumerate(classifier.classes)}
     left_out = [*dataset.problems]
     known = [row for row, sample in enumerate(dataset.samples) if sample.label in place]
     left_out += [
@@ -73,7 +73,7 @@ def measure(
         labels = sorted({sample.label for sample in dataset.samples})
         raise DataError(
             f"The classifier knows none of the {len(labels)} classes of the images, {labels[0]!r} first. It knows: "
-            f"{', '.join(classifier.classes_[:10])}{' …' if len(classifier.classes_) > 10 else ''}."
+            f"{', '.join(classifier.classes[:10])}{' …' if len(classifier.classes) > 10 else ''}."
         )
     part = dataset.part(known)
     judged: list[_Judgement] = []
@@ -102,7 +102,7 @@ def measure(
     result = evaluate(
         np.stack([judged[k].item.probabilities for k in counted]),
         np.array([place[part.samples[judged[k].row].label] for k in counted]),
-        classifier.classes_,
+        classifier.classes,
         np.array([judged[k].is_unknown for k in counted]),
         groups[counted],
     )

@@ -24,7 +24,7 @@ def model_card(classifier: Classifier) -> str:
     sections = [
         "---\nlibrary_name: headstart\npipeline_tag: image-classification\ntags: [image-classification]\n---",
         f"# {_plain(record.data)}: an image classifier",
-        _classes(classifier.classes_),
+        _classes(classifier.classes),
         _data(record),
         _figures(record),
         *_trainings(classifier),

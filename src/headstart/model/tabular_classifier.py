@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import INPUT, LOGITS, Blueprint
 from headstart.backbones.weights import read_weights
 from headstart.core.errors import UsageError
+from headstart.core.labels import TEXT, as_given
 from headstart.core.types import Prediction
 from headstart.data.rows import PathLike, Rows, rows_to_predict
 from headstart.learn.calibrate import softmax
@@ -60,8 +61,14 @@ class TabularClassifier:
     weights: Mapping[str, NDArray[np.float32]]  # calibrated: the softmax of the logits is the probability
     scale: Scale
     columns: tuple[str, ...]
-    classes_: tuple[str, ...]
+    classes: tuple[str, ...]
     record: TabularRecord  # how it was trained, and how it did
+    label_kind: str = TEXT  # what the labels were that it was trained on, see `core.labels`
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """The classes in their order (K,), as the labels were given: whole numbers stay whole numbers."""
+        return as_given(self.classes, self.label_kind)
 
     def predict_proba(self, values: Matrix) -> NDArray[np.float64]:
         """Calibrated probabilities (N, K) of rows (N, C), whose columns are in the order of ``columns``."""
@@ -73,10 +80,9 @@ class TabularClassifier:
             )
         return np.asarray(softmax(forward(self.blueprint, self.weights, self.scale(matrix))))
 
-    def predict(self, values: Matrix) -> NDArray[np.str_]:
-        """The most probable class of each row, (N,)."""
-        names: NDArray[np.str_] = np.array(self.classes_)
-        chosen: NDArray[np.str_] = names[self.predict_proba(values).argmax(axis=1)]
+    def predict(self, values: Matrix) -> NDArray[Any]:
+        """The most probable class of each row (N,), as the labels were given."""
+        chosen: NDArray[Any] = self.classes_[self.predict_proba(values).argmax(axis=1)]
         return chosen
 
     def predictions(self, rows: Rows) -> Iterator[Prediction]:
@@ -84,7 +90,7 @@ class TabularClassifier:
         beyond = self.scale.beyond(rows.values)
         for name, chances, unknown in zip(rows.names, self.predict_proba(rows.values), beyond, strict=True):
             best = int(chances.argmax())
-            yield Prediction(name, self.classes_[best], float(chances[best]), bool(unknown))
+            yield Prediction(name, self.classes[best], float(chances[best]), bool(unknown))
 
     def predict_file(self, path: PathLike) -> Iterator[Prediction]:
         """As `predictions`, for a CSV file with columns of the same names."""
@@ -99,7 +105,7 @@ class TabularClassifier:
         config = {
             "kind": KIND,
             "columns": list(self.columns),
-            **files.labels_of(self.classes_),
+            **files.labels_of(self.classes, self.label_kind),
             "blueprint": self.blueprint.to_json(),
             "fit": to_json(self.record),
         }
@@ -146,7 +152,7 @@ def load_rows(path: PathLike) -> TabularClassifier:
 
 
 def _assemble(config: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> TabularClassifier:
-    columns, classes = tuple(map(str, config["columns"])), files.read_classes(config)
+    columns, (classes, kind) = tuple(map(str, config["columns"])), files.read_classes(config)
     blueprint, weights = files.read_network(config, arrays)
     if blueprint.shapes()[LOGITS] != (len(classes),) or blueprint.nodes[0]["channels"] != len(columns):
         raise ValueError(f"{len(columns)} columns and {len(classes)} classes do not fit the network")
@@ -154,7 +160,8 @@ def _assemble(config: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> 
     if any(array.shape != (len(columns),) or not np.isfinite(array).all() for array in asdict(scale).values()):
         raise ValueError(f"the scale is not one of {len(columns)} columns")
     forward(blueprint, weights, np.zeros((1, len(columns)), np.float32))  # refuses what is no perceptron
-    return TabularClassifier(blueprint, weights, scale, columns, classes, from_json(TabularRecord, config["fit"]))
+    record = from_json(TabularRecord, config["fit"])
+    return TabularClassifier(blueprint, weights, scale, columns, classes, record, kind)
 
 
 def _card(model: TabularClassifier) -> str:
@@ -168,7 +175,7 @@ def _card(model: TabularClassifier) -> str:
     columns = "\n".join(f"- {name}" for name in model.columns)
     return (
         f"---\nlibrary_name: headstart\npipeline_tag: tabular-classification\n---\n\n# {record.data}\n\n"
-        f"Tells {len(model.classes_)} classes apart: {', '.join(model.classes_)}.\n\n{figure}\n\n"
+        f"Tells {len(model.classes)} classes apart: {', '.join(model.classes)}.\n\n{figure}\n\n"
         f"A perceptron, trained from random weights on the columns\n\n{columns}\n\n"
         "each scaled to mean 0 and deviation 1. Probabilities are calibrated. "
         'A row is "unknown" where one of its numbers lies far outside what was trained on.\n'

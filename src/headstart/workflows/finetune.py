@@ -201,7 +201,8 @@ def _assemble(
     fitted_on = found.fitted_on | classifier.fitted_on
     thumbnails = np.unique(np.concatenate([found.thumbnails, classifier.thumbnails]), axis=0)
     record = replace(found.record, head=head)
-    return replace(found, fitted_on=fitted_on, thumbnails=thumbnails, record=record), probabilities
+    mixed = {"fitted_on": fitted_on, "thumbnails": thumbnails, "record": record, "label_kind": classifier.label_kind}
+    return replace(found, **mixed), probabilities
 
 
 def _probabilities(classifier: Classifier, photos: FinetuneData, rows: NDArray[np.int_]) -> Probabilities:

@@ -79,8 +79,8 @@ class FinetuneData:
         if (split.test & fitted_on).any() and not split.own_test:  # other settings, or more photos than there were
             split = make_split(dataset, features, holdout, seed, fitted_on)
         split.test &= ~fitted_on
-        if split.classes != classifier.classes_:
-            raise DataError(other_classes(split.classes, classifier.classes_))
+        if split.classes != classifier.classes:
+            raise DataError(other_classes(split.classes, classifier.classes))
         validation = validation_part(split, features.keys, seed)
         return cls(dataset, split, validation, features, network, holdout, seed)
 

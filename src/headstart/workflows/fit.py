@@ -103,17 +103,15 @@ def fit(
         blueprint=trunk.blueprint.with_head(len(split.classes), sqrt=fitted.head.sqrt),
         weights={**trunk.weights, f"{LOGITS}.weight": fitted.head.weight, f"{LOGITS}.bias": fitted.head.bias},
         spec=trunk.spec,
-        classes_=split.classes,
+        classes=split.classes,
         unknown=unknown,
         neighbours=tuple(dataset.samples[train[row]].name for row in unknown.rows),
         record=replace(record, data=name_of(data, dataset), result=result, seconds=timer.seconds),
         golden=Golden(images, fitted.head.logits(exact)),
         fitted_on=frozenset(seen.keys[row] for row in train.tolist()),
         thumbnails=seen.thumbnails[train],
-        engine=network.engine,
-        precision=network.precision,
-        module=frozen.module,
-    )
+        engine=network.engine, precision=network.precision, module=frozen.module, label_kind=dataset.label_kind,
+    )  # fmt: skip
 
 
 def _fit_head(

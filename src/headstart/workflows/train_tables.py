@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.families.small import mlp
-from headstart.core.errors import DataError
+from headstart.core.errors import DataError, UsageError
 from headstart.core.progress import Progress
 from headstart.core.timing import StageTimer
 from headstart.core.types import Accuracy, Evaluation
@@ -122,7 +122,8 @@ class _Job:
 
     @classmethod
     def of(cls, rows: Rows, blueprint: Blueprint, recipe: Recipe, settings: ScratchSettings) -> _Job:
-        y = np.searchsorted(rows.classes, rows.labels)
+        place = {name: k for k, name in enumerate(rows.classes)}
+        y = np.array([place[label] for label in rows.labels])
         groups = np.unique(rows.values, axis=0, return_inverse=True)[1].ravel()
         for k, name in enumerate(rows.classes):
             if (count := len(np.unique(groups[y == k]))) < FEWEST:
@@ -163,7 +164,9 @@ class _Job:
             temperature=1 / inverse_temperature,
         )
         weights = with_scaled_logits(trained.weights, inverse_temperature)
-        return TabularClassifier(self.blueprint, weights, scale, self.rows.columns, classes, record)
+        return TabularClassifier(
+            self.blueprint, weights, scale, self.rows.columns, classes, record, self.rows.label_kind
+        )
 
     def judge(self, model: TabularClassifier, rows: Mask) -> Judged:
         """Probabilities of some rows, and whether each is unknown."""
@@ -184,8 +187,10 @@ class _Job:
 
 
 def _rows(data: PathLike | Rows | NDArray[Any], labels: Iterable[object] | None, label: str | None) -> Rows:
-    if isinstance(data, Rows):
-        return data
     if isinstance(data, str | os.PathLike):
-        return open_rows(data, label)
+        data = open_rows(data, label)
+    if isinstance(data, Rows):
+        if labels is not None:
+            raise UsageError("These rows have labels of their own. Expected labels only with an array of numbers.")
+        return data
     return rows_from_arrays(data, labels if labels is not None else ())
