@@ -88,7 +88,7 @@ class Health:
         }
 
 
-def check(data: Images, progress: StageProgress | None = None, *, labels: Sequence[str] | None = None) -> Health:
+def check(data: Images, progress: StageProgress | None = None, *, labels: Iterable[object] | None = None) -> Health:
     """Read every image once; ``data`` and ``labels`` as `fit` takes them. ``progress(done, total)`` comes after each.
 
     Takes about 300 bytes of memory for each image. An unreadable image is listed in the result; it raises no error.

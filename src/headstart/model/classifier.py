@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -108,7 +108,7 @@ class Classifier:
     def evaluate(
         self,
         data: Images,
-        labels: Sequence[str] | None = None,
+        labels: Iterable[object] | None = None,
         *,
         fitted_on_too: bool = False,
         progress: Callable[[str, int, int], None] | None = None,
@@ -129,7 +129,7 @@ class Classifier:
             )
         return measure(self, dataset, training_set_too=fitted_on_too, progress=progress)
 
-    def score(self, data: Images, labels: Sequence[str] | None = None) -> float:
+    def score(self, data: Images, labels: Iterable[object] | None = None) -> float:
         """The accuracy of `evaluate`; with ``labels`` on every image, as scikit-learn has it."""
         return self.evaluate(data, labels, fitted_on_too=labels is not None).accuracy.value
 
@@ -172,7 +172,7 @@ class Classifier:
 
         return headstart.export_model(self, to, path, int8=int8, data=data)
 
-    def finetune(self, data: Images, labels: Sequence[str] | None = None, **settings: Any) -> Classifier:
+    def finetune(self, data: Images, labels: Iterable[object] | None = None, **settings: Any) -> Classifier:
         """Train more of the network than its head on labelled photos; what comes back is not worse.
 
         ``settings`` are those of `headstart.finetune`: a ``recipe``, a ``trainer``, a ``holdout``, and others.

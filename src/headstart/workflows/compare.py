@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from statistics import median
@@ -63,7 +63,7 @@ class Comparison:
 
 def compare(
     data: Images,
-    labels: Sequence[str] | None = None,
+    labels: Iterable[object] | None = None,
     *,
     backbones: Sequence[str] | None = None,
     pixels: Sequence[int] = (),

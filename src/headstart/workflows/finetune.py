@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,7 +45,7 @@ Probabilities = NDArray[np.float64]
 def finetune(
     classifier: Classifier,
     data: Images,
-    labels: Sequence[str] | None = None,
+    labels: Iterable[object] | None = None,
     *,
     recipe: str | PathLike | Recipe = "careful",
     trainer: str | TrainingRun = "pytorch",
@@ -201,8 +201,9 @@ def _assemble(
     fitted_on = found.fitted_on | classifier.fitted_on
     thumbnails = np.unique(np.concatenate([found.thumbnails, classifier.thumbnails]), axis=0)
     record = replace(found.record, head=head)
-    mixed = {"fitted_on": fitted_on, "thumbnails": thumbnails, "record": record, "label_kind": classifier.label_kind}
-    return replace(found, **mixed), probabilities
+    kind = classifier.label_kind
+    found = replace(found, fitted_on=fitted_on, thumbnails=thumbnails, record=record, label_kind=kind)
+    return found, probabilities
 
 
 def _probabilities(classifier: Classifier, photos: FinetuneData, rows: NDArray[np.int_]) -> Probabilities:

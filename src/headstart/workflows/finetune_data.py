@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +49,7 @@ class FinetuneData:
         cls,
         classifier: Classifier,
         data: Images,
-        labels: Sequence[str] | None = None,
+        labels: Iterable[object] | None = None,
         *,
         holdout: float | None = None,
         seed: int | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -30,7 +30,7 @@ from headstart.workflows.backbone_features import FitSettings, FrozenBackbone
 
 def fit(
     data: Images,
-    labels: Sequence[str] | None = None,
+    labels: Iterable[object] | None = None,
     *,
     backbone: object = DEFAULT,
     weights: PathLike | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -50,7 +50,7 @@ FLAT = 0.02  # least deviation of a colour that pixels are divided by
 
 def train_photos(
     data: Images,
-    labels: Sequence[str] | None = None,
+    labels: Iterable[object] | None = None,
     *,
     network: str = NETWORKS[0],
     hidden: Sequence[int] = HIDDEN,
