@@ -31,7 +31,7 @@ HEAD = {"unfreeze": "head", "epochs": 3, "augmentation": "none", "views": 1, "le
 KEYS = {
     "before", "after", "chosen", "verdict", "accuracy", "interval", "model", "epochs", "stopped", "trainer", "recipe",
     "cut", "views", "seconds", "stages", "kept", "refit", "p", "best", "moving", "images", "rate", "tested_on",
-    "classes", "log",
+    "classes", "log", "folds",
 }  # fmt: skip
 
 
@@ -78,7 +78,8 @@ def test_the_answer_in_json_and_what_is_left_behind(
     assert Path(answer["log"]) == tmp_path / "model-finetuned.training"
     with log.open() as file:
         lines = list(csv.DictReader(file))
-    assert [float(line["val_loss"]) for line in lines] == [epoch["val_loss"] for epoch in answer["epochs"]]
+    assert [int(line["number"]) for line in lines] == [epoch["number"] for epoch in answer["epochs"]] == [0, 1, 2]
+    assert answer["folds"] == 5  # of which this is the first
     assert not unfinished(answer["log"])
 
     # the same again is allowed, over the model and beside the log, and the model itself where that is asked for
@@ -143,7 +144,7 @@ def record_with(**changes: Any) -> FinetuneRecord:
         ({"p": 0.0001}, "5.0 points higher, more than chance (McNemar, mid-p < 0.001)"),
         ({"after": replace(AFTER, accuracy=0.85)}, "5.0 points lower, more than chance (McNemar, mid-p 0.03)"),
         ({"after": replace(AFTER, accuracy=0.9), "p": 1.0}, "as accurate (McNemar, mid-p 1)"),
-        ({"best": -1, "p": 1.0}, "none: it is the model that was given"),
+        ({"kept": 0, "p": 1.0}, "none: it is the model that was given"),
         ({"before": replace(BEFORE, accuracy=None), "p": None}, "not known: there is no test set"),
     ],
 )
@@ -163,21 +164,39 @@ def test_what_moved_in_words() -> None:
         (
             {},
             [
-                "fine-tuned, epoch 2: calibrated validation loss 0.4000 → 0.3000",
+                "fine-tuned, epoch 2: calibrated loss on held-out images 0.4000 → 0.3000",
                 "a recipe with more epochs",
                 "2 epochs, trainer keras",
             ],
         ),
         ({"stopped": "Enough."}, ["It ended early: Enough."]),
-        ({"stopped": "Enough.", "refit": True}, ["trained once more for as many epochs, on the validation set too."]),
+        ({"stopped": "Enough.", "refit": True}, ["trained once more on all photos, for as many epochs."]),
         (
             {"best": 0, "refit": True},
-            ["the validation set too. Epoch 1 had 0.3500; so few images cannot tell the two apart."],
+            ["for as many epochs. Epoch 1 had 0.3500; so few images cannot tell the two apart."],
         ),
-        ({"epochs": epochs_of(0.301, 0.3)}, ["validation loss 0.4000 → 0.3000"]),
+        ({"epochs": epochs_of(0.301, 0.3)}, ["held-out images 0.4000 → 0.3000"]),
         (
-            {"best": -1, "chosen": "the head alone"},
-            ["the head alone: no epoch had a lower calibrated validation loss than its 0.4000"],
+            {"best": -1, "kept": 0, "chosen": "the given model"},
+            ["the given model: no epoch had a lower calibrated loss on held-out images than its 0.4000"],
+        ),
+        (
+            {"kept": 0, "chosen": "the given model", "tuned_loss": 0.45},
+            [
+                "its calibrated loss on held-out images is 0.4000, that of the fine-tuned 0.4500",
+                "none: it is the model",
+            ],
+        ),
+        (
+            {"folds": 5, "images": ImageCounts(40, 40, 10), "p": 0.03},
+            [
+                "training set 40, all of it held out in turn by 5 trainings, test set 10",
+                "40 photos cannot show a small",
+            ],
+        ),
+        (
+            {"folds": 2, "images": ImageCounts(300, 120, 10), "p": 0.03},
+            ["training set 300, 120 of it held out in turn by 2 trainings, test set 10"],
         ),
         (
             {"before": Side(None, None, None, 0.4), "after": Side(None, None, None, 0.3), "p": None},
@@ -335,7 +354,7 @@ def test_two_processes_are_as_one_and_answer_once(shell: Shell, photos: Path, gi
     assert "Traceback" not in err
     answer, alone = json.loads(out), shell(*command, "--out", tmp_path / "alone", "--json").json
     assert answer["trainer"] == record_of(hs.load(tmp_path / "new"))["finetune"]["trainer"] == "lightning"
-    assert answer["images"]["train"] % 23 == 1
+    assert answer["images"]["train"] * (answer["folds"] - 1) // answer["folds"] % 23 == 1
     for part in ("train_loss", "train_error", "val_loss", "val_error", "val_calibrated"):
         found, expected = ([epoch[part] for epoch in each["epochs"]] for each in (answer, alone))
         assert found == pytest.approx(expected, abs=1e-4), part

@@ -347,6 +347,7 @@ def test_a_record_of_the_first_version_is_read() -> None:
     assert record.scratch is None
     assert record.choice is None
     written = json.loads(json.dumps(to_json(record)))
+    assert written["finetune"].pop("folds") == 1
     assert {key: written[key] for key in OF_THE_FIRST_VERSION if key != "of_tomorrow"} == {
         key: value for key, value in OF_THE_FIRST_VERSION.items() if key != "of_tomorrow"
     }

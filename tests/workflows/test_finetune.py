@@ -1,4 +1,4 @@
-"""Fine-tuning on photos: never worse, the test photos unseen, the cut the same as the whole, nothing lost."""
+"""Fine-tuning on photos: judged on photos held out, the test photos unseen, the cut the same as the whole."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ import pytest
 
 import headstart as hs
 import making
+from headstart.backbones.families.small import mlp
 from headstart.core.errors import DataError, UsageError
 from headstart.data.load import content_key
 from headstart.train.callbacks import BaseCallback
-from headstart.train.protocol import Epoch, History, Trained
+from headstart.train.protocol import Epoch, History, Task, Trained
 from headstart.train.recipe import Recipe, preset
 from headstart.train.training_run import TrainingRun
-from headstart.workflows import finetune as finetune_module
-from headstart.workflows import finetune_data
+from headstart.workflows import cross_fit, finetune_data
+from headstart.workflows.cross_fit import CrossFit, Judgement, mean_history
+from headstart.workflows.finetune import _epochs_to_take
 from headstart.workflows.finetune_data import FinetuneData
 from making import record_of
 
 PIXELS = 32
+TASK = Task(mlp(2, (), 2), {}, {})
 QUICK = replace(preset("careful"), epochs=3, batch_size=16, views=2, learning_rate=1e-3, patience=0)
 
 
@@ -60,9 +63,14 @@ def same(one: hs.Classifier, other: hs.Classifier) -> bool:
 
 
 def unsettle(monkeypatch: pytest.MonkeyPatch, given: hs.Classifier) -> None:
-    """Let it begin with a head that knows nothing, so that every epoch is better, whatever six photos say."""
+    """One validation set, a start from a head that knows nothing, so that every epoch is better, and a verdict for it.
+
+    The given classifier makes no mistake on these photos, so nothing would come of any fine-tuning.
+    """
     blank = {name: array * (not name.startswith("logits")) for name, array in given.weights.items()}
     monkeypatch.setattr(FinetuneData, "with_closed_form_head", lambda *_: blank)
+    monkeypatch.setattr(finetune_data, "ENOUGH", 1)
+    monkeypatch.setattr(Judgement, "better", property(lambda _: True))
 
 
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Trained]:
@@ -96,8 +104,10 @@ def test_it_comes_back_better_and_says_how(
     story = record_of(found)["finetune"]
     assert story["chosen"] == f"fine-tuned, epoch {story['kept']}"
     assert [epoch["val_loss"] for epoch in story["epochs"]] == [epoch.val_loss for epoch in heard.epochs]
-    assert story["after"]["val_calibrated"] == heard.epochs[story["kept"] - 1].val_calibrated
-    assert story["after"]["val_calibrated"] < story["before"]["val_calibrated"]
+    assert story["after"]["val_calibrated"] == story["tuned_loss"]
+    calibrated = record_of(found)["validation"]["nll"]
+    assert calibrated == pytest.approx(heard.epochs[story["kept"] - 1].val_calibrated, abs=1e-3)
+    assert story["folds"] == 1
     assert story["images"] == {"train": 42, "validation": 6, "test": 12}
     assert story["cut"] == "blocks.4.2.add"
     assert story["views"]["count"] == 2
@@ -121,9 +131,8 @@ def test_it_comes_back_better_and_says_how(
     assert record_of(again)["finetune"] == story
     settled = {part: record_of(given)["head"][part] for part in ("kind", "prior")}
     assert record_of(again)["head"]["settled"] == settled != {part: record_of(again)["head"][part] for part in settled}
-    assert (
-        record_of(again.finetune(many, recipe=QUICK))["head"]["settled"] == settled
-    )  # what a second one begins with too
+    second = again.finetune(many, recipe=QUICK)
+    assert record_of(second)["head"]["settled"] == settled  # what a second one begins with too
     assert "fine-tun" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8").lower()
 
 
@@ -140,7 +149,8 @@ def test_it_is_never_worse_than_what_was_given(given: hs.Classifier, many: Path)
     ruin = replace(QUICK, optimiser="sgd", learning_rate=10, clip=0.0, warm_up=0.0)
     found = given.finetune(many, recipe=ruin)
     story = record_of(found)["finetune"]
-    assert story["chosen"] == "the head alone"
+    assert story["chosen"] == "the given model"
+    assert story["kept"] == 0
     assert story["before"] == story["after"]
     assert story["p"] == 1
     assert same(found, given)
@@ -165,7 +175,7 @@ def test_other_photos_of_the_same_classes_may_be_trained_on(given: hs.Classifier
     more = making.folder(tmp_path / "more", count=12, start=100)
     found = given.finetune(more, recipe=replace(QUICK, epochs=1, learning_rate=1e-4))
     assert record_of(found)["finetune"]["images"]["test"] == 6
-    if record_of(found)["finetune"]["best"] >= 0:
+    if record_of(found)["finetune"]["kept"]:
         assert found.fitted_on > given.fitted_on
 
 
@@ -287,21 +297,142 @@ def trained(*losses: float, start: float = 1.0, best: int) -> Trained:
 
 
 @pytest.mark.parametrize(
-    ("first", "to_the_end", "epochs", "loss"),
+    ("fits", "again", "epochs"),
     [
-        (trained(0.9, 0.7, 0.72, best=1), True, 3, 0.72),
-        (trained(0.9, 0.7, 0.72, best=1), False, 2, 0.7),
-        (trained(0.9, 0.7, 1.2, best=1), True, 2, 0.7),  # the last is worse than the head alone
-        (trained(1.2, 1.3, best=-1), False, 0, 1.0),
-        (replace(trained(0.9, 0.7, 0.72, best=1), last=None), True, 2, 0.7),  # it ended in no numbers
+        ([trained(0.9, 0.7, 0.72, best=1)], True, 3),
+        ([trained(0.9, 0.7, 0.72, best=1)], False, 2),
+        ([trained(0.9, 0.7, 1.2, best=1)], True, 2),  # the last is worse than the start
+        ([trained(1.2, 1.3, best=-1)], False, 0),
+        ([replace(trained(0.9, 0.7, 0.72, best=1), last=None)], True, 2),  # it ended in no numbers
+        ([trained(0.9, 0.7, 1.2, best=1)] * 2, True, 3),  # few photos do not choose among the epochs
+        ([trained(0.9, 0.7, 1.2, best=1)] * 2, False, 3),
+        ([trained(0.9, 0.7, best=1), trained(0.5, 0.9, 1.9, best=0)], True, 2),  # as far as both went
+        ([replace(trained(0.9, 0.7, 0.8, best=1), last=None)] * 2, True, 2),
     ],
 )
-def test_the_last_epoch_says_how_long_where_it_went_well(
-    first: Trained, to_the_end: bool, epochs: int, loss: float
+def test_the_last_epoch_counts_where_it_went_well(fits: list[Trained], again: bool, epochs: int) -> None:
+    history = mean_history(fits, [30] * len(fits))
+    found = CrossFit(tuple(fits), history, QUICK)
+    record = TrainingRun().record(replace(fits[0], history=history), QUICK, TASK, 60, 3)
+    assert _epochs_to_take(found, record, again=again) == epochs
+    kept = found.weights_after(epochs)
+    if kept is not None and epochs:
+        assert [each["of"].tolist() for each in kept] == [[epochs - 1]] * len(fits)
+
+
+def test_the_mean_of_several_trainings_is_weighted_by_what_they_held_out() -> None:
+    one, other = trained(0.9, 0.6, 0.3, start=1.0, best=2), trained(0.5, 1.0, start=2.0, best=0)
+    mean = mean_history([one, other], [30, 10])
+    assert [epoch.val_loss for epoch in mean.epochs] == pytest.approx([0.8, 0.7])
+    assert [epoch.seconds for epoch in mean.epochs] == [2, 2]
+    assert (mean.start, mean.best) == (1.25, 1)
+    assert mean_history([one], [30]) is one.history
+    stopped = replace(other, history=replace(other.history, stopped="Enough."))
+    assert mean_history([one, stopped], [1, 1]).stopped == "Enough."
+
+
+# --- few photos -------------------------------------------------------------------------------------------------------
+
+
+def test_few_photos_are_all_held_out_in_turn(given: hs.Classifier, many: Path) -> None:
+    """Temperature and threshold come from all 48 photos, each of which one training has not seen."""
+    seen: list[tuple[str, int, int]] = []
+    found = given.finetune(many, recipe=replace(QUICK, epochs=1), progress=lambda *what: seen.append(what))
+    story = record_of(found)["finetune"]
+    assert story["folds"] == 5
+    assert story["images"] == {"train": 48, "validation": 48, "test": 12}
+    assert {stage for stage, _, _ in seen} >= {"features", "views", "folds", "measuring"}
+    assert story["tuned_loss"] is not None
+
+
+def test_no_training_sees_what_it_holds_out(given: hs.Classifier, many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a head is fitted without it, groups stay whole, and the given classifier is asked of the same photos."""
+    data = FinetuneData.of(given, many, cache=False)
+    assert len(data.folds) == 5
+    train = np.flatnonzero(data.split.train)
+    assert sorted(data.held_out.tolist()) == train.tolist()
+    fitted: list[np.ndarray[Any, Any]] = []
+    closed_form = FinetuneData.closed_form
+
+    def spy(self: Any, classifier: Any, rows: Any) -> Any:
+        fitted.append(rows)
+        return closed_form(self, classifier, rows)
+
+    monkeypatch.setattr(FinetuneData, "closed_form", spy)
+    for fold in data.folds:
+        beside = data.beside(fold)
+        assert not set(beside) & set(fold)
+        assert not set(data.split.groups[beside]) & set(data.split.groups[fold])
+        assert np.bincount(data.split.labels[beside]).min() >= 2
+        data.with_closed_form_head(given, fold)
+        assert fitted.pop().tolist() == beside.tolist()
+
+
+def test_as_many_are_held_out_as_are_enough(given: hs.Classifier, many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for enough, folds in ((7, 1), (9, 1), (19, 2), (48, 5), (1000, 5)):  # 6 photos in a validation set, 9 in a fold
+        monkeypatch.setattr(finetune_data, "ENOUGH", enough)
+        data = FinetuneData.of(given, many)
+        assert len(data.folds) == folds, enough
+        assert len(data.held_out) >= min(enough, 48)
+    monkeypatch.setattr(finetune_data, "ENOUGH", 6)
+    assert len(FinetuneData.of(given, many).held_out) == 6
+
+
+def test_three_photos_of_a_class_are_held_out_in_three_folds(given: hs.Classifier, tmp_path: Path) -> None:
+    few = making.folder(tmp_path / "few", count=12, start=300)
+    for seed in range(304, 312):
+        (few / making.SHAPES[1] / f"{seed}.png").unlink()
+    data = FinetuneData.of(given, few)
+    rows = np.flatnonzero(data.split.train & (data.split.labels == 1))
+    assert len(rows) == 3
+    assert len(data.folds) == 3
+    assert [len(np.intersect1d(rows, fold)) for fold in data.folds] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("given_loss", "chosen"), [(9.0, "fine-tuned, epoch 2"), (1e-9, "the given model")])
+def test_what_does_better_on_held_out_photos_is_chosen(
+    given_loss: float, chosen: str, given: hs.Classifier, many: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = finetune_module._kept(first, to_the_end=to_the_end)
-    assert (kept.epochs, kept.loss) == (epochs, loss)
-    assert kept.weights["of"].tolist() == [epochs - 1]
+    losses = iter([1.0, given_loss])
+    monkeypatch.setattr(cross_fit, "nll_of", lambda *_: next(losses))
+    found = given.finetune(many, recipe=replace(QUICK, epochs=2))
+    story = record_of(found)["finetune"]
+    assert (story["chosen"], story["before"]["val_calibrated"]) == (chosen, given_loss)
+    assert story["tuned_loss"] == 1.0
+    assert story["after"]["val_calibrated"] == min(1.0, given_loss)
+    assert same(found, given) == (chosen == "the given model")
+    assert story["refit"] == (chosen != "the given model")
+    if story["kept"]:
+        assert record_of(found)["validation"]["images"] == 48
+        assert found.unknown is not None
+        assert len(found.unknown.sure) == len(found.unknown.near) == 48
+
+
+def test_trainings_that_went_wrong_are_done_again_in_as_many_epochs_as_were_good(
+    given: hs.Classifier, many: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    seen: list[tuple[int, int]] = []
+    train = TrainingRun.train
+
+    def overfitting(self: Any, task: Any, batches: Any, validation: Any, recipe: Any, *more: Any) -> Any:
+        found, recipe = train(self, task, batches, validation, recipe, *more)
+        seen.append((recipe.epochs, batches.images))
+        if validation is None or recipe.epochs < 8:
+            return found, recipe
+        rising = enumerate((0.5, 0.2, 0.6, 0.9, 1.3, 1.7, 2.0, 2.3))
+        epochs = tuple(Epoch(n, 1 / (n + 1), 0.1 / (n + 1), loss, 0.1, 1e-3, 1.0, loss) for n, loss in rising)
+        return replace(found, history=replace(found.history, epochs=epochs, start=1.0, best=0)), recipe
+
+    monkeypatch.setattr(TrainingRun, "train", overfitting)
+    monkeypatch.setattr(Judgement, "better", property(lambda _: True))
+    found = given.finetune(many, recipe=replace(QUICK, epochs=8), trainer=TrainingRun(say=said.append))
+    story = record_of(found)["finetune"]
+    assert [epochs for epochs, _ in seen] == [8] * 5 + [2] * 5 + [2]
+    assert seen[-1] == (2, 48)
+    assert story["chosen"] == "fine-tuned, epoch 2"
+    assert story["verdict"]["kind"] == "overfitting"
+    assert sum("Overfitting" in sentence for sentence in said) == 1
 
 
 def test_full_moves_all_and_needs_no_views(given: hs.Classifier, many: Path) -> None:

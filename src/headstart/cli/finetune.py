@@ -23,7 +23,7 @@ Refit = Annotated[
     bool | None,
     typer.Option(
         "--refit/--no-refit",
-        help="Train once more on the validation set too, at the end. Default: where most of the network is frozen.",
+        help="At the end, train once more on all photos. Default: with few photos, or where most is frozen.",
     ),
 ]
 
@@ -55,7 +55,7 @@ def finetune(
     label_from: options.LabelFrom = None,
     as_json: options.Json = False,
 ) -> None:
-    """Train more of a model than its head. The result is never worse on the validation set."""
+    """Train more of a model than its head. It stays as it is where that does no better on photos that were held out."""
     from headstart.cli.training_progress import ended_early, folder_beside, training_screen
     from headstart.model.bundle import save
     from headstart.model.files import why_not_writable
@@ -107,15 +107,15 @@ def _answer(found: Classifier, where: str, folder: str, seconds: float) -> dict[
 
 def show(found: Classifier, answer: Mapping[str, Any]) -> None:
     """Before and after, what was kept and why, what the curves say, where it lies, how to go on."""
-    from headstart.model.model_card import difference, moved
+    from headstart.model.model_card import difference, moved, parts_of
 
     record, rows = found.record.finetune, Rows()
     if record is None:
         raise UsageError("This model was not fine-tuned.")
     images = record.images
-    rows.add("split", f"training set {images.train}, validation set {images.validation}, test set {images.test}")
+    rows.add("split", parts_of(record, images))
     rows.add("before", _figures(record.before))
-    if record.best >= 0:
+    if record.kept:
         rows.add("after", _figures(record.after))
     rows.add("difference", difference(record))
     _add_choice(rows, record)
@@ -135,16 +135,15 @@ def _figures(side: Side) -> Text:
 
 
 def _add_choice(rows: Rows, record: FinetuneRecord) -> None:
-    before, after = record.before.val_calibrated, record.after.val_calibrated
-    if record.best < 0:
-        why = f"no epoch had a lower calibrated validation loss than its {before:.4f}"
-        rows.add("kept", Text(f"{record.chosen}: {why}", "bold"))
-        return
-    rows.add("kept", Text(f"{record.chosen}: calibrated validation loss {before:.4f} → {after:.4f}", "bold"))
+    from headstart.model.model_card import why_kept
+    from headstart.workflows.finetune_data import ENOUGH
+
+    rows.add("kept", Text(f"{record.chosen}: {why_kept(record)}", "bold"))
+    if record.images.validation < ENOUGH:
+        rows.add("", f"{record.images.validation} photos cannot show a small difference; more photos can.")
     if record.refit:
-        again = "Then all was trained once more for as many epochs, on the validation set too."
-        rows.add("", again + _why_longer(record))
-    if still_falls(record, before):
+        rows.add("", f"Then it was trained once more on all photos, for as many epochs.{_why_longer(record)}")
+    if record.kept and still_falls(record, record.before.val_calibrated):
         rows.add("", "The loss still fell in the last epoch: a recipe with more epochs may do more.")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -43,6 +43,16 @@ class Unknown:
         parts = [self.score(x[block], probabilities[block]) < self.threshold for block in blocks(x.shape[0])]
         return np.concatenate(parts)
 
+    def nearness(self, x: Design, same: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+        """(N,) mean cosines to the nearest kept photos, a block at a time; ``same`` (N, R): which do not count."""
+        parts = []
+        for block in blocks(x.shape[0]):
+            cosines = self.similarities(x[block])
+            if same is not None:
+                cosines[same[block]] = -1
+            parts.append(_nearness(cosines))
+        return np.concatenate(parts)
+
     def similarities(self, x: Matrix) -> NDArray[np.float32]:
         """Cosines (N, R) to the kept training photos, from the centre of the training set."""
         return (_unit(x - self.centre) @ self._directions).astype(np.float32, copy=False)
@@ -61,23 +71,29 @@ def fit_unknown(x: Design, labels: Labels, groups: Labels, fit: HeadFit, seed: i
         groups: (N,) near copies share a number, and do not count as each other's neighbours.
         fit: its held-out logits give the largest probabilities.
     """
-    rows = _choose(labels, np.random.default_rng(seed))
+    photos = to_compare_with(x, labels, seed)
+    nearness = photos.nearness(x.of(fit.rows), groups[fit.rows][:, None] == groups[photos.rows])
+    return with_typical(photos, softmax(fit.logits).max(axis=1), nearness)
+
+
+def to_compare_with(x: Design, labels: Labels, seed: int = 0) -> Unknown:
+    """Some of the training photos (N, D), of which what is typical is not known yet: see `with_typical`."""
+    rows = choose(labels, seed)
     centre = x.sum(np.zeros_like(labels), 1)[0] / x.dtype.type(len(labels))
     kept = _unit(x[rows] - centre).astype(np.float16)
-    draft = Unknown(centre, kept, rows, np.empty(0, np.float32), np.empty(0, np.float32), 0.0)
-    near = []
-    for block in blocks(len(fit.rows)):
-        cosines = draft.similarities(x[fit.rows[block]])
-        cosines[groups[fit.rows[block]][:, None] == groups[rows]] = -1
-        near.append(_nearness(cosines))
-    nearness = np.concatenate(near)
-    sureness = softmax(fit.logits).max(axis=1)
-    sure, closest = np.sort(sureness).astype(np.float32), np.sort(nearness).astype(np.float32)
-    known = _log_rank(sure, sureness) + _log_rank(closest, nearness)
-    return Unknown(centre, kept, rows, sure, closest, float(np.quantile(known, 1 - KEPT)))
+    return Unknown(centre, kept, rows, np.empty(0, np.float32), np.empty(0, np.float32), 0.0)
 
 
-def _choose(labels: Labels, rng: np.random.Generator) -> Labels:
+def with_typical(photos: Unknown, sureness: Matrix, nearness: Matrix) -> Unknown:
+    """The same with what is typical: the largest probability and the nearness of known photos that were held out."""
+    sure, near = np.sort(sureness).astype(np.float32), np.sort(nearness).astype(np.float32)
+    known = _log_rank(sure, sureness) + _log_rank(near, nearness)
+    return replace(photos, sure=sure, near=near, threshold=float(np.quantile(known, 1 - KEPT)))
+
+
+def choose(labels: Labels, seed: int = 0) -> Labels:
+    """Which of the training photos are kept, at most so many of each class: rows, sorted."""
+    rng = np.random.default_rng(seed)
     each = max(1, min(PER_CLASS, IN_ALL // (int(labels.max()) + 1)))
     shuffled = rng.permutation(len(labels))
     order = shuffled[np.argsort(labels[shuffled], kind="stable")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -20,9 +20,8 @@ from headstart.engines.registry import get_engine
 from headstart.learn.calibrate import fit_inverse_temperature, softmax, with_scaled_logits
 from headstart.learn.evaluate import evaluate
 from headstart.learn.features import run_network, to_half
-from headstart.learn.heads import Head, HeadFit
 from headstart.learn.regularisation_path import Design
-from headstart.learn.unknown import fit_unknown
+from headstart.learn.unknown import choose, to_compare_with, with_typical
 from headstart.model.classifier import Classifier, Golden
 from headstart.model.records import FitRecord, HeadRecord, ValidationRecord
 
@@ -41,7 +40,6 @@ class TrainedNetwork:
     engine: str = "auto"
     precision: str = "auto"
     module: object | None = None
-    before_refit: Mapping[str, Matrix] | None = None  # weights that have not seen the validation set, if these have
 
     @property
     def below(self) -> str:
@@ -64,6 +62,51 @@ class LabelledPhotos:
     thumbnails: NDArray[np.uint8]  # (N, 16, 16)
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """What a network says of known photos that it was not trained on."""
+
+    rows: NDArray[np.int_]  # (R,) of the data set
+    logits: Matrix  # (R, K), not calibrated
+    nearness: Matrix  # (R,) mean cosine to the nearest photos that it was trained on
+
+    @classmethod
+    def of(
+        cls,
+        network: Network,
+        below: str,
+        photos: LabelledPhotos,
+        rows: NDArray[np.int_],
+        seed: int,
+        progress: Progress | None = None,
+    ) -> HeldOut:
+        """Of a network that was trained on all of the training set but these rows."""
+        needed = np.concatenate([rows, _to_compare_with(photos, rows, seed)])
+        return cls.of_seen(*see(photos.dataset, network, below, needed, progress), photos, rows, seed)
+
+    @classmethod
+    def of_seen(
+        cls, x: NDArray[np.float16], logits: Matrix, photos: LabelledPhotos, rows: NDArray[np.int_], seed: int
+    ) -> HeldOut:
+        """The same of what `see` gave."""
+        beside = _to_compare_with(photos, rows, seed)
+        known = to_compare_with(Design(x, beside), photos.split.labels[beside], seed)
+        return cls(rows, logits[rows], known.nearness(Design(x, rows)))
+
+    @classmethod
+    def together(cls, parts: Sequence[HeldOut]) -> HeldOut:
+        """Of several networks, of which each held out others."""
+        return cls(
+            *(np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "logits", "nearness"))
+        )
+
+
+def _to_compare_with(photos: LabelledPhotos, rows: NDArray[np.int_], seed: int) -> NDArray[np.int_]:
+    """Photos of the training set beside the rows that are held out; of many, some."""
+    beside = np.setdiff1d(np.flatnonzero(photos.split.train), rows)
+    return beside[choose(photos.split.labels[beside], seed)]
+
+
 class Assembled(NamedTuple):
     """A classifier, and what it says of the test set."""
 
@@ -76,34 +119,45 @@ def assemble(
     trained: TrainedNetwork,
     photos: LabelledPhotos,
     record: FitRecord,
+    held_out: HeldOut | None = None,
     *,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Assembled:
     """A classifier of trained weights, measured on the test set.
 
-    The temperature is that of the validation set; what is typical of known photos comes from the training set, as the
-    validation set sees it; the figures are those of the test set.
+    Temperature, and what is typical of known photos, come from those that were held out; the figures are those of the
+    test set.
 
     Args:
         record: what else there is to say; figures are added.
+        held_out: by networks that are trained like this one, where this one has seen all; None: by this one, the
+            validation set.
         progress: called with ("measuring", done, of how many).
     """
     split, network = photos.split, trained.open()
     train, test = np.flatnonzero(split.train), np.flatnonzero(split.test)
     images = golden_images(photos.dataset, network.spec, train)
     network.check_precision(images, trained.below)
-    seen = _calibrate(network, trained, photos, progress)
-    unknown = fit_unknown(Design(seen.x, train), split.labels[train], split.groups[train], seen.head, seed)
-    probabilities = np.asarray(softmax(seen.logits[test]), np.float64)
+    x, logits = see(photos.dataset, network, trained.below, np.flatnonzero(split.train | split.test), progress)
+    if held_out is None:
+        held_out = HeldOut.of_seen(x, logits, photos, np.flatnonzero(photos.validation), seed)
+    truth = split.labels[held_out.rows]
+    inverse_temperature, nll = fit_inverse_temperature(held_out.logits, truth)
+    weights = with_scaled_logits(trained.weights, inverse_temperature)
+    network.load(weights)
+    sureness = softmax(held_out.logits * np.float32(inverse_temperature)).max(axis=1)
+    unknown = to_compare_with(Design(x, train), split.labels[train], seed)
+    unknown = with_typical(unknown, sureness, held_out.nearness)
+    probabilities = np.asarray(softmax(logits[test] * np.float32(inverse_temperature)), np.float64)
     is_unknown, result = np.zeros(0, bool), None
     if len(test):
-        is_unknown = unknown.is_unknown(Design(seen.x, test), probabilities)
+        is_unknown = unknown.is_unknown(Design(x, test), probabilities)
         result = evaluate(probabilities, split.labels[test], split.classes, is_unknown, split.groups[test])
-    head = seen.head
+    right = float((held_out.logits.argmax(axis=1) == truth).mean())
     classifier = Classifier(
         blueprint=trained.blueprint,
-        weights=seen.weights,
+        weights=weights,
         spec=trained.spec,
         classes=split.classes,
         unknown=unknown,
@@ -111,10 +165,10 @@ def assemble(
         record=replace(
             record,
             result=result,
-            validation=seen.validation,
+            validation=ValidationRecord(right, float(nll), len(truth)),
             left_one_out=None,
             precision=network.precision,
-            head=HeadRecord(head.kind, head.prior, head.strength, head.temperature),
+            head=HeadRecord("trained", "empirical", 0.0, 1 / inverse_temperature),
         ),
         golden=Golden(images, in_fp32(network, images, LOGITS)),
         fitted_on=frozenset(photos.keys[row] for row in train.tolist()),
@@ -125,45 +179,6 @@ def assemble(
         label_kind=photos.dataset.label_kind,
     )
     return Assembled(classifier, probabilities, is_unknown)
-
-
-class _Calibrated(NamedTuple):
-    """The network with its temperature inside, and what it says of the photos."""
-
-    weights: dict[str, Matrix]
-    x: NDArray[np.float16]  # (N, D) the input of the head
-    logits: Matrix  # (N, K) calibrated
-    head: HeadFit
-    validation: ValidationRecord
-
-
-def _calibrate(
-    network: Network, trained: TrainedNetwork, photos: LabelledPhotos, progress: Progress | None
-) -> _Calibrated:
-    """Fit the temperature on the validation set; the network has the calibrated weights afterwards."""
-    split, known = photos.split, np.flatnonzero(photos.validation)
-    train = np.flatnonzero(split.train)
-    x, logits = _see(photos.dataset, network, trained.below, np.flatnonzero(split.train | split.test), progress)
-    unseen = logits[known]
-    if trained.before_refit is not None:
-        network.load(trained.before_refit)
-        unseen = _see(photos.dataset, network, trained.below, known, None)[1][known]
-    inverse_temperature, nll = fit_inverse_temperature(unseen, split.labels[known])
-    weights = with_scaled_logits(trained.weights, inverse_temperature)
-    network.load(weights)
-    head = HeadFit(
-        head=Head(weights[f"{LOGITS}.weight"], weights[f"{LOGITS}.bias"], sqrt=False),
-        kind="trained",
-        prior="empirical",
-        strength=0.0,
-        temperature=1 / inverse_temperature,
-        path=(),
-        rows=np.searchsorted(train, known),
-        logits=unseen * np.float32(inverse_temperature),
-    )
-    right = float((unseen.argmax(axis=1) == split.labels[known]).mean())
-    validation = ValidationRecord(right, float(nll), len(known))
-    return _Calibrated(weights, x, logits * np.float32(inverse_temperature), head, validation)
 
 
 def golden_images(dataset: ImageDataset, spec: ImageSpec, rows: NDArray[np.int_]) -> NDArray[np.uint8]:
@@ -180,7 +195,7 @@ def in_fp32(network: Network, images: NDArray[np.uint8], at: str) -> Matrix:
     return values
 
 
-def _see(
+def see(
     dataset: ImageDataset, network: Network, below: str, rows: NDArray[np.int_], progress: Progress | None
 ) -> tuple[NDArray[np.float16], Matrix]:
     """The input of the head and its logits, of every row that counts; (N, …), zero elsewhere."""

@@ -81,9 +81,8 @@ def _trainings(classifier: Classifier) -> list[str]:
         best = f"epoch {scratch.best + 1}" if scratch.best >= 0 else "the weights that it began with"
         sections.append(_training("Training", scratch, scratch.images, [("kept", best)]))
     if finetune := record.finetune:
-        why = "" if finetune.best >= 0 else ": no epoch had a lower validation loss"
         rows = [
-            ("kept", f"{finetune.chosen}{why}"),
+            ("kept", f"{finetune.chosen}: {why_kept(finetune)}"),
             ("before", _side(finetune.before)),
             ("after", _side(finetune.after)),
             ("difference", difference(finetune)),
@@ -99,7 +98,7 @@ def _training(title: str, training: TrainingRecord, images: ImageCounts, rows: l
         *rows,
         ("what the curves say", training.verdict.sentence),
         ("trainer", f"{training.trainer}, {epochs} epoch{'' if epochs == 1 else 's'}"),
-        ("images", f"training set {images.train}, validation set {images.validation}, test set {images.test}"),
+        ("images", parts_of(training, images)),
     ]
     recipe = json.dumps(training.recipe, indent=2)
     return f"## {title}\n\n{_table(rows, plain=True)}\n\nIts recipe:\n\n```json\n{recipe}\n```"
@@ -110,17 +109,37 @@ def _table(rows: Sequence[tuple[str, str]], *, plain: bool = False) -> str:
 
 
 def _side(side: Side) -> str:
-    loss = f"calibrated validation loss {side.val_calibrated:.4f}"
+    loss = f"calibrated loss on held-out images {side.val_calibrated:.4f}"
     if side.accuracy is None or side.interval is None:
         return loss
     low, high = side.interval
     return f"accuracy {side.accuracy:.3f} (95 % interval {low:.3f} to {high:.3f}), {loss}"
 
 
+def parts_of(training: TrainingRecord, images: ImageCounts) -> str:
+    """How many images were trained on, held out and tested on."""
+    folds = training.folds if isinstance(training, FinetuneRecord) else 1
+    if folds == 1:
+        return f"training set {images.train}, validation set {images.validation}, test set {images.test}"
+    held_out = "all" if images.validation == images.train else str(images.validation)
+    turns = f"{held_out} of it held out in turn by {folds} trainings"
+    return f"training set {images.train}, {turns}, test set {images.test}"
+
+
+def why_kept(record: FinetuneRecord) -> str:
+    """The losses that the choice was made by."""
+    given = f"{record.before.val_calibrated:.4f}"
+    if record.kept:
+        return f"calibrated loss on held-out images {given} → {record.after.val_calibrated:.4f}"
+    if record.tuned_loss is None:
+        return f"no epoch had a lower calibrated loss on held-out images than its {given}"
+    return f"its calibrated loss on held-out images is {given}, that of the fine-tuned {record.tuned_loss:.4f}"
+
+
 def difference(record: FinetuneRecord) -> str:
     """How fine-tuned and given differ on the test set, and whether that may be chance."""
     before, after, p = record.before.accuracy, record.after.accuracy, record.p
-    if record.best < 0:
+    if not record.kept:
         return "none: it is the model that was given"
     if before is None or after is None or p is None:
         return "not known: there is no test set"

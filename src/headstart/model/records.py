@@ -18,6 +18,7 @@ OPTIONAL = (
     "settled",
     "groups",
     "left_out",
+    "tuned_loss",
 )  # left out of JSON where there is none
 T = TypeVar("T")
 
@@ -82,7 +83,7 @@ class Side:
     accuracy: float | None
     interval: tuple[float, float] | None
     nll: float | None
-    val_calibrated: float
+    val_calibrated: float  # calibrated loss on photos held out from training
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,13 @@ class FinetuneRecord(TrainingRecord):
     """How a fine-tuning went."""
 
     chosen: str
-    kept: int  # epochs; 0: the head alone was better
+    kept: int  # epochs; 0: the given model was better
     before: Side
     after: Side
+    tuned_loss: float | None = None  # calibrated, on held-out photos, also where it was worse; None: no epoch was good
     p: float | None  # of McNemar's test between the two
     images: ImageCounts
+    folds: int = 1  # trainings, each of which held out others; 1: a validation set
     refit: bool
     cut: str  # the node below all that was trained, "" for the whole network
     views: ViewsRecord

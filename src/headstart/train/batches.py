@@ -56,6 +56,7 @@ class ArrayBatches(_Ordered):
             stays as it is, all else becomes float32.
         y: classes as whole numbers, (N,).
         shuffle: a new random order in each epoch; else the given order and view 0, as for validation.
+        rows: which images, ``y`` being those of theirs; None for all.
 
     Raises:
         DataError: no images, another number of labels, or labels that are no classes.
@@ -70,10 +71,12 @@ class ArrayBatches(_Ordered):
         *,
         shuffle: bool = True,
         views: bool = False,
+        rows: NDArray[np.int_] | None = None,
     ) -> None:
         y = np.asarray(y)
         given = x if views else x[None]
-        if given.ndim < 3 or y.ndim != 1 or given.shape[1] != len(y) or not len(given):
+        fitting = given.ndim >= 3 and len(y) == (given.shape[1] if rows is None else len(rows))
+        if not fitting or y.ndim != 1 or not len(given):
             raise DataError(
                 f"Expected {'views of ' if views else ''}images or rows and a label for each. "
                 f"Received: shapes {x.shape} and {y.shape}."
@@ -81,7 +84,7 @@ class ArrayBatches(_Ordered):
         if y.dtype.kind not in "iu" or (len(y) and y.min() < 0):
             raise DataError(f"Labels are the numbers of classes, from 0. Received: {y.dtype} from {y.min():g}.")
         super().__init__(len(y), batch_size, seed, shuffle)
-        self._x, self._y = given, y.astype(np.int64)
+        self._x, self._y, self._rows = given, y.astype(np.int64), np.arange(len(y)) if rows is None else rows
         self._first = draw(VIEW, seed).integers(
             len(given), size=len(y)
         )  # or all images would have the same view in an epoch
@@ -90,7 +93,7 @@ class ArrayBatches(_Ordered):
         """The batches of an epoch from the step ``start`` on: the same in each call."""
         for rows in self._parts(number, start):
             views = (self._first[rows] + number) % len(self._x) if self.shuffle else 0
-            x = np.asarray(self._x[views, rows])
+            x = np.asarray(self._x[views, self._rows[rows]])
             yield Batch(x if x.dtype == np.uint8 else x.astype(np.float32, copy=False), self._y[rows])
 
 

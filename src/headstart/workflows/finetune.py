@@ -1,10 +1,9 @@
-"""Fine-tuning: more of the network is trained than its head, and the result is never worse than the model given."""
+"""Fine-tuning: more of the network is trained than its head; where that is not better, it stays as it was."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,18 +17,16 @@ from headstart.data.split import Split
 from headstart.learn.evaluate import accuracy_of, nll_of
 from headstart.learn.heads import Head
 from headstart.learn.significance import mcnemar
-from headstart.model.assemble import TrainedNetwork, assemble
+from headstart.model.assemble import HeldOut, assemble
 from headstart.model.classifier import Classifier
 from headstart.model.records import FinetuneRecord, ImageCounts, Side
-from headstart.train.callbacks import Progress as StepProgress
 from headstart.train.overfitting_watch import GONE_WRONG, watch
-from headstart.train.protocol import Callback, Trained
 from headstart.train.recipe import Recipe, open_recipe
-from headstart.train.training_run import TrainingRun
+from headstart.train.training_run import TrainingRecord, TrainingRun
+from headstart.workflows.cross_fit import CrossFit, FinetuneJob, at_least, cross_fit, judge
 from headstart.workflows.finetune_data import (
     FinetuneData,
     FinetuneStart,
-    TrainingInputs,
     Weights,
     head_settings,
     takes_roots,
@@ -38,6 +35,7 @@ from headstart.workflows.finetune_data import (
 )
 
 REFIT = "refit"  # where its checkpoints are, in the folder of the others
+GIVEN = "the given model"
 
 Probabilities = NDArray[np.float64]
 
@@ -55,20 +53,24 @@ def finetune(
     cache: bool = True,
     progress: Progress | None = None,
 ) -> Classifier:
-    """Train more of a classifier's network on labelled photos; what comes back is not worse than what was given.
+    """Train more of a classifier's network on labelled photos; where that is not better, it comes back as it was.
 
-    The head is fitted anew, in closed form, on the part that is trained on; from there the recipe goes on. The
-    calibrated loss on the validation set chooses among the epochs and that head alone: where the head wins, the
-    classifier comes back as it was. Else, with ``refit``, it is trained once more from the given classifier on, on the
-    validation set too: for as many epochs as the first time where that went well to its end, else for as many as
-    were best. The part of the network below all that is trained runs once for each view of each photo.
-    ``record.finetune`` tells how it went.
+    The head is fitted anew, in closed form, on the part that is trained on; from there the recipe goes on. Whether that
+    was of use is judged on held-out photos, by the calibrated loss: of the fine-tuned network, and of the given one
+    with its head fitted without each photo in turn. Held out is a validation set; where that would have fewer than
+    `ENOUGH` photos, folds of the training set in turn, with a training for each. Temperature and "unknown" come from
+    the same photos.
+
+    With ``refit`` the given classifier is trained once more, on all photos: for as many epochs as before where that
+    went well to its end, else for as many as were best. The part of the network below all that is trained runs once
+    for each view of each photo. ``record.finetune`` tells how it went.
 
     Args:
         data, labels: as `fit` takes them; the same photos are split as they were, so the test set stays unseen.
         recipe: "careful", "fast", "full", a JSON file, or a `Recipe`.
         trainer: "pytorch", "lightning", "tensorflow", "keras", or a `TrainingRun` with device, checkpoints and more.
-        refit: whether the validation set is trained on in the end; default: where the frozen part makes it cheap.
+        refit: whether held-out photos are trained on in the end; default: where the frozen part makes it cheap, and
+            where photos are held out in turn.
         holdout, seed: of the split; default: those of the fit.
         cache: whether features and views are kept for the next time.
         progress: called with (stage, done, of how many).
@@ -80,37 +82,42 @@ def finetune(
     followed, run, timer = open_recipe(recipe), TrainingRun.of(trainer), StageTimer()
     with timer("features"):
         photos = FinetuneData.of(classifier, data, labels, holdout=holdout, seed=seed, cache=cache, progress=progress)
-    with timer("head"):
-        start = FinetuneStart.of(classifier, photos.with_closed_form_head(classifier), followed)
+    start = FinetuneStart.of(classifier, followed)
     with timer("views"):
         if start.whole:
             inputs = whole_network(photos, start)
         else:
             inputs = upper_part(photos, start, cache=cache, say=run.say, progress=progress)
-    classes = len(photos.split.classes)
+    job = FinetuneJob(classifier, photos, inputs, run, progress)
     with timer("training"):
-        trained, followed = run.train(
-            inputs.task, inputs.train, inputs.validation, followed, photos.identity(), classes
-        )
-    training = run.record(trained, followed, inputs.task, inputs.validation.images, classes)
-    again = trained.history.best >= 0 and (not start.whole if refit is None else refit)
-    went_well = not training.stopped and training.verdict.kind not in GONE_WRONG
-    kept = _kept(trained, to_the_end=again and went_well)
+        fits = cross_fit(job, followed)
+        training = _record(job, fits)
+        again = refit if refit is not None else fits.several or not start.whole
+        epochs = _epochs_to_take(fits, training, again=again)
+        weights = _weights_after(job, epochs, fits)
+    with timer("judging"):
+        judgement = judge(job, weights, fits.history.start) if weights else None
+    better = judgement is not None and judgement.better
     with timer("refit"):
-        refitted = _refit(photos, start, inputs, run, kept.epochs, followed, progress) if again else None
+        refitted = _refit(job, epochs, fits.recipe) if better and again else None
     with timer("measuring"):
-        found, after = _assemble(classifier, photos, kept, refitted, progress)
+        found, after = classifier, None
+        if judgement and better and weights:
+            found, after = _assemble(job, refitted or weights[0], judgement.held_out)
     test = np.flatnonzero(photos.split.test)
-    truth, before = photos.split.labels[test], _probabilities(classifier, photos, test)
+    before = _probabilities(classifier, photos, test)
     after = before if after is None else after
+    given_loss = judgement.given if judgement else fits.history.start
     record = FinetuneRecord(
         **vars(training),
-        chosen=f"fine-tuned, epoch {kept.epochs}" if kept.epochs else "the head alone",
-        kept=kept.epochs,
-        before=_side(before, photos.split, kept.start),
-        after=_side(after, photos.split, kept.loss),
-        p=_p_of_difference(before, after, truth),
-        images=ImageCounts(len(photos.train_rows), len(photos.validation_rows), len(test)),
+        chosen=f"fine-tuned, epoch {epochs}" if better else GIVEN,
+        kept=epochs if better else 0,
+        before=_side(before, photos.split, given_loss),
+        after=_side(after, photos.split, judgement.tuned if judgement and better else given_loss),
+        tuned_loss=judgement.tuned if judgement else None,
+        p=_p_of_difference(before, after, photos.split.labels[test]),
+        images=_counts(photos),
+        folds=len(photos.folds),
         refit=refitted is not None,
         cut="" if start.whole else start.cut,
         views=inputs.views,
@@ -119,83 +126,69 @@ def finetune(
     return replace(found, record=replace(found.record, finetune=record))
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """What of the first training counts."""
+def _record(job: FinetuneJob, fits: CrossFit) -> TrainingRecord:
+    """What the mean of the trainings was like; a verdict on several is said here, of one it was said already."""
+    mean = replace(fits.trained[0], history=fits.history)
+    held_out, classes = len(job.photos.held_out), len(job.photos.split.classes)
+    found = job.run.record(mean, fits.recipe, job.inputs.task, held_out, classes)
+    if fits.several and found.verdict.kind in GONE_WRONG:
+        job.run.say(found.verdict.sentence)
+    return found
 
-    epochs: int  # how many; 0: the head alone was better
-    weights: Mapping[str, NDArray[np.float32]]  # after as many
-    loss: float  # theirs, calibrated, on the validation set
-    start: float  # that of the head alone
 
+def _epochs_to_take(fits: CrossFit, training: TrainingRecord, *, again: bool) -> int:
+    """All, where the training went well and only says how long to train once more; else as many as were best.
 
-def _kept(trained: Trained, *, to_the_end: bool) -> _Kept:
-    """The best epoch. Where it only says how long to train once more, the last, if that too is better than the head.
-
-    For with more photos the best epoch comes later, if anything, and which of the last ones it is few validation photos
-    cannot tell; the small steps at the schedule's end average out what those before left to chance.
+    For with more photos the best epoch comes later, if anything, and which of the last ones it is few photos cannot
+    tell; the small steps at the schedule's end average out what those before left to chance. 0: none was better.
     """
-    history, epochs = trained.history, trained.history.epochs
-    if to_the_end and trained.last is not None and epochs[-1].val_calibrated < history.start:
-        return _Kept(len(epochs), trained.last, epochs[-1].val_calibrated, history.start)
-    loss = epochs[history.best].val_calibrated if history.best >= 0 else history.start
-    return _Kept(history.best + 1, trained.weights, loss, history.start)
+    history = fits.history
+    well = bool(history.epochs) and not (training.stopped or fits.diverged or training.verdict.kind in GONE_WRONG)
+    if well and (fits.several or (again and history.epochs[-1].val_calibrated < history.start)):
+        return len(history.epochs)
+    return history.best + 1
 
 
-def _refit(
-    photos: FinetuneData,
-    start: FinetuneStart,
-    inputs: TrainingInputs,
-    run: TrainingRun,
-    epochs: int,
-    recipe: Recipe,
-    progress: Progress | None,
-) -> Weights | None:
-    """So many epochs from the given classifier's own weights on, on the validation set too; None if that diverged.
+def _weights_after(job: FinetuneJob, epochs: int, fits: CrossFit) -> list[Weights] | None:
+    """Those of each training after so many epochs; trained anew for as many where they were not kept.
+
+    None where no epoch was good.
+    """
+    if not epochs:
+        return None
+    if found := fits.weights_after(epochs):
+        return found
+    shorter = replace(fits.recipe, epochs=at_least(epochs, fits.recipe))
+    fits = cross_fit(job, shorter, name="shorter")
+    return fits.weights_after(len(fits.history.epochs))
+
+
+def _refit(job: FinetuneJob, epochs: int, recipe: Recipe) -> Weights | None:
+    """So many epochs from the given classifier's own weights on, on all photos; None if that diverged.
 
     The schedule is laid over as many, so that its small steps come at their end.
     """
-    least = 2 if recipe.averaging == "snapshots" else 1  # the fewest that such a recipe may have
-    recipe = replace(recipe, epochs=max(epochs, least))
-    given = {name: np.asarray(start.classifier.weights[name], np.float32) for name in inputs.task.weights}
-    callbacks: list[Callback] = []
-    if progress:
-        callbacks.append(StepProgress(lambda _, done, of: progress("refit", done, of)))
-    folder = None if run.folder is None else Path(run.folder) / REFIT
-    again = replace(run, callbacks=callbacks, folder=folder, find_rate=False, quiet=True)
-    task, classes = replace(inputs.task, weights=given), len(photos.split.classes)
-    trained = again.train(task, inputs.everything, None, recipe, photos.identity(), classes)[0]
+    recipe, photos = replace(recipe, epochs=at_least(epochs, recipe)), job.photos
+    batches, identity = job.inputs.batches(photos.all_rows, True), photos.identity(photos.folds[0])
+    again = job.another(REFIT, REFIT)
+    trained = again.train(job.inputs.task, batches, None, recipe, identity, len(photos.split.classes))[0]
     if trained.last is None or watch(trained.history.epochs).kind == "diverging":
         why = trained.history.stopped or "The training loss rose."
-        run.say(f"Training once more on the validation set too went wrong; the first training counts. {why}")
+        job.run.say(f"Training once more on all photos went wrong; the first training counts. {why}")
         return None
     return trained.weights
 
 
-def _assemble(
-    classifier: Classifier, photos: FinetuneData, kept: _Kept, refitted: Weights | None, progress: Progress | None
-) -> tuple[Classifier, Probabilities | None]:
-    """The fine-tuned classifier and its probabilities for the test set; the given one where no epoch was better.
-
-    Of weights that have seen the validation set too, those ``kept`` tell how sure the classifier may be.
-    """
-    if not kept.epochs:
-        return classifier, None
-    own = {**classifier.weights, **kept.weights}
+def _assemble(job: FinetuneJob, weights: Weights, held_out: HeldOut) -> tuple[Classifier, Probabilities]:
+    """The fine-tuned classifier, and its probabilities for the test set."""
+    classifier, photos = job.given, job.photos
     found, probabilities, _ = assemble(
-        TrainedNetwork(
-            blueprint=classifier.blueprint,
-            weights=own if refitted is None else {**classifier.weights, **refitted},
-            spec=classifier.spec,
-            engine=classifier.engine,
-            precision=classifier.precision,
-            module=classifier.module,
-            before_refit=None if refitted is None else own,
-        ),
+        job.network(weights),
         photos.photos,
         replace(classifier.record, **vars(photos.split.record()), holdout=photos.holdout, seed=photos.seed),
+        held_out,
         seed=photos.seed,
-        progress=progress,
+        progress=job.progress,
     )
     head = found.record.head and replace(found.record.head, settled=head_settings(classifier))
     fitted_on = found.fitted_on | classifier.fitted_on
@@ -210,6 +203,12 @@ def _probabilities(classifier: Classifier, photos: FinetuneData, rows: NDArray[n
     """What the given classifier says of some rows, by their features; (N, K)."""
     weight, bias = (np.asarray(classifier.weights[f"{LOGITS}.{part}"]) for part in ("weight", "bias"))
     return Head(weight, bias, sqrt=takes_roots(classifier.blueprint)).probabilities(photos.features.values, rows)
+
+
+def _counts(photos: FinetuneData) -> ImageCounts:
+    """How many are trained on, held out from a training, and in the test set; of folds all are trained on by others."""
+    several, held_out = len(photos.folds) > 1, len(photos.held_out)
+    return ImageCounts(len(photos.all_rows) - (0 if several else held_out), held_out, int(photos.split.test.sum()))
 
 
 def _side(probabilities: Probabilities, split: Split, val_calibrated: float) -> Side:

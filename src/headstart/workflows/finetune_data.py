@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,14 @@ from headstart.backbones.weights import weights_digest
 from headstart.core.errors import DataError, UsageError
 from headstart.core.progress import Progress, stage
 from headstart.core.types import ImageDataset
+from headstart.data.folds import folds_of
+from headstart.data.hold_out import FEWEST
 from headstart.data.inputs import Images, labelled_dataset
 from headstart.data.split import Split, check_holdout, make_split, validation_part
 from headstart.engines.protocol import Network
 from headstart.engines.registry import get_engine
 from headstart.learn.features import Features, extract
-from headstart.learn.heads import fit_head
+from headstart.learn.heads import HeadFit, fit_head
 from headstart.model.assemble import LabelledPhotos
 from headstart.model.classifier import Classifier
 from headstart.model.records import ViewsRecord
@@ -29,7 +31,11 @@ from headstart.train.recipe import Recipe
 from headstart.train.schedule import rates_by_layer
 from headstart.train.views import DISTINCT, PLAIN, ViewPlan, compute_views, plan_views
 
+Rows = NDArray[np.int_]
 Weights = dict[str, NDArray[np.float32]]
+
+ENOUGH = 100  # photos held out, from which temperature and thresholds are taken and the choice is made
+FOLDS = 5  # that they are held out in, where one validation set has fewer
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class FinetuneData:
 
     dataset: ImageDataset
     split: Split
-    validation: NDArray[np.bool_]
+    folds: tuple[Rows, ...]  # each is held out by one training: a validation set, or several where one has few photos
     features: Features
     network: Network  # the given one, without its head
     holdout: float
@@ -81,42 +87,40 @@ class FinetuneData:
         split.test &= ~fitted_on
         if split.classes != classifier.classes:
             raise DataError(other_classes(split.classes, classifier.classes))
-        validation = validation_part(split, features.keys, seed)
-        return cls(dataset, split, validation, features, network, holdout, seed)
+        return cls(dataset, split, held_out_in_turn(split, features.keys, seed), features, network, holdout, seed)
 
     @property
-    def train_rows(self) -> NDArray[np.int_]:
-        """Those that are trained on."""
-        return np.flatnonzero(self.split.train & ~self.validation)
+    def held_out(self) -> Rows:
+        """All rows that a training holds out."""
+        return np.concatenate(self.folds)
+
+    def beside(self, held_out: Rows) -> Rows:
+        """What a training is trained on that holds these rows out."""
+        return np.setdiff1d(np.flatnonzero(self.split.train), held_out)
 
     @property
-    def validation_rows(self) -> NDArray[np.int_]:
-        """Those that are validated with."""
-        return np.flatnonzero(self.validation)
-
-    @property
-    def all_rows(self) -> NDArray[np.int_]:
-        """The former and then the latter."""
-        return np.concatenate([self.train_rows, self.validation_rows])
+    def all_rows(self) -> Rows:
+        """Those of the first training, and then what it holds out."""
+        return np.concatenate([self.beside(self.folds[0]), self.folds[0]])
 
     @property
     def photos(self) -> LabelledPhotos:
         """All that a classifier is assembled with."""
-        return LabelledPhotos(self.dataset, self.split, self.validation, self.features.keys, self.features.thumbnails)
+        held_out = np.isin(np.arange(len(self.dataset)), self.held_out)
+        return LabelledPhotos(self.dataset, self.split, held_out, self.features.keys, self.features.thumbnails)
 
-    def identity(self) -> str:
-        """Of the photos that are trained on and validated with, their labels and order."""
+    def identity(self, held_out: Rows) -> str:
+        """Of the photos that a training is trained on and validated with, their labels and order."""
         parts = {
             name: np.frombuffer(b"".join(self.features.keys[row] for row in rows.tolist()), np.uint8)
-            for name, rows in (("train", self.train_rows), ("validation", self.validation_rows))
+            for name, rows in (("train", self.beside(held_out)), ("validation", held_out))
         }
         return weights_digest(parts | {"labels": self.split.labels.astype(np.int64)})
 
-    def with_closed_form_head(self, classifier: Classifier) -> Weights:
-        """The classifier's network with a closed-form head of the photos that are trained on alone."""
-        settings = head_settings(classifier)
-        rows, split = self.train_rows, self.split
-        fitted = fit_head(
+    def closed_form(self, classifier: Classifier, rows: Rows) -> HeadFit:
+        """A head in closed form of some photos, with the settings of the classifier's."""
+        settings, split = head_settings(classifier), self.split
+        return fit_head(
             self.features.values,
             split.labels[rows],
             len(split.classes),
@@ -127,8 +131,36 @@ class FinetuneData:
             groups=split.groups[rows],
             seed=self.seed,
         )
-        head = {f"{LOGITS}.weight": fitted.head.weight, f"{LOGITS}.bias": fitted.head.bias}
-        return {name: np.asarray(array, np.float32) for name, array in {**classifier.weights, **head}.items()}
+
+    def with_closed_form_head(self, classifier: Classifier, held_out: Rows) -> Weights:
+        """The classifier's network with a closed-form head of all photos but those that are held out."""
+        head = self.closed_form(classifier, self.beside(held_out)).head
+        parts = {f"{LOGITS}.weight": head.weight, f"{LOGITS}.bias": head.bias}
+        return {name: np.asarray(array, np.float32) for name, array in {**classifier.weights, **parts}.items()}
+
+
+def held_out_in_turn(split: Split, keys: Sequence[bytes], seed: int) -> tuple[Rows, ...]:
+    """What each training holds out: one validation set, or so many folds that `ENOUGH` photos are held out in all.
+
+    A threshold that 5 % of the known photos are below, and a temperature, cannot be told from a handful of photos, nor
+    whether fine-tuning was of use.
+
+    Raises:
+        DataError: a class has too few images.
+    """
+    single = np.flatnonzero(validation_part(split, keys, seed))
+    if len(single) >= ENOUGH:
+        return (single,)
+    train = np.flatnonzero(split.train)
+    labels, groups = split.labels[train], split.groups[train]
+    count = min(FOLDS, *(len(np.unique(groups[labels == k])) for k in range(len(split.classes))))
+    fold = folds_of(labels, [keys[row] for row in train.tolist()], groups, count, seed, split.classes)
+    found: list[Rows] = []
+    for k in range(count):
+        left = np.bincount(labels[fold != k], minlength=len(split.classes))
+        if sum(map(len, found)) < ENOUGH and left.min() >= FEWEST:
+            found.append(train[fold == k])
+    return tuple(found) if sum(map(len, found)) > len(single) else (single,)
 
 
 @dataclass(frozen=True)
@@ -136,16 +168,20 @@ class FinetuneStart:
     """What is trained, and where it begins."""
 
     classifier: Classifier
-    weights: Weights
     recipe: Recipe
     rates: dict[str, float]
     cut: str  # the node below all that is trained
 
     @classmethod
-    def of(cls, classifier: Classifier, weights: Weights, recipe: Recipe) -> FinetuneStart:
-        """What the recipe trains of the classifier's network, from these weights."""
+    def of(cls, classifier: Classifier, recipe: Recipe) -> FinetuneStart:
+        """What the recipe trains of the classifier's network."""
         rates = rates_by_layer(classifier.blueprint, recipe)
-        return cls(classifier, weights, recipe, rates, cut_at(classifier.blueprint, rates))
+        return cls(classifier, recipe, rates, cut_at(classifier.blueprint, rates))
+
+    @property
+    def weights(self) -> Weights:
+        """Those of the classifier."""
+        return {name: np.asarray(array, np.float32) for name, array in self.classifier.weights.items()}
 
     @property
     def whole(self) -> bool:
@@ -157,28 +193,25 @@ class FinetuneStart:
 class TrainingInputs:
     """What a trainer is given."""
 
-    task: Task
-    train: Batches
-    validation: Batches
-    everything: Batches  # both
+    task: Task  # from the weights of the given classifier
+    batches: Callable[[Rows, bool], Batches]  # of some photos, to train on or to validate with
     views: ViewsRecord
+
+    def task_from(self, weights: Weights) -> Task:
+        """The task from other weights on."""
+        return replace(self.task, weights={name: weights[name] for name in self.task.weights})
 
 
 def whole_network(data: FinetuneData, start: FinetuneStart) -> TrainingInputs:
     """Every step goes through the whole network: it is given photos."""
     given = start.classifier
 
-    def photos(rows: NDArray[np.int_], *, train: bool = True) -> PhotoBatches:
+    def batches(rows: Rows, train: bool) -> Batches:
         classes = data.split.classes
         return PhotoBatches(data.dataset, rows, given.spec, start.recipe, train=train, classes=classes)
 
-    return TrainingInputs(
-        task=Task(given.blueprint, start.weights, start.rates, given.spec, given.module),
-        train=photos(data.train_rows),
-        validation=photos(data.validation_rows, train=False),
-        everything=photos(data.all_rows),
-        views=ViewsRecord(0, 0.0),
-    )
+    task = Task(given.blueprint, start.weights, start.rates, given.spec, given.module)
+    return TrainingInputs(task, batches, ViewsRecord(0, 0.0))
 
 
 def upper_part(
@@ -189,9 +222,9 @@ def upper_part(
     upper, shape = above(whole, cut, size), whole.shapes(size)[cut]
     weights = {name: array for name, array in start.weights.items() if name in upper.weight_shapes()}
     origin = weights_digest({name: start.weights[name] for name in whole.upto(cut).weight_shapes()})
-    rows, count = data.all_rows, len(data.train_rows)
+    rows = data.all_rows
     views, sentence = plan_views(rows.tolist(), shape, recipe.augmentation, recipe.views, recipe.seed, keep=cache)
-    plain, _ = plan_views(data.validation_rows.tolist(), shape, PLAIN, 1, recipe.seed, keep=cache)
+    plain, _ = plan_views(data.held_out.tolist(), shape, PLAIN, 1, recipe.seed, keep=cache)
     say(sentence)
 
     def see(viewing: ViewPlan, before: int, of: int) -> NDArray[np.float16]:
@@ -201,20 +234,18 @@ def upper_part(
 
     shared = recipe.augmentation in DISTINCT  # whose first view is the photo as it is
     x = see(views, 0, views.photos + (0 if shared else plain.photos))
-    known = x[:1, count:] if shared else see(plain, views.photos, views.photos + plain.photos)
+    known = x[:1] if shared else see(plain, views.photos, views.photos + plain.photos)
     data.network.release()
+    place = {row: k for k, row in enumerate(rows.tolist())}
+    place_plain = place if shared else {row: k for k, row in enumerate(data.held_out.tolist())}
 
-    def batches(x: NDArray[np.float16], rows: NDArray[np.int_], *, train: bool = True) -> ArrayBatches:
-        y = data.split.labels[rows]
-        return ArrayBatches(x, y, recipe.batch_size, recipe.seed, shuffle=train, views=True)
+    def batches(some: Rows, train: bool) -> Batches:
+        at = np.array([(place if train else place_plain)[row] for row in some.tolist()])
+        y, seen = data.split.labels[some], x if train else known
+        return ArrayBatches(seen, y, recipe.batch_size, recipe.seed, shuffle=train, views=True, rows=at)
 
-    return TrainingInputs(
-        task=Task(upper, weights, start.rates, None, start.classifier.module),
-        train=batches(x[:, :count], data.train_rows),
-        validation=batches(known, data.validation_rows, train=False),
-        everything=batches(x, rows),
-        views=ViewsRecord(views.count, round(views.bytes / 1e6, 1)),
-    )
+    task = Task(upper, weights, start.rates, None, start.classifier.module)
+    return TrainingInputs(task, batches, ViewsRecord(views.count, round(views.bytes / 1e6, 1)))
 
 
 def head_settings(classifier: Classifier) -> dict[str, str]:
