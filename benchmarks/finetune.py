@@ -4,7 +4,8 @@ Whole processes on two cores, each with an empty cache. ``accuracy``: the head a
 seed. ``speed``: the recipe `careful` against the same fine-tuning in plain Lightning and Keras: of the same layers, on
 the same photos, with the same rate, augmentation and epochs. `careful` as it comes trains twice, the second time on the
 validation photos too, which the other two do not; so ours is also timed without that. ``full``: likewise with nothing
-frozen, on fewer photos, where it trains once as it comes.
+frozen, on fewer photos, where it trains once as it comes. ``few``: from 8 photos a class on, the given model and what
+comes of it, on photos that neither has seen.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
+from few_photos import few_photos
 from harness import HEADSTART, ROOT, Goal, Run, arguments, finish, in_child, median, shared, timed
 
-PARTS = ("accuracy", "speed", "full")
+PARTS = ("accuracy", "speed", "full", "few")  # keys of `WORK`
 SETS = {"elpv": 0.25, "apple_leaves": 0.3, "cats_dogs": 0.0, "oxford_pets": 0.3}  # share held out; 0: its own test part
 TEST, VALIDATION = 0.25, 0.15  # shares of the baselines' photos, the second of what the first leaves
 FULL_EPOCHS = 2
@@ -75,7 +77,7 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0] if __doc__ else None, repeats=1)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=[*SETS], help="of the part accuracy")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the part accuracy")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the parts accuracy and few")
     parser.add_argument("--data", choices=SETS, default="apple_leaves", help="of the parts speed and full")
     parser.add_argument("--epochs", type=int, help="of the baselines in the part speed; the rest is extrapolated")
     parser.add_argument("--photos", type=int, default=400, help="of the part full")
@@ -94,7 +96,7 @@ def main() -> None:
     for part in PARTS:
         if part in options.parts:
             with tempfile.TemporaryDirectory() as folder:
-                told, judged = {"accuracy": _accuracy, "speed": _speed, "full": _full}[part](options, Path(folder))
+                told, judged = WORK[part](options, Path(folder))
             result[part] = told
             goals += judged
     finish("finetune", result, goals, options)
@@ -309,6 +311,8 @@ def _weights() -> str:
 
     return str(installed_file(find_backbone(NETWORK).weights))
 
+
+WORK = {"accuracy": _accuracy, "speed": _speed, "full": _full, "few": few_photos}
 
 if __name__ == "__main__":
     main()
