@@ -111,6 +111,63 @@ def test_an_application_is_built_from_its_name_and_a_file(toy: tuple[Any, Path])
     np.testing.assert_allclose(softmax(whole.network.forward(images)), expected, rtol=1e-3, atol=1e-6)
 
 
+def expected_of(model: Any, images: Any, preprocess: Any) -> Any:
+    return np.asarray(model(preprocess(images.astype(np.float32))))
+
+
+@pytest.mark.parametrize("name", ["MobileNet", "MobileNetV2", "VGG16", "ResNet50V2", "EfficientNetB0", "DenseNet121"])
+def test_the_pixels_of_a_live_application_are_its_own(name: str) -> None:
+    """By its name, as an object; and where it stands behind augmentation in a model of one's own."""
+    make = getattr(keras.applications, name)
+    base = make(weights=None, include_top=False, input_shape=(SIZE, SIZE, 3))
+    images = keras.Input((SIZE, SIZE, 3))
+    augmented = keras.Sequential([layers.RandomFlip(), layers.RandomRotation(0.1)])(images)
+    nested = keras.Model(images, layers.Dense(3)(layers.GlobalAveragePooling2D()(base(augmented))))
+    expected = keras_applications._spec(make, SIZE)
+    for model in (base, nested, keras.Sequential([base, layers.GlobalAveragePooling2D(), layers.Dense(3)])):
+        assert keras_applications.pixels_of(model, SIZE) == expected
+    scaled = keras.Model(
+        images, layers.Dense(3)(layers.GlobalAveragePooling2D()(base(layers.Rescaling(1 / 255)(images))))
+    )
+    assert keras_applications.pixels_of(scaled, SIZE) is None  # who scales the pixels gives them as they come
+    assert keras_applications.pixels_of(functional(), SIZE) is None
+
+
+@pytest.mark.parametrize("way", ["live", "file", "size alone", "in a model"])
+def test_a_live_application_says_what_it_says_to_keras(way: str, tmp_path: Path) -> None:
+    """VGG wants blue, green, red from which a mean is taken."""
+    base = keras.applications.VGG16(weights=None, include_top=False, input_shape=(SIZE, SIZE, 3))
+    for layer in base.layers:
+        trained(layer, 3)
+    model = keras.Model(
+        base.input, layers.Dense(3, name="top")(layers.GlobalAveragePooling2D()(base.output)), name="vgg16"
+    )
+    if way == "in a model":
+        model = keras.Sequential([base, layers.GlobalAveragePooling2D(), layers.Dense(3)])
+    images = photos(2)
+    expected = expected_of(model, images, keras.applications.vgg16.preprocess_input)
+    source: Any = model
+    if way == "file":
+        model.save(tmp_path / "mine.keras")
+        source = str(tmp_path / "mine.keras")
+    network = network_for(source, spec=hs.ImageSpec(SIZE) if way == "size alone" else None)
+    np.testing.assert_allclose(network.forward(images), expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+
+
+def test_who_says_all_of_the_pixels_is_taken_at_his_word() -> None:
+    base = keras.applications.VGG16(weights=None, include_top=False, input_shape=(SIZE, SIZE, 3))
+    model = keras.Sequential([base, layers.GlobalAveragePooling2D(), layers.Dense(3)])
+    spec = hs.ImageSpec(SIZE, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
+    images = photos(2)
+    expected = expected_of(model, images, lambda x: x)
+    np.testing.assert_allclose(network_for(model, spec=spec).forward(images), expected, rtol=1e-3, atol=1e-4)
+    with_own = keras.Sequential([base, layers.GlobalAveragePooling2D(), Scale(), layers.Dense(3)])
+    with_own(images.astype(np.float32))
+    with pytest.raises(UsageError, match="takes blue, green, red"):
+        wrap(with_own)
+    assert wrap(with_own, spec=spec).trunk.spec == spec
+
+
 def test_the_commands_open_an_application(toy: tuple[Any, Path], photos: Path, shell: Shell) -> None:
     picture = next(photos.rglob("*.png"))
     answer = shell("predict", "keras/Toylet", picture, "--weights", toy[1], "--json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -429,6 +430,26 @@ def test_a_model_of_timm_is_built_from_its_name_and_a_file(tiny: Path) -> None:
         network = TorchNetwork(whole.blueprint, whole.weights, spec, device="cpu", module=module)
         np.testing.assert_allclose(network.forward(images), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
     assert "layer2.0.conv1" in network.layers or len(network.layers) > 20
+
+
+def test_a_live_model_of_timm_gets_the_pixels_that_it_names() -> None:
+    model = timm.create_model(
+        "test_resnet", pretrained_cfg_overlay={"mean": (0.1, 0.2, 0.3), "interpolation": "bicubic"}
+    )
+    spec = wrap(model).trunk.spec
+    assert (spec.size, spec.mean, spec.std, spec.crop, spec.resample) == (
+        160,
+        (0.1, 0.2, 0.3),
+        (0.5,) * 3,
+        0.95,
+        "bicubic",
+    )
+    assert wrap(model, spec=ImageSpec(96)).trunk.spec == replace(spec, size=96)
+    assert wrap(model, pixels=96).trunk.spec == replace(spec, size=96)
+    whole = ImageSpec(96, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # as the defaults are, and yet said
+    assert wrap(model, spec=whole).trunk.spec == whole
+    assert wrap(residual()).trunk.spec.mean == (0.485, 0.456, 0.406)
+    assert wrap(residual(), spec=ImageSpec(48)).trunk.spec == replace(wrap(residual()).trunk.spec, size=48)
 
 
 def test_a_file_with_a_head_for_other_classes_gives_a_trunk_and_no_classifier(tiny: Path, tmp_path: Path) -> None:

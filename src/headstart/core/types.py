@@ -21,6 +21,9 @@ PROBLEMS = ("empty", "unreadable", "truncated", "bomb", "missing", "wrong name",
 UNREADABLE = frozenset(("empty", "unreadable", "truncated", "bomb", "missing"))  # those of a file without an image
 
 
+_HALF, _CROP, _RESAMPLE = (0.5, 0.5, 0.5), 0.875, "bicubic"
+
+
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
     """The input of a network, and how a photo is turned into it.
@@ -29,15 +32,24 @@ class ImageSpec:
     """
 
     size: int  # height and width, pixels
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    crop: float = 0.875  # share of the photo's shorter side that the centred square keeps
-    resample: str = "bicubic"
+    mean: tuple[float, float, float] = _HALF
+    std: tuple[float, float, float] = _HALF
+    crop: float = _CROP  # share of the photo's shorter side that the centred square keeps
+    resample: str = _RESAMPLE
     levels: tuple[float, float] | None = None  # that are black and white in images of more than 8 bits; None: a guess
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, without what there is nothing to say of."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def beside(self, known: ImageSpec) -> ImageSpec:
+        """This one; where it says no mean and std, as ``ImageSpec(160)``, with what is ``known`` of the network."""
+        if self.mean is not _HALF or self.std is not _HALF:  # the default itself, not values that equal it
+            return self
+        found = replace(self, mean=known.mean, std=known.std)
+        if (self.crop, self.resample) == (_CROP, _RESAMPLE):
+            found = replace(found, crop=known.crop, resample=known.resample)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,11 +117,39 @@ class _Asked(Exception):  # noqa: N818  # no error: carries the address and the 
     pass
 
 
+def pixels_of(model: Any, size: int) -> tuple[ImageSpec, bool] | None:
+    """What a model wants that is one of `keras.applications` by its name, or that gives its images to one unchanged.
+
+    Returns:
+        The pixels, and whether red and blue are swapped; None for any other model.
+    """
+    name = _letters(model.name)
+    for known, make in sorted(_makers().items(), key=lambda item: -len(item[0])):
+        rest = name.removeprefix(_letters(known))
+        if rest != name and not rest.strip("0123456789"):
+            return _spec(make, size)
+    first = next((layer for layer in model.layers if not _keeps_pixels(layer)), None)
+    return pixels_of(first, size) if isinstance(first, keras.Model) else None
+
+
+def _letters(name: str) -> str:
+    """Letters and digits: "mobilenetv2_1.00_224" as "mobilenetv2100224"."""
+    return "".join(each for each in name.lower() if each.isalnum())
+
+
+def _keeps_pixels(layer: Any) -> bool:
+    """Whether a layer does nothing to the range of pixels: an input, or augmentation."""
+    if isinstance(layer, keras.Sequential):
+        return all(_keeps_pixels(each) for each in layer.layers)
+    return isinstance(layer, keras.layers.InputLayer) or type(layer).__name__.startswith("Random")
+
+
+def _makers() -> dict[str, Callable[..., Any]]:
+    return {each: make for each, make in vars(keras.applications).items() if each[:1].isupper() and callable(make)}
+
+
 def _maker(source: str) -> Callable[..., Any]:
-    name = source.removeprefix(APPLICATIONS)
-    known: dict[str, Callable[..., Any]] = {
-        each: make for each, make in vars(keras.applications).items() if each[:1].isupper() and callable(make)
-    }
+    name, known = source.removeprefix(APPLICATIONS), _makers()
     if name not in known:
         lower = {each.lower(): each for each in known}
         near = [lower[each] for each in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]

@@ -13,7 +13,7 @@ from headstart.backbones.ops import Node
 from headstart.backbones.weights import WeightsRecord
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
-from headstart.engines.keras.applications import application, fill
+from headstart.engines.keras.applications import application, fill, pixels_of
 from headstart.engines.keras.config import POLICY, from_text, to_text
 from headstart.engines.keras.files import open_file
 from headstart.engines.keras.flat_model import (
@@ -48,8 +48,9 @@ def wrap(
         source: the name, the file, or the model; a model is copied and stays as it is.
         weights: a file (.weights.h5, .h5) with its weights. Without one a network of `keras.applications` takes those
             that Keras would download, and any other keeps its own.
-        spec: pixels that it wants; default: of `keras.applications` what its ``preprocess_input`` gives, else those of
-            the model's input, from 0 to 255, as Keras' own loaders give them.
+        spec: pixels that it wants; default, and where it says the size alone: of `keras.applications`, and of models
+            that are or begin with one by its name, what its ``preprocess_input`` gives, else those of the model's
+            input, from 0 to 255, as Keras' own loaders give them.
         features: the layer whose output, averaged over height and width, is the feature vector; "" for the model's own
             output. Default: the input of its last dense layer.
         pixels: height and width to scale images to, in place of those of ``spec``.
@@ -63,14 +64,17 @@ def wrap(
     if isinstance(source, str) and source.startswith(APPLICATIONS):
         found = application(source, weights, pixels if spec is None else pixels or spec.size)
         name, model, record, flip, whole = source, found.model, found.record, found.flip, found.whole
-        spec = spec or found.spec
+        known = found.spec
     else:
         model = open_file(source) if isinstance(source, str) else source
         if not isinstance(model, keras.Model):
             raise UsageError(f"Expected the name of a backbone or a keras.Model. Received: {type(model).__qualname__}.")
         name = f"{LIVE_KERAS}{_name_of(model)}"
-        spec = spec or replace(BYTES, size=_own_size(model) or BYTES.size)
+        size = _own_size(model) or BYTES.size
+        known, flip = pixels_of(model, size) or (replace(BYTES, size=size), False)
+        flip = flip and (spec is None or spec.beside(known) != spec)  # who says all of the pixels says their order
         record = WeightsRecord(origin=name, licence="its own", names="keras")
+    spec = spec.beside(known) if spec else known
     if pixels is not None:
         spec = replace(spec, size=pixels)
 
@@ -84,6 +88,11 @@ def wrap(
     trunk = _cut(flat, path, name, head=head is not None)
     arrays = {key: np.array(each.numpy(), np.float32) for key, each in variables(trunk).items()}
     config, units = to_text(trunk), int(trunk.output.shape[-1])
+    if flip and not config:
+        raise UsageError(
+            f"'{name}' takes blue, green, red as {model_name(model)} does, and has layers of its own. Put the "
+            "preprocess_input of keras.applications into the model, or name the pixels: spec=hs.ImageSpec(…)"
+        )
     attrs = {"features": path, "head": head is not None, "config": config, "units": units}
     own = head_weights(head[0]) if head and whole else None
     return Wrapped(make_trunk(name, arrays, attrs, spec, record), None if config else flat, own)

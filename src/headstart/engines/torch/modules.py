@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -40,7 +41,8 @@ def wrap(
         source: the name, or the module; a module is copied and stays as it is.
         weights: a file (.safetensors, .pth) with its state dict. Without one timm fetches the weights, and a live
             module keeps those that it has.
-        spec: pixels that it wants; default: what timm's record says, else 224 of them with ImageNet's mean and std.
+        spec: pixels that it wants; default, and where it says the size alone: what timm's record says, also that of a
+            live module, else 224 of them with ImageNet's mean and std.
         features: path of the layer whose output, averaged over height and width, is the feature vector; "" for the
             module's own output. Default: the input of its last linear layer.
         pixels: height and width to scale images to, in place of those of ``spec``.
@@ -54,12 +56,14 @@ def wrap(
         name, model = source, _timm(source)
         config = dict(model.pretrained_cfg)
         record = _timm_record(source, config)
-        spec = spec or _timm_spec(source, config)
+        known = _timm_spec(source, config)
+        spec = spec.beside(known) if spec else known
         if config.get("fixed_input_size") and pixels not in (None, spec.size):
             raise UsageError(f"'{source}' takes images of {spec.size} pixels and no others. Received: {pixels}.")
     else:
         model = _copy(source)
-        name, spec = f"{LIVE}{type(model).__module__}.{type(model).__qualname__}", spec or IMAGENET
+        name, known = f"{LIVE}{type(model).__module__}.{type(model).__qualname__}", _spec_of(model)
+        spec = spec.beside(known) if spec else known
         record = WeightsRecord(origin=name, licence="its own", names="timm")
     if pixels is not None:
         spec = replace(spec, size=pixels)
@@ -142,6 +146,14 @@ def _timm_record(source: str, config: dict[str, Any]) -> WeightsRecord:
         names="timm",
         url=f"{HUB}{repository}/{config.get('hf_hub_filename') or 'model.safetensors'}" if repository else "",
     )
+
+
+def _spec_of(model: Any) -> ImageSpec:
+    """The pixels that a live module wants, where it is timm's and says so; else ImageNet's."""
+    config = getattr(model, "pretrained_cfg", None)
+    if not isinstance(config, Mapping) or not {"input_size", "mean", "std", "crop_pct", "interpolation"} <= set(config):
+        return IMAGENET
+    return _timm_spec(type(model).__qualname__, dict(config))
 
 
 def _timm_spec(source: str, config: dict[str, Any]) -> ImageSpec:
