@@ -13,6 +13,7 @@ import pytest
 
 from headstart.core.errors import DataError, MissingExtraError, UnreadableImageError
 from headstart.data import parquet
+from headstart.data.load import CHUNK
 from headstart.data.sources import open_source
 from source_files import PETS, contents, hub_schema, pa, plant, pq, splits, write_parquet
 
@@ -27,6 +28,49 @@ class TestParquet:
         assert contents(dataset) == [b"img%d" % row for row in range(8)]
         assert dataset.read(6) == b"img6"
         assert dataset.read(1) == b"img1"
+
+    def test_rows_in_any_order_cost_no_more_than_a_few_passes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path
+    ) -> None:
+        """Of a row group with many batches that are forgotten at once, as a shuffled epoch reads it."""
+        monkeypatch.setattr(parquet, "_BATCH_BYTES", 1)
+        monkeypatch.setattr(parquet, "_KEEP_BYTES", 1)
+        monkeypatch.setattr(parquet, "_KEEP_ROWS", 1)
+        count = 20 * CHUNK
+        rows = [(b"" if row == 7 else b"img%d" % row, row % 2) for row in range(count)]
+        dataset = open_source(write_parquet(tmp_path / "pets.parquet", rows, group=count))
+        passes: list[int] = []
+        batches_of = parquet._Images._batches_of
+
+        def spy(self: Any, at: int) -> Any:
+            passes.append(at)
+            return batches_of(self, at)
+
+        monkeypatch.setattr(parquet._Images, "_batches_of", spy)
+        order = np.random.default_rng(0).permutation(count).tolist()
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(dataset.read, order))
+        assert found == [rows[row][0] for row in order]
+        assert len(passes) <= parquet.OFTEN + 1
+        assert [dataset.read(row) for row in order] == found
+        assert len(passes) <= parquet.OFTEN + 1
+
+    def test_where_the_disk_has_no_room_rows_are_read_in_any_order_all_the_same(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(parquet, "_KEEP_BYTES", 1)
+        monkeypatch.setattr(parquet, "_KEEP_ROWS", 1)
+        monkeypatch.setattr(parquet, "_BATCH_BYTES", 1)
+        rows = [(b"img%d" % row, row % 2) for row in range(6 * CHUNK)]
+        order = list(range(len(rows)))[::-5]
+
+        def full(items: Any) -> Any:
+            raise OSError(28, "No space left on device")
+
+        for name, value in (("free_disk", lambda: 0), ("Unpacked", full)):
+            dataset = open_source(write_parquet(tmp_path / f"{name}.parquet", rows, group=len(rows)))
+            monkeypatch.setattr(parquet, name, value)
+            assert [dataset.read(row) for row in order] == [rows[row][0] for row in order]
 
     @pytest.mark.parametrize("folder", ["", "data"])
     def test_shards_with_splits(self, tmp_path: Path, folder: str) -> None:

@@ -7,6 +7,7 @@ import math
 import sys
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from headstart.core.errors import UsageError
 from headstart.train import callbacks as module
 from headstart.train.callbacks import BaseCallback, BestSnapshot, CsvLog, EarlyStopping, Progress, TensorBoardLog, Watch
+from headstart.train.overfitting_watch import watch as watch_curves
 from headstart.train.protocol import Callback, Epoch
 
 NAN = float("nan")
@@ -116,6 +118,14 @@ def test_the_watch_says_each_thing_once_and_stops_only_if_told() -> None:
     assert said[0].startswith("Overfitting since epoch 2: validation loss rose from 0.8 to")
     assert ends(stopping, losses) == 4
     silent: list[str] = []
+    turning = [*losses, 0.7, *losses]  # after the best of all it overfits a second time
+    again = Watch(silent.append)
+    kinds = [watch_curves(history(*turning[:n])).kind for n in range(1, len(turning) + 1)]
+    assert sum(before != now == "overfitting" for before, now in pairwise(kinds)) == 2
+    for n in range(1, len(turning) + 1):
+        again.epoch(history(*turning[:n]))
+    assert len(silent) == 1
+    silent.clear()
     assert Watch(silent.append).epoch(history(1, 0.9, 0.8, 0.7)) is None
     assert silent == []
 

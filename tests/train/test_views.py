@@ -156,7 +156,7 @@ def test_what_they_take_is_said_before() -> None:
 
 def test_there_are_fewer_where_there_is_less_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(views, "_free_memory", lambda: 0)
-    monkeypatch.setattr(views, "_free_disk", lambda: 250_000_000)
+    monkeypatch.setattr(views, "free_disk", lambda: 250_000_000)
     found, sentence = plan_views(range(1000), (112, 14, 14), "light", 4, seed=0)
     assert (found.count, found.keep) == (4, True)
     monkeypatch.setattr(views, "IN_MEMORY", 0)
@@ -168,7 +168,7 @@ def test_there_are_fewer_where_there_is_less_room(monkeypatch: pytest.MonkeyPatc
 
 def test_no_room_at_all_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(views, "_free_memory", lambda: 0)
-    monkeypatch.setattr(views, "_free_disk", lambda: 1_000_000)
+    monkeypatch.setattr(views, "free_disk", lambda: 1_000_000)
     with pytest.raises(UsageError, match=r"takes 44 MB of disk, 1 MB are free in .*HEADSTART_HOME"):
         plan_views(range(1000), (112, 14, 14), "light", 4, seed=0)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+
+SPARE = 1 << 30  # bytes of its disk that stay free
 
 
 def cache_dir() -> Path:
@@ -14,3 +17,11 @@ def cache_dir() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("headstart", appauthor=False)
+
+
+def free_disk() -> int:
+    """Bytes that the disk of the caches can still take."""
+    folder = cache_dir()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return max(shutil.disk_usage(folder).free - SPARE, 0)

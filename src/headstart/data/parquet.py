@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from bisect import bisect_right
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
+from headstart.core.cache_folder import free_disk
 from headstart.core.errors import DataError, UnreadableImageError, needs
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.columns import (
@@ -31,7 +33,9 @@ from headstart.data.load import AHEAD, CHUNK
 from headstart.data.scan import printable
 from headstart.data.spelling import one_spelling
 from headstart.data.tables import NO_LABEL
+from headstart.data.unpacked import Unpacked
 
+OFTEN = 4  # times that a group is decoded from its beginning before it is unpacked
 _BATCH_BYTES = 8 << 20  # decoded at once
 _KEEP_BYTES = 64 << 20  # kept of what was decoded, and at least:
 _KEEP_ROWS = (AHEAD + 2) * CHUNK  # the distance between two decoding threads
@@ -45,6 +49,7 @@ class _Group:
     number: int
     start: int  # its first row, counted over all files
     batch: int  # rows decoded at once
+    size: int  # bytes of all its columns
 
 
 def parquet_dataset(root: str, files: Sequence[str], wanted: Columns) -> ImageDataset:
@@ -76,7 +81,7 @@ def parquet_dataset(root: str, files: Sequence[str], wanted: Columns) -> ImageDa
                     meta = file.metadata.row_group(number)
                     average = meta.total_byte_size // max(meta.num_rows, 1) + 1
                     batch = min(max(_BATCH_BYTES // average, CHUNK), 1024)
-                    groups.append(_Group(path, number, start, batch))
+                    groups.append(_Group(path, number, start, batch, meta.total_byte_size))
                     start += meta.num_rows
                 first = start - file.metadata.num_rows
                 for row, item in enumerate(_described(file, path, columns[path], wanted)):
@@ -173,8 +178,9 @@ def _class_names(schema: Any, column: str) -> list[str]:
 class _Images:
     """The image column of all files, decoded a batch at a time and kept for a while.
 
-    A row group can only be decoded from its beginning, so reading in order is fast and going back is not. One lock:
-    threads that ask for neighbouring rows find them in the same batch.
+    A row group can only be decoded from its beginning, so reading in order is fast and going back is not: a group that
+    is begun again and again is unpacked into a temporary file. One lock: threads that ask for neighbouring rows find
+    them in the same batch.
     """
 
     def __init__(self, groups: Sequence[_Group], columns: dict[str, str], folder: str) -> None:
@@ -188,11 +194,16 @@ class _Images:
         self._next = 0  # the row that its next batch begins with,
         self._batches: Iterator[Any] = iter(())  # and these batches
         self._broken: dict[int, str] = {}  # a damaged group is tried once, not once a row
+        self._begun: Counter[int] = Counter()  # how often each group was decoded from its beginning on
+        self._unpacked: dict[int, Unpacked] = {}
 
     def read(self, row: int) -> bytes:
-        with self._lock:
-            start, column = self._find(row) or self._decode(row)
-        value = column[row - start].as_py()
+        at = bisect_right(self._starts, row) - 1
+        found = None
+        if at not in self._unpacked:
+            with self._lock:
+                found = None if at in self._unpacked else self._find(row) or self._decode(at, row)
+        value = found[1][row - found[0]].as_py() if found else self._unpacked[at][row - self._starts[at]]
         content = value["bytes"] if isinstance(value, dict) else value
         if content is None and isinstance(value, dict) and value.get("path"):
             return self._beside(str(value["path"]))
@@ -213,15 +224,18 @@ class _Images:
             ((start, batch) for start, batch in reversed(self._kept) if start <= row < start + len(batch)), None
         )
 
-    def _decode(self, row: int) -> tuple[int, Any]:
+    def _decode(self, at: int, row: int) -> tuple[int, Any] | None:
+        """First row and array of the batch with that row; None where the group was unpacked instead."""
         import pyarrow as pa
 
-        at = bisect_right(self._starts, row) - 1
         if at in self._broken:
             raise UnreadableImageError("unreadable", self._broken[at])
         try:
             if at != self._open or row < self._next:
-                self._start(at)
+                self._begun[at] += 1
+                if self._begun[at] == OFTEN and self._unpack(at):
+                    return None
+                self._batches, self._open, self._next = self._batches_of(at), at, self._groups[at].start
             while True:
                 batch = next(self._batches).column(0)
                 self._kept.append((self._next, batch))
@@ -233,14 +247,27 @@ class _Images:
             self._broken[at] = f"damaged Parquet file: {error}"
             raise UnreadableImageError("unreadable", self._broken[at]) from error
 
-    def _start(self, at: int) -> None:
+    def _unpack(self, at: int) -> bool:
+        """Unpack a group, where the disk has room for it; else it goes on as before."""
+        if self._groups[at].size > free_disk():
+            return False
+        values = (scalar.as_py() for batch in self._batches_of(at) for scalar in batch.column(0))
+        items = (value.get("bytes") or value if isinstance(value, dict) else value for value in values)
+        with suppress(OSError):  # the disk is full after all
+            self._unpacked[at] = Unpacked(items)
+        return at in self._unpacked
+
+    def _batches_of(self, at: int) -> Iterator[Any]:
+        """The batches of a group from its beginning on."""
         from pyarrow import parquet as pq
 
         group = self._groups[at]
         file = pq.ParquetFile(group.file, buffer_size=1 << 20, pre_buffer=False)  # else the whole group is held
         column = self._columns[group.file]
-        self._batches = file.iter_batches(group.batch, row_groups=[group.number], columns=[column], use_threads=False)
-        self._open, self._next = at, group.start
+        batches: Iterator[Any] = file.iter_batches(
+            group.batch, row_groups=[group.number], columns=[column], use_threads=False
+        )
+        return batches
 
     def _forget(self) -> None:
         size = sum(batch.nbytes for _, batch in self._kept)

@@ -85,7 +85,7 @@ class BestSnapshot:
 
 
 class Watch(BaseCallback):
-    """Reports what the curves mean, each verdict once; with ``stop`` it ends a training that overfits.
+    """Reports what is wrong with the curves, each kind once; with ``stop`` it ends a training that overfits.
 
     Args:
         say: called with a sentence.
@@ -94,13 +94,13 @@ class Watch(BaseCallback):
 
     def __init__(self, say: Say, *, images: int = 0, classes: int = 2, stop: bool = False) -> None:
         self._say, self._images, self._classes, self._stop = say, images, classes, stop
-        self._said = "too early to say"
+        self._said = {"too early to say", "healthy"}
 
     def epoch(self, history: Sequence[Epoch]) -> str | None:
         """Evaluate the curves again."""
         verdict = watch(history, images=self._images, classes=self._classes)
-        news, self._said = verdict.kind != self._said, verdict.kind
-        if news and verdict.kind not in ("healthy", "too early to say"):
+        if verdict.kind not in self._said:
+            self._said.add(verdict.kind)
             self._say(verdict.sentence)
         return verdict.sentence if self._stop and verdict.kind in GONE_WRONG else None
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.cache_folder import cache_dir
+from headstart.core.cache_folder import cache_dir, free_disk
 from headstart.core.errors import UnreadableImageError, UsageError
 from headstart.core.spread import evenly_spread
 from headstart.core.types import ImageDataset
@@ -30,7 +29,6 @@ from headstart.train.batches import draw
 
 IN_MEMORY = 1 << 30  # bytes of activations that may be in memory; more are in a file
 IN_CACHE = 8 << 30  # bytes that are cached for the next training
-SPARE = 1 << 30  # bytes of the disk that stay free
 TOGETHER = 64  # photos whose views are computed between two writes
 TRIAL = 16  # photos that bf16 is tried on before it is trusted
 PLAIN, FLIPS = "none", "flips"
@@ -71,7 +69,7 @@ def plan_views(
         UsageError: there is no space for a single view of each photo.
     """
     count = min(count, DISTINCT.get(strength, count))
-    each, free = 2 * len(rows) * math.prod(shape), _free_disk()
+    each, free = 2 * len(rows) * math.prod(shape), free_disk()
     most = max(free, IN_MEMORY if _free_memory() > 4 * IN_MEMORY else 0)
     fitting = min(count, most // max(each, 1))
     if fitting < 1:
@@ -243,13 +241,6 @@ def _allocate(shape: tuple[int, ...]) -> Activations:
             f"{size / 1e6:.0f} MB for views of the photos cannot be allocated in '{folder}': "
             f"{error.strerror or error}. Free some space, set HEADSTART_HOME to another disk, or take fewer views."
         ) from error
-
-
-def _free_disk() -> int:
-    folder = cache_dir()
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return max(shutil.disk_usage(folder).free - SPARE, 0)
 
 
 def _free_memory() -> int:
