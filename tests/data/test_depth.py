@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,57 @@ def test_sixteen_bits_of_each_colour(name: str) -> None:
     found = decode(PLANES[name](RAMP.astype(np.uint16)), SPEC).astype(float)
     for channel, share in enumerate((1, 2, 4)):
         assert np.abs(found[..., channel] - RAMP / 257 / share).mean() < 2
+
+
+def png(pixels: NDArray[np.uint16]) -> bytes:
+    """A PNG file of 16 bits for each of three or four channels, which Pillow does not write."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    height, width, channels = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+COLOURS = {
+    "PNG": png,
+    "PNG, opaque": lambda pixels: png(np.concatenate([pixels, np.full_like(pixels[..., :1], 65535)], 2)),
+    "TIFF": lambda pixels: tiff(pixels, photometric="rgb"),
+    "TIFF, deflate": lambda pixels: tiff(pixels, photometric="rgb", compression="zlib"),
+    "TIFF by planes": lambda pixels: tiff(np.moveaxis(pixels, -1, 0), photometric="rgb", planarconfig="separate"),
+    "array": lambda pixels: pixels,
+}
+
+
+@pytest.mark.parametrize("kind", COLOURS)
+def test_colours_of_fewer_bits_in_a_file_of_sixteen(kind: str) -> None:
+    """As bright as they are, and all files of a set on one scale; where Pillow would give the upper 8 bits."""
+    g = (RAMP / 16).astype(np.uint16)
+    raw = COLOURS[kind](np.stack([g, g // 2, g // 4], 2))
+    found = decode(raw, SPEC).astype(float)
+    for channel, share in enumerate((1, 2, 4)):
+        assert np.abs(found[..., channel] - RAMP / 257 / share).mean() < 2
+    dark = COLOURS[kind](np.full((8, 8, 3), 500, np.uint16))
+    samples = [hs.Sample(str(n), "a") for n in range(2)]
+    assert common_levels(hs.ImageDataset("", samples, [dark, raw].__getitem__)) == (0, 4095)
+
+
+def test_a_compression_that_tifffile_does_not_know_costs_bits_and_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(raw: bytes) -> None:
+        raise ValueError("requires the 'imagecodecs' package")
+
+    pixels = np.stack([RAMP] * 3, 2).astype(np.uint16)
+    monkeypatch.setattr("headstart.data.pixels.read_tiff", unknown)
+    assert np.abs(grey(tiff(pixels, photometric="rgb")).astype(float) - RAMP / 257).mean() < 2
+
+
+def test_transparency_has_all_bits_whatever_the_colours_have() -> None:
+    g = (RAMP / 16).astype(np.uint16)
+    half = np.stack([g, g, g, np.full_like(g, 32768)], 2)
+    assert np.abs(grey(png(half)).astype(float) - (RAMP / 257 + 255) / 2).mean() < 2
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

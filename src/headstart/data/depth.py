@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from headstart.core.errors import UnreadableImageError
 from headstart.core.spread import evenly_spread
 from headstart.core.types import ImageDataset
-from headstart.data.load import open_image
-from headstart.data.pixels import Levels, is_deep, likely_levels
+from headstart.data.load import open_unscaled
+from headstart.data.pixels import Levels, is_deep, likely_levels, without_alpha
 
 FIRST, MOST = 8, 64  # images looked at: by these it is known whether any are deep, and in these the values are
 
@@ -41,9 +42,9 @@ def _deep_pixels(dataset: ImageDataset, row: int) -> NDArray[np.generic] | None:
     """The pixels of an image that has more than 8 bits; None for others and for those that cannot be read."""
     try:
         raw = dataset.read(row)
-        if not isinstance(raw, bytes):
-            return raw if raw.dtype not in (np.uint8, np.bool_) and raw.size else None
-        image = open_image(raw)
-        return np.asarray(image) if is_deep(image) else None
+        found = open_unscaled(raw)
+        if isinstance(found, Image.Image):
+            return np.asarray(found) if is_deep(found) else None
+        return without_alpha(found) if found.dtype not in (np.uint8, np.bool_) and found.size else None
     except (UnreadableImageError, OSError, ValueError, SyntaxError):
         return None

@@ -19,7 +19,7 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 from headstart.core.errors import DataError, UnreadableImageError
 from headstart.core.types import ImageDataset, ImageSpec
 from headstart.data.formats import HEAD, HEIF, has_heif, sniff, unknown_format
-from headstart.data.pixels import Levels, from_array, is_beyond_pillow, read_tiff, to_rgb
+from headstart.data.pixels import Levels, deep_pixels, from_array, read_tiff, to_rgb
 
 _PLUGINS = (TiffImagePlugin, WebPImagePlugin)  # the two that Pillow does not load by itself, without the other forty
 KEY = 16  # bytes of the hash of an image's content
@@ -74,13 +74,19 @@ def content_key(raw: Raw) -> bytes:
 
 
 def open_image(raw: Raw, levels: Levels | None = None) -> Image.Image:
-    """Open an image; its pixels are not decoded yet.
+    """Open an image; its pixels are not decoded yet, unless they have more than 8 bits; see `open_unscaled`."""
+    found = open_unscaled(raw)
+    return found if isinstance(found, Image.Image) else from_array(found, levels)
+
+
+def open_unscaled(raw: Raw) -> Image.Image | NDArray[Any]:
+    """Open an image: one of Pillow's, or an array where that would not have all bits.
 
     Raises:
         UnreadableImageError: empty, of an unknown format, or too large to be decoded safely.
     """
     if not isinstance(raw, bytes):
-        return from_array(raw, levels)
+        return raw
     if not raw:
         raise UnreadableImageError("empty", "0 bytes")
     known = sniff(raw[:HEAD])
@@ -88,7 +94,8 @@ def open_image(raw: Raw, levels: Levels | None = None) -> Image.Image:
         if known == HEIF.name and not has_heif():
             raise unknown_format(raw[:HEAD])
         image = Image.open(io.BytesIO(raw), formats=_DECODERS.get(known, (known or "TGA",)))
-        return image if known != "TIFF" or not is_beyond_pillow(image) else from_array(read_tiff(raw), levels)
+        pixels = deep_pixels(raw, image)
+        return image if pixels is None else pixels
     except UnreadableImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -98,7 +105,7 @@ def open_image(raw: Raw, levels: Levels | None = None) -> Image.Image:
             raise unknown_format(raw[:HEAD]) from error
         if isinstance(error, UnidentifiedImageError):
             if known == "TIFF" and (pixels := _try_tiff(raw)) is not None:
-                return from_array(pixels, levels)
+                return pixels
             detail = f"begins as a {known} file, but its header is cut short or damaged"
             raise UnreadableImageError("truncated", detail) from error
         raise why_unreadable(error) from error
@@ -140,13 +147,14 @@ def load_image(dataset: ImageDataset, index: int, spec: ImageSpec, known: Contai
         return Decoded(index, b"", None, None, error)
     except OSError as error:
         kind = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
-        return Decoded(index, b"", None, None, UnreadableImageError(kind, str(error)))
+        return Decoded(index, b"", None, None, UnreadableImageError(kind, (error.strerror or str(error)).lower()))
 
 
 def became_unreadable(dataset: ImageDataset, index: int, error: Exception | None) -> DataError:
     """The error for an image that could be read when the work began, and now cannot."""
+    why = (getattr(error, "strerror", None) or str(error)).lower()
     return DataError(
-        f"'{dataset.samples[index].name}' could be read before, and now cannot: {error}. "
+        f"'{dataset.samples[index].name}' could be read before, and now cannot: {why}. "
         "Put it back, or leave it out and start again."
     )
 

@@ -14,6 +14,7 @@ from headstart.core.errors import UnreadableImageError
 
 Levels = tuple[float, float]  # the values that are black and white
 DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners use, in files of 16 bits too
+_OTHER_BYTE = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}  # of Pillow's raw modes
 _PLANAR, _PHOTOMETRIC, _BITS, _WHITE_IS_ZERO = 284, 262, 258, 0  # TIFF's tags
 
 
@@ -50,12 +51,26 @@ def from_array(pixels: NDArray[Any], levels: Levels | None = None) -> Image.Imag
 
 
 def _eight_bits(pixels: NDArray[Any], levels: Levels | None) -> NDArray[np.uint8]:
-    low, high = float(pixels.min()), float(pixels.max())
+    colours = without_alpha(pixels)
+    low, high = float(colours.min()), float(colours.max())
     if not math.isfinite(high - low):
         raise UnreadableImageError("unreadable", "pixels that are not finite")
     low, high = levels or likely_levels(low, high, whole=pixels.dtype.kind != "f")
-    scaled = (pixels.astype(np.float64) - low) * (255 / (high - low or 1)) + 0.5
+    found = _scaled(colours, low, high)
+    if colours.shape == pixels.shape:
+        return found
+    opaque = 1.0 if pixels.dtype.kind == "f" else float(np.iinfo(pixels.dtype).max)
+    return np.concatenate([found, _scaled(pixels[:, :, -1:], 0.0, opaque)], axis=2)
+
+
+def _scaled(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    scaled = (values.astype(np.float64) - low) * (255 / (high - low or 1)) + 0.5
     return np.asarray(np.clip(scaled, 0, 255.5)).astype(np.uint8)
+
+
+def without_alpha(pixels: NDArray[Any]) -> NDArray[Any]:
+    """The grey or the colours of HW or HWC pixels: how opaque they are has levels of its own."""
+    return pixels[:, :, :-1] if pixels.ndim == 3 and pixels.shape[2] in (2, 4) else pixels
 
 
 def likely_levels(low: float, high: float, *, whole: bool) -> Levels:
@@ -69,11 +84,36 @@ def likely_levels(low: float, high: float, *, whole: bool) -> Levels:
     return (low, high) if low < 0 or white is None else (0.0, white)
 
 
-def is_beyond_pillow(image: Image.Image) -> bool:
-    """Whether a TIFF file is one that Pillow opens and shows wrong: of 16 bits by planes, or with 0 as white."""
+def deep_pixels(raw: bytes, image: Image.Image) -> NDArray[Any] | None:
+    """All bits of a file of which Pillow gives 8, or gives them wrong; None for any other, as which it is to be read.
+
+    Args:
+        image: the same file, opened.
+    """
+    if image.format == "PNG":
+        return _deep_png(raw) if image.tile and image.tile[0][3] in _OTHER_BYTE else None
     tags: Any = getattr(image, "tag_v2", {})
-    deep = max(np.ravel(tags.get(_BITS, (1,)))) > 8
-    return bool(deep and (tags.get(_PLANAR, 1) == 2 or tags.get(_PHOTOMETRIC, 1) == _WHITE_IS_ZERO))
+    if image.format != "TIFF" or max(np.ravel(tags.get(_BITS, (1,)))) <= 8:
+        return None
+    if tags.get(_PLANAR, 1) == 2 or tags.get(_PHOTOMETRIC, 1) == _WHITE_IS_ZERO:
+        return read_tiff(raw)
+    if is_deep(image):
+        return None
+    try:
+        return read_tiff(raw)
+    except Exception:  # a compression that tifffile alone does not know; 8 bits are better than none
+        return None
+
+
+def _deep_png(raw: bytes) -> NDArray[np.uint16]:
+    """Pillow unpacks the upper byte of every value; asked for the other byte order, the lower one."""
+    parts = []
+    for lower in (False, True):
+        image = Image.open(io.BytesIO(raw), formats=("PNG",))
+        if lower:
+            image.tile = [tile._replace(args=_OTHER_BYTE[str(tile.args)]) for tile in image.tile]
+        parts.append(np.asarray(image).astype(np.uint16))
+    return np.asarray(parts[0] * 256 + parts[1], np.uint16)
 
 
 def read_tiff(raw: bytes) -> NDArray[Any]:
