@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def png(pixels: NDArray[np.uint16]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + parts
 
 
-COLOURS = {
+COLOURS: dict[str, Callable[[NDArray[Any]], bytes | NDArray[Any]]] = {
     "PNG": png,
     "PNG, opaque": lambda pixels: png(np.concatenate([pixels, np.full_like(pixels[..., :1], 65535)], 2)),
     "TIFF": lambda pixels: tiff(pixels, photometric="rgb"),

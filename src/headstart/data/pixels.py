@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from headstart.core.errors import UnreadableImageError
 
@@ -90,8 +91,8 @@ def deep_pixels(raw: bytes, image: Image.Image) -> NDArray[Any] | None:
     Args:
         image: the same file, opened.
     """
-    if image.format == "PNG":
-        return _deep_png(raw) if image.tile and image.tile[0][3] in _OTHER_BYTE else None
+    if isinstance(image, PngImageFile):
+        return _deep_png(raw) if image.tile and str(image.tile[0].args) in _OTHER_BYTE else None
     tags: Any = getattr(image, "tag_v2", {})
     if image.format != "TIFF" or max(np.ravel(tags.get(_BITS, (1,)))) <= 8:
         return None
@@ -109,7 +110,7 @@ def _deep_png(raw: bytes) -> NDArray[np.uint16]:
     """Pillow unpacks the upper byte of every value; asked for the other byte order, the lower one."""
     parts = []
     for lower in (False, True):
-        image = Image.open(io.BytesIO(raw), formats=("PNG",))
+        image = PngImageFile(io.BytesIO(raw))
         if lower:
             image.tile = [tile._replace(args=_OTHER_BYTE[str(tile.args)]) for tile in image.tile]
         parts.append(np.asarray(image).astype(np.uint16))
