@@ -118,6 +118,7 @@ def test_it_comes_back_better_and_says_how(
         if not np.array_equal(array, given.weights[name])
     )  # fmt: skip
     assert said[0].startswith("2 views of 48 photos where the frozen part ends take")
+    assert len(said) == 1
     assert set(stages) == {"features", "views", "refit", "measuring"}
     assert all(done == of for done, of in stages.values())
 
@@ -131,7 +132,8 @@ def test_it_comes_back_better_and_says_how(
     assert record_of(again)["finetune"] == story
     settled = {part: record_of(given)["head"][part] for part in ("kind", "prior")}
     assert record_of(again)["head"]["settled"] == settled != {part: record_of(again)["head"][part] for part in settled}
-    second = again.finetune(many, recipe=QUICK)
+    second = again.finetune(many, recipe=QUICK, trainer=TrainingRun(say=said.append))
+    assert any("trained before on 6 of the 6 photos that it is judged by" in sentence for sentence in said)
     assert record_of(second)["head"]["settled"] == settled  # what a second one begins with too
     assert "fine-tun" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8").lower()
 

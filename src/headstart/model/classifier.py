@@ -173,7 +173,7 @@ class Classifier:
         return headstart.export_model(self, to, path, int8=int8, data=data)
 
     def finetune(self, data: Images, labels: Iterable[object] | None = None, **settings: Any) -> Classifier:
-        """Train more of the network than its head on labelled photos; what comes back is not worse.
+        """Train more of the network than its head on labelled photos; it stays as it is where that is not better.
 
         ``settings`` are those of `headstart.finetune`: a ``recipe``, a ``trainer``, a ``holdout``, and others.
         """

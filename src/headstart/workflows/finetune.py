@@ -89,6 +89,7 @@ def finetune(
         else:
             inputs = upper_part(photos, start, cache=cache, say=run.say, progress=progress)
     job = FinetuneJob(classifier, photos, inputs, run, progress)
+    _warn_of_known_photos(job)
     with timer("training"):
         fits = cross_fit(job, followed)
         training = _record(job, fits)
@@ -124,6 +125,17 @@ def finetune(
         seconds=timer.seconds,
     )
     return replace(found, record=replace(found.record, finetune=record))
+
+
+def _warn_of_known_photos(job: FinetuneJob) -> None:
+    """A network that was trained on held-out photos before has nothing to be judged by."""
+    record, keys, held_out = job.given.record, job.photos.features.keys, job.photos.held_out.tolist()
+    known = sum(keys[row] in job.given.fitted_on for row in held_out)
+    if known and (record.scratch is not None or (record.finetune is not None and record.finetune.kept)):
+        job.run.say(
+            f"The network was trained before on {known} of the {len(held_out)} photos that it is judged by, so its "
+            "probabilities will be too sure. To train longer, begin with the model that fit made, and more epochs."
+        )
 
 
 def _record(job: FinetuneJob, fits: CrossFit) -> TrainingRecord:
