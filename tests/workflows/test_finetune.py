@@ -344,6 +344,9 @@ def test_few_photos_are_all_held_out_in_turn(given: hs.Classifier, many: Path) -
     assert story["folds"] == 5
     assert story["images"] == {"train": 48, "validation": 48, "test": 12}
     assert {stage for stage, _, _ in seen} >= {"features", "views", "folds", "measuring"}
+    bar = [(done, of) for stage, done, of in seen if stage == "folds"]
+    assert bar == [(done, len(bar)) for done in range(1, len(bar) + 1)]  # one bar for the four after the first
+    assert len(bar) % 4 == 0
     assert story["tuned_loss"] is not None
 
 

@@ -34,11 +34,15 @@ class FinetuneJob:
     run: TrainingRun
     progress: Progress | None = None
 
-    def another(self, name: str, stage: str) -> TrainingRun:
-        """The run of a further training, which has its checkpoints in a subfolder, and shows a bar alone."""
+    def another(self, name: str, stage: str, place: int = 0, count: int = 1) -> TrainingRun:
+        """The run of a further training, which has its checkpoints in a subfolder, and shows a bar alone.
+
+        Args:
+            place, count: of trainings that share the bar.
+        """
         callbacks: list[Callback] = []
         if report := self.progress:
-            callbacks.append(StepProgress(lambda _, done, of: report(stage, done, of)))
+            callbacks.append(StepProgress(lambda _, done, of: report(stage, place * of + done, count * of)))
         folder = None if self.run.folder is None else Path(self.run.folder) / name
         return replace(self.run, callbacks=callbacks, folder=folder, find_rate=False, quiet=True)
 
@@ -93,9 +97,17 @@ def cross_fit(job: FinetuneJob, recipe: Recipe, *, name: str = FOLD) -> CrossFit
     all have then. Where a training ends early, those after it are made as short.
     """
     photos, inputs, found = job.photos, job.inputs, list[Trained]()
+    count, logged = len(photos.folds), name == FOLD
+    if count > 1 and logged:
+        job.run.say(
+            f"{len(photos.held_out)} photos are held out in turn, by {count} trainings: a single validation set would "
+            "be too small. The epochs are those of the first training."
+        )
     for k, held_out in enumerate(photos.folds):
-        first = k == 0 and name == FOLD
-        run = replace(job.run, quiet=len(photos.folds) > 1) if first else job.another(f"{name}-{k + 1}", FOLDS)
+        if k == 0 and logged:
+            run = replace(job.run, quiet=count > 1)
+        else:
+            run = job.another(f"{name}-{k + 1}", FOLDS, k - logged, count - logged)
         trained, recipe = run.train(
             inputs.task_from(photos.with_closed_form_head(job.given, held_out)),
             inputs.batches(photos.beside(held_out), True),
