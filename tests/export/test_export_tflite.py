@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from exporting import AWKWARD, BATCHES, difference, every_op, fp32, of_bundle, pictures
 from headstart.backbones.blueprint import Blueprint
+from headstart.backbones.builder import Builder
 from headstart.core.errors import CheckError, DataError, MissingExtraError, UsageError
 from headstart.core.types import ImageSpec
 from headstart.data.load import content_key
+from headstart.engines.fast import FastNetwork
 from headstart.export import int8, tflite
 from headstart.export.package import Package
 from headstart.export.quiet import quiet
@@ -182,6 +184,21 @@ def test_int8_of_every_operation(tmp_path: Path) -> None:
     assert {dtype for kind, dtype in steps(tmp_path / "model.tflite") if "CONV" in kind} == {"int8"}
     logits = tflite.replay(tmp_path / "model.tflite", package.golden.images)
     assert difference(logits, package.golden.logits) < 0.1
+
+
+def test_int8_of_a_stem_as_a_resnet_has_it(tmp_path: Path) -> None:
+    """The pooling is padded: with the lowest float there would be no scale left for the values."""
+    builder = Builder()
+    x = builder.act(builder.conv("input", "stem", 8, 3, 2, bias=True), "stem_act", "relu")
+    x = builder.max_pool(x, "largest", 3, 2, padding=1)
+    builder.classifier(builder.act(builder.conv(x, "last", 8, 3, 1, bias=True), "last_act", "relu"), 5, 0.0)
+    blueprint = builder.build("stem", 32)
+    weights, spec, images = weights_for(blueprint), ImageSpec(32), noise(100, 32)
+    network = FastNetwork(blueprint, weights, spec, "fp32")
+    golden = Golden(images[:4], np.asarray(network.forward(images[:4]), np.float32))
+    tflite.write(Package(blueprint, weights, spec, AWKWARD, golden), tmp_path / "model.tflite", images)
+    assert {dtype for kind, dtype in steps(tmp_path / "model.tflite") if "CONV" in kind} == {"int8"}
+    assert difference(tflite.replay(tmp_path / "model.tflite", golden.images), golden.logits) < 0.1
 
 
 def test_a_network_that_is_but_a_head_has_nothing_for_int8(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from feature_data import ORIGIN, SPEC, Counted, Pixels, dataset, network, pixels_of, plain, same
 from headstart.backbones.blueprint import FEATURES
+from headstart.core.errors import UsageError
 from headstart.core.types import ImageDataset, ImageSpec, Sample
 from headstart.data.load import THUMBNAIL, content_key, decode, decode_with_thumbnail
 from headstart.engines.fast import FastNetwork
@@ -50,6 +51,18 @@ def test_values_beyond_half_precision_are_kept_in_its_range() -> None:
     found = extract(dataset(range(3)), network(kind=Loud), ORIGIN)
     assert np.isfinite(found.values).all()
     assert found.values.max() == 65504
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_network_that_overflows_is_refused_and_nothing_is_kept(value: float, home: Path) -> None:
+    class Broken(FastNetwork):
+        def runner(self, at: Sequence[str]) -> Callable[[Pixels], list[NDArray[np.float32]]]:
+            run = super().runner(at)
+            return lambda images: [np.where(np.arange(24) == 7, np.float32(value), values) for values in run(images)]
+
+    with pytest.raises(UsageError, match=r"'tiny' gives no finite numbers for 'picture 0'\. Its weights overflow"):
+        extract(dataset(range(3)), network(kind=Broken), ORIGIN)
+    assert extract(dataset(range(3)), network(), ORIGIN).computed == 3
 
 
 def test_an_empty_table_has_no_features(home: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import FEATURES
+from headstart.core.errors import UsageError
 from headstart.core.progress import StageProgress
 from headstart.core.spread import evenly_spread
 from headstart.core.types import ImageDataset
@@ -148,6 +149,11 @@ class _Extraction:
         if values is None:
             self._known.append(item.index)
             return
+        if not np.isfinite(values).all():
+            raise UsageError(
+                f"'{self.network.name}' gives no finite numbers for '{self.dataset.samples[item.index].name}'. Its "
+                "weights overflow, or are not those of this network. Take others, or look for 'nan' and 'inf' in them."
+            )
         found.values[item.index] = to_half(values)
         found.computed += 1
         self._unwritten.append(item.index)

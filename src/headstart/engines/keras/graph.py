@@ -23,6 +23,13 @@ Taps = Mapping[str, Callable[[Any], Any]]  # node -> a function that replaces it
 Step = Callable[..., Any]  # values of a node's inputs, NHWC -> its own: Keras' symbolic tensors, or TensorFlow's
 LAST = {"data_format": "channels_last"}  # whatever the setting of the user's Keras
 LOWEST = float(np.finfo(np.float32).min)  # padding in place of -inf, which JSON does not have
+NEVER_NEGATIVE = (
+    "relu",
+    "relu6",
+    "sigmoid",
+    "hard_sigmoid",
+    "sqrt",
+)  # after which 0 is as low: int8 has a scale for it
 PARTS = {
     "conv": {"weight": "kernel", "bias": "bias"},
     "dense": {"weight": "kernel", "bias": "bias"},
@@ -101,7 +108,8 @@ def assemble(blueprint: Blueprint, size: int, module: object | None = None, dtyp
     inner: dict[str, Any] = {}
     policy, taken = dtype, {*names.values()}
     for node in blueprint.nodes[1:]:
-        maker = _Maker(node, names[node.name], [shapes[name] for name in node.inputs], policy, taken)
+        lowest = 0.0 if _is_never_negative(blueprint[node.inputs[0]]) else LOWEST
+        maker = _Maker(node, names[node.name], [shapes[name] for name in node.inputs], policy, taken, lowest)
         if node.op == "module":
             steps[node.name], layers[node.name] = maker.module(module)
             inner = inner_tensors(layers[node.name])
@@ -110,6 +118,11 @@ def assemble(blueprint: Blueprint, size: int, module: object | None = None, dtyp
         if node.name == FEATURES:
             policy = _exact(dtype)  # the head's large weights nearly cancel each other
     return Graph(blueprint, names, steps, layers, inner)
+
+
+def _is_never_negative(node: Node) -> bool:
+    """Whether all values of a node are zero or more."""
+    return node.op == "act" and node["kind"] in NEVER_NEGATIVE
 
 
 def weights_of(model: Any, blueprint: Blueprint) -> dict[str, NDArray[np.float32]]:
@@ -176,8 +189,11 @@ class _Pooled:
 class _Maker:
     """The Keras layers of one node."""
 
-    def __init__(self, node: Node, name: str, incoming: Sequence[Shape], policy: str, taken: set[str]) -> None:
+    def __init__(
+        self, node: Node, name: str, incoming: Sequence[Shape], policy: str, taken: set[str], lowest: float
+    ) -> None:
         self.node, self.name, self.incoming, self.taken = node, name, incoming, taken
+        self.lowest = lowest  # that its input may be taken to have: around it, for the largest value of a window
         self.common = {"name": name, "dtype": policy}
 
     def step(self) -> tuple[Step, Any]:
@@ -266,7 +282,9 @@ class _Maker:
         if not before:
             return layer, layer
         name = self._also("pad")["name"]
-        return lambda x: layer(_named(keras.ops.pad(x, ((0, 0), *before, (0, 0)), constant_values=LOWEST), name)), layer
+        return lambda x: layer(
+            _named(keras.ops.pad(x, ((0, 0), *before, (0, 0)), constant_values=self.lowest), name)
+        ), layer
 
     def _activation(self) -> tuple[Step, Any]:
         own, kind = keras.layers, self.node["kind"]
