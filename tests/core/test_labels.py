@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart.core.labels import TEXT, as_given, in_order, kind_of
+from headstart.core.labels import TEXT, as_given, as_kind, in_order, kind_of
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,27 @@ def test_labels_come_back_as_they_were(labels: Any, kind: str, back: list[Any]) 
 def test_a_name_that_is_none_of_its_kind_is_refused(names: list[str], kind: str) -> None:
     with pytest.raises(ValueError, match=r"kind|invalid literal|could not convert"):
         as_given(names, kind)
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        ([1, 2.5], "float"),
+        ([2**70, 2**70 + 1], TEXT),
+        (np.array([2**63 + 5, 1], np.uint64), TEXT),
+        ([-(2**63)], "integer"),
+    ],
+)
+def test_numbers_of_two_kinds_and_those_beyond_64_bits(labels: Any, kind: str) -> None:
+    assert kind_of(labels) == kind
+    assert len(as_given(in_order(map(str, labels), kind), kind)) == len(labels)
+
+
+@pytest.mark.parametrize(
+    ("label", "kind", "found"),
+    [(5.0, "integer", 5), (True, "integer", 1), (5.5, "integer", 5.5), (5, "float", 5.0), (0, "bool", False),
+     (2, "bool", 2), ("5", "integer", "5"), (5.0, TEXT, 5.0), (None, "integer", None)],
+)  # fmt: skip
+def test_a_label_is_compared_by_its_value(label: object, kind: str, found: object) -> None:
+    assert as_kind(label, kind) == found
+    assert type(as_kind(label, kind)) is type(found)

@@ -108,6 +108,8 @@ def test_transparency_has_all_bits_whatever_the_colours_have() -> None:
     g = (RAMP / 16).astype(np.uint16)
     half = np.stack([g, g, g, np.full_like(g, 32768)], 2)
     assert np.abs(grey(png(half)).astype(float) - (RAMP / 257 + 255) / 2).mean() < 2
+    whole = np.stack([g, g, g, np.full_like(g, 4095)], 2)  # with as few bits as the colours
+    assert np.abs(grey(png(whole)).astype(float) - RAMP / 257).mean() < 2
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -129,6 +129,8 @@ def test_a_photo_that_is_turned_or_of_another_mode(tmp_path: Path) -> None:
     ("labels", "said"),
     [
         (["a"], "as many labels as paths: received 9 paths and 1 labels"),
+        (np.arange(9)[:, None], r"Received a column, \(9, 1\): labels\.ravel\(\)"),
+        ([b"a"] * 9, r"Label 0 is b'a'\. Expected one label for each image, a word or a number"),
         ("abcdefghi", "one label for each image. Received: 'abcdefghi'"),
         ({"x": "a"}, "in the order of the images. Received a dictionary"),
         (np.eye(9), r"array of shape \(9, 9\); of one-hot rows take labels\.argmax\(axis=1\)"),

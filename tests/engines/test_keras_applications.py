@@ -154,6 +154,18 @@ def test_a_live_application_says_what_it_says_to_keras(way: str, tmp_path: Path)
     np.testing.assert_allclose(network.forward(images), expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
+def test_an_application_of_any_size_or_without_its_own_scaling() -> None:
+    spec, flip = keras_applications._spec(keras.applications.MobileNetV2, SIZE)
+    anyhow = keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(None, None, 3))
+    assert keras_applications.pixels_of(anyhow, SIZE) == (spec, flip)
+    bare = keras.applications.MobileNetV3Small(weights=None, include_preprocessing=False, input_shape=(SIZE, SIZE, 3))
+    assert keras_applications.pixels_of(bare, SIZE) == (spec, flip)  # from -1 to 1, too
+    scaling = keras.applications.MobileNetV3Small(weights=None, input_shape=(SIZE, SIZE, 3))
+    found = keras_applications.pixels_of(scaling, SIZE)
+    assert found is not None
+    assert found[0].std == pytest.approx((1 / 255,) * 3)
+
+
 def test_who_says_all_of_the_pixels_is_taken_at_his_word() -> None:
     base = keras.applications.VGG16(weights=None, include_top=False, input_shape=(SIZE, SIZE, 3))
     model = keras.Sequential([base, layers.GlobalAveragePooling2D(), layers.Dense(3)])

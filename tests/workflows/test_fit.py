@@ -65,6 +65,17 @@ def test_answers_are_of_the_kind_of_the_labels(kind: type, photos: Path, tmp_pat
         assert {type(label) for label in each.predict(paths).tolist()} == {type(y[0].item())}
 
 
+def test_labels_are_compared_by_value_and_unknown_ones_are_wrong(photos: Path) -> None:
+    paths = sorted(str(path) for path in photos.rglob("*.png"))
+    y = [{"bars": 10, "discs": 2, "waves": 1}[Path(path).parent.name] for path in paths]
+    model = hs.fit(paths, y, pixels=32, precision="fp32")
+    right = np.mean(model.predict(paths) == y)
+    assert model.score(paths, [float(label) for label in y]) == model.score(paths, y) == pytest.approx(right)
+    some = [label if row else 77 for row, label in enumerate(y)]
+    assert model.score(paths, some) == pytest.approx(np.mean(model.predict(paths) == some))
+    assert model.evaluate(paths, some, fitted_on_too=True).accuracy.images == len(paths) - 1  # it is named, not counted
+
+
 def test_classes_that_are_numbers_are_in_their_order(photos: Path) -> None:
     paths = sorted(str(path) for path in photos.rglob("*.png"))
     y = [{"bars": 10, "discs": 2, "waves": 1}[Path(path).parent.name] for path in paths]

@@ -20,13 +20,29 @@ _FROM_TEXT: dict[str, tuple[str, Callable[[str], Any]]] = {  # kind: NumPy's typ
 def kind_of(labels: Iterable[object]) -> str:
     """ "bool", "integer" or "float", where all labels are of that kind; else "text"."""
     kinds = {_kind(label) for label in labels}
+    if kinds == {"integer", "float"}:
+        return "float"
     return kinds.pop() if len(kinds) == 1 else TEXT
 
 
 def _kind(label: object) -> str:
     if isinstance(label, bool) or type(label).__name__ in ("bool", "bool_"):  # NumPy's, by version
         return "bool"
-    return "integer" if isinstance(label, Integral) else "float" if isinstance(label, Real) else TEXT
+    if isinstance(label, Integral):
+        return "integer" if -(2**63) <= int(label) < 2**63 else TEXT
+    return "float" if isinstance(label, Real) else TEXT
+
+
+def as_kind(label: object, kind: str) -> object:
+    """The same number as another kind has it: 5.0 is the integer 5, and True the integer 1; all else as it is."""
+    if not isinstance(label, Real) or kind not in _FROM_TEXT:
+        return label
+    value = int(label) if isinstance(label, Integral) else float(label)
+    if kind == "float":
+        return float(value)
+    if kind == "bool":
+        return bool(value) if value in (0, 1) else label
+    return int(value) if isinstance(value, int) or value.is_integer() else label
 
 
 def in_order(names: Iterable[str], kind: str = TEXT) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from headstart.core.errors import UsageError
 from headstart.core.labels import TEXT, in_order
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ class ImageSpec:
     crop: float = _CROP  # share of the photo's shorter side that the centred square keeps
     resample: str = _RESAMPLE
     levels: tuple[float, float] | None = None  # that are black and white in images of more than 8 bits; None: a guess
+
+    def __post_init__(self) -> None:
+        if type(self.size) is not int or self.size < 1:
+            raise UsageError(f"ImageSpec: expected a whole number of pixels as size. Received: {self.size!r}.")
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, without what there is nothing to say of."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from headstart.core.errors import UsageError
-from headstart.core.labels import kind_of
+from headstart.core.labels import TEXT, as_kind, kind_of
 from headstart.core.types import ImageDataset, Sample
 from headstart.data.pixels import to_rgb
 from headstart.data.sources import PathLike, from_arrays, from_pairs, label_texts, open_source, unlabelled
@@ -24,8 +24,11 @@ _WHAT = (
 )
 
 
-def labelled_dataset(data: Images, labels: Iterable[object] | None) -> ImageDataset:
+def labelled_dataset(data: Images, labels: Iterable[object] | None, kind: str = TEXT) -> ImageDataset:
     """Labelled images as one data set; ``labels`` in the order of the images.
+
+    Args:
+        kind: what labels are to be, so far as they can be: of a classifier that they are held against.
 
     Raises:
         UsageError: images of another kind, not as many labels as images, or labels that are not one for each image.
@@ -40,7 +43,7 @@ def labelled_dataset(data: Images, labels: Iterable[object] | None) -> ImageData
         raise UsageError(
             "Images without labels cannot be scored: name a folder with a folder for each class, or give labels."
         )
-    words = one_each(labels)
+    words = [as_kind(label, kind) for label in one_each(labels)]
     if isinstance(data, ImageDataset):
         texts = label_texts(words, len(data), "images")
         samples = [replace(sample, label=text) for sample, text in zip(data.samples, texts, strict=True)]
@@ -150,15 +153,19 @@ def one_each(labels: Any) -> list[object]:
         raise UsageError(f"Expected one label for each image. Received: {labels!r:.60}.")
     if _is_tensor(labels):
         array = _as_array(labels)
+        if array.ndim == 2 and array.shape[1] == 1:
+            raise UsageError(f"Expected one label for each image. Received a column, {array.shape}: labels.ravel().")
         if array.ndim > 1:
             raise UsageError(
                 f"Expected one label for each image. Received an array of shape {array.shape}; of one-hot rows take "
                 "labels.argmax(axis=1)."
             )
-        return list(array.tolist())
+        labels = array.tolist()
     words = list(labels)
     for index, label in enumerate(words):
-        if isinstance(label, list | tuple | set | frozenset | Mapping) or (_is_tensor(label) and np.ndim(label)):
+        if isinstance(label, bytes | list | tuple | set | frozenset | Mapping) or (
+            _is_tensor(label) and np.ndim(label)
+        ):
             raise UsageError(f"Label {index} is {label!r:.60}. Expected one label for each image, a word or a number.")
     return words
 

@@ -60,8 +60,10 @@ def _eight_bits(pixels: NDArray[Any], levels: Levels | None) -> NDArray[np.uint8
     found = _scaled(colours, low, high)
     if colours.shape == pixels.shape:
         return found
+    alpha = pixels[:, :, -1:]
     opaque = 1.0 if pixels.dtype.kind == "f" else float(np.iinfo(pixels.dtype).max)
-    return np.concatenate([found, _scaled(pixels[:, :, -1:], 0.0, opaque)], axis=2)
+    opaque = high if low == 0 and alpha.max() <= high else opaque  # it has the bits of the colours, or all
+    return np.concatenate([found, _scaled(alpha, 0.0, opaque)], axis=2)
 
 
 def _scaled(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:

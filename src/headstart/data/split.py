@@ -166,7 +166,7 @@ def validation_part(plan: Split, keys: Sequence[bytes], seed: int, share: float 
         raise DataError(
             f"Class '{names[0]}'{f' and {len(names) - 1} more have' if len(names) > 1 else ' has'} no photo to "
             f"validate with: two are needed to train on, and there are {int((plan.labels[rows] == k).sum())} beside "
-            "the test photos (near copies of each other stay together). Add photos of it, or leave it out."
+            "the test photos (near copies, and photos of one group, stay together). Add photos of it, or leave it out."
         )
     return validation
 

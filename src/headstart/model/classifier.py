@@ -22,7 +22,7 @@ from headstart.engines.registry import get_engine, keras_engine, open_backbone, 
 from headstart.learn.calibrate import softmax
 from headstart.learn.features import run_network
 from headstart.learn.unknown import Unknown
-from headstart.model.measure import Judged, measure
+from headstart.model.measure import UNKNOWN_CLASS, Judged, measure
 from headstart.model.records import FitRecord
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Classifier:
         Raises:
             DataError: none of the labels is known, or there is no image to count.
         """
-        dataset = labelled_dataset(data, labels)
+        dataset = labelled_dataset(data, labels, self.label_kind)
         if dataset.own_test and not fitted_on_too:
             dataset = dataset.part(
                 [row for row, sample in enumerate(dataset.samples) if sample.split == dataset.own_test]
@@ -130,8 +130,14 @@ class Classifier:
         return measure(self, dataset, training_set_too=fitted_on_too, progress=progress)
 
     def score(self, data: Images, labels: Iterable[object] | None = None) -> float:
-        """The accuracy of `evaluate`; with ``labels`` on every image, as scikit-learn has it."""
-        return self.evaluate(data, labels, fitted_on_too=labels is not None).accuracy.value
+        """The accuracy of `evaluate`; with ``labels`` on every image, as scikit-learn has it.
+
+        A label among ``labels`` that the classifier does not know counts as a wrong answer.
+        """
+        result = self.evaluate(data, labels, fitted_on_too=labels is not None)
+        others = sum(problem.kind == UNKNOWN_CLASS for problem in result.left_out or ()) if labels is not None else 0
+        images = result.accuracy.images
+        return result.accuracy.value * images / (images + others)
 
     def nearest(self, images: Images, count: int = 5) -> list[list[tuple[str, float]]]:
         """For each image the names of the most similar training photos that were kept, with their cosine."""

@@ -119,11 +119,12 @@ def _side(side: Side) -> str:
 def parts_of(training: TrainingRecord, images: ImageCounts) -> str:
     """How many images were trained on, held out and tested on."""
     folds = training.folds if isinstance(training, FinetuneRecord) else 1
+    test = f"test set {images.test}" if images.test else "no test set"
     if folds == 1:
-        return f"training set {images.train}, validation set {images.validation}, test set {images.test}"
+        return f"training set {images.train}, validation set {images.validation}, {test}"
     held_out = "all" if images.validation == images.train else str(images.validation)
     turns = f"{held_out} of it held out in turn by {folds} trainings"
-    return f"training set {images.train}, {turns}, test set {images.test}"
+    return f"training set {images.train}, {turns}, {test}"
 
 
 def why_kept(record: FinetuneRecord) -> str:
@@ -133,7 +134,8 @@ def why_kept(record: FinetuneRecord) -> str:
         return f"calibrated loss on held-out images {given} → {record.after.val_calibrated:.4f}"
     if record.tuned_loss is None:
         return f"no epoch had a lower calibrated loss on held-out images than its {given}"
-    return f"its calibrated loss on held-out images is {given}, that of the fine-tuned {record.tuned_loss:.4f}"
+    chance = ", which may be chance" if record.tuned_loss < record.before.val_calibrated else ""
+    return f"its calibrated loss on held-out images is {given}, that of the fine-tuned {record.tuned_loss:.4f}{chance}"
 
 
 def difference(record: FinetuneRecord) -> str:

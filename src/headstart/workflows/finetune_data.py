@@ -34,7 +34,7 @@ from headstart.train.views import DISTINCT, PLAIN, ViewPlan, compute_views, plan
 Rows = NDArray[np.int_]
 Weights = dict[str, NDArray[np.float32]]
 
-ENOUGH = 100  # photos held out, from which temperature and thresholds are taken and the choice is made
+ENOUGH = 200  # photos held out, from which temperature and thresholds are taken and the choice is made
 FOLDS = 5  # that they are held out in, where one validation set has fewer
 
 
@@ -49,6 +49,7 @@ class FinetuneData:
     network: Network  # the given one, without its head
     holdout: float
     seed: int
+    known: int = 0  # photos of the test set that were left out, for the classifier was fitted on them
 
     @classmethod
     def of(
@@ -84,10 +85,12 @@ class FinetuneData:
         fitted_on = np.array([key in classifier.fitted_on for key in features.keys])
         if (split.test & fitted_on).any() and not split.own_test:  # other settings, or more photos than there were
             split = make_split(dataset, features, holdout, seed, fitted_on)
+        known = int((split.test & fitted_on).sum())
         split.test &= ~fitted_on
         if split.classes != classifier.classes:
             raise DataError(other_classes(split.classes, classifier.classes))
-        return cls(dataset, split, held_out_in_turn(split, features.keys, seed), features, network, holdout, seed)
+        folds = held_out_in_turn(split, features.keys, seed)
+        return cls(dataset, split, folds, features, network, holdout, seed, known)
 
     @property
     def held_out(self) -> Rows:

@@ -116,8 +116,13 @@ def lightest(rows: Sequence[Candidate], within: float = WITHIN) -> tuple[Candida
     That a difference may be noise does not show that it is none: with few images nearly every difference may be.
     """
     chosen = max((row for row in rows if -100 * row.difference <= within + 1e-9), key=_speed)
-    why = f"the fastest within {within:g} point{'' if within == 1 else 's'} of the most accurate"
-    return chosen, f"{chosen.title}: {why}; {_beside(chosen, rows)}."
+    points = f"{within:g} point{'' if within == 1 else 's'}"
+    if chosen is rows[0]:
+        slower = (
+            "" if len(rows) == 1 or chosen is max(rows, key=_speed) else f"; no faster one is within {points} of it"
+        )
+        return chosen, f"{chosen.title}: {_beside(chosen, rows)}{slower}."
+    return chosen, f"{chosen.title}: the fastest within {points} of the most accurate; {_beside(chosen, rows)}."
 
 
 def _speed(row: Candidate) -> float:

@@ -28,6 +28,8 @@ from headstart.engines.wrapped import attempt
 PathLike = str | os.PathLike[str]
 USUAL = 224  # pixels of a network without a fixed size
 DEVIATION = (0.229, 0.224, 0.225)
+SCALING = (keras.layers.Rescaling, keras.layers.Normalization)
+UNSCALED = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # of networks that scale pixels themselves, built without it: -1 to 1
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,14 @@ def pixels_of(model: Any, size: int) -> tuple[ImageSpec, bool] | None:
     name = _letters(model.name)
     for known, make in sorted(_makers().items(), key=lambda item: -len(item[0])):
         rest = name.removeprefix(_letters(known))
-        if rest != name and not rest.strip("0123456789"):
-            return _spec(make, size)
+        if rest != name and not rest.removesuffix("none").strip("0123456789"):
+            spec, flip = _spec(make, size)
+            scales = any(isinstance(each, SCALING) for each in model.layers)
+            return (
+                (spec, flip)
+                if scales or spec.mean != (0.0, 0.0, 0.0)
+                else (ImageSpec(size, *UNSCALED, resample="bilinear"), flip)
+            )
     first = next((layer for layer in model.layers if not _keeps_pixels(layer)), None)
     return pixels_of(first, size) if isinstance(first, keras.Model) else None
 
