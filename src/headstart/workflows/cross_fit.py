@@ -154,7 +154,7 @@ class Judgement:
 
     @property
     def better(self) -> bool:
-        """Whether fine-tuning is better by more than the standard error: where nothing is known, the given one stays."""
+        """Whether fine-tuning is better, by more than the standard error: else the given one stays."""
         return self.given - self.tuned > self.error
 
 
