@@ -188,10 +188,6 @@ def test_what_moved_in_words() -> None:
             ],
         ),
         (
-            {"kept": 0, "chosen": "the given model", "tuned_loss": 0.39},
-            ["is 0.4000, that of the fine-tuned 0.3900, which may be chance"],
-        ),
-        (
             {"folds": 5, "images": ImageCounts(40, 40, 10), "p": 0.03},
             [
                 "training set 40, all of it held out in turn by 5 trainings, test set 10",

@@ -59,13 +59,8 @@ def accuracy_of(right: NDArray[np.bool_], groups: Labels | None = None) -> Accur
 
 def nll_of(probabilities: Matrix, labels: Labels) -> float:
     """Mean negative log-likelihood of the right classes, in nats."""
-    return float(losses_of(probabilities, labels).mean())
-
-
-def losses_of(probabilities: Matrix, labels: Labels) -> NDArray[np.float64]:
-    """Negative log-likelihood of the right class of each row (N,), in nats."""
     chosen = probabilities[np.arange(len(labels)), labels]
-    return np.asarray(-np.log(np.maximum(chosen, np.finfo(np.float64).tiny)), np.float64)
+    return float(-np.log(np.maximum(chosen, np.finfo(np.float64).tiny)).mean())
 
 
 def _macro_f1(guesses: Labels, labels: Labels, classes: int) -> float:

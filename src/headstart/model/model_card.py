@@ -134,8 +134,7 @@ def why_kept(record: FinetuneRecord) -> str:
         return f"calibrated loss on held-out images {given} → {record.after.val_calibrated:.4f}"
     if record.tuned_loss is None:
         return f"no epoch had a lower calibrated loss on held-out images than its {given}"
-    chance = ", which may be chance" if record.tuned_loss < record.before.val_calibrated else ""
-    return f"its calibrated loss on held-out images is {given}, that of the fine-tuned {record.tuned_loss:.4f}{chance}"
+    return f"its calibrated loss on held-out images is {given}, that of the fine-tuned {record.tuned_loss:.4f}"
 
 
 def difference(record: FinetuneRecord) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from headstart.core.progress import Progress
 from headstart.learn.calibrate import fit_inverse_temperature, softmax
-from headstart.learn.evaluate import losses_of
+from headstart.learn.evaluate import nll_of
 from headstart.model.assemble import HeldOut, TrainedNetwork, golden_images
 from headstart.model.classifier import Classifier
 from headstart.train.callbacks import Progress as StepProgress
@@ -149,13 +149,12 @@ class Judgement:
 
     given: float  # with its head fitted anew without each photo in turn
     tuned: float
-    error: float  # the standard error of the difference of the two
     held_out: HeldOut  # what the fine-tuned networks say
 
     @property
     def better(self) -> bool:
-        """Whether fine-tuning is better, by more than the standard error: else the given one stays."""
-        return self.given - self.tuned > self.error
+        """Whether fine-tuning is better."""
+        return self.tuned < self.given
 
 
 def judge(job: FinetuneJob, weights: Sequence[Weights], start: float) -> Judgement:
@@ -177,9 +176,7 @@ def judge(job: FinetuneJob, weights: Sequence[Weights], start: float) -> Judgeme
     inverse_temperature, tuned = fit_inverse_temperature(held_out.logits, labels[held_out.rows])
     head = photos.closed_form(job.given, train)
     both, ours, theirs = np.intersect1d(held_out.rows, train[head.rows], return_indices=True)
-    if len(both) < 2:
-        return Judgement(start, tuned, 0.0, held_out)
-    by_tuned = losses_of(softmax(held_out.logits[ours] * np.float32(inverse_temperature)), labels[both])
-    by_given = losses_of(softmax(head.logits[theirs]), labels[both])
-    error = float((by_given - by_tuned).std(ddof=1) / np.sqrt(len(both)))
-    return Judgement(float(by_given.mean()), float(by_tuned.mean()), error, held_out)
+    if not len(both):
+        return Judgement(start, tuned, held_out)
+    tuned = nll_of(softmax(held_out.logits[ours] * np.float32(inverse_temperature)), labels[both])
+    return Judgement(nll_of(softmax(head.logits[theirs]), labels[both]), tuned, held_out)

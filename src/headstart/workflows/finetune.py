@@ -57,9 +57,9 @@ def finetune(
 
     The head is fitted anew, in closed form, on the part that is trained on; from there the recipe goes on. Whether that
     was of use is judged on held-out photos, by the calibrated loss: of the fine-tuned network, and of the given one
-    with its head fitted without each photo in turn; a difference within its standard error counts as none. Held out is
-    a validation set; where that would have fewer than `ENOUGH` photos, folds of the training set in turn, with a
-    training for each. Temperature and "unknown" come from the same photos.
+    with its head fitted without each photo in turn. Held out is a validation set; where that would have fewer than
+    `ENOUGH` photos, folds of the training set in turn, with a training for each. Temperature and "unknown" come from
+    the same photos.
 
     With ``refit`` the given classifier is trained once more, on all photos: for as many epochs as before where that
     went well to its end, else for as many as were best. The part of the network below all that is trained runs once

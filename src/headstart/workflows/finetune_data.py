@@ -34,7 +34,7 @@ from headstart.train.views import DISTINCT, PLAIN, ViewPlan, compute_views, plan
 Rows = NDArray[np.int_]
 Weights = dict[str, NDArray[np.float32]]
 
-ENOUGH = 200  # photos held out, from which temperature and thresholds are taken and the choice is made
+ENOUGH = 100  # photos held out, from which temperature and thresholds are taken and the choice is made
 FOLDS = 5  # that they are held out in, where one validation set has fewer
 
 
