@@ -41,6 +41,17 @@ def given(many: Path) -> hs.Classifier:
     return hs.fit(many, pixels=PIXELS, precision="fp32", seed=3, cache=False)
 
 
+@pytest.fixture(autouse=True)
+def enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One validation set of few photos; tests of folds ask for `in_folds`."""
+    monkeypatch.setattr(finetune_data, "ENOUGH", 1)
+
+
+@pytest.fixture
+def in_folds(enough: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finetune_data, "ENOUGH", 100)
+
+
 class Heard(BaseCallback):
     """Takes note of epochs, and ends the process, as it were, at a step."""
 
@@ -69,7 +80,6 @@ def unsettle(monkeypatch: pytest.MonkeyPatch, given: hs.Classifier) -> None:
     """
     blank = {name: array * (not name.startswith("logits")) for name, array in given.weights.items()}
     monkeypatch.setattr(FinetuneData, "with_closed_form_head", lambda *_: blank)
-    monkeypatch.setattr(finetune_data, "ENOUGH", 1)
     monkeypatch.setattr(Judgement, "better", property(lambda _: True))
 
 
@@ -336,6 +346,7 @@ def test_the_mean_of_several_trainings_is_weighted_by_what_they_held_out() -> No
 # --- few photos -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("in_folds")
 def test_few_photos_are_all_held_out_in_turn(given: hs.Classifier, many: Path) -> None:
     """Temperature and threshold come from all 48 photos, each of which one training has not seen."""
     seen: list[tuple[str, int, int]] = []
@@ -350,6 +361,7 @@ def test_few_photos_are_all_held_out_in_turn(given: hs.Classifier, many: Path) -
     assert story["tuned_loss"] is not None
 
 
+@pytest.mark.usefixtures("in_folds")
 def test_no_training_sees_what_it_holds_out(given: hs.Classifier, many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And a head is fitted without it, groups stay whole, and the given classifier is asked of the same photos."""
     data = FinetuneData.of(given, many, cache=False)
@@ -383,6 +395,7 @@ def test_as_many_are_held_out_as_are_enough(given: hs.Classifier, many: Path, mo
     assert len(FinetuneData.of(given, many).held_out) == 6
 
 
+@pytest.mark.usefixtures("in_folds")
 def test_three_photos_of_a_class_are_held_out_in_three_folds(given: hs.Classifier, tmp_path: Path) -> None:
     few = making.folder(tmp_path / "few", count=12, start=300)
     for seed in range(304, 312):
@@ -394,6 +407,7 @@ def test_three_photos_of_a_class_are_held_out_in_three_folds(given: hs.Classifie
     assert [len(np.intersect1d(rows, fold)) for fold in data.folds] == [1, 1, 1]
 
 
+@pytest.mark.usefixtures("in_folds")
 @pytest.mark.parametrize(("given_loss", "chosen"), [(9.0, "fine-tuned, epoch 2"), (1e-9, "the given model")])
 def test_what_does_better_on_held_out_photos_is_chosen(
     given_loss: float, chosen: str, given: hs.Classifier, many: Path, monkeypatch: pytest.MonkeyPatch
@@ -416,6 +430,7 @@ def test_what_does_better_on_held_out_photos_is_chosen(
 def test_trainings_that_went_wrong_are_done_again_in_as_many_epochs_as_were_good(
     given: hs.Classifier, many: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(finetune_data, "ENOUGH", 19)  # which two folds of five hold out
     said: list[str] = []
     seen: list[tuple[int, int]] = []
     train = TrainingRun.train
@@ -433,7 +448,7 @@ def test_trainings_that_went_wrong_are_done_again_in_as_many_epochs_as_were_good
     monkeypatch.setattr(Judgement, "better", property(lambda _: True))
     found = given.finetune(many, recipe=replace(QUICK, epochs=8), trainer=TrainingRun(say=said.append))
     story = record_of(found)["finetune"]
-    assert [epochs for epochs, _ in seen] == [8] * 5 + [2] * 5 + [2]
+    assert [epochs for epochs, _ in seen] == [8] * 2 + [2] * 2 + [2]
     assert seen[-1] == (2, 48)
     assert story["chosen"] == "fine-tuned, epoch 2"
     assert story["verdict"]["kind"] == "overfitting"
