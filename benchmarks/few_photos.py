@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Iterable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from harness import HEADSTART, Goal, shared, timed
@@ -32,7 +32,7 @@ def few_photos(options: argparse.Namespace, place: Path) -> tuple[dict[str, Any]
     means, goals = {}, []
     for size in sizes:
         own = [row for row in rows if row["size"] == size]
-        means[size] = {key: [_mean(row[side][key] for row in own) for side in ("given", "tuned")] for key in FIGURES}
+        means[size] = {key: [fmean(row[side][key] for row in own) for side in ("given", "tuned")] for key in FIGURES}
         print(f"{'mean':<14}{size:<15}" + _figures(means[size]))
         for key, most in WORSE.items():
             given, tuned = means[size][key]
@@ -77,8 +77,3 @@ def _lay_out(name: str, size: int, seed: int, place: Path) -> None:
 
 def _figures(pairs: dict[str, list[float]]) -> str:
     return "".join(f"{f'{given:.3f} → {tuned:.3f}':<18}" for given, tuned in pairs.values())
-
-
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found)

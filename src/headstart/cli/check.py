@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from headstart.cli import options
+from headstart.cli.fit import fit
 from headstart.cli.progress import progress
 from headstart.cli.terminal import FEW, Rows, console, names_of_classes, one_line, plural, quoted
 from headstart.core.types import Problem
@@ -29,7 +30,7 @@ def check(
     """Look for unreadable, wrongly named and repeated images, tiny classes and imbalance."""
     from headstart.data.check import check as check_data
 
-    columns = options.again(label=label, image=image, group=group, split=split, label_from=label_from)
+    columns = options.again(fit, label=label, image=image, group=group, split=split, label_from=label_from)
     with progress() as report:
         source = options.source(data, label, image, group, split, label_from)
         health = check_data(source, lambda done, count: report("images", done, count))

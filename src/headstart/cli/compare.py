@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headstart.cli import options
+from headstart.cli.fit import fit
 from headstart.cli.progress import progress
 from headstart.cli.terminal import Rows, console, one_line, quoted
 from headstart.core.errors import UsageError
@@ -148,5 +149,6 @@ def _short(value: float) -> str:
 
 def _next(chosen: Candidate, data: str, weights: Mapping[str, str], others: Mapping[str, object]) -> str:
     """The fit of the candidate, split as it was here."""
-    own = {"backbone": chosen.backbone, "pixels": chosen.pixels, "weights": weights.get(chosen.backbone)}
-    return f"headstart fit {quoted(data)}{options.again(**own, **others)}"
+    which = f"--backbone {chosen.backbone} --pixels {chosen.pixels}"
+    options_given = options.again(fit, weights=weights.get(chosen.backbone), **others)
+    return f"headstart fit {quoted(data)} {which}{options_given}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
@@ -52,10 +53,6 @@ Seed = Annotated[int, typer.Option(help="Seed of the split.")]
 Cache = Annotated[bool, typer.Option(help="Keep features for the next time.")]
 Engine = Annotated[str, typer.Option(help="What runs the network: auto, fast, torch or keras.")]
 
-AS_IT_COMES: dict[str, object] = {  # of options that several commands have; all others are None
-    "head": "lda", "prior": "flat", "holdout": 0.2, "seed": 0, "engine": "auto", "precision": "auto"
-}  # fmt: skip
-
 RecipeName = Annotated[
     str, typer.Option("--recipe", metavar="PRESET|FILE", help="careful, fast, full or scratch; or a JSON file.")
 ]
@@ -100,12 +97,13 @@ def source(
     )
 
 
-def again(**given: object) -> str:
-    """The options of a command as they are to be typed again, without those that have their default value."""
+def again(command: Callable[..., None], **given: object) -> str:
+    """The options of a command as they are to be typed, without those that have its default value."""
+    known = inspect.signature(command).parameters
     return "".join(
         f" --{name.replace('_', '-')} {quoted(str(value))}"
         for name, value in given.items()
-        if value != AS_IT_COMES.get(name)
+        if value != known[name].default
     )
 
 

@@ -73,6 +73,12 @@ def cannot_read(path: str | os.PathLike[str], error: OSError) -> UsageError:
     return UsageError(f"'{os.fspath(path)}' cannot be read: {error.strerror or error}.")
 
 
+def reason_of(error: Exception | None) -> str:
+    """What went wrong, in words: of an error of the system without its number."""
+    words = getattr(error, "strerror", None)
+    return str(words).lower() if words else str(error)
+
+
 def one_line(error: Exception, most: int = 300) -> str:
     """Type and message of another library's error, in one line of at most ``most`` characters."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:most]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
-from headstart.core.errors import DataError, UnreadableImageError
+from headstart.core.errors import DataError, UnreadableImageError, reason_of
 from headstart.core.types import ImageDataset, ImageSpec
 from headstart.data.formats import HEAD, HEIF, has_heif, sniff, unknown_format
 from headstart.data.pixels import Levels, deep_pixels, from_array, read_tiff, to_rgb
@@ -147,14 +147,13 @@ def load_image(dataset: ImageDataset, index: int, spec: ImageSpec, known: Contai
         return Decoded(index, b"", None, None, error)
     except OSError as error:
         kind = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
-        return Decoded(index, b"", None, None, UnreadableImageError(kind, (error.strerror or str(error)).lower()))
+        return Decoded(index, b"", None, None, UnreadableImageError(kind, reason_of(error)))
 
 
 def became_unreadable(dataset: ImageDataset, index: int, error: Exception | None) -> DataError:
     """The error for an image that could be read when the work began, and now cannot."""
-    why = (getattr(error, "strerror", None) or str(error)).lower()
     return DataError(
-        f"'{dataset.samples[index].name}' could be read before, and now cannot: {why}. "
+        f"'{dataset.samples[index].name}' could be read before, and now cannot: {reason_of(error)}. "
         "Put it back, or leave it out and start again."
     )
 

@@ -18,7 +18,7 @@ from headstart.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS
 from headstart.data.inputs import one_each
 from headstart.data.named_sets import from_sklearn
 from headstart.data.scan import printable
-from headstart.data.sources import is_blank
+from headstart.data.sources import label_text
 from headstart.data.tables import CSV_SUFFIXES, csv_rows
 
 MISSING = frozenset({"", "?", "-", "na", "n/a", "nan", "null", "none"})  # how a missing value is written
@@ -134,7 +134,7 @@ def rows_from_arrays(values: Any, labels: Iterable[object], columns: Sequence[st
         DataError: other shapes, a value that is not finite, a constant column, fewer than two classes.
     """
     given = one_each(labels)
-    matrix, words = np.asarray(values), tuple("" if is_blank(label) else str(label).strip() for label in given)
+    matrix, words = np.asarray(values), tuple(map(label_text, given))
     if matrix.ndim != 2 or matrix.dtype.kind not in "fiub" or len(matrix) != len(words) or "" in words:
         raise DataError(
             "Expected numbers of shape (rows, columns), and a label for each row. "

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from headstart.core.errors import cannot_read
+from headstart.core.errors import cannot_read, reason_of
 from headstart.core.types import Problem
 from headstart.data.formats import COMPANIONS, HEAD, SUFFIXES, suffix_of, why_not_read
 
@@ -82,7 +82,7 @@ def _head(path: str, name: str) -> bytes:
 
 
 def _unreadable(name: str, error: OSError) -> Problem:
-    return Problem(printable(name), "unreadable", (error.strerror or str(error)).lower())
+    return Problem(printable(name), "unreadable", reason_of(error))
 
 
 def _why_not_followed(path: str, name: str, root: str) -> Problem | None:

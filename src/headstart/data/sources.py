@@ -207,7 +207,7 @@ def label_texts(labels: Sequence[object] | NDArray[Any], count: int, what: str) 
     Raises:
         UsageError: not as many as there are images, or a blank one.
     """
-    words = ["" if is_blank(label) else str(label).strip() for label in labels]
+    words = [label_text(label) for label in labels]
     if len(words) != count:
         raise UsageError(f"Expected as many labels as {what}: received {count} {what} and {len(words)} labels.")
     if not count:
@@ -217,9 +217,10 @@ def label_texts(labels: Sequence[object] | NDArray[Any], count: int, what: str) 
     return words
 
 
-def is_blank(label: object) -> bool:
-    """Whether a label is missing."""
-    return label is None or (isinstance(label, float) and math.isnan(label))  # as pandas writes it
+def label_text(label: object) -> str:
+    """A label as text; "" where it is missing, as pandas writes that too."""
+    missing = label is None or (isinstance(label, float) and math.isnan(label))
+    return "" if missing else str(label).strip()
 
 
 def _check_array(image: NDArray[Any], what: str) -> None:

@@ -43,13 +43,17 @@ class Unknown:
         parts = [self.score(x[block], probabilities[block]) < self.threshold for block in blocks(x.shape[0])]
         return np.concatenate(parts)
 
-    def nearness(self, x: Design, same: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
-        """(N,) mean cosines to the nearest kept photos, a block at a time; ``same`` (N, R): which do not count."""
+    def nearness(self, x: Design, groups: tuple[Labels, Labels] | None = None) -> NDArray[np.float32]:
+        """(N,) mean cosines to the nearest kept photos, a block at a time.
+
+        Args:
+            groups: those of the rows (N,) and of the kept photos (R,), which do not count where they are the same.
+        """
         parts = []
         for block in blocks(x.shape[0]):
             cosines = self.similarities(x[block])
-            if same is not None:
-                cosines[same[block]] = -1
+            if groups is not None:
+                cosines[groups[0][block][:, None] == groups[1]] = -1
             parts.append(_nearness(cosines))
         return np.concatenate(parts)
 
@@ -72,7 +76,7 @@ def fit_unknown(x: Design, labels: Labels, groups: Labels, fit: HeadFit, seed: i
         fit: its held-out logits give the largest probabilities.
     """
     photos = to_compare_with(x, labels, seed)
-    nearness = photos.nearness(x.of(fit.rows), groups[fit.rows][:, None] == groups[photos.rows])
+    nearness = photos.nearness(x.of(fit.rows), (groups[fit.rows], groups[photos.rows]))
     return with_typical(photos, softmax(fit.logits).max(axis=1), nearness)
 
 

@@ -81,7 +81,7 @@ class HeldOut:
         progress: Progress | None = None,
     ) -> HeldOut:
         """Of a network that was trained on all of the training set but these rows."""
-        needed = np.concatenate([rows, _to_compare_with(photos, rows, seed)])
+        needed = np.concatenate([rows, _beside(photos, rows, seed)])
         return cls.of_seen(*see(photos.dataset, network, below, needed, progress), photos, rows, seed)
 
     @classmethod
@@ -89,7 +89,7 @@ class HeldOut:
         cls, x: NDArray[np.float16], logits: Matrix, photos: LabelledPhotos, rows: NDArray[np.int_], seed: int
     ) -> HeldOut:
         """The same of what `see` gave."""
-        beside = _to_compare_with(photos, rows, seed)
+        beside = _beside(photos, rows, seed)
         known = to_compare_with(Design(x, beside), photos.split.labels[beside], seed)
         return cls(rows, logits[rows], known.nearness(Design(x, rows)))
 
@@ -101,7 +101,7 @@ class HeldOut:
         )
 
 
-def _to_compare_with(photos: LabelledPhotos, rows: NDArray[np.int_], seed: int) -> NDArray[np.int_]:
+def _beside(photos: LabelledPhotos, rows: NDArray[np.int_], seed: int) -> NDArray[np.int_]:
     """Photos of the training set beside the rows that are held out; of many, some."""
     beside = np.setdiff1d(np.flatnonzero(photos.split.train), rows)
     return beside[choose(photos.split.labels[beside], seed)]

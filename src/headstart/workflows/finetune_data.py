@@ -223,8 +223,9 @@ def upper_part(
     """What is frozen runs once for each view of a photo; what lies above the cut is trained on its output."""
     whole, cut, recipe, size = start.classifier.blueprint, start.cut, start.recipe, start.classifier.spec.size
     upper, shape = above(whole, cut, size), whole.shapes(size)[cut]
-    weights = {name: array for name, array in start.weights.items() if name in upper.weight_shapes()}
-    origin = weights_digest({name: start.weights[name] for name in whole.upto(cut).weight_shapes()})
+    given = start.weights
+    weights = {name: array for name, array in given.items() if name in upper.weight_shapes()}
+    origin = weights_digest({name: given[name] for name in whole.upto(cut).weight_shapes()})
     rows = data.all_rows
     views, sentence = plan_views(rows.tolist(), shape, recipe.augmentation, recipe.views, recipe.seed, keep=cache)
     plain, _ = plan_views(data.held_out.tolist(), shape, PLAIN, 1, recipe.seed, keep=cache)

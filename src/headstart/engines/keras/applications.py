@@ -130,12 +130,10 @@ def pixels_of(model: Any, size: int) -> tuple[ImageSpec, bool] | None:
         rest = name.removeprefix(_letters(known))
         if rest != name and not rest.removesuffix("none").strip("0123456789"):
             spec, flip = _spec(make, size)
-            scales = any(isinstance(each, SCALING) for each in model.layers)
-            return (
-                (spec, flip)
-                if scales or spec.mean != (0.0, 0.0, 0.0)
-                else (ImageSpec(size, *UNSCALED, resample="bilinear"), flip)
-            )
+            takes_bytes = spec.mean == (0.0, 0.0, 0.0)
+            if takes_bytes and not any(isinstance(each, SCALING) for each in model.layers):
+                spec = ImageSpec(size, *UNSCALED, resample=spec.resample)
+            return spec, flip
     first = next((layer for layer in model.layers if not _keeps_pixels(layer)), None)
     return pixels_of(first, size) if isinstance(first, keras.Model) else None
 

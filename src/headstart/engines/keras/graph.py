@@ -23,13 +23,8 @@ Taps = Mapping[str, Callable[[Any], Any]]  # node -> a function that replaces it
 Step = Callable[..., Any]  # values of a node's inputs, NHWC -> its own: Keras' symbolic tensors, or TensorFlow's
 LAST = {"data_format": "channels_last"}  # whatever the setting of the user's Keras
 LOWEST = float(np.finfo(np.float32).min)  # padding in place of -inf, which JSON does not have
-NEVER_NEGATIVE = (
-    "relu",
-    "relu6",
-    "sigmoid",
-    "hard_sigmoid",
-    "sqrt",
-)  # after which 0 is as low: int8 has a scale for it
+# after these 0 is as low, for which int8 has a scale
+NEVER_NEGATIVE = frozenset(("relu", "relu6", "sigmoid", "hard_sigmoid", "sqrt"))
 PARTS = {
     "conv": {"weight": "kernel", "bias": "bias"},
     "dense": {"weight": "kernel", "bias": "bias"},

@@ -57,14 +57,13 @@ def wrap(
         config = dict(model.pretrained_cfg)
         record = _timm_record(source, config)
         known = _timm_spec(source, config)
-        spec = spec.beside(known) if spec else known
-        if config.get("fixed_input_size") and pixels not in (None, spec.size):
-            raise UsageError(f"'{source}' takes images of {spec.size} pixels and no others. Received: {pixels}.")
     else:
         model = _copy(source)
         name, known = f"{LIVE}{type(model).__module__}.{type(model).__qualname__}", _spec_of(model)
-        spec = spec.beside(known) if spec else known
         record = WeightsRecord(origin=name, licence="its own", names="timm")
+    spec = spec.beside(known) if spec else known
+    if config.get("fixed_input_size") and pixels not in (None, spec.size):
+        raise UsageError(f"'{name}' takes images of {spec.size} pixels and no others. Received: {pixels}.")
     if pixels is not None:
         spec = replace(spec, size=pixels)
 
