@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from headstart.backbones.pth import read_pth
+from headstart.backbones.pth import WRAPPERS, read_pth
 from headstart.backbones.weights import find_package_file
 from headstart.core.errors import UsageError
 from pth_files import FORMATS, save, small
@@ -74,7 +75,7 @@ def test_a_module_with_versions_and_a_thousand_tensors_equals_torch(tmp_path: Pa
 
 
 @FORMATS
-@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
+@pytest.mark.parametrize("key", [*WRAPPERS, "swa_weights"])
 def test_checkpoints_are_unwrapped_and_what_is_no_tensor_is_skipped(tmp_path: Path, legacy: bool, key: str) -> None:
     optimizer = {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 1e-3, "betas": (0.9, 0.999)}]}
     state = OrderedDict(small(), name="resnet", steps=[1, 2], width=None, big=2**70)
@@ -82,6 +83,52 @@ def test_checkpoints_are_unwrapped_and_what_is_no_tensor_is_skipped(tmp_path: Pa
     read = read_pth(save(tmp_path / "a.pth", value, legacy=legacy))
     assert list(read) == list(small())
     np.testing.assert_array_equal(read["0.weight"], small()["0.weight"].numpy())
+
+
+@FORMATS
+def test_of_several_state_dicts_the_average_is_taken_and_else_the_first(tmp_path: Path, legacy: bool) -> None:
+    """As timm does with the checkpoints of its own training."""
+    first, second = {"w": torch.ones(2)}, {"w": torch.zeros(2)}
+    for value, expected in (
+        ({"state_dict": first, "state_dict_ema": second}, 0.0),
+        ({"student": first, "teacher": second}, 0.0),
+        ({"generator": first, "discriminator": second}, 1.0),
+        ({"experiment": {"net": first, "epoch": 3}, "optimizer": {"state": {0: {"step": torch.ones(5)}}}}, 1.0),
+    ):
+        read = read_pth(save(tmp_path / "a.pth", value, legacy=legacy))
+        assert (list(read), read["w"][0]) == (["w"], expected)
+
+
+@FORMATS
+def test_what_training_scripts_put_beside_the_weights_is_left_out(tmp_path: Path, legacy: bool) -> None:
+    """Settings, counts and NumPy's numbers: nothing of them is built, so nothing of them can run."""
+    beside = {
+        "milestones": Counter({3: 1}),
+        "args": argparse.Namespace(lr=0.1, out=Path("runs")),
+        "best": np.float64(0.5),
+        "history": np.ones(3),
+        "counts": defaultdict(int, cats=2),
+        "shape": torch.Size([2, 3]),
+        "device": torch.device("cpu"),
+        "dtype": torch.float32,
+        "seen": {1, 2},
+    }
+    weights = {"w": torch.nn.Parameter(torch.ones(2)), "b": torch.zeros(1)}
+    read = read_pth(save(tmp_path / "a.pth", {"state_dict": weights, **beside}, legacy=legacy))
+    assert {name: array.tolist() for name, array in read.items()} == {"w": [1.0, 1.0], "b": [0.0]}
+
+
+@FORMATS
+def test_dicts_that_contain_each_other_end(tmp_path: Path, legacy: bool) -> None:
+    wide: dict[str, Any] = {}
+    for _ in range(5):
+        wide = {str(place): wide for place in range(200)}
+    deep: dict[str, Any] = {}
+    for _ in range(300):
+        deep = {"model": deep}
+    for value in (wide, deep):
+        with pytest.raises(UsageError, match="without any"):
+            read_pth(save(tmp_path / "a.pth", value, legacy=legacy))
 
 
 @FORMATS

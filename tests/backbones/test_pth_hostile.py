@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 import torch
 
-from headstart.backbones.pth import MAX_STEPS, MAX_STRUCTURE, read_pth
+from headstart.backbones.pickles import MAX_STEPS, MAX_STRUCTURE
+from headstart.backbones.pth import read_pth
 from headstart.core.errors import UsageError
 from pth_files import FORMATS, PREAMBLE, save, small, storage
 
