@@ -109,13 +109,17 @@ CASES = (
     Case("vgg16", "torchvision", _torchvision("vgg16"), pixels=224, images=1),  # its head takes no other size
     Case("vgg16", "timm", _timm("vgg16"), head=False),
     *(Case(name, "torchvision", _torchvision(name), head=False) for name in ("vgg19", "vgg16_bn", "vgg19_bn")),
-    Case("mobilenet_v1", "timm", _timm("mobilenetv1_100", pad_type="same", bn_eps=1e-3)),  # its padding at 64 pixels
+    Case("mobilenet_v1.tf", "timm", _timm("mobilenetv1_100", pad_type="same", bn_eps=1e-3)),  # its padding at 64 pixels
     Case("mobilenet_v1.timm", "timm", _timm("mobilenetv1_100")),
-    Case("mobilenet_v2", "timm", _timm("mobilenetv2_100", pad_type="same", bn_eps=1e-3)),
+    Case("mobilenet_v2.tf", "timm", _timm("mobilenetv2_100", pad_type="same", bn_eps=1e-3)),
     Case("mobilenet_v2.torchvision", "torchvision", _torchvision("mobilenet_v2")),
     Case("mobilenet_v2.timm", "timm", _timm("mobilenetv2_100")),
     Case("mobilenet_v2_050", "timm", _timm("mobilenetv2_050")),
     Case("mobilenet_v2_140", "timm", _timm("mobilenetv2_140")),
+    *(
+        Case(f"mobilenet_v2_{each}.keras", "timm", _timm(f"mobilenetv2_{each}", pad_type="same", bn_eps=1e-3))
+        for each in ("050", "140")
+    ),
     *(
         case
         for kind in ("small", "large")

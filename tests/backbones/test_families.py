@@ -40,13 +40,11 @@ PUBLISHED: dict[str, tuple[float, float]] = {
     "resnet101.keras": (44.601832, 7_570),
     "resnet152.keras": (60.268520, 11_282),
     # Howard et al. 2017, table 8: 4.2 M and 569 M
-    **dict.fromkeys(("mobilenet_v1", "mobilenet_v1.timm"), (4.231976, 569)),
+    **dict.fromkeys(("mobilenet_v1", "mobilenet_v1.timm", "mobilenet_v1.tf"), (4.231976, 569)),
     # Sandler et al. 2018, table 4: 3.4 M and 300 M; 6.9 M and 585 M for 1.4. Its repository: 97 M for 0.5
-    **dict.fromkeys(
-        ("mobilenet_v2", "mobilenet_v2.torchvision", "mobilenet_v2.v2", "mobilenet_v2.timm"), (3.504872, 301)
-    ),
-    "mobilenet_v2_050": (1.968680, 97),
-    "mobilenet_v2_140": (6.108776, 582),
+    **{f"mobilenet_v2{origin}": (3.504872, 301) for origin in ("", ".torchvision", ".v2", ".timm", ".tf")},
+    **dict.fromkeys(("mobilenet_v2_050", "mobilenet_v2_050.keras"), (1.968680, 97)),
+    **dict.fromkeys(("mobilenet_v2_140", "mobilenet_v2_140.keras"), (6.108776, 582)),
     # Howard et al. 2019, table 3: 2.5 M and 56 M, 5.4 M and 219 M
     **{f"mobilenet_v3_small{origin}": (2.542856, 57) for origin in ("", ".timm", ".tf", ".keras")},
     **{f"mobilenet_v3_large{origin}": (5.483032, 217) for origin in ("", ".v2", ".timm", ".tf", ".keras")},
@@ -137,8 +135,8 @@ def test_every_record_says_where_its_weights_come_from_and_may_be_used() -> None
     digits = [each.weights.sha256 or each.weights.md5 for each in BACKBONES.values()]
     assert len(set(digits)) == len(BACKBONES) - digits.count("") + 1
     assert {name for name, each in zip(BACKBONES, digits, strict=True) if not each} == {
-        "mobilenet_v1",  # of which neither publisher names any
-        "mobilenet_v1.timm",
+        *("mobilenet_v1", "mobilenet_v1.timm", "mobilenet_v1.tf"),  # of which no publisher names any
+        *("mobilenet_v2.tf", "mobilenet_v2_050.keras", "mobilenet_v2_140.keras"),
     }
 
 

@@ -11,11 +11,12 @@ import torch
 import torchvision
 
 import headstart as hs
-from headstart.backbones.catalogue import BACKBONES, CIFAR10, find_backbone, load_pretrained
+from headstart.backbones.catalogue import BACKBONES, find_backbone, load_pretrained
 from headstart.backbones.families.inverted import SYMMETRIC, mobilenet_v2
 from headstart.backbones.families.mobilenet import mobilenet_v1
 from headstart.backbones.families.small import mlp, small_cnn
 from headstart.backbones.families.vgg import vgg
+from headstart.backbones.published import CIFAR10
 from headstart.backbones.weights import hash_of
 from headstart.core.errors import UsageError
 from headstart.engines.fast import FastNetwork

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
@@ -11,32 +13,83 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import LOGITS
 from headstart.backbones.keras_names import blocks_of, from_keras, to_keras
 from headstart.backbones.ops import Shape
+from headstart.backbones.prefixes import fit_of, unwrapped
 from headstart.backbones.weights import Weights
 from headstart.core.errors import UsageError, did_you_mean
 
 PARTS = {"running_mean": "mean", "running_var": "var"}  # PyTorch's name of a weight in its layer -> a blueprint's
 KERAS = "keras"  # its arrays have other axes, too; its keys are "layer/variable"
 COUNTER = ".num_batches_tracked"  # not in a blueprint
+CHILDREN = (  # of networks, in order; "" has no weights
+    ("conv1", "bn1", "", "", "layer1", "layer2", "layer3", "layer4", "", "fc"),
+    ("conv_stem", "bn1", "blocks", "conv_head", "bn2", "", "classifier"),
+    ("features",),
+)
+
+
+@dataclass(frozen=True)
+class Translation:
+    """The weights of a file under a blueprint's names."""
+
+    weights: Weights  # unknown ones keep their names
+    libraries: frozenset[str]  # that call them so; several where all of them have the same names
+    fit: tuple[int, int]  # how many of the blueprint's weights are there: in the right size, and at all
 
 
 def rename(weights: Mapping[str, NDArray[Any]], shapes: Mapping[str, Shape], names: str = "") -> Weights:
-    """The same arrays under the names of the blueprint whose weights have these ``shapes``.
+    """The same arrays under the names of the blueprint whose weights have these ``shapes``; see `translate`."""
+    return translate(weights, shapes, names).weights
+
+
+def translate(weights: Mapping[str, NDArray[Any]], shapes: Mapping[str, Shape], names: str = "") -> Translation:
+    """The same arrays under the names of the blueprint whose weights have these ``shapes``, without prefixes.
 
     ``names`` is a key of `NAME_MAPS` or "keras"; where it is empty, the map that knows most keys is used. Unknown keys
     stay as they are; `match` reports them. The kernel of a convolution over its whole input, which is a dense layer in
     the blueprint, is flattened.
+
+    Raises:
+        UsageError: no such map, or two networks in the file fit; see `unwrapped`.
     """
-    if weights and all(name.startswith("module.") for name in weights):  # torch.nn.DataParallel's wrapping
-        weights = {name.removeprefix("module."): array for name, array in weights.items()}
     if names and names not in (*NAME_MAPS, KERAS):
         raise UsageError(f"Unknown name map '{names}'. {did_you_mean(names, (*NAME_MAPS, KERAS))}")
     if names == KERAS or (not names and any("/" in name for name in weights)):
-        return from_keras(weights, shapes)
+        found = from_keras(weights, shapes)
+        return Translation(found, frozenset({KERAS}), fit_of(found, shapes))
     nodes = {name.rpartition(".")[0] for name in shapes}
-    kept = [name for name in weights if not name.endswith(COUNTER)]
-    tried = [_translated(kept, NAME_MAPS[each](nodes)) for each in ([names] if names else NAME_MAPS)]
-    ours = max(tried, key=lambda found: len(shapes.keys() & set(found)))
-    return {new: _flattened(weights[name], shapes.get(new)) for name, new in zip(kept, ours, strict=True)}
+    kept = {name: array for name, array in weights.items() if not name.endswith(COUNTER)}
+    tried = []
+    for library in [names] if names else NAME_MAPS:
+        plain = NAME_MAPS[library](nodes)
+        for known in (plain, _numbered(nodes, plain)):
+            translated = functools.partial(_translated, nodes=known)
+            inner = unwrapped(kept, shapes, translated)
+            tried.append((fit_of(inner, shapes, translated), library, inner, translated))
+    most, _, inner, translated = max(tried, key=lambda each: each[0])
+    found = {(new := translated(name)): _flattened(array, shapes.get(new)) for name, array in inner.items()}
+    return Translation(found, _narrowed({library for fit, library, *_ in tried if fit == most}, nodes), most)
+
+
+def _narrowed(libraries: set[str], nodes: Collection[str]) -> frozenset[str]:
+    """Of libraries that explain a file equally well, those whose own names the blueprint has."""
+    own = {"timm"} if "conv_stem" in nodes else {"timm", "torchvision"}
+    return frozenset(libraries & own or libraries)
+
+
+def _numbered(nodes: Collection[str], known: Mapping[str, str]) -> dict[str, str]:
+    """The names in a `torch.nn.Sequential` of a network's children, as fastai cuts it; ``known``: those in the network.
+
+    The features alone, too: "0.weight" for "features.0.weight".
+    """
+    found: dict[str, str] = {}
+    for theirs, ours in {**{node: node for node in nodes}, **known}.items():
+        first, dot, rest = theirs.partition(".")
+        for children in CHILDREN:
+            if first in children:
+                found.setdefault(f"{children.index(first)}{dot}{rest}", ours)
+        if first == "features":
+            found.setdefault(rest, ours)
+    return found
 
 
 def restore(weights: Mapping[str, NDArray[Any]], keys: Mapping[str, Shape], names: str) -> Weights:
@@ -48,20 +101,17 @@ def restore(weights: Mapping[str, NDArray[Any]], keys: Mapping[str, Shape], name
     if names == KERAS:
         return to_keras(weights, keys)
     nodes = {name.rpartition(".")[0] for name in weights}
-    ours = _translated(keys, NAME_MAPS[names](nodes))
+    known = NAME_MAPS[names](nodes)
     return {
         key: weights[name].reshape(shape) if weights[name].size == math.prod(shape) else weights[name]
-        for (key, shape), name in zip(keys.items(), ours, strict=True)
-        if name in weights
+        for key, shape in keys.items()
+        if (name := _translated(key, known)) in weights
     }
 
 
-def _translated(names: Collection[str], nodes: Mapping[str, str]) -> list[str]:
-    found = []
-    for name in names:
-        node, dot, part = name.rpartition(".")
-        found.append(f"{nodes.get(node, node)}{dot}{PARTS.get(part, part)}")
-    return found
+def _translated(name: str, nodes: Mapping[str, str]) -> str:
+    node, dot, part = name.rpartition(".")
+    return f"{nodes.get(node, node)}{dot}{PARTS.get(part, part)}"
 
 
 def _flattened(array: NDArray[Any], shape: Shape | None) -> NDArray[Any]:

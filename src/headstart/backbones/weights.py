@@ -6,7 +6,8 @@ import difflib
 import hashlib
 import importlib.metadata
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.hdf5 import read_h5
+from headstart.backbones.hdf5 import SIGNATURE, ZIP, read_h5
 from headstart.backbones.ops import Shape
-from headstart.backbones.pth import read_pth
+from headstart.backbones.pth import MAGIC, read_pth
 from headstart.backbones.weights_bytes import from_bfloat16
 from headstart.core.errors import CheckError, UsageError, cannot_read
 
 Weights = dict[str, NDArray[Any]]
 
-PTH_SUFFIXES = (".pth", ".pt", ".th", ".bin")
+PTH_SUFFIXES = (".pth", ".pt", ".th", ".bin", ".ckpt", ".tar")  # the last of "x.pth.tar"
 H5_SUFFIXES, KERAS_ZIP = (".h5", ".hdf5"), ".keras"  # for a .keras file, the error says how to save weights
+LFS = b"version https://git-lfs"
 NAMED, LEGIBLE = 3, 80  # weights in a message, and characters of each name
 SAFETENSORS = {  # type -> how the values lie in the file
     "F64": "<f8",
@@ -107,18 +109,11 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
         UsageError: no such file, a format that is not read, or damaged.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix != ".safetensors" and suffix not in (*PTH_SUFFIXES, *H5_SUFFIXES, KERAS_ZIP):
-        raise UsageError(
-            f"'{path}': expected a weights file that ends in .safetensors, {', '.join((*PTH_SUFFIXES, *H5_SUFFIXES))}. "
-            f"Received: {f'one that ends in {suffix}' if suffix else 'no ending'}."
-        )
     if not path.is_file():
         raise UsageError(
             f"'{path}': expected a weights file, " + ("received a folder." if path.is_dir() else "there is none.")
         )
-    reader = _read_safetensors if suffix == ".safetensors" else read_pth if suffix in PTH_SUFFIXES else read_h5
-    arrays = reader(path)
+    arrays = _reader_of(path)(path)
     with np.errstate(over="ignore"):  # values beyond float32 become infinite; `match` refuses those
         return {
             name: array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
@@ -126,35 +121,66 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
         }
 
 
+def _reader_of(path: Path) -> Callable[[Path], Weights]:
+    """The function that reads a file, by its content, and else by the end of its name."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    suffix = path.suffix.lower()
+    if head.startswith(LFS):
+        raise UsageError(
+            f"'{path}' stands for a file that Git LFS keeps elsewhere, and holds no weights. Fetch it: git lfs pull"
+        )
+    if head.startswith(SIGNATURE) or suffix in (*H5_SUFFIXES, KERAS_ZIP):
+        return read_h5
+    if suffix == ".safetensors" or head[8:9] == b"{":  # after the length of this JSON
+        return _read_safetensors
+    if suffix in PTH_SUFFIXES or head.startswith((ZIP, MAGIC)):
+        return read_pth
+    raise UsageError(
+        f"'{path}': expected a weights file that ends in .safetensors, {', '.join((*PTH_SUFFIXES, *H5_SUFFIXES))}. "
+        f"Received: {f'one that ends in {suffix}' if suffix else 'no ending'}."
+    )
+
+
 def match(
     weights: Mapping[str, NDArray[Any]],
     shapes: Mapping[str, Shape],
     file: str | os.PathLike[str],
-    ignore: Iterable[str] = (),
+    ignore: Iterable[str] | None = None,
 ) -> Weights:
     """The weights of exactly these names and ``shapes``, in their order: checks that a file belongs to a network.
 
     Nodes in ``ignore`` (the classifier, where only the trunk is wanted) are left out if a weight is missing or of
-    another shape; surplus weights of these nodes are ignored.
+    another shape. With ``ignore``, even an empty one, the file may have other weights too, of another head or of a
+    loss, but no further layers like those of the trunk.
 
     Raises:
         UsageError: weights are missing, surplus, of another shape, of whole numbers, or not finite; names the first.
     """
 
     def ignored(name: str) -> str:
-        return next((node for node in ignore if name.startswith(f"{node}.")), "")
+        return next((node for node in ignore or () if name.startswith(f"{node}.")), "")
 
-    ignore = tuple(ignore)
+    ignore = None if ignore is None else tuple(ignore)
     unfit = [name for name, shape in shapes.items() if name not in weights or weights[name].shape != tuple(shape)]
-    surplus = [name for name in weights if name not in shapes and not ignored(name)]
     left_out = {ignored(name) for name in unfit} - {""}
-    wrong = [name for name in unfit if not ignored(name)] + surplus
-    if wrong:
+    wrong = [name for name in unfit if not ignored(name)]
+    trunk = {_kind_of(name) for name in shapes if not ignored(name)}
+    surplus = [
+        name
+        for name in weights
+        if name not in shapes and not ignored(name) and (ignore is None or wrong or _is_of(trunk, name, weights[name]))
+    ]
+    if wrong or surplus:
         missing = [name for name in shapes if name not in weights]
-        first = [_mismatch(name, weights, shapes, surplus, missing) for name in wrong[:NAMED]]
+        first = [_mismatch(name, weights, shapes, surplus, missing) for name in [*wrong, *surplus][:NAMED]]
+        more = f", and the file has {len(surplus)} more" if surplus else ""
         raise UsageError(
-            f"'{os.fspath(file)}' does not fit: {'; '.join(first)}; "
-            f"{len(wrong)} of {len(shapes) + len(surplus)} weights differ. A file of another network?"
+            f"'{os.fspath(file)}' does not fit: {'; '.join(first)}; {len(wrong)} of the network's {len(shapes)} "
+            f"weights differ{more}. A file of another network?"
         )
     kept = {name: weights[name] for name in shapes if ignored(name) not in left_out}
     for name, array in kept.items():
@@ -167,6 +193,17 @@ def match(
                 f"'{os.fspath(file)}': {name} holds values that are not finite. From a training that diverged?"
             )
     return kept
+
+
+def _is_of(trunk: Collection[str], name: str, array: NDArray[Any]) -> bool:
+    """Whether a weight that the network has no place for is of a deeper ``trunk``, and not of a head or a loss."""
+    windows = array.shape[:2] if "/" in name else array.shape[2:]  # Keras has height and width first
+    return _kind_of(name) in trunk or (array.ndim == 4 and max(windows) > 1)
+
+
+def _kind_of(name: str) -> str:
+    """The first part of a name up to a number: a trunk of layer1 and layer2 has no layer3 in its head."""
+    return re.split(r"[\d./]", name, maxsplit=1)[0]
 
 
 def _mismatch(

@@ -59,7 +59,7 @@ def write(library: str, blueprint: Blueprint, weights: Mapping[str, Array], spec
     if library == APPLICATIONS:
         with quiet():
             _write_keras(part, own, spec, path)
-        return f"keras.applications.{_call(part.form.model, _keras_options(part, spec), weights='FILE')}"
+        return f"model = keras.applications.{_call(part.form.model, _keras_options(part, spec), weights='FILE')}"
     return _write_torch(part, own, path)
 
 
@@ -135,7 +135,8 @@ def _keras_model(part: Part, spec: ImageSpec, weights: str | None) -> Any:
 
 
 def _keras_options(part: Part, spec: ImageSpec) -> dict[str, Any]:
-    options: dict[str, Any] = {"include_top": bool(part.classes), "input_shape": (spec.size, spec.size, 3)}
+    options: dict[str, Any] = {**part.form.options, "include_top": bool(part.classes)}
+    options |= {"input_shape": (spec.size, spec.size, 3)}
     options |= {"classes": part.classes} if part.classes not in (0, 1000) else {}
     options |= {"classifier_activation": None} if part.classes else {}  # logits, where it would give probabilities
     if PREPROCESSING[part.form.model] == "mobilenet_v3" and not _scales_itself(part, spec):
@@ -182,17 +183,17 @@ def _write_torch(part: Part, weights: Mapping[str, Array], path: Path) -> str:
 
 
 def _torch_call(part: Part, lacking: list[str]) -> str:
-    """The line that loads the file; ``lacking`` are layers of the head that are not in the file."""
+    """The line that makes ``model`` and loads the file; ``lacking`` are layers of the head that are not in the file."""
     options = _torch_options(part)
     note = f"  # without its head: {', '.join(lacking)}" if lacking else ""
     if part.library == TORCHVISION:
         strict = ", strict=False" if lacking else ""
-        model = f"torchvision.models.{_call('get_model', options, part.form.model)}"
-        return f'{model}.load_state_dict(torch.load("FILE", weights_only=True){strict}){note}'
+        model = f"model = torchvision.models.{_call('get_model', options, part.form.model)}"
+        return f'{model}; model.load_state_dict(torch.load("FILE", weights_only=True){strict}){note}'
     if lacking:
-        model = f"timm.{_call('create_model', options, part.form.model)}"
-        return f'timm.models.load_checkpoint({model}, "FILE", strict=False){note}'
-    return f"timm.{_call('create_model', options, part.form.model, checkpoint_path='FILE')}"
+        model = f"model = timm.{_call('create_model', options, part.form.model)}"
+        return f'{model}; timm.models.load_checkpoint(model, "FILE", strict=False){note}'
+    return f"model = timm.{_call('create_model', options, part.form.model, checkpoint_path='FILE')}"
 
 
 def _replay_torch(part: Part, spec: ImageSpec, path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:

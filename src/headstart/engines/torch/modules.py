@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from headstart.backbones.blueprint import FEATURES, INPUT
 from headstart.backbones.download import HUB, find_weights
 from headstart.backbones.ops import Node
+from headstart.backbones.prefixes import unwrapped
 from headstart.backbones.weights import Weights, WeightsRecord, match, read_weights
 from headstart.core.errors import MissingExtraError, UsageError
 from headstart.core.types import ImageSpec
@@ -192,14 +193,11 @@ def _cut(model: Any, path: str) -> None:
 
 def _fill(model: Any, file: str | os.PathLike[str], linear: str | None, config: dict[str, Any]) -> bool:
     """Take the weights of a file; returns whether it has those of the head."""
-    weights = read_weights(file)
-    if weights and all(name.startswith("module.") for name in weights):  # saved from torch.nn.DataParallel
-        weights = {name.removeprefix("module."): array for name, array in weights.items()}
     shapes = {name: tuple(value.shape) for name, value in _floats(model).items()}
-    given = {name: array for name, array in weights.items() if array.dtype.kind == "f"}  # counters are left out
+    given = {name: array for name, array in read_weights(file).items() if array.dtype.kind == "f"}  # without counters
     classifier = config.get("classifier") or ()
     heads = {classifier} if isinstance(classifier, str) else {*classifier}
-    kept = match(given, shapes, file, ignore=heads | ({linear} if linear else set()))
+    kept = match(unwrapped(given, shapes), shapes, file, ignore=heads | ({linear} if linear else set()))
     state = model.state_dict()
     for name, array in kept.items():
         state[name].copy_(torch.tensor(array))
