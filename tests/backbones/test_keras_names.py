@@ -192,6 +192,20 @@ def test_a_file_of_another_network_is_refused(official: Path, name: str, file: s
         load_pretrained(name, official / f"{file}{NEW}", head=False)
 
 
+@pytest.mark.parametrize(
+    ("name", "file", "taken"),
+    [
+        ("mobilenet_v2", "mobilenet_v2", "mobilenet_v2"),
+        ("mobilenet_v2_050", "mobilenet_v2_050", "mobilenet_v2_050.keras"),
+        ("mobilenet_v3_small", "mobilenet_v3_small", "mobilenet_v3_small.keras"),
+        ("resnet50", "resnet50", "resnet50.keras"),
+    ],
+)
+def test_a_file_of_keras_is_run_as_keras_runs_it(official: Path, name: str, file: str, taken: str) -> None:
+    found = load_pretrained(name, official / f"{file}{NEW}", head=False)
+    assert (found.backbone.name, found.assumed) == (taken, "")
+
+
 @pytest.mark.parametrize("name", ["vgg16.keras", "resnet50.keras", "mobilenet_v2", "mobilenet_v3_large.keras"])
 def test_strange_keys_and_shapes_are_left_for_the_message(name: str) -> None:
     blueprint: Blueprint = BACKBONES[name].blueprint()

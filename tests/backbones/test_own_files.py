@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 import timm
@@ -88,7 +87,8 @@ def test_of_two_networks_the_one_that_is_kept_after_training_is_taken() -> None:
     for first, second in (("encoder_k.", "encoder_q."), ("student.", "teacher."), ("target_network.", "online.")):
         found = rename({**under(first, other), **under(second, one), "queue": np.ones((4, 4))}, RESNET)
         np.testing.assert_array_equal(found["conv1.weight"], one["conv1.weight"])
-    assert rename({**under("model.", one), **under("backbone.", one)}, RESNET).keys() == RESNET.keys()  # the same twice
+    twice = rename({**under("model.", one), **under("backbone.", one)}, RESNET)
+    assert match(twice, RESNET, "a.pth", ignore=()).keys() == RESNET.keys()
     with pytest.raises(UsageError, match=r"two networks that fit, under 'left.' and 'right.'"):
         rename({**under("left.", one), **under("right.", other)}, RESNET)
 
@@ -119,7 +119,7 @@ def test_a_head_of_another_form_leaves_the_trunk_and_gives_no_answers(head: Arra
     torch.save({**trunk, **{name: torch.tensor(array) for name, array in head.items()}}, tmp_path / "a.pth.tar")
     found = load_pretrained("resnet18", tmp_path / "a.pth.tar", head=False)
     np.testing.assert_array_equal(found.weights["conv1.weight"], whole.conv1.weight.detach().numpy())
-    with pytest.raises(UsageError, match=f"head for the 1000 classes that resnet18 knows, {said}.*headstart fit"):
+    with pytest.raises(UsageError, match=f"head for the 1000 classes that resnet18 knows, .*{said}.*headstart fit"):
         load_pretrained("resnet18", tmp_path / "a.pth.tar")
 
 
@@ -154,28 +154,13 @@ def test_the_names_tell_whose_network_it_is_or_it_is_said(
     assert bool(found.assumed) == bool(others)
 
 
-@pytest.mark.parametrize(
-    ("name", "model", "options", "taken"),
-    [
-        ("mobilenet_v2", "MobileNetV2", {}, "mobilenet_v2"),
-        ("mobilenet_v2_050", "MobileNetV2", {"alpha": 0.5}, "mobilenet_v2_050.keras"),
-        ("mobilenet_v3_small", "MobileNetV3Small", {}, "mobilenet_v3_small.keras"),
-        ("resnet50", "ResNet50", {}, "resnet50.keras"),
-    ],
-)
-def test_a_file_of_keras_is_run_as_keras_runs_it(
-    name: str, model: str, options: Any, taken: str, tmp_path: Path
-) -> None:
-    make = getattr(keras.applications, model)
-    make(weights=None, include_top=False, input_shape=(64, 64, 3), **options).save_weights(tmp_path / "a.weights.h5")
-    found = load_pretrained(name, tmp_path / "a.weights.h5", head=False)
-    assert (found.backbone.name, found.assumed) == (taken, "")
-
-
-def test_a_head_named_as_timm_s_is_no_sign_of_other_pixels() -> None:
-    """Only weights that compute something else with other pixels or padding are another variant."""
-    named = {**under("backbone.", resnet18()), "head.fc.weight": np.ones((2, 512)), "head.fc.bias": np.ones(2)}
-    assert "timm" in translate(named, RESNET).libraries
+def test_a_head_named_as_timm_s_is_no_sign_of_other_pixels(tmp_path: Path) -> None:
+    """Only a network that computes something else with the same weights is another variant."""
+    trunk = {name: array for name, array in resnet18().items() if not name.startswith("fc.")}
+    named = {**under("backbone.", trunk), "head.fc.weight": np.ones((2, 512)), "head.fc.bias": np.ones(2)}
+    assert translate(named, RESNET).libraries == {"timm"}
+    torch.save({name: torch.tensor(np.asarray(array, np.float32)) for name, array in named.items()}, tmp_path / "a.pth")
+    assert load_pretrained("resnet18", tmp_path / "a.pth", head=False).backbone.name == "resnet18"
 
 
 def test_the_content_says_how_a_file_is_read(tmp_path: Path) -> None:

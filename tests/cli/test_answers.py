@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 
+import headstart as hs
 from making import SHAPES, Shell, folder, packed, picture
 
 
@@ -44,6 +47,22 @@ def test_the_summary_in_words(shell: Shell, photos: Path, tmp_path: Path) -> Non
     for words in ("accuracy", "95 % interval", "36 images in 3 classes", "headstart predict", "seconds"):
         assert words in answer.out
     assert "bars" in shell("predict", tmp_path / "model", photos / "bars" / "0.png").out
+
+
+def test_pixels_and_what_was_assumed_of_weights_are_said(shell: Shell, photos: Path, tmp_path: Path) -> None:
+    """A file in timm's names tells neither timm's padding from TensorFlow's nor the pixels it was trained on."""
+    file, out = tmp_path / "tuned.pth", tmp_path / "model"
+    torch.save(timm.create_model("mobilenetv2_100").state_dict(), file)
+    own = ("--backbone", "mobilenet_v2", "--weights", file, "--pixels", 64, "--out", out)
+    said = " ".join(shell("fit", photos, *own).out.split())
+    assert "run as mobilenet_v2.timm; mobilenet_v2.tf would have other padding or pixels" in said
+    answer = shell("fit", photos, *own, "--mean", "0.1,0.2,0.3", "--std", "1,1,1", "--json").json
+    assert answer["backbone"] == "mobilenet_v2.timm"
+    assert "run as mobilenet_v2.timm" in answer["assumed"]
+    spec = hs.load(out).spec
+    assert (spec.size, spec.mean, spec.std) == (64, (0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
+    saved = shell("predict", out, photos / "bars" / "0.png", "--mean", "0,0,0", "--std", "1,1,1")
+    assert (saved.code, "is a saved model and has its own pixels" in saved.err) == (2, True)
 
 
 def test_that_unknown_needs_photos_is_said(shell: Shell, photos: Path, tmp_path: Path) -> None:

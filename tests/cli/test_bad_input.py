@@ -184,6 +184,21 @@ def test_settings_out_of_range(shell: Shell, photos: Path, out: Path, option: st
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--mean", "0,0,0"), "--mean and --std belong together"),
+        (("--mean", "0,0", "--std", "1,1,1"), "--mean: expected three numbers"),
+        (("--mean", "0,0,nan", "--std", "1,1,1"), "--mean: expected three numbers"),
+        (("--mean", "0,0,0", "--std", "1,0,1"), "--std: expected numbers above 0"),
+    ],
+)
+def test_a_normalisation_that_is_none(shell: Shell, photos: Path, out: Path, given: tuple[str, ...], said: str) -> None:
+    answer = shell("fit", photos, *given, "--out", out)
+    assert (answer.code, said in answer.err) == (2, True)
+    assert not out.exists()
+
+
 def test_models_that_are_none(shell: Shell, photos: Path, bundle: Path, tmp_path: Path) -> None:
     photo = next(photos.rglob("*.png"))
     assert shell("predict", tmp_path / "nothing", photo).code == 2

@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import headstart as hs
 from headstart.export.formats import FORMATS
-from making import packed, picture
+from making import picture
 
 DOC = Path(__file__).parents[2] / "docs" / "export.md"
 ALONE = """
@@ -46,10 +47,11 @@ def test_every_format_that_is_a_network_has_a_script() -> None:
 
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not square, and not of the network's size, so that the scripts have to crop and scale."""
-    wide = picture("waves", 100, 150)[20:120]
-    path = tmp_path_factory.mktemp("photo") / "photo.png"
-    path.write_bytes(packed(wide))
+    """Not square and turned, and so large that it is not decoded whole, with sides that no fraction divides."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path_factory.mktemp("photo") / "photo.jpg"
+    Image.fromarray(picture("waves", 100, 150)).resize((1407, 1211)).save(path, quality=92, exif=exif)
     return path
 
 

@@ -223,7 +223,7 @@ def test_files_with_another_head_or_none_give_a_trunk(toy: tuple[Any, Path], tmp
 
 def test_a_file_of_another_network_is_refused(toy: tuple[Any, Path], tmp_path: Path) -> None:
     make("functional").save_weights(tmp_path / "other.weights.h5")
-    with pytest.raises(UsageError, match=r"'.*other\.weights\.h5' does not fit: .*weights differ.* A file of another"):
+    with pytest.raises(UsageError, match=r"'.*other\.weights\.h5' does not fit: .*weights differ.* Another network's"):
         wrap("keras/Toylet", tmp_path / "other.weights.h5")
     with pytest.raises(UsageError, match="there is none"):
         wrap("keras/Toylet", tmp_path / "nowhere.weights.h5")

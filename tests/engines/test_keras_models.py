@@ -12,7 +12,7 @@ import pytest
 from headstart.backbones.blueprint import FEATURES
 from headstart.backbones.weights import weights_digest
 from headstart.core.errors import UsageError
-from headstart.core.types import ImageSpec
+from headstart.core.types import ImageSpec, Normalisation
 from headstart.engines.registry import get_engine, keras_engine
 from referee import photos as some_photos
 
@@ -371,3 +371,12 @@ def test_layers_of_ones_own_need_the_live_model_again() -> None:
         KerasNetwork(*arguments, module=make("sequential"))
     with pytest.raises(UsageError, match="'keras-model:functional' is a Keras model, which only the keras engine"):
         get_engine("torch", *arguments)
+
+
+def test_what_pixels_are_assumed_is_said_where_nothing_tells_them() -> None:
+    said = wrap(make("functional"), spec=ImageSpec(SPEC.size)).trunk.assumed
+    assert "does not say which pixels it wants. It gets pixels from 0 to 255. Name others" in said
+    assert wrap(make("functional"), spec=Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))).trunk.assumed == ""
+    inner = make("functional")
+    scaling = keras.Sequential([keras.Input((SPEC.size, SPEC.size, 3)), keras.layers.Rescaling(1 / 255), inner])
+    assert wrap(scaling, features="").trunk.assumed == ""

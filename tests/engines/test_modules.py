@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ from headstart.backbones.blueprint import FEATURES
 from headstart.backbones.ops import OPS
 from headstart.backbones.weights import weights_digest
 from headstart.core.errors import UsageError
-from headstart.core.types import ImageSpec
+from headstart.core.types import ImageSpec, Normalisation
 from headstart.engines.registry import get_engine
 from headstart.engines.torch.module_layers import pooled
 from headstart.engines.torch.modules import wrap
@@ -452,6 +453,15 @@ def test_a_live_model_of_timm_gets_the_pixels_that_it_names() -> None:
     assert wrap(residual(), spec=ImageSpec(48)).trunk.spec == replace(wrap(residual()).trunk.spec, size=48)
 
 
+def test_what_pixels_are_assumed_is_said_where_nothing_tells_them() -> None:
+    said = wrap(residual(), spec=ImageSpec(32)).trunk.assumed
+    assert "does not say which pixels it wants. It gets ImageNet's mean and standard deviation. Name others" in said
+    for known in (SPEC, Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))):
+        assert wrap(residual(), spec=known).trunk.assumed == ""
+    assert wrap(torchvision.models.squeezenet1_1(), spec=ImageSpec(64), features="features").trunk.assumed == ""
+    assert wrap(timm.create_model("test_resnet"), spec=ImageSpec(64)).trunk.assumed == ""
+
+
 def test_a_file_with_a_head_for_other_classes_gives_a_trunk_and_no_classifier(tiny: Path, tmp_path: Path) -> None:
     state = torch.load(tiny, weights_only=True)
     state = {f"module.{name}": value[:3] if name.startswith("fc.") else value for name, value in state.items()}
@@ -591,7 +601,7 @@ def test_a_layer_may_be_named_for_the_features_and_goes_with_the_model(photos: P
     with torch.no_grad():
         logits = opened.to_torch()(torch.tensor(images)).numpy()
     np.testing.assert_allclose(logits, model.network.forward(images), rtol=1e-4, atol=1e-4)
-    with pytest.raises(UsageError, match="spec and features are for modules"):
+    with pytest.raises(UsageError, match="has its own features; features='1' is for modules"):
         hs.fit(str(photos), features="1")
 
 

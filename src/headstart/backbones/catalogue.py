@@ -120,8 +120,7 @@ def _variant(path: str, weights: Weights, backbone: Backbone) -> tuple[Backbone,
         and translate(weights, other.blueprint().weight_shapes()).fit >= here.fit
     ]
     named = backbone.name != backbone.architecture  # a variant's own name is a word on it
-    same = any(_computes_as(backbone, other) for other in fitting)
-    taken = backbone if named or same or not fitting else fitting[0]
+    taken = backbone if named or not fitting or _computes_as(backbone, fitting[0]) else fitting[0]
     others = [other.name for other in fitting if not _computes_as(taken, other)]
     if not others:
         return taken, ""

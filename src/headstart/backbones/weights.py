@@ -180,7 +180,7 @@ def match(
         more = f", and the file has {len(surplus)} more" if surplus else ""
         raise UsageError(
             f"'{os.fspath(file)}' does not fit: {'; '.join(first)}; {len(wrong)} of the network's {len(shapes)} "
-            f"weights differ{more}. A file of another network?"
+            f"weights differ{more}. Another network's file?"
         )
     kept = {name: weights[name] for name in shapes if ignored(name) not in left_out}
     for name, array in kept.items():

@@ -24,6 +24,8 @@ def evaluate(
     fitted_on_too: Annotated[bool, typer.Option("--fitted-on-too", hidden=True)] = False,  # its first name
     engine: options.Engine = "auto",
     weights: options.Weights = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     precision: options.Precision = "auto",
     label: options.LabelColumn = None,
     image: options.ImageColumn = None,
@@ -33,7 +35,7 @@ def evaluate(
     as_json: options.Json = False,
 ) -> None:
     """Measure a model on labelled photos that are not in its training set: on the test part, where the data has one."""
-    classifier = options.open_model(model, weights, engine, precision)
+    classifier = options.open_model(model, weights, engine, precision, options.normalisation(mean, std))
     with progress() as report:
         source = options.source(data, label, image, group, split, label_from)
         result = classifier.evaluate(source, fitted_on_too=training_set_too or fitted_on_too, progress=report)

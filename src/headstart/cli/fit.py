@@ -25,6 +25,8 @@ def fit(
     backbone: options.Backbone = "efficientnet_lite0",
     weights: options.Weights = None,
     pixels: options.Pixels = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     head: options.Head = "lda",
     prior: options.Prior = "flat",
     holdout: options.Holdout = 0.2,
@@ -50,8 +52,9 @@ def fit(
     with progress() as report:
         source = options.source(data, label, image, group, split, label_from)
         model = fit_classifier(
-            source, backbone=backbone, weights=weights, pixels=pixels, head=head, prior=prior, holdout=holdout,
-            seed=seed, engine=engine, precision=precision, cache=cache, progress=report,
+            source, backbone=backbone, weights=weights, pixels=pixels, spec=options.normalisation(mean, std),
+            head=head, prior=prior, holdout=holdout, seed=seed, engine=engine, precision=precision, cache=cache,
+            progress=report,
         )  # fmt: skip
     saving = time.perf_counter()
     where = save(model, out)
@@ -84,6 +87,7 @@ def _answer(model: Classifier, where: str, seconds: float) -> dict[str, Any]:
         "stages": record["seconds"],
         "model": where,
         "confusions": result["confusions"] if result else [],
+        **({"assumed": record["assumed"]} if model.record.assumed else {}),
         **{key: record[key] for key in (*copied, "precision", "train", "test", "head", "store_problem")},
     }
 
@@ -122,6 +126,8 @@ def _show(model: Classifier, answer: dict[str, Any]) -> None:
     if record.store_problem:
         rows.add("cache", Text(record.store_problem, "yellow"))
     head = record.head.kind if record.head else "none"
+    if record.assumed:
+        rows.add("assumed", Text(record.assumed, "yellow"))
     rows.add("network", f"{record.backbone} at {record.pixels} pixels, {record.precision}; head {head}")
     if record.choice:
         rows.add("choice", f"{record.choice.sentence} Tried on {record.choice.images} images of the training set.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from headstart.cli.terminal import quoted
 from headstart.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from headstart.core.types import ImageDataset
+    from headstart.core.types import ImageDataset, Normalisation
     from headstart.model.classifier import Classifier
 
 Data = Annotated[
@@ -45,6 +46,10 @@ Weights = Annotated[str | None, typer.Option(metavar="FILE", help="Weights of yo
 Pixels = Annotated[
     int | None, typer.Option(help="Scale images to this size in pixels: smaller is faster, a little less accurate.")
 ]
+Mean = Annotated[
+    str | None, typer.Option(metavar="R,G,B", help="Mean of the pixels from 0 to 1, where the network's are not known.")
+]
+Std = Annotated[str | None, typer.Option(metavar="R,G,B", help="Standard deviation that goes with --mean.")]
 Precision = Annotated[str, typer.Option(help="auto, bf16 or fp32.")]
 Head = Annotated[str, typer.Option(help="lda or ridge.")]
 Prior = Annotated[str, typer.Option(help="flat, or empirical: expect classes as often as in the data.")]
@@ -67,7 +72,13 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last c
 FindRate = Annotated[bool, typer.Option("--find-rate", help="Look for the learning rate first, and train with it.")]
 
 
-def open_model(model: str, weights: str | None, engine: str, precision: str) -> Classifier:
+def open_model(
+    model: str,
+    weights: str | None,
+    engine: str,
+    precision: str,
+    spec: Normalisation | None = None,
+) -> Classifier:
     """A bundle, or a backbone with its own head."""
     from headstart.backbones.catalogue import BACKBONES
     from headstart.cli.progress import progress
@@ -77,11 +88,40 @@ def open_model(model: str, weights: str | None, engine: str, precision: str) -> 
     from headstart.model.classifier import pretrained
 
     if os.path.exists(model) and not (os.path.isfile(model) and framework_of(model)):
+        if spec:
+            raise UsageError(f"'{model}' is a saved model and has its own pixels: --mean and --std are for backbones.")
         return load(model, engine=engine, precision=precision)
     if model in BACKBONES or framework_of(model):
         with progress() as report:
-            return pretrained(model, weights, engine=engine, precision=precision, progress=report)
+            found = pretrained(model, weights, spec=spec, engine=engine, precision=precision, progress=report)
+        if found.record.assumed:
+            say(found.record.assumed)
+        return found
     raise UsageError(f"There is no model '{model}', and no backbone of that name. {did_you_mean(model, BACKBONES)}")
+
+
+def normalisation(mean: str | None, std: str | None) -> Normalisation | None:
+    """Pixels normalised by --mean and --std; None where neither is given."""
+    if mean is None and std is None:
+        return None
+    if mean is None or std is None:
+        raise UsageError("--mean and --std belong together. Received only one of them.")
+    from headstart.core.types import Normalisation
+
+    middle, width = _colours("--mean", mean), _colours("--std", std)
+    if min(width) <= 0:
+        raise UsageError(f"--std: expected numbers above 0. Received: '{std}'.")
+    return Normalisation(middle, width)
+
+
+def _colours(option: str, text: str) -> tuple[float, float, float]:
+    try:
+        red, green, blue = map(float, text.split(","))
+    except ValueError:
+        red = green = blue = math.nan
+    if not all(map(math.isfinite, (red, green, blue))):
+        raise UsageError(f"{option}: expected three numbers, of red, green and blue. Received: '{text}'.")
+    return red, green, blue
 
 
 def source(

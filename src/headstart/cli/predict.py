@@ -23,6 +23,8 @@ def predict(
     ],
     engine: options.Engine = "auto",
     weights: options.Weights = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     precision: options.Precision = "auto",
     as_json: options.Json = False,
 ) -> None:
@@ -36,7 +38,7 @@ def predict(
             for said in rows.predict_file(path):
                 show_prediction(said, as_json)
         return
-    classifier = options.open_model(model, weights, engine, precision)
+    classifier = options.open_model(model, weights, engine, precision, options.normalisation(mean, std))
     dataset = unlabelled(paths)
     unreadable = len(dataset.problems)
     for problem in dataset.problems:

@@ -58,6 +58,19 @@ class ImageSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Normalisation:
+    """The mean and standard deviation of the pixels alone, of red, green and blue from 0 to 1."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    size: None = None  # the network's own
+
+    def beside(self, known: ImageSpec) -> ImageSpec:
+        """What is ``known`` of a network, with this mean and standard deviation."""
+        return replace(known, mean=self.mean, std=self.std)
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One labelled image, by name; its content is read when it is needed."""
 

@@ -26,6 +26,7 @@ KEY = 16  # bytes of the hash of an image's content
 THUMBNAIL = 16  # side of the grey thumbnail by which near copies are found
 AHEAD = 12  # chunks decoded ahead of the network; with CHUNK it bounds the memory whatever the number of images
 CHUNK = 8
+DRAFT = 4  # a JPEG is decoded at a fraction that leaves this many times the pixels that are needed; see docs/export.md
 
 _RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _TURN = {  # EXIF orientation -> the operation that undoes it
@@ -184,14 +185,16 @@ def cores() -> int:
 def _square(raw: Raw, spec: ImageSpec) -> Image.Image:
     image = open_image(raw, spec.levels)
     try:
-        width, height = image.size
-        need = spec.size / spec.crop / min(width, height)
-        if need < 1:  # JPEG decodes at 1/2, 1/4 or 1/8 for a fraction of the time; never below what is needed
-            image.draft(None, (round(width * need), round(height * need)))
+        whole = image.size
+        need = DRAFT * spec.size / spec.crop / min(whole)
+        if need < 1:  # JPEG decodes at 1/2, 1/4 or 1/8 for a fraction of the time
+            image.draft(None, (round(whole[0] * need), round(whole[1] * need)))
+        scale = round(whole[0] / image.size[0])
         image.load()
         turn = _turn_of(image)  # asked after loading, which turns a TIFF by itself
         image = to_rgb(image, spec.levels)
-        square = image.resize((spec.size, spec.size), _RESAMPLE[spec.resample], box=_centre(image.size, spec.crop))
+        box = _centre(whole, scale, spec.crop)
+        square = image.resize((spec.size, spec.size), _RESAMPLE[spec.resample], box=box)
         return square.transpose(turn) if turn is not None else square  # a centred square turns into itself
     except UnreadableImageError:
         raise
@@ -206,10 +209,14 @@ def _turn_of(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _centre(size: tuple[int, int], crop: float) -> tuple[float, float, float, float]:
-    side = min(size) * crop
-    left, top = (size[0] - side) / 2, (size[1] - side) / 2
-    return left, top, left + side, top + side
+def _centre(whole: tuple[int, int], scale: int, crop: float) -> tuple[float, float, float, float]:
+    """The centred square of an image of the size ``whole``, in the pixels of the same decoded at 1 / ``scale``.
+
+    Those are rounded up to whole pixels, so the centre of what was decoded would lie beside that of the image.
+    """
+    side = min(whole) * crop
+    left, top = (whole[0] - side) / 2, (whole[1] - side) / 2
+    return left / scale, top / scale, (left + side) / scale, (top + side) / scale
 
 
 def why_unreadable(error: Exception) -> UnreadableImageError:

@@ -6,12 +6,13 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import ModuleType
 
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.catalogue import Pretrained, load_pretrained
 from headstart.core.errors import MissingExtraError, UsageError
-from headstart.core.types import ImageSpec
+from headstart.core.types import ImageSpec, Normalisation
 from headstart.engines import frameworks
 from headstart.engines.names import framework_of, resolve_engine
 from headstart.engines.protocol import Network, Weights
@@ -46,7 +47,7 @@ def open_backbone(
     pixels: int | None = None,
     *,
     head: bool,
-    spec: ImageSpec | None = None,
+    spec: ImageSpec | Normalisation | None = None,
     features: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[Pretrained, object | None]:
@@ -57,7 +58,9 @@ def open_backbone(
         weights: a file, in place of the usual ones.
         pixels: height and width to scale images to.
         head: whether to include the head of its own classes.
-        spec, features: of a module, see `engines.torch.modules.wrap`.
+        spec: pixels that it wants, in place of those that are known of it; all of them, their size or their
+            normalisation alone.
+        features: of a module, see `engines.torch.modules.wrap`.
         progress: called with ("weights", bytes done, of how many) while they are fetched.
     """
     framework = framework_of(backbone)
@@ -70,9 +73,13 @@ def open_backbone(
             "Expected the name of a backbone, a torch.nn.Module or a keras.Model. "
             f"Received: {type(backbone).__qualname__}."
         )
-    if spec is not None or features is not None:
-        raise UsageError(f"'{backbone}' has its own pixels and features; spec and features are for modules.")
-    return load_pretrained(backbone, weights, pixels, head=head, progress=progress), None
+    if features is not None:
+        raise UsageError(f"'{backbone}' has its own features; features='{features}' is for modules.")
+    size = pixels or (spec.size if spec else None)
+    found = load_pretrained(backbone, weights, size, head=head, progress=progress)
+    if spec is not None:
+        found = replace(found, spec=replace(spec.beside(found.spec), size=found.spec.size))
+    return found, None
 
 
 def torch_engine() -> ModuleType:

@@ -59,6 +59,14 @@ def make_trunk(
     return Pretrained(blueprint, {f"{FEATURES}.{key}": value for key, value in arrays.items()}, spec, backbone)
 
 
+def unknown_pixels(name: str, taken: str) -> str:
+    """The sentence that says which pixels a network gets that does not say what it wants."""
+    return (
+        f"'{name}' does not say which pixels it wants. It gets {taken}. Name others: --mean and --std, or "
+        "spec=hs.ImageSpec(size, mean, std)."
+    )
+
+
 def needed(blueprint: Blueprint, at: Iterable[str], inner: Iterable[str]) -> list[Node]:
     """The nodes that those ``at``, or ``inner`` layers of a module, depend on, in order, without the input."""
     wanted, found = {*at}, list[Node]()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from headstart import __version__
 from headstart.backbones.blueprint import Blueprint
 from headstart.core.types import ImageSpec
+from headstart.data.load import DRAFT
 from headstart.engines.registry import get_engine
 from headstart.model.classifier import Classifier, Golden
 from headstart.model.records import FitRecord
@@ -62,6 +63,7 @@ class Package:
             "pixels": str(self.spec.size),
             "crop": repr(self.spec.crop),
             "resample": self.spec.resample,
+            "draft": str(DRAFT),
             "mean": json.dumps(self.spec.mean),
             "std": json.dumps(self.spec.std),
             "normalisation": "inside: (x / 255 - mean) / std",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import LOGITS, Blueprint
 from headstart.core.errors import DataError, UsageError
 from headstart.core.labels import TEXT, as_given
-from headstart.core.types import Evaluation, ImageSpec, Prediction, Problem
+from headstart.core.types import Evaluation, ImageSpec, Normalisation, Prediction, Problem
 from headstart.data.inputs import Images, labelled_dataset, unlabelled_dataset
 from headstart.data.load import THUMBNAIL
 from headstart.data.sources import PathLike
@@ -227,6 +227,7 @@ def pretrained(
     weights: PathLike | None = None,
     *,
     pixels: int | None = None,
+    spec: ImageSpec | Normalisation | None = None,
     engine: str = "auto",
     precision: str = "auto",
     progress: Callable[[str, int, int], None] | None = None,
@@ -236,7 +237,7 @@ def pretrained(
     It has no images to try bf16 on, so "auto" is fp32. ``progress`` is called with (stage, done, of how many) while
     weights are fetched.
     """
-    found, module = open_backbone(backbone, weights, pixels, head=True, progress=progress)
+    found, module = open_backbone(backbone, weights, pixels, head=True, spec=spec, progress=progress)
     return Classifier(
         blueprint=found.blueprint,
         weights=found.weights,
@@ -244,6 +245,6 @@ def pretrained(
         classes=found.backbone.classes(),
         engine=engine,
         precision="fp32" if precision == "auto" else precision,
-        record=FitRecord(backbone=found.backbone.name),
+        record=FitRecord(backbone=found.backbone.name, assumed=found.assumed or None),
         module=module,
     )

@@ -19,6 +19,7 @@ OPTIONAL = (
     "groups",
     "left_out",
     "tuned_loss",
+    "assumed",
 )  # left out of JSON where there is none
 T = TypeVar("T")
 
@@ -132,6 +133,7 @@ class FitRecord(SplitRecord):
     data: str = "in memory"
     backbone: str = ""
     licence: str = ""
+    assumed: str | None = None  # on the weights or the pixels of the backbone, where nothing tells it
     pixels: int = 0
     precision: str = ""
     holdout: float = 0.0

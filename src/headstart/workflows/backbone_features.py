@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from headstart.backbones.catalogue import Pretrained
 from headstart.backbones.weights import weights_digest
 from headstart.core.progress import Progress, StageProgress
-from headstart.core.types import ImageDataset, ImageSpec
+from headstart.core.types import ImageDataset, ImageSpec, Normalisation
 from headstart.data.pixels import Levels
 from headstart.data.sources import PathLike
 from headstart.data.split import HOLDOUT, check_holdout
@@ -52,7 +52,7 @@ class FrozenBackbone:
         *,
         weights: PathLike | None = None,
         pixels: int | None = None,
-        spec: ImageSpec | None = None,
+        spec: ImageSpec | Normalisation | None = None,
         features: str | None = None,
         progress: Progress | None = None,
     ) -> FrozenBackbone:

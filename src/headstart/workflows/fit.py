@@ -11,7 +11,7 @@ from headstart.backbones.blueprint import FEATURES, LOGITS
 from headstart.backbones.catalogue import DEFAULT
 from headstart.core.progress import Progress, stage
 from headstart.core.timing import StageTimer
-from headstart.core.types import Evaluation, ImageSpec
+from headstart.core.types import Evaluation, ImageSpec, Normalisation
 from headstart.data.depth import common_levels
 from headstart.data.inputs import Images, labelled_dataset, name_of
 from headstart.data.sources import PathLike
@@ -35,7 +35,7 @@ def fit(
     backbone: object = DEFAULT,
     weights: PathLike | None = None,
     pixels: int | None = None,
-    spec: ImageSpec | None = None,
+    spec: ImageSpec | Normalisation | None = None,
     features: str | None = None,
     head: str = "lda",
     prior: str = "flat",
@@ -56,8 +56,8 @@ def fit(
             the networks at hand that is within a point of the best on a few photos of the training set; or
             "timm/NAME", "keras/NAME", a ".keras" file, a `torch.nn.Module` or a `keras.Model`.
         pixels: size that images are scaled to; fewer are faster and a little less accurate.
-        spec: pixels that a module wants; default: what timm or `keras.applications` says, else 224 with ImageNet's
-            mean and deviation for PyTorch's, and from 0 to 255 for Keras'.
+        spec: pixels that a network wants; default: what the catalogue, timm or `keras.applications` says, else 224 with
+            ImageNet's mean and deviation for PyTorch's, and from 0 to 255 for Keras'; ``record.assumed`` says so.
         features: the layer of a module whose averages are the features; default: the input of its last linear layer.
         head: "lda" or "ridge".
         prior: "flat" or "empirical": whether classes are expected alike, or as often as in the data.
@@ -142,6 +142,7 @@ def _record(frozen: FrozenBackbone, seen: Features, split: Split, fitted: HeadFi
         **vars(split.record()),
         backbone=backbone.name,
         licence=backbone.weights.licence,
+        assumed=frozen.pretrained.assumed or None,
         pixels=network.spec.size,
         precision=network.precision,
         holdout=settings.holdout,

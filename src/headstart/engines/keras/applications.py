@@ -131,11 +131,17 @@ def pixels_of(model: Any, size: int) -> tuple[ImageSpec, bool] | None:
         if rest != name and not rest.removesuffix("none").strip("0123456789"):
             spec, flip = _spec(make, size)
             takes_bytes = spec.mean == (0.0, 0.0, 0.0)
-            if takes_bytes and not any(isinstance(each, SCALING) for each in model.layers):
+            if takes_bytes and not scales(model):
                 spec = ImageSpec(size, *UNSCALED, resample=spec.resample)
             return spec, flip
     first = next((layer for layer in model.layers if not _keeps_pixels(layer)), None)
     return pixels_of(first, size) if isinstance(first, keras.Model) else None
+
+
+def scales(model: Any) -> bool:
+    """Whether a model normalises its pixels itself, with a layer of its own or of a model in it."""
+    layers = getattr(model, "layers", ())
+    return any(isinstance(each, SCALING) or (isinstance(each, keras.Model) and scales(each)) for each in layers)
 
 
 def _letters(name: str) -> str:

@@ -12,8 +12,8 @@ import numpy as np
 from headstart.backbones.ops import Node
 from headstart.backbones.weights import WeightsRecord
 from headstart.core.errors import UsageError
-from headstart.core.types import ImageSpec
-from headstart.engines.keras.applications import application, fill, pixels_of
+from headstart.core.types import ImageSpec, Normalisation
+from headstart.engines.keras.applications import application, fill, pixels_of, scales
 from headstart.engines.keras.config import POLICY, from_text, to_text
 from headstart.engines.keras.files import open_file
 from headstart.engines.keras.flat_model import (
@@ -27,7 +27,7 @@ from headstart.engines.keras.flat_model import (
     variables,
 )
 from headstart.engines.protocol import APPLICATIONS, LIVE_KERAS, nearest
-from headstart.engines.wrapped import Wrapped, check_pixels, check_same, make_trunk
+from headstart.engines.wrapped import Wrapped, check_pixels, check_same, make_trunk, unknown_pixels
 
 __all__ = ["build_model", "inner_tensors", "variables", "wrap"]
 
@@ -38,7 +38,7 @@ def wrap(
     source: object,
     weights: str | os.PathLike[str] | None = None,
     *,
-    spec: ImageSpec | None = None,
+    spec: ImageSpec | Normalisation | None = None,
     features: str | None = None,
     pixels: int | None = None,
 ) -> Wrapped:
@@ -60,7 +60,7 @@ def wrap(
             recognisable head or fails on images.
     """
     check_pixels(pixels)
-    flip, whole = False, True
+    flip, whole, assumed = False, True, ""
     if isinstance(source, str) and source.startswith(APPLICATIONS):
         found = application(source, weights, pixels if spec is None else pixels or spec.size)
         name, model, record, flip, whole = source, found.model, found.record, found.flip, found.whole
@@ -71,7 +71,10 @@ def wrap(
             raise UsageError(f"Expected the name of a backbone or a keras.Model. Received: {type(model).__qualname__}.")
         name = f"{LIVE_KERAS}{_name_of(model)}"
         size = _own_size(model) or BYTES.size
-        known, flip = pixels_of(model, size) or (replace(BYTES, size=size), False)
+        bytes_ = replace(BYTES, size=size)
+        known, flip = pixels_of(model, size) or (bytes_, False)
+        if known is bytes_ and not scales(model) and (spec is None or spec.beside(known).mean is known.mean):
+            assumed = unknown_pixels(name, "pixels from 0 to 255")
         flip = flip and (spec is None or spec.beside(known) != spec)  # who says all of the pixels says their order
         record = WeightsRecord(origin=name, licence="its own", names="keras")
     spec = spec.beside(known) if spec else known
@@ -95,7 +98,8 @@ def wrap(
         )
     attrs = {"features": path, "head": head is not None, "config": config, "units": units}
     own = head_weights(head[0]) if head and whole else None
-    return Wrapped(make_trunk(name, arrays, attrs, spec, record), None if config else flat, own)
+    made = replace(make_trunk(name, arrays, attrs, spec, record), assumed=assumed)
+    return Wrapped(made, None if config else flat, own)
 
 
 def build_model(node: Node, live: object | None, size: int, policy: str = POLICY) -> Any:

@@ -20,10 +20,10 @@ from headstart.backbones.ops import Node
 from headstart.backbones.prefixes import unwrapped
 from headstart.backbones.weights import Weights, WeightsRecord, match, read_weights
 from headstart.core.errors import MissingExtraError, UsageError
-from headstart.core.types import ImageSpec
+from headstart.core.types import ImageSpec, Normalisation
 from headstart.engines.protocol import LIVE, TIMM
 from headstart.engines.torch.module_layers import TRIED, InnerLayers, Trace
-from headstart.engines.wrapped import Wrapped, attempt, check_pixels, check_same, make_trunk
+from headstart.engines.wrapped import Wrapped, attempt, check_pixels, check_same, make_trunk, unknown_pixels
 
 IMAGENET = ImageSpec(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -32,7 +32,7 @@ def wrap(
     source: object,
     weights: str | os.PathLike[str] | None = None,
     *,
-    spec: ImageSpec | None = None,
+    spec: ImageSpec | Normalisation | None = None,
     features: str | None = None,
     pixels: int | None = None,
 ) -> Wrapped:
@@ -53,6 +53,7 @@ def wrap(
     """
     check_pixels(pixels)
     config: dict[str, Any] = {}
+    assumed = ""
     if isinstance(source, str):
         name, model = source, _timm(source)
         config = dict(model.pretrained_cfg)
@@ -60,7 +61,11 @@ def wrap(
         known = _timm_spec(source, config)
     else:
         model = _copy(source)
-        name, known = f"{LIVE}{type(model).__module__}.{type(model).__qualname__}", _spec_of(model)
+        name = f"{LIVE}{type(model).__module__}.{type(model).__qualname__}"
+        said = _spec_of(model)
+        known = said or IMAGENET
+        if not said and (spec is None or spec.beside(known).mean is known.mean):
+            assumed = unknown_pixels(name, "ImageNet's mean and standard deviation")
         record = WeightsRecord(origin=name, licence="its own", names="timm")
     spec = spec.beside(known) if spec else known
     if config.get("fixed_input_size") and pixels not in (None, spec.size):
@@ -82,7 +87,8 @@ def wrap(
     path = linear or features or ""
     units = InnerLayers(Node(FEATURES, "module", (INPUT,), {"source": name, "features": path}), model, spec.size).units
     attrs = {"features": path, "head": linear is not None, "config": "", "units": units}
-    return Wrapped(make_trunk(name, _floats(model), attrs, spec, record), model, head)
+    trunk = replace(make_trunk(name, _floats(model), attrs, spec, record), assumed=assumed)
+    return Wrapped(trunk, model, head)
 
 
 def build_module(node: Node, live: object | None) -> Any:
@@ -148,11 +154,13 @@ def _timm_record(source: str, config: dict[str, Any]) -> WeightsRecord:
     )
 
 
-def _spec_of(model: Any) -> ImageSpec:
-    """The pixels that a live module wants, where it is timm's and says so; else ImageNet's."""
+def _spec_of(model: Any) -> ImageSpec | None:
+    """The pixels that a live module wants: timm's says so, and torchvision's all want ImageNet's."""
+    if type(model).__module__.startswith("torchvision.models."):
+        return IMAGENET
     config = getattr(model, "pretrained_cfg", None)
     if not isinstance(config, Mapping) or not {"input_size", "mean", "std", "crop_pct", "interpolation"} <= set(config):
-        return IMAGENET
+        return None
     return _timm_spec(type(model).__qualname__, dict(config))
 
 
