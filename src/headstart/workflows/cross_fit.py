@@ -18,7 +18,7 @@ from headstart.train.overfitting_watch import selection_losses
 from headstart.train.protocol import Callback, Epoch, History, Trained
 from headstart.train.recipe import Recipe
 from headstart.train.training_run import TrainingRun
-from headstart.workflows.finetune_data import FinetuneData, TrainingInputs, Weights
+from headstart.workflows.finetune_data import BIAS, FinetuneData, TrainingInputs, Weights, expects_all_alike
 
 MEANS = ("train_loss", "train_error", "val_loss", "val_error", "val_calibrated", "learning_rate")  # of `Epoch`
 FOLD, FOLDS = "fold", "folds"  # a training's subfolder, and the stage of those after the first
@@ -47,8 +47,10 @@ class FinetuneJob:
         return replace(self.run, callbacks=callbacks, folder=folder, find_rate=False, quiet=True)
 
     def network(self, weights: Weights) -> TrainedNetwork:
-        """The network of the classifier with other weights, as far as they are named."""
+        """The network of the classifier with trained weights, as far as they are named; its prior stays."""
         given = self.given
+        if BIAS in weights and expects_all_alike(given):
+            weights = {**weights, BIAS: weights[BIAS] - self.photos.log_shares}
         return TrainedNetwork(
             blueprint=given.blueprint,
             weights={**given.weights, **weights},

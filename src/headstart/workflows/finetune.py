@@ -28,6 +28,7 @@ from headstart.workflows.finetune_data import (
     FinetuneData,
     FinetuneStart,
     Weights,
+    expects_all_alike,
     head_settings,
     takes_roots,
     upper_part,
@@ -82,7 +83,7 @@ def finetune(
     followed, run, timer = open_recipe(recipe), TrainingRun.of(trainer), StageTimer()
     with timer("features"):
         photos = FinetuneData.of(classifier, data, labels, holdout=holdout, seed=seed, cache=cache, progress=progress)
-    start = FinetuneStart.of(classifier, followed)
+    start = FinetuneStart.of(classifier, followed, photos)
     with timer("views"):
         if start.whole:
             inputs = whole_network(photos, start)
@@ -207,7 +208,8 @@ def _assemble(job: FinetuneJob, weights: Weights, held_out: HeldOut) -> tuple[Cl
         seed=photos.seed,
         progress=job.progress,
     )
-    head = found.record.head and replace(found.record.head, settled=head_settings(classifier))
+    prior = "flat" if expects_all_alike(classifier) else "empirical"
+    head = found.record.head and replace(found.record.head, prior=prior, settled=head_settings(classifier))
     fitted_on = found.fitted_on | classifier.fitted_on
     thumbnails = np.unique(np.concatenate([found.thumbnails, classifier.thumbnails]), axis=0)
     record = replace(found.record, head=head)

@@ -34,6 +34,7 @@ from headstart.train.views import DISTINCT, PLAIN, ViewPlan, compute_views, plan
 Rows = NDArray[np.int_]
 Weights = dict[str, NDArray[np.float32]]
 
+BIAS = f"{LOGITS}.bias"
 ENOUGH = 100  # photos held out, from which temperature and thresholds are taken and the choice is made
 FOLDS = 5  # that they are held out in, where one validation set has fewer
 
@@ -120,6 +121,16 @@ class FinetuneData:
         }
         return weights_digest(parts | {"labels": self.split.labels.astype(np.int64)})
 
+    @property
+    def log_shares(self) -> NDArray[np.float32]:
+        """Logarithms of the classes' shares of the training set, (K,).
+
+        A training learns to expect classes as often as they are in it. So the bias gives it these first, and loses
+        them in the end where the classifier expects all classes alike (Menon et al. 2021, logit adjustment).
+        """
+        counts = np.bincount(self.split.labels[self.split.train], minlength=len(self.split.classes))
+        return np.asarray(np.log(counts / counts.sum()), np.float32)
+
     def closed_form(self, classifier: Classifier, rows: Rows) -> HeadFit:
         """A head in closed form of some photos, with the settings of the classifier's."""
         settings, split = head_settings(classifier), self.split
@@ -136,9 +147,11 @@ class FinetuneData:
         )
 
     def with_closed_form_head(self, classifier: Classifier, held_out: Rows) -> Weights:
-        """The classifier's network with a closed-form head of all photos but those that are held out."""
-        head = self.closed_form(classifier, self.beside(held_out)).head
-        parts = {f"{LOGITS}.weight": head.weight, f"{LOGITS}.bias": head.bias}
+        """The classifier's network with a closed-form head of all photos but those that are held out, to train on."""
+        fitted = self.closed_form(classifier, self.beside(held_out))
+        flat = fitted.prior == "flat" and fitted.kind == "lda"
+        bias = fitted.head.bias + self.log_shares if flat else fitted.head.bias
+        parts = {f"{LOGITS}.weight": fitted.head.weight, BIAS: bias}
         return {name: np.asarray(array, np.float32) for name, array in {**classifier.weights, **parts}.items()}
 
 
@@ -174,17 +187,16 @@ class FinetuneStart:
     recipe: Recipe
     rates: dict[str, float]
     cut: str  # the node below all that is trained
+    weights: Weights  # those of the classifier, expecting classes as often as they are in the training set
 
     @classmethod
-    def of(cls, classifier: Classifier, recipe: Recipe) -> FinetuneStart:
+    def of(cls, classifier: Classifier, recipe: Recipe, data: FinetuneData) -> FinetuneStart:
         """What the recipe trains of the classifier's network."""
         rates = rates_by_layer(classifier.blueprint, recipe)
-        return cls(classifier, recipe, rates, cut_at(classifier.blueprint, rates))
-
-    @property
-    def weights(self) -> Weights:
-        """Those of the classifier."""
-        return {name: np.asarray(array, np.float32) for name, array in self.classifier.weights.items()}
+        weights = {name: np.asarray(array, np.float32) for name, array in classifier.weights.items()}
+        if expects_all_alike(classifier):
+            weights[BIAS] = weights[BIAS] + data.log_shares
+        return cls(classifier, recipe, rates, cut_at(classifier.blueprint, rates), weights)
 
     @property
     def whole(self) -> bool:
@@ -250,6 +262,12 @@ def upper_part(
 
     task = Task(upper, weights, start.rates, None, start.classifier.module)
     return TrainingInputs(task, batches, ViewsRecord(views.count, round(views.bytes / 1e6, 1)))
+
+
+def expects_all_alike(classifier: Classifier) -> bool:
+    """Whether its head takes all classes for equally probable, however many photos there are of each."""
+    head = classifier.record.head
+    return head is not None and head.kind != "ridge" and head.prior == "flat"
 
 
 def head_settings(classifier: Classifier) -> dict[str, str]:

@@ -1,0 +1,56 @@
+"""Fine-tuning on classes of unequal size: what the classifier expected of them before, it expects after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import headstart as hs
+import making
+from headstart.train.recipe import preset
+from headstart.train.training_run import TrainingRun
+from headstart.workflows.cross_fit import FinetuneJob
+from headstart.workflows.finetune_data import BIAS, FinetuneData, FinetuneStart, upper_part
+
+RECIPE = preset("fast")
+FEW, MANY = 8, 24
+
+
+@pytest.fixture(scope="module")
+def unequal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = making.folder(tmp_path_factory.mktemp("unequal") / "photos", count=MANY)
+    for photo in sorted((path / "bars").iterdir())[FEW:]:
+        photo.unlink()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("head", "prior", "kept"),
+    [("lda", "flat", "flat"), ("lda", "empirical", "empirical"), ("ridge", "flat", "empirical")],
+)
+def test_a_training_is_given_the_shares_of_the_classes_and_loses_them_in_the_end(
+    unequal: Path, head: str, prior: str, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = hs.fit(unequal, pixels=32, precision="fp32", head=head, prior=prior, holdout=0, cache=False)
+    photos = FinetuneData.of(given, unequal, None, cache=False)
+    counts = np.bincount(photos.split.labels)
+    shares = np.log(counts / counts.sum()) if (head, prior) == ("lda", "flat") else np.zeros(3)
+    start = FinetuneStart.of(given, RECIPE, photos)
+    np.testing.assert_allclose(start.weights[BIAS] - given.weights[BIAS], shares, atol=1e-5)
+    apart = photos.with_closed_form_head(given, photos.folds[0])[BIAS]
+    plain = photos.closed_form(given, photos.beside(photos.folds[0])).head.bias
+    np.testing.assert_allclose(apart - plain, shares, atol=1e-5)
+
+    inputs = upper_part(photos, start, cache=False, say=lambda _: None, progress=None)
+    job = FinetuneJob(given, photos, inputs, TrainingRun.of("pytorch"))
+    np.testing.assert_allclose(
+        np.asarray(job.network(dict(inputs.task.weights)).weights[BIAS]), np.asarray(given.weights[BIAS]), atol=1e-5
+    )
+
+    monkeypatch.setattr("headstart.workflows.cross_fit.Judgement.better", property(lambda _: True))
+    tuned = given.finetune(unequal, recipe=RECIPE, cache=False)
+    assert tuned.record.head is not None
+    assert tuned.record.head.kind == "trained"
+    assert tuned.record.head.prior == kept
