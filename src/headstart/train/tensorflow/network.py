@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -54,7 +54,8 @@ class TrainableNetwork(BaseTrainableNetwork):
         for name, (node, variable) in variables_of(blueprint, self._graph.layers).items():
             self.nodes[name], self._variables[name] = node, variable
             variable.regularizer = None  # a wrapped model may have some: weight decay is the recipe's
-        statistics = self._keys_of_statistics()
+        self._norms = self._norms_updated()
+        statistics = {id(each) for norm in self._norms for each in (norm.moving_mean, norm.moving_variance)}
         trained = {name: each for name, each in self._variables.items() if self.nodes[name].name in task.rates}
         self.parameters = {name: each for name, each in trained.items() if each.trainable}
         self._statistics = {name: each for name, each in trained.items() if id(each) in statistics}
@@ -95,6 +96,18 @@ class TrainableNetwork(BaseTrainableNetwork):
     def inward(self, name: str, array: Array) -> Array:
         """The reverse of `outward`."""
         return to_keras(self.nodes[name], array, tuple(self._variables[name].shape))
+
+    @contextmanager
+    def only_last_batch_counts(self) -> Iterator[None]:
+        """See `BaseTrainableNetwork`; for functions that are compiled within it, there and ever after."""
+        before = [norm.momentum for norm in self._norms]
+        for norm in self._norms:
+            norm.momentum = 0.0
+        try:
+            yield
+        finally:
+            for norm, momentum in zip(self._norms, before, strict=True):
+                norm.momentum = momentum
 
     def copies(self, values: Mapping[str, Any]) -> dict[str, Array]:
         """Copies that `put` takes back."""
@@ -147,10 +160,9 @@ class TrainableNetwork(BaseTrainableNetwork):
         }
         return replace(graph, steps={**graph.steps, **norms}, layers={**graph.layers, **norms})
 
-    def _keys_of_statistics(self) -> set[int]:
+    def _norms_updated(self) -> list[Any]:
         layers = [each for name in self._updated for each in self._graph.layers[name]._flatten_layers()]
-        norms = [each for each in layers if isinstance(each, keras.layers.BatchNormalization)]
-        return {id(each) for norm in norms for each in (norm.moving_mean, norm.moving_variance)}
+        return [each for each in layers if isinstance(each, keras.layers.BatchNormalization)]
 
 
 class _Model(keras.Model):  # type: ignore[misc]
@@ -160,6 +172,11 @@ class _Model(keras.Model):  # type: ignore[misc]
         super().__init__(name=name, dtype="float32")
         self.run, self.parts = run, parts
         self.built = True
+
+    @property
+    def losses(self) -> list[Any]:
+        """None: `fit` would add those of a wrapped model, and the loss is the recipe's, in all trainers alike."""
+        return []
 
     def call(self, inputs: Mapping[str, Any], training: bool = False) -> Any:
         """Logits."""
