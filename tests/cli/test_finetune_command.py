@@ -328,6 +328,25 @@ def test_killed_and_resumed_it_is_bit_by_bit_the_same(shell: Shell, photos: Path
     assert not unfinished(folder)
 
 
+@pytest.mark.usefixtures("hears_ctrl_c")
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGTERM, 143, "Ended after step "), (signal.SIGINT, 130, "interrupted; --resume goes on")],
+)
+def test_lightning_ends_as_the_others_do_where_every_step_ends_an_epoch(
+    tmp_path: Path, number: signal.Signals, code: int, said: str
+) -> None:
+    recipe, new = tmp_path / "recipe.json", tmp_path / "new"
+    recipe.write_text(json.dumps({"preset": "table", "epochs": 5000, "batch_size": 4096}))
+    process = start("train", "iris", "--trainer", "lightning", "--recipe", recipe, "--out", new)
+    once_saved(process, tmp_path / "new.training", 2)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (code, "")
+    assert said in err
+    assert not new.exists()
+
+
 # --- several processes ------------------------------------------------------------------------------------------------
 
 
@@ -341,7 +360,7 @@ def test_a_process_that_follows_says_and_writes_nothing(
 
 
 def test_two_processes_are_as_one_and_answer_once(shell: Shell, photos: Path, given: Path, tmp_path: Path) -> None:
-    """Over gloo; the last batch of an epoch has one image, so one of them has none."""
+    """Over gloo; the image that is left over in an epoch joins its last batch."""
     recipe = write(
         tmp_path / "recipe.json", unfreeze="blocks.6", optimiser="momentum", batch_size=23, learning_rate=0.01,
         dropout=0.3, label_smoothing=0.1, averaging="ema", clip=0.0, precision="fp32",

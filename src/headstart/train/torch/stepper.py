@@ -16,7 +16,7 @@ from headstart.engines.torch.network import choose_device, in_fp32
 from headstart.train.protocol import Array, Batch
 from headstart.train.stepper import Stepper, Sums
 from headstart.train.torch.network import TrainableNetwork
-from headstart.train.torch.optimiser import Average, build_optimiser, clip
+from headstart.train.torch.optimiser import Average, build_optimiser, clip, place_memory
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # what devices say
 
@@ -92,6 +92,7 @@ class TorchStepper(Stepper):
         for name, parts_of in memory.items():
             for key, array in parts_of.items():
                 self.optimiser.state[self.network.parameters[name]][key] = self.network.inward(name, array)
+        place_memory(self.optimiser)
 
     def _undo(self, statistics: Mapping[str, Tensor]) -> None:
         """As before a pass, which changes statistics and leaves gradients."""
