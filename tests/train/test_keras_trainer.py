@@ -26,7 +26,8 @@ import tensorflow as tf  # noqa: E402
 
 from headstart.core.errors import DataError, UsageError  # noqa: E402
 from headstart.train.batches import ArrayBatches  # noqa: E402
-from headstart.train.checkpoint import Checkpoints, Identity, Terminated  # noqa: E402
+from headstart.train.checkpoint import Checkpoints, Terminated  # noqa: E402
+from headstart.train.identity import Identity  # noqa: E402
 from headstart.train.protocol import Batch, Task, Trained  # noqa: E402
 from headstart.train.recipe import Recipe  # noqa: E402
 from headstart.train.tensorflow.keras import compile_model, train_keras  # noqa: E402

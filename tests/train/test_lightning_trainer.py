@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from headstart.core.errors import MissingExtraError, UsageError
-from headstart.train.checkpoint import Checkpoints, Identity, Terminated
+from headstart.train.checkpoint import Checkpoints, Terminated
+from headstart.train.identity import Identity
 from headstart.train.protocol import Task
 from headstart.train.recipe import Recipe
 from headstart.train.torch.lightning import train_lightning

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from headstart.model.classifier import Classifier
 from headstart.model.records import ViewsRecord
 from headstart.train.batches import ArrayBatches, PhotoBatches
 from headstart.train.cut import above, cut_at
+from headstart.train.identity import digest_of_all, fingerprint
 from headstart.train.protocol import Batches, Task
 from headstart.train.recipe import Recipe
 from headstart.train.schedule import rates_by_layer
@@ -49,6 +51,7 @@ class FinetuneData:
     network: Network  # the given one, without its head
     holdout: float
     seed: int
+    model: str  # digest of the given network's weights and pixels
     known: int = 0  # photos of the test set that were left out, for the classifier was fitted on them
 
     @classmethod
@@ -78,8 +81,8 @@ class FinetuneData:
         network = get_engine(
             classifier.engine, trunk, weights, classifier.spec, classifier.precision, module=classifier.module
         )
-        report = stage(progress, "features")
-        features = extract(dataset, network, weights_digest(weights), keep=cache, progress=report)
+        report, digest = stage(progress, "features"), weights_digest(weights)
+        features = extract(dataset, network, digest, keep=cache, progress=report)
         network.release()
         split = make_split(dataset, features, holdout, seed)
         fitted_on = np.array([key in classifier.fitted_on for key in features.keys])
@@ -90,7 +93,8 @@ class FinetuneData:
         if split.classes != classifier.classes:
             raise DataError(other_classes(split.classes, classifier.classes))
         folds = held_out_in_turn(split, features.keys, seed)
-        return cls(dataset, split, folds, features, network, holdout, seed, known)
+        model = f"{digest} at {classifier.spec.size}"
+        return cls(dataset, split, folds, features, network, holdout, seed, model, known)
 
     @property
     def held_out(self) -> Rows:
@@ -112,13 +116,17 @@ class FinetuneData:
         held_out = np.isin(np.arange(len(self.dataset)), self.held_out)
         return LabelledPhotos(self.dataset, self.split, held_out, self.features.keys, self.features.thumbnails)
 
-    def identity(self, held_out: Rows) -> str:
-        """Of the photos that a training is trained on and validated with, their labels and order."""
-        parts = {
-            name: np.frombuffer(b"".join(self.features.keys[row] for row in rows.tolist()), np.uint8)
-            for name, rows in (("train", self.beside(held_out)), ("validation", held_out))
+    def identity(self, held_out: Rows) -> dict[str, Any]:
+        """What a training that holds these rows out is known by, see `train.checkpoint.Identity`."""
+        keys, labels = self.features.keys, self.split.labels.tolist()
+        parts = [b"".join(keys[row] for row in rows.tolist()) for rows in (self.beside(held_out), held_out)]
+        return {
+            "photos": digest_of_all(keys, labels),
+            "split": fingerprint(*parts),
+            "model": self.model,
+            "seed": self.seed,
+            "holdout": self.holdout,
         }
-        return weights_digest(parts | {"labels": self.split.labels.astype(np.int64)})
 
     def closed_form(self, classifier: Classifier, rows: Rows) -> HeadFit:
         """A head in closed form of some photos, with the settings of the classifier's."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from headstart.learn.evaluate import evaluate
 from headstart.model.records import PartCounts, TabularRecord
 from headstart.model.tabular_classifier import Scale, TabularClassifier, forward
 from headstart.train.batches import ArrayBatches
+from headstart.train.identity import digest_of_all, fingerprint
 from headstart.train.recipe import Recipe, open_recipe
 from headstart.train.training_run import TrainingRun
 from headstart.workflows.from_scratch import (
@@ -34,7 +35,6 @@ from headstart.workflows.from_scratch import (
     ScratchSettings,
     check_recipe,
     cross_validate,
-    fingerprint,
     random_start,
 )
 
@@ -151,9 +151,11 @@ class _Job:
         size, seed = self.recipe.batch_size, self.recipe.seed
         batches = ArrayBatches(x[moving], self.y[moving], size, seed)
         validation = ArrayBatches(x[steering], self.y[steering], size, seed, shuffle=False)
-        data = fingerprint(
-            x[moving].tobytes(), x[steering].tobytes(), self.y[moving].tolist(), self.y[steering].tolist()
-        )
+        data = {
+            "rows": digest_of_all(self.keys, self.y.tolist()),
+            "split": fingerprint(x[moving].tobytes(), x[steering].tobytes()),
+            **asdict(self.settings),
+        }
         classes = self.rows.classes
         trained, recipe = run.train(task, batches, validation, self.recipe, data, len(classes))
         logits = forward(self.blueprint, trained.weights, x[steering][:, :, 0, 0])
