@@ -273,6 +273,21 @@ def test_two_runs_into_one_folder_and_an_unfinished_one(
     assert not (tmp_path / "new").exists()
 
 
+def test_what_is_no_model_is_told_what_makes_one(shell: Shell, photos: Path) -> None:
+    """Other commands take backbones in its place, which have no head to go on from."""
+    done = shell("finetune", "nowhere/model", photos)
+    assert (done.code, done.out) == (2, "")
+    assert "There is no model 'nowhere/model'. Expected the folder of a fitted one." in done.err
+    assert "cifar_resnet" not in done.err
+    assert "is not a model: expected a folder with config.json" in shell("finetune", photos, photos).err
+
+
+def test_train_lists_the_sets_of_photos_and_of_rows(shell: Shell) -> None:
+    done = shell("train", "nowhere")
+    assert (done.code, done.out) == (2, "")
+    assert "no data set of that name: 'nowhere'. Known: breast_cancer, digits, elpv, iris, wine." in done.err
+
+
 # --- nothing is lost --------------------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 RIGHT = ("px", "accuracy", "95 %", "points", "p", "img/s", "params", "MB", "s")
 
 
+Budget = Annotated[
+    float | None,
+    typer.Option(metavar="SPEED", help="Choose the most accurate with at least this many images a second."),
+]
+Within = Annotated[
+    float | None,
+    typer.Option(metavar="POINTS", help="Choose the fastest at most so many points below the best. Default: 1."),
+]
+
+
 def compare(
     data: options.Data,
     backbones: Annotated[
@@ -38,14 +48,8 @@ def compare(
         list[str] | None,
         typer.Option(metavar="NAME=FILE", help="Weights of your own for one of them; may be repeated."),
     ] = None,
-    budget: Annotated[
-        float | None,
-        typer.Option(metavar="SPEED", help="Choose the most accurate with at least this many images a second."),
-    ] = None,
-    within: Annotated[
-        float | None,
-        typer.Option(metavar="POINTS", help="Choose the fastest at most so many points below the best. Default: 1."),
-    ] = None,
+    budget: Budget = None,
+    within: Within = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Draw the plot into this folder.")] = None,
     head: options.Head = "lda",
     prior: options.Prior = "flat",
@@ -53,6 +57,7 @@ def compare(
     seed: options.Seed = 0,
     engine: options.Engine = "auto",
     precision: options.Precision = "auto",
+    device: options.Device = "auto",
     cache: options.Cache = True,
     label: options.LabelColumn = None,
     image: options.ImageColumn = None,
@@ -70,7 +75,8 @@ def compare(
     own, names = options.files_of(weights or []), None if backbones is None else options.names_of(backbones)
     columns = {"label": label, "image": image, "group": group, "split": split, "label_from": label_from}
     settings: dict[str, Any] = {
-        "head": head, "prior": prior, "holdout": holdout, "seed": seed, "engine": engine, "precision": precision
+        "head": head, "prior": prior, "holdout": holdout, "seed": seed,
+        "engine": engine, "precision": precision, "device": device,
     }  # fmt: skip
     with progress(one_bar=True) as report:
         found = compare_networks(

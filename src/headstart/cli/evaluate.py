@@ -25,6 +25,7 @@ def evaluate(
     engine: options.Engine = "auto",
     weights: options.Weights = None,
     precision: options.Precision = "auto",
+    device: options.Device = "auto",
     label: options.LabelColumn = None,
     image: options.ImageColumn = None,
     group: options.GroupColumn = None,
@@ -33,7 +34,7 @@ def evaluate(
     as_json: options.Json = False,
 ) -> None:
     """Measure a model on labelled photos that are not in its training set: on the test part, where the data has one."""
-    classifier = options.open_model(model, weights, engine, precision)
+    classifier = options.open_model(model, weights, engine, precision, device)
     with progress() as report:
         source = options.source(data, label, image, group, split, label_from)
         result = classifier.evaluate(source, fitted_on_too=training_set_too or fitted_on_too, progress=report)

@@ -70,7 +70,7 @@ def finetune(
     if problem := why_not_writable(target):
         raise UsageError(problem)
     folder = folder_beside(target)
-    given = options.open_model(model, None, "auto", "auto")
+    given = _open(model)
     with ended_early(folder), training_screen(followed.epochs) as screen:
         run = TrainingRun(
             trainer, device=device, devices=devices, nodes=nodes, strategy=strategy, find_rate=find_rate,
@@ -87,6 +87,17 @@ def finetune(
     discard(folder)
     answer = _answer(found, str(where), folder, time.perf_counter() - start)
     options.answer_with(answer, as_json, lambda: show(found, answer))
+
+
+def _open(model: str) -> Classifier:
+    """A fitted one: a backbone, which other commands take in its place, has no head to go on from."""
+    from headstart.model.bundle import load
+
+    if not os.path.exists(model):
+        raise UsageError(
+            f"There is no model '{model}'. Expected the folder of a fitted one. Fit one first: headstart fit PHOTOS"
+        )
+    return load(model)
 
 
 def _answer(found: Classifier, where: str, folder: str, seconds: float) -> dict[str, Any]:

@@ -31,6 +31,7 @@ def fit(
     seed: options.Seed = 0,
     engine: options.Engine = "auto",
     precision: options.Precision = "auto",
+    device: options.Device = "auto",
     cache: options.Cache = True,
     label: options.LabelColumn = None,
     image: options.ImageColumn = None,
@@ -51,7 +52,7 @@ def fit(
         source = options.source(data, label, image, group, split, label_from)
         model = fit_classifier(
             source, backbone=backbone, weights=weights, pixels=pixels, head=head, prior=prior, holdout=holdout,
-            seed=seed, engine=engine, precision=precision, cache=cache, progress=report,
+            seed=seed, engine=engine, precision=precision, device=device, cache=cache, progress=report,
         )  # fmt: skip
     saving = time.perf_counter()
     where = save(model, out)

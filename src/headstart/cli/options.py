@@ -67,7 +67,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last c
 FindRate = Annotated[bool, typer.Option("--find-rate", help="Look for the learning rate first, and train with it.")]
 
 
-def open_model(model: str, weights: str | None, engine: str, precision: str) -> Classifier:
+def open_model(model: str, weights: str | None, engine: str, precision: str, device: str = "auto") -> Classifier:
     """A bundle, or a backbone with its own head."""
     from headstart.backbones.catalogue import BACKBONES
     from headstart.cli.progress import progress
@@ -77,10 +77,10 @@ def open_model(model: str, weights: str | None, engine: str, precision: str) -> 
     from headstart.model.classifier import pretrained
 
     if os.path.exists(model) and not (os.path.isfile(model) and framework_of(model)):
-        return load(model, engine=engine, precision=precision)
+        return load(model, engine=engine, precision=precision, device=device)
     if model in BACKBONES or framework_of(model):
         with progress() as report:
-            return pretrained(model, weights, engine=engine, precision=precision, progress=report)
+            return pretrained(model, weights, engine=engine, precision=precision, device=device, progress=report)
     raise UsageError(f"There is no model '{model}', and no backbone of that name. {did_you_mean(model, BACKBONES)}")
 
 

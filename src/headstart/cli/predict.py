@@ -24,6 +24,7 @@ def predict(
     engine: options.Engine = "auto",
     weights: options.Weights = None,
     precision: options.Precision = "auto",
+    device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
     """Say what is on photos: label and calibrated probability, or "unknown". A line, or a JSON object, a photo."""
@@ -36,7 +37,7 @@ def predict(
             for said in rows.predict_file(path):
                 show_prediction(said, as_json)
         return
-    classifier = options.open_model(model, weights, engine, precision)
+    classifier = options.open_model(model, weights, engine, precision, device)
     dataset = unlabelled(paths)
     unreadable = len(dataset.problems)
     for problem in dataset.problems:

@@ -13,7 +13,7 @@ from rich.text import Text
 from headstart.cli import options
 from headstart.cli.figures import add_seconds, add_training, figures_of, still_falls
 from headstart.cli.terminal import Rows, accuracy_text, console, one_line, quoted
-from headstart.core.errors import UsageError
+from headstart.core.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from headstart.model.classifier import Classifier
@@ -120,7 +120,13 @@ def train(
 def _check(
     data: str, numbers: bool, network: str | None, pixels: int | None, label: str | None, hidden: str | None
 ) -> None:
-    """Refuse options that say nothing of such data, or of such a network."""
+    """Refuse data that are not there, and options that say nothing of such data, or of such a network."""
+    from headstart.data.named_sets import NAMED
+    from headstart.data.rows import NAMED_ROWS
+
+    known = (*NAMED, *NAMED_ROWS)
+    if data not in known and not os.path.exists(data):
+        raise UsageError(f"No such file or folder, and no data set of that name: {data!r}. {did_you_mean(data, known)}")
     if numbers and network not in (None, "mlp"):
         raise UsageError(f"'{data}' is a table of numbers, which an mlp is trained on. Received: --network {network}.")
     if numbers and pixels is not None:

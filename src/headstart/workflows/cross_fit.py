@@ -55,6 +55,7 @@ class FinetuneJob:
             spec=given.spec,
             engine=given.engine,
             precision=given.precision,
+            device=given.device,
             module=given.module,
         )
 

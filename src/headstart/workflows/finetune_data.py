@@ -79,7 +79,13 @@ class FinetuneData:
         trunk = classifier.blueprint.upto(FEATURES)
         weights = {name: classifier.weights[name] for name in trunk.weight_shapes()}
         network = get_engine(
-            classifier.engine, trunk, weights, classifier.spec, classifier.precision, module=classifier.module
+            classifier.engine,
+            trunk,
+            weights,
+            classifier.spec,
+            classifier.precision,
+            classifier.device,
+            module=classifier.module,
         )
         report, digest = stage(progress, "features"), weights_digest(weights)
         features = extract(dataset, network, digest, keep=cache, progress=report)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -19,7 +18,7 @@ from headstart.backbones.weights import match
 from headstart.engines.keras.config import undisturbed
 from headstart.engines.keras.functions import POLICIES, placed
 from headstart.engines.keras.graph import Graph, assemble, from_keras, to_keras, variables_of
-from headstart.engines.protocol import find_device
+from headstart.engines.keras.network import choose_device
 from headstart.train.protocol import Array, Task
 from headstart.train.recipe import Recipe
 from headstart.train.trainable_network import BaseTrainableNetwork
@@ -121,7 +120,7 @@ class TrainableNetwork(BaseTrainableNetwork):
 
     def placed(self) -> AbstractContextManager[None]:
         """On the device; where it computes in fp32, without TF32."""
-        return placed(f"/{self._device.upper()}:0", coarse=self.low)
+        return placed(self._device, coarse=self.low)
 
     def _run(self, inputs: Mapping[str, Any], training: bool) -> Any:
         """Logits, (N, classes) in fp32."""
@@ -195,18 +194,6 @@ class _TorchBatchNorm(keras.layers.BatchNormalization):  # type: ignore[misc]
             added = tf.convert_to_tensor(self.moving_variance) - before
             self.moving_variance.assign(before + added * count / tf.maximum(count - 1, 1))
         return found
-
-
-def choose_device(device: str) -> str:
-    """ "cpu" or "gpu", TensorFlow's name for any accelerator.
-
-    Raises:
-        UsageError: no such device, or it is not there.
-    """
-    there = bool(tf.config.list_physical_devices("GPU"))
-    apple = sys.platform == "darwin"
-    present = {"cuda": there and not apple, "mps": there and apple, "cpu": True}
-    return "cpu" if find_device(device, present, "TensorFlow") == "cpu" else "gpu"
 
 
 def fast_in_bf16(device: str) -> bool:
