@@ -13,6 +13,7 @@ from headstart.cli import options
 from headstart.cli.fit import fit
 from headstart.cli.progress import progress
 from headstart.cli.terminal import Rows, console, one_line, quoted
+from headstart.core.counts import counted
 from headstart.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -94,8 +95,8 @@ def _show(found: Comparison, files: Sequence[str], again: str) -> None:
     """The table, what its signs mean, the choice and how to go on from it."""
     out, rows = console(), Rows()
     left = f", test set {found.test} (untouched: it is for the fit)" if found.test else ""
-    rows.add("data", f"{len(found.classes)} classes; training set {found.train}{left}")
-    rows.add("measured", f"on {found.images} images of the training set, each left out in turn")
+    rows.add("data", f"{counted(len(found.classes), 'class')}; training set {found.train}{left}")
+    rows.add("measured", f"on {counted(found.images, 'image')} of the training set, each left out in turn")
     for problem in found.skipped:
         rows.add("passed over", Text(f"{problem.name}: {one_line(problem.detail)}", "yellow"))
     rows.show(out)

@@ -13,6 +13,7 @@ from rich.text import Text
 from headstart.cli import options
 from headstart.cli.figures import add_seconds, add_training, still_falls
 from headstart.cli.terminal import Rows, accuracy_text, console, one_line, quoted
+from headstart.core.counts import counted
 from headstart.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _add_choice(rows: Rows, record: FinetuneRecord) -> None:
 
     rows.add("kept", Text(f"{record.chosen}: {why_kept(record)}", "bold"))
     if record.images.validation < ENOUGH:
-        rows.add("", f"{record.images.validation} photos cannot show a small difference; more photos can.")
+        rows.add("", f"{counted(record.images.validation, 'photo')} cannot show a small difference; more photos can.")
     if record.refit:
         rows.add("", f"Then it was trained once more on all photos, for as many epochs.{_why_longer(record)}")
     if record.kept and still_falls(record, record.before.val_calibrated):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import FEATURES, INPUT, LOGITS, Blueprint
 from headstart.backbones.ops import Shape
 from headstart.backbones.weights import match
+from headstart.core.counts import counted
 from headstart.core.errors import UsageError, did_you_mean
 from headstart.core.types import ImageSpec
 
@@ -269,7 +270,7 @@ def check_memory(blueprint: Blueprint, size: int, images: int, available: int | 
     if room is not None and weights + most > room:
         raise UsageError(
             f"'{blueprint.name}' at {size} pixels needs {(weights + most) / 1e9:.1f} GB of memory "
-            f"({weights / 1e9:.1f} GB weights, {most / 1e9:.1f} GB activations of {images} image(s)), "
+            f"({weights / 1e9:.1f} GB weights, {most / 1e9:.1f} GB activations of {counted(images, 'image')}), "
             f"{room / 1e9:.1f} GB are free. Take fewer pixels or a smaller network."
         )
 
