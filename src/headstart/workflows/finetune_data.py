@@ -287,6 +287,6 @@ def other_classes(found: Sequence[str], known: Sequence[str]) -> str:
     new, missing = sorted(set(found) - set(known)), sorted(set(known) - set(found))
     what = f"'{new[0]}', which it does not know" if new else f"too few of '{missing[0]}'"
     return (
-        f"Fine-tuning wants photos of the classifier's {counted(len(known), 'class')}, three of each at least. Received: "
+        f"Fine-tuning wants photos of the classifier's {len(known)} classes, three of each at least. Received: "
         f"{counted(len(found), 'class')}, {what}. For other classes, fit anew: headstart fit PHOTOS"
     )

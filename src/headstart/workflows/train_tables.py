@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.families.small import mlp
-from headstart.core.counts import counted
+from headstart.core.counts import counted, verb
 from headstart.core.errors import DataError, UsageError
 from headstart.core.progress import Progress
 from headstart.core.timing import StageTimer
@@ -129,7 +129,7 @@ class _Job:
         for k, name in enumerate(rows.classes):
             if (count := len(np.unique(groups[y == k]))) < FEWEST:
                 raise DataError(
-                    f"'{rows.name}': class '{name}' has {counted(count, 'row')} not alike. Expected "
+                    f"'{rows.name}': class '{name}' has {counted(count, 'row')} that {verb(count)} not alike. Expected "
                     f"{FEWEST} at least: to train on, to validate with and to measure on. Add rows, or leave it out."
                 )
         keys = [row.tobytes() for row in rows.values]

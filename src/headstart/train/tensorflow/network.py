@@ -48,6 +48,7 @@ class TrainableNetwork(BaseTrainableNetwork):
             for name, layer in self._graph.layers.items():
                 layer.trainable = name in task.rates
             self.model = _Model(self._run, [*self._graph.layers.values()], "trainable_network")
+        self._weight_shapes = blueprint.weight_shapes()
         self.nodes: dict[str, Node] = {}  # of every weight
         self._variables: dict[str, Any] = {}
         for name, (node, variable) in variables_of(blueprint, self._graph.layers).items():
@@ -90,7 +91,7 @@ class TrainableNetwork(BaseTrainableNetwork):
 
     def outward(self, name: str, variable: Any) -> NDArray[np.float32]:
         """A copy of what is laid out as that weight is here, as the blueprint has it."""
-        return from_keras(self.nodes[name], variable.numpy(), self.task.blueprint.weight_shapes()[name])
+        return from_keras(self.nodes[name], variable.numpy(), self._weight_shapes[name])
 
     def inward(self, name: str, array: Array) -> Array:
         """The reverse of `outward`."""
