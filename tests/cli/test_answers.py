@@ -134,6 +134,24 @@ def test_version_help_and_a_closed_pipe(shell: Shell, photos: Path, bundle: Path
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("end", "before", "code"),
+    [(SystemExit(1), BrokenPipeError(), 0), (SystemExit(), None, 1), (SystemExit(0), None, 1)],
+)
+def test_an_exit_that_no_closed_pipe_is_the_reason_of_is_no_success(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, end: SystemExit, before: BaseException | None, code: int
+) -> None:
+    def app(**_: object) -> None:
+        end.__context__ = before
+        raise end
+
+    monkeypatch.setattr("headstart.cli.app.app", app)
+    monkeypatch.setattr("headstart.cli.app._mute", lambda: None)
+    answer = shell("show", "mobilenet_v2")
+    assert answer.code == code
+    assert ("SystemExit" in answer.err) == bool(code)
+
+
 NO_NETWORK = """
 import json, socket, sys
 

@@ -273,6 +273,21 @@ def test_two_runs_into_one_folder_and_an_unfinished_one(
     assert not (tmp_path / "new").exists()
 
 
+def test_what_is_no_model_is_told_what_makes_one(shell: Shell, photos: Path) -> None:
+    """Other commands take backbones in its place, which have no head to go on from."""
+    done = shell("finetune", "nowhere/model", photos)
+    assert (done.code, done.out) == (2, "")
+    assert "There is no model 'nowhere/model'. Expected the folder of a fitted one." in done.err
+    assert "cifar_resnet" not in done.err
+    assert "is not a model: expected a folder with config.json" in shell("finetune", photos, photos).err
+
+
+def test_train_lists_the_sets_of_photos_and_of_rows(shell: Shell) -> None:
+    done = shell("train", "nowhere")
+    assert (done.code, done.out) == (2, "")
+    assert "no data set of that name: 'nowhere'. Known: breast_cancer, digits, elpv, iris, wine." in done.err
+
+
 # --- nothing is lost --------------------------------------------------------------------------------------------------
 
 
@@ -328,6 +343,25 @@ def test_killed_and_resumed_it_is_bit_by_bit_the_same(shell: Shell, photos: Path
     assert not unfinished(folder)
 
 
+@pytest.mark.usefixtures("hears_ctrl_c")
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGTERM, 143, "Ended after step "), (signal.SIGINT, 130, "interrupted; --resume goes on")],
+)
+def test_lightning_ends_as_the_others_do_where_every_step_ends_an_epoch(
+    tmp_path: Path, number: signal.Signals, code: int, said: str
+) -> None:
+    recipe, new = tmp_path / "recipe.json", tmp_path / "new"
+    recipe.write_text(json.dumps({"preset": "table", "epochs": 5000, "batch_size": 4096}))
+    process = start("train", "iris", "--trainer", "lightning", "--recipe", recipe, "--out", new)
+    once_saved(process, tmp_path / "new.training", 2)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (code, "")
+    assert said in err
+    assert not new.exists()
+
+
 # --- several processes ------------------------------------------------------------------------------------------------
 
 
@@ -341,7 +375,7 @@ def test_a_process_that_follows_says_and_writes_nothing(
 
 
 def test_two_processes_are_as_one_and_answer_once(shell: Shell, photos: Path, given: Path, tmp_path: Path) -> None:
-    """Over gloo; the last batch of an epoch has one image, so one of them has none."""
+    """Over gloo; the image that is left over in an epoch joins its last batch."""
     recipe = write(
         tmp_path / "recipe.json", unfreeze="blocks.6", optimiser="momentum", batch_size=23, learning_rate=0.01,
         dropout=0.3, label_smoothing=0.1, averaging="ema", clip=0.0, precision="fp32",

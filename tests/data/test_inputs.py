@@ -128,7 +128,7 @@ def test_a_photo_that_is_turned_or_of_another_mode(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        (["a"], "as many labels as paths: received 9 paths and 1 labels"),
+        (["a"], "as many labels as paths: received 9 paths and 1 label"),
         (np.arange(9)[:, None], r"Received a column, \(9, 1\): labels\.ravel\(\)"),
         ([b"a"] * 9, r"Label 0 is b'a'\. Expected one label for each image, a word or a number"),
         ("abcdefghi", "one label for each image. Received: 'abcdefghi'"),

@@ -158,7 +158,7 @@ class TestPairs:
     @pytest.mark.parametrize(
         ("paths", "given", "message"),
         [
-            (["a", "b"], ["x"], "received 2 paths and 1 labels"),
+            (["a", "b"], ["x"], "received 2 paths and 1 label"),
             (["a"], [None], "Label 0 is blank"),
             (["a", "b"], ["x", float("nan")], "Label 1 is blank"),
             ([], [], "at least one"),
@@ -213,7 +213,7 @@ class TestArrays:
             (np.full((1, 4, 4, 3), -0.1), r"received -0.1"),
             (np.full((1, 4, 4, 3), 256), r"in \[0, 255\], received 256"),
             (np.full((1, 4, 4, 3), "a"), "received <U1"),
-            (np.zeros((2, 4, 4, 3), np.uint8), "received 2 images and 1 labels"),
+            (np.zeros((2, 4, 4, 3), np.uint8), "received 2 images and 1 label"),
         ],
     )
     def test_slips(self, images: NDArray[Any], message: str) -> None:

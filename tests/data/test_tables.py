@@ -141,7 +141,7 @@ class TestCsv:
             ("path,label\nä.jpg,a\n".encode("latin-1"), "not UTF-8"),
             ("path,label\n".encode("utf-16"), "not UTF-8"),
             (b"path,label\n", "names no labelled image"),
-            (b"path,label\ngone.jpg,a\n", r"First of 1 problems: .*line 2: no such file"),
+            (b"path,label\ngone.jpg,a\n", r"First of 1 problem: .*line 2: no such file"),
             (b"path,label,split\n1.jpg,a,fold3\n", "line 2: expected the split train, val or test, received 'fold3'"),
             (b'path,label\n"' + b"x" * 200_000, "field larger than field limit"),
             (b"path,label\n\0.jpg,a\n", "no file can have this name"),

@@ -242,7 +242,7 @@ def test_classes_far_apart_keep_finite_probabilities(kind: str) -> None:
 
 def test_a_head_needs_two_classes_of_two() -> None:
     x, labels = photos((4, 4), 3)
-    with pytest.raises(DataError, match=r"two classes with two images each\. Received: 1 classes"):
+    with pytest.raises(DataError, match=r"two classes with two images each\. Received: 1 class,"):
         fit_head(x, np.zeros(8, int), 1)
     with pytest.raises(DataError, match=r"Received: 3 classes, the smallest 1"):
         fit_head(np.vstack([x, x[:1]]), np.append(labels, 2), 3)

@@ -64,7 +64,7 @@ def test_one_image_of_another_class_does_not_spoil_it(photos: Path, bundle: Path
     shutil.rmtree(data / "bars")
     shutil.rmtree(data / "discs")
     shutil.rmtree(data / "waves")
-    with pytest.raises(hs.DataError, match=r"knows none of the 1 classes of the images, 'bats' first"):
+    with pytest.raises(hs.DataError, match=r"knows none of the 1 class of the images, 'bats' first"):
         hs.load(bundle).evaluate(str(data))
 
 

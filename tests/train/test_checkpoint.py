@@ -21,12 +21,13 @@ import pytest
 from headstart.backbones.families.small import mlp
 from headstart.core.errors import CheckError, UsageError
 from headstart.train import checkpoint as module
-from headstart.train.checkpoint import Checkpoint, Checkpoints, Identity, Terminated, alone, load, on_sigterm, save
+from headstart.train.checkpoint import Checkpoint, Checkpoints, Terminated, alone, load, on_sigterm, save
+from headstart.train.identity import Identity, named
 from headstart.train.initialisation import initial_weights
 from headstart.train.protocol import Task
 from headstart.train.recipe import Recipe
 
-IDENTITY = Identity("net", Recipe().to_json(), "photos")
+IDENTITY = Identity("net", Recipe().to_json(), {"photos": "digest", "split": "digest", "seed": 0, "trainer": "keras"})
 ABOUT = {"epoch": 2, "history": [[0.5, float("inf")], []]}
 
 
@@ -88,23 +89,33 @@ def test_a_training_is_known_by_its_network_recipe_and_data() -> None:
     assert len({each.network for each in others}) == 4
 
 
+def but(**data: Any) -> Identity:
+    return replace(IDENTITY, data={**named(IDENTITY.data), **data})
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (replace(IDENTITY, network="x"), "another network, other starting weights"),
+        (replace(IDENTITY, network="x"), "another network, other starting weights, or other trained nodes"),
         (replace(IDENTITY, data="x"), "other photos, labels, or another split"),
+        # the split follows from the photos and the seed, and so may the starting weights: they are not to blame
+        (replace(but(photos="x", split="x"), network="x"), "other photos or labels, hence another split"),
+        (replace(but(seed=3, split="x"), network="x"), "seed 0 there, 3 here, hence another split"),
+        (replace(but(model="x"), network="x"), "another model to begin with"),
+        (but(split="x"), "another split of the data"),
+        (but(trainer="pytorch"), "trainer 'keras' there, 'pytorch' here"),
+        (replace(IDENTITY, recipe=Recipe(seed=2).to_json()), "the recipe's seed 0 there, 2 here"),
         (
             replace(IDENTITY, recipe=Recipe(epochs=9, dropout=0.5).to_json()),
-            "is of another training: dropout 0.0 there, 0.5 here; epochs 8 there, 9 here.",
+            "dropout 0.0 there, 0.5 here; epochs 8 there, 9 here",
         ),
     ],
 )
 def test_a_checkpoint_of_another_training_is_refused(other: Identity, message: str, tmp_path: Path) -> None:
-    put(tmp_path, 3)
+    put(tmp_path, 3, replace(IDENTITY, data="y") if other.data == "x" else IDENTITY)
     with pytest.raises(UsageError) as caught:
         load(tmp_path, other)
-    assert message in str(caught.value)
-    assert "choose another folder" in str(caught.value)
+    assert f"is of another training: {message}. Resume with what it began with, or choose" in str(caught.value)
 
 
 def rewrite(path: Path, **changes: Any) -> None:

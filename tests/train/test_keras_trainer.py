@@ -26,7 +26,8 @@ import tensorflow as tf  # noqa: E402
 
 from headstart.core.errors import DataError, UsageError  # noqa: E402
 from headstart.train.batches import ArrayBatches  # noqa: E402
-from headstart.train.checkpoint import Checkpoints, Identity, Terminated  # noqa: E402
+from headstart.train.checkpoint import Checkpoints, Terminated  # noqa: E402
+from headstart.train.identity import Identity  # noqa: E402
 from headstart.train.protocol import Batch, Task, Trained  # noqa: E402
 from headstart.train.recipe import Recipe  # noqa: E402
 from headstart.train.tensorflow.keras import compile_model, train_keras  # noqa: E402
@@ -67,6 +68,29 @@ def whole() -> Trained:
     """Not to be changed."""
     trained: Trained = train(ALL)
     return trained
+
+
+class Heavy(keras.layers.Layer):  # type: ignore[misc]
+    """Adds a loss of its own, as layers of other people do."""
+
+    def call(self, x: Any) -> Any:
+        self.add_loss(100.0 * keras.ops.mean(x**2))
+        return x
+
+
+def test_the_loss_is_the_recipes_whatever_a_wrapped_model_adds() -> None:
+    keras.utils.set_random_seed(3)
+    heavy = {f"{part}_regularizer": keras.regularizers.L2(10.0) for part in ("activity", "kernel", "bias")}
+    steps = [keras.layers.Conv2D(6, 3, **heavy), Heavy(), keras.layers.GlobalAveragePooling2D()]
+    wrapped = keras_engine().wrap(keras.Sequential([keras.Input((12, 12, 3)), *steps]), features="", pixels=None)
+    head = {"logits.weight": np.eye(4, 6, dtype=np.float32) / 100, "logits.bias": np.zeros(4, np.float32)}
+    blueprint = wrapped.trunk.blueprint.with_head(4, sqrt=False)
+    weights = {**wrapped.trunk.weights, **head}
+    task = Task(blueprint, weights, dict.fromkeys(("features", "logits"), 1.0), wrapped.trunk.spec, wrapped.module)
+    recipe = replace(SGD, learning_rate=1e-3)
+    fitted, plain = train(recipe, task), train(recipe, task, train_tensorflow)
+    np.testing.assert_allclose(fitted.history.losses, plain.history.losses, atol=1e-6)
+    assert furthest(fitted.weights, plain.weights) < 1e-6
 
 
 # --- the same as the loops --------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from headstart.core.errors import MissingExtraError, UsageError
-from headstart.train.checkpoint import Checkpoints, Identity, Terminated
+from headstart.train.checkpoint import Checkpoints, Terminated
+from headstart.train.identity import Identity
 from headstart.train.protocol import Task
 from headstart.train.recipe import Recipe
 from headstart.train.torch.lightning import train_lightning
@@ -68,17 +69,22 @@ def interrupt() -> None:
 
 @pytest.mark.usefixtures("hears_ctrl_c")
 @pytest.mark.parametrize(
-    ("deed", "error", "start"),
-    [(crash, RuntimeError, 10), (interrupt, KeyboardInterrupt, 10), (sigterm, Terminated, 13)],
+    ("deed", "error", "after", "start"),
+    [
+        (crash, RuntimeError, 13, 10),
+        (interrupt, KeyboardInterrupt, 13, 10),
+        (sigterm, Terminated, 13, 13),
+        (sigterm, Terminated, 10, 10),  # the last step of an epoch
+    ],
 )
 def test_a_resumed_training_is_the_uninterrupted_one(
-    tmp_path: Path, deed: Any, error: type[BaseException], start: int
+    tmp_path: Path, deed: Any, error: type[BaseException], after: int, start: int
 ) -> None:
-    """Ctrl-C stays what it is, which Lightning would make an exit of."""
+    """Ctrl-C and SIGTERM stay what they are, which Lightning would make an exit of."""
     identity, whole, told = Identity.of(small_task(ALL), ALL, "these"), train(ALL), Listener()
     before = signal.getsignal(signal.SIGINT)
     with Checkpoints(tmp_path, identity) as checkpoints, pytest.raises(error) as caught:
-        train(ALL, checkpoints=checkpoints, callbacks=[Ending(13, deed)])
+        train(ALL, checkpoints=checkpoints, callbacks=[Ending(after, deed)])
     assert caught.type is error
     assert signal.getsignal(signal.SIGINT) is before
     with Checkpoints(tmp_path, identity) as checkpoints:
@@ -89,6 +95,17 @@ def test_a_resumed_training_is_the_uninterrupted_one(
     with Checkpoints(tmp_path, identity) as checkpoints:  # and one that has ended takes no step more
         again = train(ALL, checkpoints=checkpoints, callbacks=[Ending(1, crash)])
     assert again.history == resumed.history
+
+
+def test_without_checkpoints_sigterm_does_what_it_did_before() -> None:
+    asked: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    try:
+        ended = train(SGD, callbacks=[Ending(13, sigterm)])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert asked == [signal.SIGTERM]
+    assert_equal(ended.weights, train(SGD).weights)
 
 
 def test_callbacks_and_patience_end_it() -> None:

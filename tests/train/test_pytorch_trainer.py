@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from headstart.train.dropout import dropout_mask, dropped
 from headstart.train.protocol import Batch, Task
 from headstart.train.recipe import OPTIMISERS, Recipe
 from headstart.train.schedule import rate
+from headstart.train.torch.optimiser import place_memory
 from headstart.train.torch.plain_loop import train_pytorch
 from headstart.train.torch.stepper import TorchStepper
 from referee import EVERY_OP, SPEC, weights_for
@@ -241,6 +243,22 @@ def test_whoever_calls_train_on_the_module_changes_nothing() -> None:
     batch = a_batch(one.task)
     assert one.step(batch) == other.step(batch)
     assert_equal(other.weights(), one.weights())
+
+
+@pytest.mark.parametrize("fused", [True, False, None])
+def test_what_a_resumed_optimiser_remembers_lies_where_it_reads_it(fused: bool | None) -> None:
+    """As torch.optim makes it on an accelerator, for which the device without memory stands here."""
+    kernel, scalar = torch.empty(3, 2, device="meta"), torch.empty((), device="meta")
+    memory = {key: torch.zeros(3, 2) for key in ("exp_avg", "exp_avg_sq")} | {"step": torch.tensor(7.0)}
+    optimiser = SimpleNamespace(
+        param_groups=[{"params": [kernel], "fused": fused}, {"params": [scalar], "fused": fused}],
+        state={kernel: memory, scalar: {"exp_avg": torch.zeros(()), "step": torch.tensor(7.0)}},
+    )
+    place_memory(optimiser)
+    for parameter in (kernel, scalar):
+        found = {key: value.device.type for key, value in optimiser.state[parameter].items()}
+        assert found.pop("step") == ("meta" if fused else "cpu")
+        assert set(found.values()) == {"meta"}
 
 
 @pytest.mark.parametrize("norms", ["frozen", "train"])

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from headstart.core.errors import CheckError, DivergedError, HeadstartError, UsageError
-from headstart.train.checkpoint import Checkpoints, Identity, Terminated
+from headstart.train.checkpoint import Checkpoints, Terminated
+from headstart.train.identity import Identity
 from headstart.train.protocol import Batch, Task
 from headstart.train.recipe import OPTIMISERS, Recipe
 from headstart.train.trainers import get_stepper, get_trainer

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from headstart.core.errors import MissingExtraError, UsageError
-from headstart.train.checkpoint import Checkpoints, Identity, ReadOnlyCheckpoints, discard, save, unfinished
+from headstart.train.checkpoint import Checkpoints, ReadOnlyCheckpoints, discard, save, unfinished
+from headstart.train.identity import Identity
 from headstart.train.protocol import TRAINERS
 from headstart.train.trainers import check_device, check_trainer, get_stepper, get_trainer
 from headstart.train.training_run import TrainingRun, is_main_process

@@ -151,7 +151,7 @@ def test_what_they_take_is_said_before() -> None:
         "next time."
     )
     few = plan_views(range(2), (112, 14, 14), "light", 1, seed=0, keep=False)[1]
-    assert few.endswith(" take less than 1 MB of memory.")
+    assert few.endswith(" takes less than 1 MB of memory.")
 
 
 def test_there_are_fewer_where_there_is_less_room(monkeypatch: pytest.MonkeyPatch) -> None:

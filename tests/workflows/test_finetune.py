@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -494,6 +495,18 @@ def test_a_resumed_fine_tuning_is_the_uninterrupted_one(given: hs.Classifier, ma
         given.finetune(many, recipe=QUICK, trainer=TrainingRun(folder=tmp_path / "run"))
     with pytest.raises(UsageError, match="epochs 3 there, 4 here"):
         given.finetune(many, recipe=replace(QUICK, epochs=4), trainer=TrainingRun(folder=tmp_path / "run", resume=True))
+    resuming = TrainingRun(folder=tmp_path / "run", resume=True)
+    with pytest.raises(UsageError, match="training: seed 3 there, 1 here, hence another split"):
+        given.finetune(many, recipe=QUICK, trainer=resuming, seed=1)
+    with pytest.raises(UsageError, match="training: trainer 'pytorch' there, 'lightning' here"):
+        given.finetune(many, recipe=QUICK, trainer=replace(resuming, trainer="lightning"))
+    fewer = shutil.copytree(many, tmp_path / "fewer")
+    next(fewer.rglob("*.png")).unlink()
+    with pytest.raises(UsageError, match="training: other photos or labels, hence another split"):
+        given.finetune(fewer, recipe=QUICK, trainer=resuming)
+    scaled = {name: np.asarray(array) * np.float32(1.01) for name, array in given.weights.items()}
+    with pytest.raises(UsageError, match="training: another model to begin with"):
+        replace(given, weights=scaled).finetune(many, recipe=QUICK, trainer=resuming)
     heard = Heard()
     found = given.finetune(
         many, recipe=QUICK, trainer=TrainingRun(folder=tmp_path / "run", resume=True, callbacks=[heard])

@@ -244,8 +244,16 @@ def test_what_was_cut_off_goes_on_bit_by_bit(tmp_path: Path) -> None:
         train_rows("iris", hidden=(8,), recipe=recipe, trainer=TrainingRun(folder=tmp_path, callbacks=[Stopping(3)]))
     with pytest.raises(UsageError, match="--resume"):
         train_rows("iris", hidden=(8,), recipe=recipe, trainer=TrainingRun(folder=tmp_path))
-    with pytest.raises(UsageError, match="another split"):
-        train_rows("iris", hidden=(8,), recipe=recipe, trainer=TrainingRun(folder=tmp_path, resume=True), seed=1)
+    resuming = TrainingRun(folder=tmp_path, resume=True)
+    for said, change in (
+        ("training: seed 0 there, 1 here, hence another split", {"seed": 1}),
+        ("training: holdout 0.2 there, 0.3 here, hence another split", {"holdout": 0.3}),
+        ("training: trainer 'pytorch' there, 'lightning' here", {"trainer": replace(resuming, trainer="lightning")}),
+        ("training: other rows, columns or labels, hence another split", {"data": "wine"}),
+        ("training: another network", {"hidden": (9,)}),
+    ):
+        with pytest.raises(UsageError, match=said):
+            train_rows(**{"data": "iris", "hidden": (8,), "recipe": recipe, "trainer": resuming, **change})  # type: ignore[arg-type]
     resumed = train_rows("iris", hidden=(8,), recipe=recipe, trainer=TrainingRun(folder=tmp_path, resume=True))
     for name, array in whole.weights.items():
         np.testing.assert_array_equal(resumed.weights[name], array, err_msg=name)

@@ -48,9 +48,8 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         say("interrupted. What was computed is kept: the same command goes on from there.")
         code = INTERRUPTED
-    except (BrokenPipeError, SystemExit):  # whoever read the output has had enough; typer and rich make it an exit
-        _mute()
-        code = 0
+    except (BrokenPipeError, SystemExit) as error:
+        code = _after_exit(error)
     except OSError as error:  # a disk or a file gave up where nothing better could be said
         if debug:
             raise
@@ -64,7 +63,15 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _unforeseen(error: Exception) -> int:
+def _after_exit(error: BrokenPipeError | SystemExit) -> int:
+    """0 where whoever read the output has had enough, of which typer and rich make an exit; others are no success."""
+    if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+        return _unforeseen(error)
+    _mute()
+    return 0
+
+
+def _unforeseen(error: Exception | SystemExit) -> int:
     if hasattr(error, "exit_code") and hasattr(error, "show"):  # the command line itself was wrong
         error.show()
         return int(error.exit_code)

@@ -9,7 +9,8 @@ import typer
 from rich.table import Table
 
 from headstart.cli.options import Json, answer_with
-from headstart.cli.terminal import console, plural
+from headstart.cli.terminal import console
+from headstart.core.counts import counted
 from headstart.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,6 +73,6 @@ def _show(spaces: Sequence[SpaceInfo], weights: Collection[int], freed: int | No
     if spaces:
         out.print(table)
     if weights:
-        out.print(f"weights: {len(weights)} file{plural(len(weights))}, {sum(weights) / 1e6:.1f} MB")
+        out.print(f"weights: {counted(len(weights), 'file')}, {sum(weights) / 1e6:.1f} MB")
     whole = sum(space.size for space in spaces) + sum(weights)
     out.print(f"{whole / 1e6:.1f} MB in all. Remove with: headstart cache --prune")

@@ -11,7 +11,8 @@ from rich.text import Text
 from headstart.cli import options
 from headstart.cli.fit import fit
 from headstart.cli.progress import progress
-from headstart.cli.terminal import FEW, Rows, console, names_of_classes, one_line, plural, quoted
+from headstart.cli.terminal import FEW, Rows, console, names_of_classes, one_line, quoted
+from headstart.core.counts import counted
 from headstart.core.types import Problem
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def _show(health: Health, data: str, columns: str) -> None:
     """What `headstart check` found."""
     out, rows = console(), Rows()
     sizes = sorted(health.classes.items(), key=lambda item: -item[1])
-    rows.add("images", f"{health.images} in {len(sizes)} classes: {names_of_classes([*health.classes])}")
+    rows.add("images", f"{health.images} in {counted(len(sizes), 'class')}: {names_of_classes([*health.classes])}")
     if sizes:
         largest, smallest = sizes[0], sizes[-1]
         text = f"{one_line(largest[0])} has most ({largest[1]}), {one_line(smallest[0])} fewest ({smallest[1]})"
@@ -92,7 +93,7 @@ def _repeats(out: Console, title: str, repeats: Sequence[Repeat]) -> None:
     if not repeats:
         return
     images = sum(len(repeat.names) for repeat in repeats)
-    out.print(Text(f"\n{images} {title}, in {len(repeats)} group{plural(len(repeats))}", "bold yellow"))
+    out.print(Text(f"\n{images} {title}, in {counted(len(repeats), 'group')}", "bold yellow"))
     worst = {"across classes": 0, "across splits": 1, "same class": 2}
     for repeat in sorted(repeats, key=lambda repeat: worst[repeat.relation])[:FEW]:
         names = "  =  ".join(one_line(name) for name in repeat.names[:3]) + (
@@ -103,7 +104,7 @@ def _repeats(out: Console, title: str, repeats: Sequence[Repeat]) -> None:
             soft_wrap=True,
         )
     if len(repeats) > FEW:
-        out.print(Text(f"  and {len(repeats) - FEW} more groups: --json has them all", "dim"))
+        out.print(Text(f"  and {counted(len(repeats) - FEW, 'more group')}: --json has them all", "dim"))
 
 
 def _more(names: Sequence[str]) -> str:

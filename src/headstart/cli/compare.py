@@ -13,6 +13,7 @@ from headstart.cli import options
 from headstart.cli.fit import fit
 from headstart.cli.progress import progress
 from headstart.cli.terminal import Rows, console, one_line, quoted
+from headstart.core.counts import counted
 from headstart.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
     from headstart.workflows.ranking import Candidate
 
 RIGHT = ("px", "accuracy", "95 %", "points", "p", "img/s", "params", "MB", "s")
+
+
+Budget = Annotated[
+    float | None,
+    typer.Option(metavar="SPEED", help="Choose the most accurate with at least this many images a second."),
+]
+Within = Annotated[
+    float | None,
+    typer.Option(metavar="POINTS", help="Choose the fastest at most so many points below the best. Default: 1."),
+]
 
 
 def compare(
@@ -38,14 +49,8 @@ def compare(
         list[str] | None,
         typer.Option(metavar="NAME=FILE", help="Weights of your own for one of them; may be repeated."),
     ] = None,
-    budget: Annotated[
-        float | None,
-        typer.Option(metavar="SPEED", help="Choose the most accurate with at least this many images a second."),
-    ] = None,
-    within: Annotated[
-        float | None,
-        typer.Option(metavar="POINTS", help="Choose the fastest at most so many points below the best. Default: 1."),
-    ] = None,
+    budget: Budget = None,
+    within: Within = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Draw the plot into this folder.")] = None,
     head: options.Head = "lda",
     prior: options.Prior = "flat",
@@ -53,6 +58,7 @@ def compare(
     seed: options.Seed = 0,
     engine: options.Engine = "auto",
     precision: options.Precision = "auto",
+    device: options.Device = "auto",
     cache: options.Cache = True,
     label: options.LabelColumn = None,
     image: options.ImageColumn = None,
@@ -70,7 +76,8 @@ def compare(
     own, names = options.files_of(weights or []), None if backbones is None else options.names_of(backbones)
     columns = {"label": label, "image": image, "group": group, "split": split, "label_from": label_from}
     settings: dict[str, Any] = {
-        "head": head, "prior": prior, "holdout": holdout, "seed": seed, "engine": engine, "precision": precision
+        "head": head, "prior": prior, "holdout": holdout, "seed": seed,
+        "engine": engine, "precision": precision, "device": device,
     }  # fmt: skip
     with progress(one_bar=True) as report:
         found = compare_networks(
@@ -88,8 +95,8 @@ def _show(found: Comparison, files: Sequence[str], again: str) -> None:
     """The table, what its signs mean, the choice and how to go on from it."""
     out, rows = console(), Rows()
     left = f", test set {found.test} (untouched: it is for the fit)" if found.test else ""
-    rows.add("data", f"{len(found.classes)} classes; training set {found.train}{left}")
-    rows.add("measured", f"on {found.images} images of the training set, each left out in turn")
+    rows.add("data", f"{counted(len(found.classes), 'class')}; training set {found.train}{left}")
+    rows.add("measured", f"on {counted(found.images, 'image')} of the training set, each left out in turn")
     for problem in found.skipped:
         rows.add("passed over", Text(f"{problem.name}: {one_line(problem.detail)}", "yellow"))
     rows.show(out)

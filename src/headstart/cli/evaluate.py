@@ -27,6 +27,7 @@ def evaluate(
     mean: options.Mean = None,
     std: options.Std = None,
     precision: options.Precision = "auto",
+    device: options.Device = "auto",
     label: options.LabelColumn = None,
     image: options.ImageColumn = None,
     group: options.GroupColumn = None,
@@ -35,7 +36,8 @@ def evaluate(
     as_json: options.Json = False,
 ) -> None:
     """Measure a model on labelled photos that are not in its training set: on the test part, where the data has one."""
-    classifier = options.open_model(model, weights, engine, precision, options.normalisation(mean, std))
+    normalisation = options.normalisation(mean, std)
+    classifier = options.open_model(model, weights, engine, precision, device, normalisation)
     with progress() as report:
         source = options.source(data, label, image, group, split, label_from)
         result = classifier.evaluate(source, fitted_on_too=training_set_too or fitted_on_too, progress=report)

@@ -9,7 +9,8 @@ import typer
 from rich.text import Text
 
 from headstart.cli import options
-from headstart.cli.terminal import FEW, Rows, console, one_line, plural
+from headstart.cli.terminal import FEW, Rows, console, one_line
+from headstart.core.counts import counted
 
 if TYPE_CHECKING:
     from headstart.export.export import Exported
@@ -56,7 +57,7 @@ def _show(done: Exported) -> None:
     else:
         rows.add("holds", f"the trunk, up to its layer {done.node}; the head is your own")
     allowed = "" if done.tolerance is None else f"; up to {done.tolerance:g} is allowed"
-    images = f"{done.images} image{plural(done.images)}"
+    images = counted(done.images, "image")
     rows.add("difference", f"{done.max_difference:.1e} at most, relative to the largest logit, on {images}{allowed}")
     if loss := done.loss:
         unseen = "that the model was fitted on" if loss.fitted_on else "not used to calibrate"

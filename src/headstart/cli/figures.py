@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from headstart.cli.terminal import Rows, accuracy_text, one_line, plural
+from headstart.cli.terminal import Rows, accuracy_text, one_line
+from headstart.core.counts import counted
 from headstart.core.types import Confusion, Evaluation, Problem
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def figures_of(result: Evaluation | None) -> dict[str, Any]:
 def add_figures(rows: Rows, result: Evaluation) -> None:
     """Accuracy, calibration error, share of unknown."""
     accuracy, few = result.accuracy, result.accuracy.groups
-    counted = Text(f", counted by {few} group{plural(few)} of images" if few else "")
-    rows.add("accuracy", accuracy_text(accuracy.value, accuracy.low, accuracy.high) + counted)
+    by_groups = Text(f", counted by {counted(few, 'group')} of images" if few else "")
+    rows.add("accuracy", accuracy_text(accuracy.value, accuracy.low, accuracy.high) + by_groups)
     rows.add(
         "calibration", f"error (ECE) {result.calibration_error:.1%}; {result.unknown:.1%} of the images are unknown"
     )
@@ -79,7 +80,7 @@ def add_training(rows: Rows, record: TrainingRecord) -> None:
     rows.add("curves", Text(verdict.sentence, "" if verdict.kind == "healthy" else "yellow"))
     early = f". It ended early: {record.stopped}" if record.stopped else ""
     rate = f"learning rate {record.rate:.2g}"
-    rows.add("training", f"{epochs} epoch{plural(epochs)}, trainer {record.trainer}, {rate}{early}")
+    rows.add("training", f"{counted(epochs, 'epoch')}, trainer {record.trainer}, {rate}{early}")
 
 
 def still_falls(record: TrainingRecord, before: float = math.inf) -> bool:

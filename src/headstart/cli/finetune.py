@@ -13,6 +13,7 @@ from rich.text import Text
 from headstart.cli import options
 from headstart.cli.figures import add_seconds, add_training, still_falls
 from headstart.cli.terminal import Rows, accuracy_text, console, one_line, quoted
+from headstart.core.counts import counted
 from headstart.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def finetune(
     if problem := why_not_writable(target):
         raise UsageError(problem)
     folder = folder_beside(target)
-    given = options.open_model(model, None, "auto", "auto")
+    given = _open(model)
     with ended_early(folder), training_screen(followed.epochs) as screen:
         run = TrainingRun(
             trainer, device=device, devices=devices, nodes=nodes, strategy=strategy, find_rate=find_rate,
@@ -87,6 +88,17 @@ def finetune(
     discard(folder)
     answer = _answer(found, str(where), folder, time.perf_counter() - start)
     options.answer_with(answer, as_json, lambda: show(found, answer))
+
+
+def _open(model: str) -> Classifier:
+    """A fitted one: a backbone, which other commands take in its place, has no head to go on from."""
+    from headstart.model.bundle import load
+
+    if not os.path.exists(model):
+        raise UsageError(
+            f"There is no model '{model}'. Expected the folder of a fitted one. Fit one first: headstart fit PHOTOS"
+        )
+    return load(model)
 
 
 def _answer(found: Classifier, where: str, folder: str, seconds: float) -> dict[str, Any]:
@@ -140,7 +152,7 @@ def _add_choice(rows: Rows, record: FinetuneRecord) -> None:
 
     rows.add("kept", Text(f"{record.chosen}: {why_kept(record)}", "bold"))
     if record.images.validation < ENOUGH:
-        rows.add("", f"{record.images.validation} photos cannot show a small difference; more photos can.")
+        rows.add("", f"{counted(record.images.validation, 'photo')} cannot show a small difference; more photos can.")
     if record.refit:
         rows.add("", f"Then it was trained once more on all photos, for as many epochs.{_why_longer(record)}")
     if record.kept and still_falls(record, record.before.val_calibrated):

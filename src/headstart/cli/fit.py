@@ -13,6 +13,7 @@ from headstart.cli import options
 from headstart.cli.figures import add_confusions, add_figures, add_left_out, add_seconds, figures_of
 from headstart.cli.progress import progress
 from headstart.cli.terminal import Rows, console, names_of_classes, one_line, quoted
+from headstart.core.counts import counted
 from headstart.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def fit(
     seed: options.Seed = 0,
     engine: options.Engine = "auto",
     precision: options.Precision = "auto",
+    device: options.Device = "auto",
     cache: options.Cache = True,
     label: options.LabelColumn = None,
     image: options.ImageColumn = None,
@@ -53,8 +55,8 @@ def fit(
         source = options.source(data, label, image, group, split, label_from)
         model = fit_classifier(
             source, backbone=backbone, weights=weights, pixels=pixels, spec=options.normalisation(mean, std),
-            head=head, prior=prior, holdout=holdout, seed=seed, engine=engine, precision=precision, cache=cache,
-            progress=report,
+            head=head, prior=prior, holdout=holdout, seed=seed, engine=engine, precision=precision, device=device,
+            cache=cache, progress=report,
         )  # fmt: skip
     saving = time.perf_counter()
     where = save(model, out)
@@ -97,8 +99,8 @@ def _show(model: Classifier, answer: dict[str, Any]) -> None:
     from headstart.learn.unknown import FEWEST, FEWEST_IN_ALL
 
     record, rows = model.record, Rows()
-    classes = f"{len(model.classes)} classes: {names_of_classes(model.classes)}"
-    rows.add("data", f"{one_line(record.data)}: {record.images} images in {classes}")
+    classes = f"{counted(len(model.classes), 'class')}: {names_of_classes(model.classes)}"
+    rows.add("data", f"{one_line(record.data)}: {counted(record.images, 'image')} in {classes}")
     if record.result is None:
         rows.add("split", f"training set {record.train}, no test set")
         why = "too few images to hold any out, or all of one group" if record.holdout else "no image was held out"
@@ -118,7 +120,7 @@ def _show(model: Classifier, answer: dict[str, Any]) -> None:
     add_left_out(rows, record.left_out)
     if record.near_duplicates:
         side = ", kept on the same side of the split" if record.result else ""
-        rows.add("near copies", f"{record.near_duplicates} images{side}")
+        rows.add("near copies", f"{counted(record.near_duplicates, 'image')}{side}")
     computed = (
         f" ({record.computed / record.seconds['features']:.0f} images/s)" if record.computed else " (from the cache)"
     )
@@ -130,7 +132,9 @@ def _show(model: Classifier, answer: dict[str, Any]) -> None:
         rows.add("assumed", Text(record.assumed, "yellow"))
     rows.add("network", f"{record.backbone} at {record.pixels} pixels, {record.precision}; head {head}")
     if record.choice:
-        rows.add("choice", f"{record.choice.sentence} Tried on {record.choice.images} images of the training set.")
+        rows.add(
+            "choice", f"{record.choice.sentence} Tried on {counted(record.choice.images, 'image')} of the training set."
+        )
     rows.add("model", Text(one_line(answer["model"]), "bold"), whole=True)
     rows.add("next", Text(f"headstart predict {quoted(answer['model'])} PHOTO …", "cyan"), whole=True)
     rows.show(console())

@@ -77,6 +77,7 @@ def open_model(
     weights: str | None,
     engine: str,
     precision: str,
+    device: str = "auto",
     spec: Normalisation | None = None,
 ) -> Classifier:
     """A bundle, or a backbone with its own head."""
@@ -90,10 +91,12 @@ def open_model(
     if os.path.exists(model) and not (os.path.isfile(model) and framework_of(model)):
         if spec:
             raise UsageError(f"'{model}' is a saved model and has its own pixels: --mean and --std are for backbones.")
-        return load(model, engine=engine, precision=precision)
+        return load(model, engine=engine, precision=precision, device=device)
     if model in BACKBONES or framework_of(model):
         with progress() as report:
-            found = pretrained(model, weights, spec=spec, engine=engine, precision=precision, progress=report)
+            found = pretrained(
+                model, weights, spec=spec, engine=engine, precision=precision, device=device, progress=report
+            )
         if found.record.assumed:
             say(found.record.assumed)
         return found

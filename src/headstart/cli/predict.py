@@ -26,6 +26,7 @@ def predict(
     mean: options.Mean = None,
     std: options.Std = None,
     precision: options.Precision = "auto",
+    device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
     """Say what is on photos: label and calibrated probability, or "unknown". A line, or a JSON object, a photo."""
@@ -38,7 +39,8 @@ def predict(
             for said in rows.predict_file(path):
                 show_prediction(said, as_json)
         return
-    classifier = options.open_model(model, weights, engine, precision, options.normalisation(mean, std))
+    normalisation = options.normalisation(mean, std)
+    classifier = options.open_model(model, weights, engine, precision, device, normalisation)
     dataset = unlabelled(paths)
     unreadable = len(dataset.problems)
     for problem in dataset.problems:

@@ -58,8 +58,3 @@ def quoted(path: str) -> str:
 def names_of_classes(classes: Sequence[str]) -> str:
     """The first few."""
     return ", ".join(map(one_line, classes[:FEW])) + (" …" if len(classes) > FEW else "")
-
-
-def plural(things: int) -> str:
-    """The ending of a word for so many."""
-    return "" if things == 1 else "s"

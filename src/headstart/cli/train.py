@@ -13,7 +13,8 @@ from rich.text import Text
 from headstart.cli import options
 from headstart.cli.figures import add_seconds, add_training, figures_of, still_falls
 from headstart.cli.terminal import Rows, accuracy_text, console, one_line, quoted
-from headstart.core.errors import UsageError
+from headstart.core.counts import counted
+from headstart.core.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from headstart.model.classifier import Classifier
@@ -114,13 +115,19 @@ def train(
     model.save(out)
     discard(folder)
     answer = _answer(model, os.path.realpath(out), folder, time.perf_counter() - start)
-    options.answer_with(answer, as_json, lambda: _show(model.record, answer, "rows" if numbers else "images"))
+    options.answer_with(answer, as_json, lambda: _show(model.record, answer, "row" if numbers else "image"))
 
 
 def _check(
     data: str, numbers: bool, network: str | None, pixels: int | None, label: str | None, hidden: str | None
 ) -> None:
-    """Refuse options that say nothing of such data, or of such a network."""
+    """Refuse data that are not there, and options that say nothing of such data, or of such a network."""
+    from headstart.data.named_sets import NAMED
+    from headstart.data.rows import NAMED_ROWS
+
+    known = (*NAMED, *NAMED_ROWS)
+    if data not in known and not os.path.exists(data):
+        raise UsageError(f"No such file or folder, and no data set of that name: {data!r}. {did_you_mean(data, known)}")
     if numbers and network not in (None, "mlp"):
         raise UsageError(f"'{data}' is a table of numbers, which an mlp is trained on. Received: --network {network}.")
     if numbers and pixels is not None:
@@ -173,7 +180,8 @@ def _show(record: FitRecord | TabularRecord, answer: Mapping[str, Any], what: st
     if training is None:
         raise UsageError("This model was not trained from scratch.")
     rows, parts = Rows(), answer["parts"]
-    rows.add("data", f"{one_line(record.data)}: {answer['images']} {what} in {len(answer['classes'])} classes")
+    amount = f"{counted(answer['images'], what)} in {counted(len(answer['classes']), 'class')}"
+    rows.add("data", f"{one_line(record.data)}: {amount}")
     sets = f"training set {parts['train']}, validation set {parts['validation']}"
     rows.add("split", f"{sets}, test set {answer['tested_on']}" if not answer["folds"] else sets)
     if record.result is None:
@@ -189,12 +197,12 @@ def _show(record: FitRecord | TabularRecord, answer: Mapping[str, Any], what: st
         rows.add("", "The loss still fell in the last epoch: a recipe with more epochs may do more.")
     add_training(rows, training)
     hidden = f" ({', '.join(map(str, answer['hidden']))})" if answer["hidden"] else ""
-    rows.add("network", f"{answer['network']}{hidden}, {training.moving:,} weights")
+    rows.add("network", f"{answer['network']}{hidden}, {training.moving:,} weight{'' if training.moving == 1 else 's'}")
     if lost := answer["left_out"]:
         rows.add("left out", f"{len(lost)}, first '{one_line(lost[0]['name'])}': {one_line(lost[0]['detail'])}")
     add_seconds(rows, answer["seconds"], record.seconds)
     rows.add("log", Text(one_line(answer["log"])), whole=True)
     rows.add("model", Text(one_line(answer["model"]), "bold"), whole=True)
-    example = "ROWS.csv" if what == "rows" else "PHOTO …"
+    example = "ROWS.csv" if what == "row" else "PHOTO …"
     rows.add("next", Text(f"headstart predict {quoted(answer['model'])} {example}", "cyan"), whole=True)
     rows.show(console())

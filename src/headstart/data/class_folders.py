@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 
+from headstart.core.counts import counted, verb
 from headstart.core.errors import DataError, UsageError
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.columns import PARTS
@@ -144,10 +145,9 @@ def _dataset(root: str, base: str, names: Mapping[str, str], parts: Mapping[str,
     where = "the split folders" if parts else "the class folders"
     problems = [*there.problems]
     problems += [Problem(printable(name), NO_LABEL, f"is beside {where}, not in one") for name in sorted(loose)]
-    problems += [
-        Problem(printable(base + top), NO_LABEL, f"{count} images are beside {where}: {', '.join(sorted(parts))}")
-        for top, count in sorted(beside.items())
-    ]
+    for top, count in sorted(beside.items()):
+        detail = f"{counted(count, 'image')} {verb(count)} beside {where}: {', '.join(sorted(parts))}"
+        problems.append(Problem(printable(base + top), NO_LABEL, detail))
     problems += [
         Problem(printable(name), NO_IMAGE, "a folder without an image that can be read")
         for name in there.empty_folders(base.count("/") + (2 if parts else 1))
@@ -174,7 +174,8 @@ def _by_pattern(root: str, there: Scan, label_from: str) -> ImageDataset:
         else:
             problems.append(Problem(printable(name), NO_LABEL, "--label-from finds no class in its path"))
     if not found:
-        first = f" First of {len(there.images)} images: '{printable(min(there.images))}'." if there.images else ""
+        seen = counted(len(there.images), "image")
+        first = f" First of {seen}: '{printable(min(there.images))}'." if there.images else ""
         raise DataError(f"'{root}': --label-from {label_from!r} finds no class in any path.{first}")
     return labelled_files(root, found, problems)
 
@@ -195,7 +196,8 @@ def nothing_labelled(root: str, loose: Sequence[str], problems: Sequence[Problem
         )
     where = os.path.join(root, folder) if folder else root
     return (
-        f"{len(loose)} images are directly in {where!r}, so nothing says which class each belongs to. {LAYOUT}.{hint}"
+        f"{counted(len(loose), 'image')} {verb(len(loose))} directly in {where!r}, so nothing says which class each "
+        f"belongs to. {LAYOUT}.{hint}"
     )
 
 

@@ -16,6 +16,7 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.counts import counted
 from headstart.core.errors import DataError, cannot_read
 from headstart.core.types import ImageDataset, Sample
 from headstart.data.columns import PARTS, drop_lone_split
@@ -61,7 +62,8 @@ def idx_dataset(root: str, pairs: dict[str, tuple[str, str]]) -> ImageDataset:
     for stem, (image_file, label_file) in pairs.items():
         images, labels = _read_idx(image_file, 3), _read_idx(label_file, 1)
         if len(images) != len(labels):
-            raise DataError(f"{image_file!r} holds {len(images)} images, but {label_file!r} {len(labels)} labels.")
+            there = counted(len(images), "image"), counted(len(labels), "label")
+            raise DataError(f"{image_file!r} holds {there[0]}, but {label_file!r} {there[1]}.")
         words = re.split(r"[^a-z0-9]+", stem.lower())
         split = "test" if "t10k" in words else next((PARTS[word] for word in words if word in PARTS), "")
         file = printable(os.path.basename(image_file))
@@ -84,7 +86,9 @@ def _read_idx(path: str, dims: int) -> NDArray[np.uint8]:
         with gzip.open(path) if packed else open(path, "rb") as file:
             head = file.read(4 + 4 * dims)
             if head[:4] != bytes((0, 0, 8, dims)):
-                raise DataError(f"{path!r} is no IDX file of bytes in {dims} dimension(s): it begins {head[:4]!r}.")
+                raise DataError(
+                    f"{path!r} is no IDX file of bytes in {counted(dims, 'dimension')}: it begins {head[:4]!r}."
+                )
             shape = struct.unpack(f">{dims}I", head[4:]) if len(head) == 4 + 4 * dims else (0,)
             promised = math.prod(shape)
             content = _read_up_to(file, promised + 1) if packed else b""

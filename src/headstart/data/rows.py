@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.counts import counted
 from headstart.core.errors import DataError, UsageError, did_you_mean
 from headstart.core.labels import TEXT, in_order, kind_of
 from headstart.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS
@@ -137,12 +138,12 @@ def rows_from_arrays(values: Any, labels: Iterable[object], columns: Sequence[st
     matrix, words = np.asarray(values), tuple(map(label_text, given))
     if matrix.ndim != 2 or matrix.dtype.kind not in "fiub" or len(matrix) != len(words) or "" in words:
         raise DataError(
-            "Expected numbers of shape (rows, columns), and a label for each row. "
-            f"Received: {matrix.dtype} {matrix.shape} and {len(words)} labels{', a blank one' * ('' in words)}."
+            "Expected numbers of shape (rows, columns), and a label for each row. Received: "
+            f"{matrix.dtype} {matrix.shape} and {counted(len(words), 'label')}{', a blank one' * ('' in words)}."
         )
     names = tuple(columns or (f"column {place}" for place in range(1, matrix.shape[1] + 1)))
     if len(names) != matrix.shape[1]:
-        raise DataError(f"Expected a name for each of {matrix.shape[1]} columns. Received: {len(names)}.")
+        raise DataError(f"Expected a name for each of {counted(matrix.shape[1], 'column')}. Received: {len(names)}.")
     numbers = matrix.astype(np.float64)
     if len(bad := np.argwhere(~np.isfinite(numbers))):
         row, column = bad[0].tolist()
@@ -159,7 +160,7 @@ def check_rows(rows: Rows) -> Rows:
     """
     if len(rows.classes) < 2:
         raise DataError(
-            f"'{rows.name}': expected two classes or more. Received: {len(rows)} rows of "
+            f"'{rows.name}': expected two classes or more. Received: {counted(len(rows), 'row')} of "
             f"{', '.join(map(repr, rows.classes)) or 'none'}. Another column holds the labels? Name it: --label NAME"
         )
     for name, column in zip(rows.columns, rows.values.T, strict=True):
@@ -183,7 +184,7 @@ def _read(file: str) -> tuple[list[str], list[int], list[list[str]]]:
     lines, cells = [], []
     for line, row in rows:
         if len(row) != len(header):
-            raise DataError(f"{where}, line {line}: expected {len(header)} values. Received: {len(row)}.")
+            raise DataError(f"{where}, line {line}: expected {counted(len(header), 'value')}. Received: {len(row)}.")
         lines.append(line)
         cells.append([cell.strip() for cell in row])
     if not lines:

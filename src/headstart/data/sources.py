@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.counts import counted
 from headstart.core.errors import DataError, HeadstartError, UsageError, did_you_mean
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.class_folders import LAYOUT, class_folders, not_read, part_of
@@ -209,7 +210,9 @@ def label_texts(labels: Sequence[object] | NDArray[Any], count: int, what: str) 
     """
     words = [label_text(label) for label in labels]
     if len(words) != count:
-        raise UsageError(f"Expected as many labels as {what}: received {count} {what} and {len(words)} labels.")
+        raise UsageError(
+            f"Expected as many labels as {what}: received {count} {what} and {counted(len(words), 'label')}."
+        )
     if not count:
         raise UsageError(f"Expected at least one of the {what}, received none.")
     if "" in words:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.counts import counted
 from headstart.core.errors import DataError, UsageError
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.fingerprints import Fingerprints
@@ -128,7 +129,7 @@ def make_split(
     drop(
         few,
         "class too small",
-        lambda row: f"class '{text[row]}' has {counts.get(text[row], 0)} image(s) to fit on, 2 are needed",
+        lambda row: f"class '{text[row]}' has {counted(counts.get(text[row], 0), 'image')} to fit on, 2 are needed",
     )
     if len(kept) < 2:
         raise DataError(_too_few(dataset, left_out))
@@ -209,7 +210,7 @@ def _too_few(dataset: ImageDataset, left_out: Sequence[Problem]) -> str:
     reasons = Counter(problem.kind for problem in left_out)
     sentence = (
         f"Expected two classes or more with two readable images each in '{dataset.root}'. "
-        f"Received: {len(dataset)} images in {len(counts)} class{'' if len(counts) == 1 else 'es'}"
+        f"Received: {counted(len(dataset), 'image')} in {counted(len(counts), 'class')}"
     )
     if reasons:
         first = left_out[0]

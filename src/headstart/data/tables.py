@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
+from headstart.core.counts import counted
 from headstart.core.errors import DataError, cannot_read
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.columns import (
@@ -60,7 +61,7 @@ def table_dataset(root: str, files: Sequence[tuple[str, str]], columns: Columns)
         found += more[0]
         problems += more[1]
     if not found:
-        first = f" First of {len(problems)} problems: {problems[0].detail}." if problems else ""
+        first = f" First of {counted(len(problems), 'problem')}: {problems[0].detail}." if problems else ""
         raise DataError(f"{root!r}: the CSV file names no labelled image that is there.{first}")
     problems += _not_named(root, found, [file for file, _ in files])
     return labelled_files(root, found, problems)

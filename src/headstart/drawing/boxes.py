@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.ops import Node, Shape
+from headstart.core.counts import counted
 
 FOLLOWERS = ("norm", "act")  # shown in the box of the node before them
 LEADERS = ("conv", "dense", "norm", "add", "scale", "concat")
@@ -134,11 +135,11 @@ def describe(node: Node) -> str:
     """An op with its main attributes."""
     match node.op:
         case "input":
-            return f"{node['channels']} channels"
+            return counted(node["channels"], "channel")
         case "conv":
             each = node["groups"] == node["filters"] > 1
             groups = f", {node['groups']} groups" if node["groups"] > 1 and not each else ""
-            return f"{'depthwise' if each else 'conv'} {_window(node)}, {node['filters']} filters{groups}"
+            return f"{'depthwise' if each else 'conv'} {_window(node)}, {counted(node['filters'], 'filter')}{groups}"
         case "max_pool":
             return f"max pool {_window(node)}"
         case "norm":
@@ -150,11 +151,11 @@ def describe(node: Node) -> str:
         case "scale":
             return "scale: channels × gate"
         case "pad_channels":
-            return f"zeros: {node['before']} channels before, {node['after']} after"
+            return f"zeros: {counted(node['before'], 'channel')} before, {node['after']} after"
         case "dropout":
             return f"dropout {node['rate']:g}"
         case "dense":
-            return f"dense, {node['units']} units"
+            return f"dense, {counted(node['units'], 'unit')}"
         case "module":
             return f"module {node['source']}"
     return node.op

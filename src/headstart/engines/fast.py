@@ -39,7 +39,7 @@ class FastNetwork(Network):
     ``precision`` "auto" takes bf16 where the processor has it; `check_precision` compares it with fp32.
     """
 
-    engine = "fast"
+    engine, device = "fast", "cpu"
 
     def __init__(self, blueprint: Blueprint, weights: Weights, spec: ImageSpec, precision: str = "auto") -> None:
         resolve_engine(self.engine, blueprint)

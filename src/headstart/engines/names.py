@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.catalogue import BACKBONES
-from headstart.core.errors import UsageError, did_you_mean
-from headstart.engines.protocol import APPLICATIONS, LIVE, LIVE_KERAS, TIMM
+from headstart.core.errors import UsageError
+from headstart.engines.protocol import (
+    APPLICATIONS,
+    LIVE,
+    LIVE_KERAS,
+    PRECISIONS,
+    TIMM,
+    check_device_name,
+    check_known,
+)
 
 ENGINES = ("auto", "fast", "torch", "keras")
+HOME = ("auto", "cpu")  # devices of the fast engine
 
 
 def framework_of(backbone: object) -> str:
@@ -25,14 +34,29 @@ def framework_of(backbone: object) -> str:
     return next((name for name in ("keras", "torch") if name in makers), "")
 
 
-def resolve_engine(name: str, blueprint: Blueprint) -> str:
-    """The engine, "auto" resolved: fast, or the framework that alone can run the network.
+def check_running(engine: str, precision: str = "auto", device: str = "auto") -> None:
+    """Refuse names that are unknown, and a device that the engine can never give.
 
     Raises:
-        UsageError: no such engine, or one that cannot run this network.
+        UsageError: either.
     """
-    if name not in ENGINES:
-        raise UsageError(f"There is no engine '{name}'. {did_you_mean(name, ENGINES)}")
+    check_known("engine", engine, ENGINES)
+    check_known("precision", precision, PRECISIONS)
+    check_device_name(device)
+    if engine == "fast" and device not in HOME:
+        raise UsageError(
+            f"The fast engine computes on the processor (cpu). Received: --device {device}. "
+            "Leave --engine out, or take: --engine torch or --engine keras"
+        )
+
+
+def resolve_engine(name: str, blueprint: Blueprint, device: str = "auto") -> str:
+    """The engine, "auto" resolved: the framework that alone can run the network, or fast; torch on an accelerator.
+
+    Raises:
+        UsageError: no such engine, or one that cannot run this network, or not on this device.
+    """
+    check_running(name, device=device)
     needed = framework_of(blueprint.source)
     if needed and name not in ("auto", needed):
         kind = {"torch": "PyTorch module", "keras": "Keras model"}[needed]
@@ -40,4 +64,4 @@ def resolve_engine(name: str, blueprint: Blueprint) -> str:
             f"'{blueprint.source}' is a {kind}, which only the {needed} engine can run. Received: --engine {name}. "
             f"Take: --engine {needed}"
         )
-    return name if name != "auto" else needed or "fast"
+    return name if name != "auto" else needed or ("fast" if device in HOME else "torch")

@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import FEATURES, INPUT, LOGITS, Blueprint
 from headstart.backbones.ops import Shape
 from headstart.backbones.weights import match
+from headstart.core.counts import counted
 from headstart.core.errors import UsageError, did_you_mean
 from headstart.core.types import ImageSpec
 
 PRECISIONS = ("auto", "bf16", "fp32")
 TOLERANCE = 0.3  # of bf16 against fp32, relative to the spread between images; up to there no accuracy was lost
-MICRO_BATCH = {"cpu": 32, "cuda": 128, "gpu": 128, "mps": 64}  # images of 224 pixels or less
+DEVICES = ("auto", "cpu", "cuda", "mps")
+MICRO_BATCH = {"cpu": 32, "cuda": 128, "mps": 64}  # images of 224 pixels or less
 # prefixes of the source of a network without a full blueprint: of a library, or a live object
 TIMM, LIVE = "timm/", "module:"
 APPLICATIONS, LIVE_KERAS = "keras/", "keras-model:"
@@ -46,6 +48,7 @@ class Network(ABC):
     spec: ImageSpec
     layers: tuple[str, ...]  # node names in order, "input" first, "logits" last
     precision: str  # what it computes in: "fp32" or "bf16"
+    device: str  # what it computes on: one of `DEVICES`, "auto" resolved
     micro_batch: int  # the best number of images at a time
 
     def forward(self, images: Array, at: str = LOGITS) -> Array:
@@ -215,8 +218,7 @@ def check_module(blueprint: Blueprint, module: object | None) -> None:
 
 def check_network(blueprint: Blueprint, precision: str, known: Sequence[str] = PRECISIONS) -> None:
     """Refuse an unknown precision, and images without three channels."""
-    if precision not in known:
-        raise UsageError(f"There is no precision '{precision}'. {did_you_mean(precision, known)}")
+    check_known("precision", precision, known)
     if blueprint.nodes[0]["channels"] != 3:
         raise UsageError(f"Images have 3 channels. '{blueprint.name}' takes {blueprint.nodes[0]['channels']}.")
 
@@ -268,7 +270,7 @@ def check_memory(blueprint: Blueprint, size: int, images: int, available: int | 
     if room is not None and weights + most > room:
         raise UsageError(
             f"'{blueprint.name}' at {size} pixels needs {(weights + most) / 1e9:.1f} GB of memory "
-            f"({weights / 1e9:.1f} GB weights, {most / 1e9:.1f} GB activations of {images} image(s)), "
+            f"({weights / 1e9:.1f} GB weights, {most / 1e9:.1f} GB activations of {counted(images, 'image')}), "
             f"{room / 1e9:.1f} GB are free. Take fewer pixels or a smaller network."
         )
 
@@ -311,16 +313,28 @@ def not_before(name: str, at: str, wrt: str, layers: Sequence[str], before: Sequ
     return UsageError(f"'{wrt}' does not lie before '{at}' in '{name}', so no gradient leads from there to it. {hint}")
 
 
+def check_known(what: str, name: str, known: Sequence[str]) -> None:
+    """Refuse an unknown name of an engine or a precision."""
+    if name not in known:
+        raise UsageError(f"There is no {what} '{name}'. {did_you_mean(name, known)}")
+
+
+def check_device_name(device: str) -> None:
+    """Refuse an unknown device, with all that are known: the nearest in spelling is often the opposite."""
+    if device not in DEVICES:
+        raise UsageError(f"There is no device '{device}'. Known: {', '.join(DEVICES)}.")
+
+
 def find_device(device: str, present: Mapping[str, bool], framework: str) -> str:
     """The device, "auto" resolved: the first one that is present.
 
     Raises:
         UsageError: no such device, or the ``framework`` does not find it.
     """
+    check_device_name(device)
+    there = [name for name, found in present.items() if found]
     if device == "auto":
-        return next(name for name, found in present.items() if found)
-    if device not in present:
-        raise UsageError(f"There is no device '{device}'. {did_you_mean(device, ('auto', *present))}")
-    if not present[device]:
-        raise UsageError(f"{framework} finds no {device} on this machine. Take the processor: device='cpu'")
+        return there[0]
+    if device not in there:
+        raise UsageError(f"{framework} finds no {device} on this machine. It finds: {', '.join(there)}.")
     return device

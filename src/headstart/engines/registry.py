@@ -24,21 +24,33 @@ def get_engine(
     weights: Weights,
     spec: ImageSpec,
     precision: str = "auto",
+    device: str = "auto",
     *,
     module: object | None = None,
 ) -> Network:
     """Build the network on the engine called ``name``; ``module`` is the live module that the blueprint refers to."""
-    engine = resolve_engine(name, blueprint)
+    engine = resolve_engine(name, blueprint, device)
     network: Network
     if engine == "torch":
-        network = torch_engine().TorchNetwork(blueprint, weights, spec, precision, module=module)
+        network = torch_engine().TorchNetwork(blueprint, weights, spec, precision, device, module=module)
     elif engine == "keras":
-        network = keras_engine().KerasNetwork(blueprint, weights, spec, precision, module=module)
+        network = keras_engine().KerasNetwork(blueprint, weights, spec, precision, device, module=module)
     else:
         from headstart.engines.fast import FastNetwork
 
         network = FastNetwork(blueprint, weights, spec, precision)
     return network
+
+
+def check_present(engine: str, device: str) -> None:
+    """Refuse a device that the framework of the engine "torch" or "keras" does not find.
+
+    Raises:
+        UsageError: it does not, or there is no such device.
+        MissingExtraError: it is not installed.
+    """
+    if engine in ("torch", "keras"):
+        (torch_engine() if engine == "torch" else keras_engine()).choose_device(device)
 
 
 def open_backbone(

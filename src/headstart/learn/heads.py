@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.counts import counted
 from headstart.core.errors import DataError, UsageError, did_you_mean
 from headstart.data.split import Split
 from headstart.learn.calibrate import fit_inverse_temperature, softmax
@@ -105,7 +106,8 @@ def fit_head(
     counts = np.bincount(labels, minlength=classes)
     if classes < 2 or counts.min() < 2:
         raise DataError(
-            f"A head needs two classes with two images each. Received: {classes} classes, the smallest {counts.min()}."
+            "A head needs two classes with two images each. Received: "
+            f"{counted(classes, 'class')}, the smallest {counts.min()}."
         )
     offset = np.log(counts / len(labels)) if prior == "empirical" and kind == "lda" else np.zeros(classes)
 

@@ -39,6 +39,7 @@ class TrainedNetwork:
     spec: ImageSpec
     engine: str = "auto"
     precision: str = "auto"
+    device: str = "auto"
     module: object | None = None
 
     @property
@@ -48,7 +49,9 @@ class TrainedNetwork:
 
     def open(self) -> Network:
         """The network on its engine."""
-        return get_engine(self.engine, self.blueprint, self.weights, self.spec, self.precision, module=self.module)
+        return get_engine(
+            self.engine, self.blueprint, self.weights, self.spec, self.precision, self.device, module=self.module
+        )
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,7 @@ def assemble(
         thumbnails=photos.thumbnails[train],
         engine=network.engine,
         precision=network.precision,
+        device=trained.device,
         module=trained.module,
         label_kind=photos.dataset.label_kind,
     )

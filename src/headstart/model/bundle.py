@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.weights import read_weights
-from headstart.core.errors import CheckError, HeadstartError, UsageError, did_you_mean
+from headstart.core.errors import CheckError, HeadstartError, UsageError
 from headstart.core.types import ImageSpec
 from headstart.data.load import KEY
 from headstart.data.sources import PathLike
-from headstart.engines.names import ENGINES, resolve_engine
-from headstart.engines.protocol import PRECISIONS, Network, check_module
+from headstart.engines.names import check_running, resolve_engine
+from headstart.engines.protocol import Network, check_module
+from headstart.engines.registry import check_present
 from headstart.learn.unknown import Unknown
 from headstart.model import files
 from headstart.model.classifier import Classifier, Golden, no_thumbnails
@@ -57,14 +58,21 @@ def is_bundle(path: PathLike) -> bool:
     return (Path(path) / files.CONFIG).is_file() and (Path(path) / files.MODEL).is_file()
 
 
-def load(path: PathLike, *, engine: str = "auto", precision: str = "auto", module: object | None = None) -> Classifier:
+def load(
+    path: PathLike,
+    *,
+    engine: str = "auto",
+    precision: str = "auto",
+    device: str = "auto",
+    module: object | None = None,
+) -> Classifier:
     """Open a bundle, and refuse it unless its golden images get the answers that they got when it was saved.
 
-    ``module`` is the `torch.nn.Module` that the classifier was fitted on, where it was one of your own: a bundle holds
-    weights, never code.
+    ``engine``, ``precision`` and ``device`` are as for `fit`. ``module`` is the `torch.nn.Module` that the classifier
+    was fitted on, where it was one of your own: a bundle holds weights, never code.
 
     Raises:
-        UsageError: there is no bundle at ``path``, or it is from a newer version.
+        UsageError: there is no bundle at ``path``, or it is from a newer version; or no such device.
         CheckError: a file of it is missing or was altered, or the golden images get other answers.
     """
     folder = Path(path)
@@ -80,15 +88,14 @@ def load(path: PathLike, *, engine: str = "auto", precision: str = "auto", modul
             "or headstart.load_rows(PATH)"
         )
     files.check_files(folder, config, (files.MODEL, files.GOLDEN))
-    for what, name, known in (("engine", engine, ENGINES), ("precision", precision, PRECISIONS)):
-        if name not in known:
-            raise UsageError(f"There is no {what} '{name}'. {did_you_mean(name, known)}")
-    runs_on = _check_runnable(config, engine, module)
+    check_running(engine, precision, device)
+    runs_on = _check_runnable(config, engine, device, module)
     with files.assembling(folder):
         arrays = read_weights(folder / files.MODEL), read_weights(folder / files.GOLDEN)
         if precision == "auto" and runs_on == "fast":  # the others compute in fp32 unless told otherwise
             precision = config["precision"]
-        classifier = _assemble(config, *arrays, engine, precision, module)
+        running = {"engine": engine, "precision": precision, "device": device, "module": module}
+        classifier = _assemble(config, *arrays, running)
         preflight(classifier, str(folder))
     return classifier
 
@@ -124,14 +131,15 @@ def greatest_difference(values: NDArray[np.floating], expected: NDArray[np.float
     return float(np.abs(values - expected).max() / max(float(np.abs(expected).max()), 1e-12))
 
 
-def _check_runnable(config: dict[str, Any], engine: str, module: object | None) -> str:
+def _check_runnable(config: dict[str, Any], engine: str, device: str, module: object | None) -> str:
     """The engine that is to run the network, "" if the config is damaged, which putting it together will say."""
     try:
         blueprint = Blueprint.from_json(config["blueprint"])
     except (HeadstartError, KeyError):
         return ""
-    runs_on = resolve_engine(engine, blueprint)
+    runs_on = resolve_engine(engine, blueprint, device)
     check_module(blueprint, module)
+    check_present(runs_on, device)
     return runs_on
 
 
@@ -139,9 +147,7 @@ def _assemble(
     config: dict[str, Any],
     model: files.Arrays,
     golden: files.Arrays,
-    engine: str,
-    precision: str,
-    module: object | None,
+    running: dict[str, Any],
 ) -> Classifier:
     classes, kind = files.read_classes(config)
     blueprint, weights = files.read_network(config, model)
@@ -174,7 +180,5 @@ def _assemble(
         golden=Golden(golden["images"], golden["logits"]),
         fitted_on=frozenset(row.tobytes() for row in model["fitted_on"]),
         thumbnails=model.get("thumbnails", no_thumbnails()),
-        engine=engine,
-        precision=precision,
-        module=module,
+        **running,
     )

@@ -17,7 +17,7 @@ from headstart.core.types import Evaluation, ImageSpec, Normalisation, Predictio
 from headstart.data.inputs import Images, labelled_dataset, unlabelled_dataset
 from headstart.data.load import THUMBNAIL
 from headstart.data.sources import PathLike
-from headstart.engines.names import resolve_engine
+from headstart.engines.names import check_running, resolve_engine
 from headstart.engines.registry import get_engine, keras_engine, open_backbone, torch_engine
 from headstart.learn.calibrate import softmax
 from headstart.learn.features import run_network
@@ -65,17 +65,20 @@ class Classifier:
     thumbnails: NDArray[np.uint8] = field(default_factory=no_thumbnails, repr=False)  # of the training photos
     engine: str = "auto"
     precision: str = "auto"
+    device: str = "auto"
     module: object | None = field(default=None, repr=False)  # the live one, where the network is a module
     label_kind: str = TEXT  # what the labels were that it was fitted on, see `core.labels`
 
     def __post_init__(self) -> None:
-        self.engine = resolve_engine(self.engine, self.blueprint)
+        self.engine = resolve_engine(self.engine, self.blueprint, self.device)
         self.use_precision(self.precision)
 
     def use_precision(self, precision: str) -> None:
         """Compute in "auto", "bf16" or "fp32" from now on."""
         self.precision = precision
-        self.network = get_engine(self.engine, self.blueprint, self.weights, self.spec, precision, module=self.module)
+        self.network = get_engine(
+            self.engine, self.blueprint, self.weights, self.spec, precision, self.device, module=self.module
+        )
 
     @property
     def classes_(self) -> NDArray[Any]:
@@ -230,13 +233,15 @@ def pretrained(
     spec: ImageSpec | Normalisation | None = None,
     engine: str = "auto",
     precision: str = "auto",
+    device: str = "auto",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Classifier:
     """A catalogued network, "timm/NAME" or "keras/NAME", with its own head, mostly for ImageNet's thousand classes.
 
-    It has no images to try bf16 on, so "auto" is fp32. ``progress`` is called with (stage, done, of how many) while
-    weights are fetched.
+    It has no images to try bf16 on, so "auto" is fp32. ``device`` is as for `fit`. ``progress`` is called with (stage,
+    done, of how many) while weights are fetched.
     """
+    check_running(engine, precision, device)
     found, module = open_backbone(backbone, weights, pixels, head=True, spec=spec, progress=progress)
     return Classifier(
         blueprint=found.blueprint,
@@ -245,6 +250,7 @@ def pretrained(
         classes=found.backbone.classes(),
         engine=engine,
         precision="fp32" if precision == "auto" else precision,
+        device=device,
         record=FitRecord(backbone=found.backbone.name, assumed=found.assumed or None),
         module=module,
     )

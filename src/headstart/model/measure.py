@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.counts import counted, verb
 from headstart.core.errors import DataError
 from headstart.core.types import UNREADABLE, Evaluation, ImageDataset, Problem
 from headstart.data.fingerprints import Fingerprints
@@ -72,7 +73,8 @@ def measure(
     if not known:
         labels = sorted({sample.label for sample in dataset.samples})
         raise DataError(
-            f"The classifier knows none of the {len(labels)} classes of the images, {labels[0]!r} first. It knows: "
+            f"The classifier knows none of the {counted(len(labels), 'class')} of the images, {labels[0]!r} first. "
+            "It knows: "
             f"{', '.join(classifier.classes[:10])}{' …' if len(classifier.classes) > 10 else ''}."
         )
     part = dataset.part(known)
@@ -91,24 +93,24 @@ def measure(
     ]  # fmt: skip
     judged = [one for one in judged if one.item.key not in conflicts]
     groups, trained = _groups(classifier, part, judged)
-    counted = np.flatnonzero(~trained) if not training_set_too else np.arange(len(judged))
-    if not len(counted):
-        unreadable = sum(problem.kind in UNREADABLE for problem in left_out)
+    counts = np.flatnonzero(~trained) if not training_set_too else np.arange(len(judged))
+    if not len(counts):
+        unreadable, known_before = sum(problem.kind in UNREADABLE for problem in left_out), int(trained.sum())
         raise DataError(
             f"No image of '{dataset.root}' can be counted: of {len(dataset)}, {unreadable} cannot be read and "
-            f"{int(trained.sum())} are in the training set. Give other photos, or count those too: "
+            f"{known_before} {verb(known_before)} in the training set. Give other photos, or count those too: "
             "--include-training-set"
         )
     result = evaluate(
-        np.stack([judged[k].item.probabilities for k in counted]),
-        np.array([place[part.samples[judged[k].row].label] for k in counted]),
+        np.stack([judged[k].item.probabilities for k in counts]),
+        np.array([place[part.samples[judged[k].row].label] for k in counts]),
         classifier.classes,
-        np.array([judged[k].is_unknown for k in counted]),
-        groups[counted],
+        np.array([judged[k].is_unknown for k in counts]),
+        groups[counts],
     )
     return replace(
         result,
-        passed_over=len(judged) - len(counted),
+        passed_over=len(judged) - len(counts),
         unreadable=sum(problem.kind in UNREADABLE for problem in left_out),
         left_out=tuple(left_out),
     )

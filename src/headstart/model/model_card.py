@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from headstart.core.counts import counted
 from headstart.engines.protocol import LIVE, LIVE_KERAS
 from headstart.model.records import FinetuneRecord, FitRecord, ImageCounts, Side
 from headstart.train.training_run import TrainingRecord
@@ -36,14 +37,14 @@ def model_card(classifier: Classifier) -> str:
 
 def _classes(names: Sequence[str]) -> str:
     shown = ", ".join(_plain(name) for name in names[:50])
-    return f"Tells {len(names)} classes apart: {shown}{' …' if len(names) > 50 else ''}."
+    return f"Tells {counted(len(names), 'class')} apart: {shown}{' …' if len(names) > 50 else ''}."
 
 
 def _data(record: FitRecord) -> str:
     how = {"held out": "held out", "cross-validation": "by cross-validation"}
     where = how.get(record.test_part, f"the {record.test_part} part of the data")
     text = (
-        f"## Data\n\n{record.images} images: training set {record.train}, test set {record.test} ({where}). "
+        f"## Data\n\n{counted(record.images, 'image')}: training set {record.train}, test set {record.test} ({where}). "
         "Copies of one photo are never in both."
     )
     if left_out := Counter(problem.kind for problem in record.left_out):
@@ -57,11 +58,11 @@ def _figures(record: FitRecord) -> str:
         alone = record.left_one_out
         return (
             "## Figures\n\nNo test set. Leave-one-out accuracy on the training set: "
-            f"{alone.accuracy:.3f} on {alone.images} images, on which the head's settings were chosen too."
+            f"{alone.accuracy:.3f} on {counted(alone.images, 'image')}, on which the head's settings were chosen too."
         )
     if result is None:
         known = record.validation
-        figure = f"accuracy {known.accuracy:.3f} on {known.images} images" if known else "not measured"
+        figure = f"accuracy {known.accuracy:.3f} on {counted(known.images, 'image')}" if known else "not measured"
         return f"## Figures\n\nNo test set. On the validation set, which chose the epoch: {figure}."
     accuracy = result.accuracy
     rows = [
@@ -71,7 +72,7 @@ def _figures(record: FitRecord) -> str:
         ("expected calibration error", f"{result.calibration_error:.3f}"),
         ("share of the test images called unknown", f"{result.unknown:.3f}"),
     ]
-    return f"## Figures\n\nOn the {accuracy.images} images of the test set.\n\n{_table(rows)}"
+    return f"## Figures\n\nOn the {counted(accuracy.images, 'image')} of the test set.\n\n{_table(rows)}"
 
 
 def _trainings(classifier: Classifier) -> list[str]:
@@ -97,7 +98,7 @@ def _training(title: str, training: TrainingRecord, images: ImageCounts, rows: l
     rows = [
         *rows,
         ("what the curves say", training.verdict.sentence),
-        ("trainer", f"{training.trainer}, {epochs} epoch{'' if epochs == 1 else 's'}"),
+        ("trainer", f"{training.trainer}, {counted(epochs, 'epoch')}"),
         ("images", parts_of(training, images)),
     ]
     recipe = json.dumps(training.recipe, indent=2)
@@ -155,7 +156,9 @@ def moved(record: FinetuneRecord, weights: int) -> str:
     part = f"{record.moving / 1e6:.2f} of {weights / 1e6:.2f} million weights"
     if not record.cut:
         return f"{part}; every step went through the whole network"
-    return f"{part}, above {record.cut}; the part below ran once for each of {record.views.count} views a photo"
+    return (
+        f"{part}, above {record.cut}; the part below ran once for each of {counted(record.views.count, 'view')} a photo"
+    )
 
 
 def _limits(classifier: Classifier) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import INPUT, LOGITS, Blueprint
 from headstart.backbones.weights import read_weights
+from headstart.core.counts import counted
 from headstart.core.errors import UsageError
 from headstart.core.labels import TEXT, as_given
 from headstart.core.types import Prediction
@@ -155,10 +156,12 @@ def _assemble(config: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> 
     columns, (classes, kind) = tuple(map(str, config["columns"])), files.read_classes(config)
     blueprint, weights = files.read_network(config, arrays)
     if blueprint.shapes()[LOGITS] != (len(classes),) or blueprint.nodes[0]["channels"] != len(columns):
-        raise ValueError(f"{len(columns)} columns and {len(classes)} classes do not fit the network")
+        raise ValueError(
+            f"{counted(len(columns), 'column')} and {counted(len(classes), 'class')} do not fit the network"
+        )
     scale = Scale(**{name: arrays[f"scale.{name}"] for name in ("mean", "std", "low", "high")})
     if any(array.shape != (len(columns),) or not np.isfinite(array).all() for array in asdict(scale).values()):
-        raise ValueError(f"the scale is not one of {len(columns)} columns")
+        raise ValueError(f"the scale is not one of {counted(len(columns), 'column')}")
     forward(blueprint, weights, np.zeros((1, len(columns)), np.float32))  # refuses what is no perceptron
     record = from_json(TabularRecord, config["fit"])
     return TabularClassifier(blueprint, weights, scale, columns, classes, record, kind)
@@ -170,12 +173,12 @@ def _card(model: TabularClassifier) -> str:
         how = f"{len(record.folds)}-fold cross-validation" if record.folds else "rows that were held out"
         figure = (
             f"Accuracy {accuracy.value:.3f} (95 % interval {accuracy.low:.3f} to {accuracy.high:.3f}) on "
-            f"{accuracy.images} rows, by {how}."
+            f"{counted(accuracy.images, 'row')}, by {how}."
         )
     columns = "\n".join(f"- {name}" for name in model.columns)
     return (
         f"---\nlibrary_name: headstart\npipeline_tag: tabular-classification\n---\n\n# {record.data}\n\n"
-        f"Tells {len(model.classes)} classes apart: {', '.join(model.classes)}.\n\n{figure}\n\n"
+        f"Tells {counted(len(model.classes), 'class')} apart: {', '.join(model.classes)}.\n\n{figure}\n\n"
         f"A perceptron, trained from random weights on the columns\n\n{columns}\n\n"
         "each scaled to mean 0 and deviation 1. Probabilities are calibrated. "
         'A row is "unknown" where one of its numbers lies far outside what was trained on.\n'

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.core.atomic_files import folder_above, probe
+from headstart.core.counts import counted
 from headstart.core.errors import UsageError
 from headstart.workflows.ranking import Candidate
 
@@ -75,7 +76,7 @@ def _prepare(axes: Axes, rows: Sequence[Candidate]) -> None:
 
     axes.set_xscale("log")
     axes.set_xlabel("images a second, decoding included")
-    axes.set_ylabel(f"accuracy on {rows[0].accuracy.images} photos, 95 % intervals")
+    axes.set_ylabel(f"accuracy on {counted(rows[0].accuracy.images, 'photo')}, 95 % intervals")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     speeds, _ = _places(rows)
     narrow = max(speeds) < 10 * min(speeds)

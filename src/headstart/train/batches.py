@@ -25,15 +25,25 @@ def draw(purpose: int, *place: int) -> np.random.Generator:
     return np.random.default_rng((purpose, len(place), *place))  # the length: numpy takes (1,) and (1, 0) for the same
 
 
+def ends_of(images: int, at_a_time: int, least: int = 1) -> list[int]:
+    """Where each of the parts ends that so many images are taken in; too few for a part join the one before."""
+    return [*range(at_a_time, images - least + 1, at_a_time), images]
+
+
 class _Ordered:
-    """Images in a new random order in each epoch; the last batch may be smaller."""
+    """Images in a new random order in each epoch.
+
+    The last batch may be smaller, but is never a single image, of which batch norm has no statistics: that one joins
+    the batch before it.
+    """
 
     def __init__(self, images: int, batch_size: int, seed: int, shuffle: bool) -> None:
         if images < 1:
             raise DataError("There are no images to train on or to measure with. Expected at least one.")
         if batch_size < 1:
             raise UsageError(f"batch_size: expected at least 1. Received: {batch_size}.")
-        self.images, self.steps = images, -(-images // batch_size)  # of one epoch
+        self._ends = ends_of(images, batch_size, least=min(batch_size, 2))
+        self.images, self.steps = images, len(self._ends)  # of one epoch
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
 
     def order(self, epoch: int) -> NDArray[np.int64]:
@@ -44,8 +54,8 @@ class _Ordered:
 
     def _parts(self, epoch: int, start: int) -> Iterator[NDArray[np.int64]]:
         order = self.order(epoch)
-        for first in range(start * self.batch_size, self.images, self.batch_size):
-            yield order[first : first + self.batch_size]
+        for step in range(start, self.steps):
+            yield order[step * self.batch_size : self._ends[step]]
 
 
 class ArrayBatches(_Ordered):

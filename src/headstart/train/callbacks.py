@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.counts import counted
 from headstart.core.errors import UsageError
 from headstart.train.overfitting_watch import GONE_WRONG, selection_losses, watch
 from headstart.train.protocol import Epoch
@@ -58,8 +59,8 @@ class EarlyStopping(BaseCallback):
             return None
         when = f"in epoch {history[best - 1].number + 1}" if best else "before the first epoch"
         return (
-            f"{len(history) - best} epochs without a lower calibrated validation loss than {losses[best]:.3g} {when} "
-            f"(patience {self.patience})."
+            f"{counted(len(history) - best, 'epoch')} without a lower calibrated validation loss than "
+            f"{losses[best]:.3g} {when} (patience {self.patience})."
         )
 
 

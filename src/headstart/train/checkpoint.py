@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.weights import weights_digest
 from headstart.core.errors import CheckError, HeadstartError, UsageError
-from headstart.train.protocol import Task
-from headstart.train.recipe import Recipe
+from headstart.train.identity import Identity
 
 FORMAT = 1
 KEPT = 2  # checkpoints; the older one in case the newer one is damaged
@@ -34,23 +33,6 @@ _NAME = re.compile(r"checkpoint-(?P<step>[0-9]{1,12})\.safetensors")
 _ABOUT = "headstart"  # key in the header
 
 State = Mapping[str, NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What training a checkpoint belongs to; those of another network, recipe or data are refused."""
-
-    network: str  # hexadecimal digest of blueprint, starting weights and trained nodes
-    recipe: Mapping[str, Any]
-    data: str  # of the photos and their order
-
-    @classmethod
-    def of(cls, task: Task, recipe: Recipe, data: str) -> Identity:
-        """``data`` is any text that stands for the images, their labels and how they are split."""
-        blueprint = json.dumps([task.blueprint.to_json(), sorted(task.rates.items())], sort_keys=True)
-        parts = {"weights": weights_digest(task.weights), "blueprint": blueprint}
-        packed = np.frombuffer(json.dumps(parts).encode(), np.uint8)
-        return cls(weights_digest({"network": packed}), recipe.to_json(), data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +85,7 @@ def load(folder: str | os.PathLike[str], identity: Identity) -> Checkpoint | Non
     """The latest checkpoint that is whole, or None where there is none at all.
 
     Raises:
-        UsageError: it is of another network, recipe or data, or from a newer version.
+        UsageError: it is of another network, recipe, data or trainer, or from a newer version.
         CheckError: there are some, and none of them is whole.
     """
     damaged = []
@@ -312,17 +294,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 
 
 def _check_identity(path: Path, header: Mapping[str, Any], wanted: Identity) -> None:
-    found = header["identity"]
-    there, here = found.get("recipe"), dict(wanted.recipe)
-    if there != here and isinstance(there, dict):
-        names = [name for name in here.keys() | there.keys() if there.get(name) != here.get(name)]
-        what = "; ".join(f"{name} {there.get(name)!r} there, {here.get(name)!r} here" for name in sorted(names))
-    elif found.get("network") != wanted.network:
-        what = "another network, other starting weights, or other trained nodes"
-    elif found.get("data") != wanted.data:
-        what = "other photos, labels, or another split"
-    else:
-        return
-    raise UsageError(
-        f"'{path}' is of another training: {what}. Resume with what it began with, or choose another folder."
-    )
+    if what := wanted.difference(header["identity"]):
+        raise UsageError(
+            f"'{path}' is of another training: {what}. Resume with what it began with, or choose another folder."
+        )

@@ -10,13 +10,14 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from headstart.core.errors import DivergedError, UsageError
+from headstart.core.counts import counted
+from headstart.core.errors import DataError, DivergedError, UsageError
 from headstart.train.callbacks import BestSnapshot, EarlyStopping
 from headstart.train.checkpoint import Checkpoints
 from headstart.train.overfitting_watch import selection_losses
 from headstart.train.protocol import Array, Batches, Callback, Epoch, History, Task, Trained, ValidationResult
 from headstart.train.recipe import Recipe
-from headstart.train.schedule import rate
+from headstart.train.schedule import rate, snapshot_after
 from headstart.train.stepper import Stepper
 
 AnyStepper = TypeVar("AnyStepper", bound=Stepper)
@@ -60,6 +61,11 @@ class TrainingLoop:
         callbacks: Sequence[Callback] = (),
         checkpoints: Checkpoints | None = None,
     ) -> None:
+        if batches.images < stepper.network.least:
+            raise DataError(
+                "The training set is a single image, of which batch norm whose statistics are trained has no variance. "
+                "Expected two images or more. Add some, or take the recipe's batch_norm 'frozen'."
+            )
         self.trainer, self.stepper, self.batches = trainer, stepper, batches
         self.stopped = ""  # why it ended before its last epoch
         self.agree: Callable[[str], str] = lambda reason: reason  # the reason that all processes agree on
@@ -128,11 +134,14 @@ class TrainingLoop:
             return
         if (done % steps and not self.stopped) or done > self.stepper.steps or len(self._epochs) * steps >= done:
             raise UsageError(
-                f"Epoch {len(self._epochs) + 1} should have had {steps} batches. Received: "
+                f"Epoch {len(self._epochs) + 1} should have had {counted(steps, 'batch', 'batches')}. Received: "
                 f"{done - len(self._epochs) * steps}. Batches have as many in an epoch as their `steps`."
             )
+        recipe, first = self.stepper.recipe, len(self._epochs) * steps
+        if any(snapshot_after(recipe, step, self.stepper.steps) for step in range(first, done)):
+            self.stepper.measure_statistics(self.batches.epoch(len(self._epochs)))
         train, val = self.stepper.seen(), self._validate()
-        now = rate(self.stepper.recipe, done - 1, self.stepper.steps, steps_per_epoch=steps)
+        now = rate(recipe, done - 1, self.stepper.steps, steps_per_epoch=steps)
         seconds = time.perf_counter() - self._began
         self._epochs.append(Epoch(len(self._epochs), *train, val.loss, val.error, now, seconds, val.calibrated))
         self._best.offer(len(self._epochs) - 1, selection_losses(self._epochs)[-1], self.stepper.weights)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import INPUT, Blueprint
 from headstart.backbones.ops import Shape
+from headstart.core.counts import counted
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
 from headstart.engines.protocol import check_images
@@ -146,11 +147,11 @@ def check_batch(task: Task, batch: Batch) -> None:
         )
     if batch.y.shape != batch.x.shape[:1] or batch.y.dtype.kind not in "iu" or not len(batch.y):
         raise UsageError(
-            f"Expected a whole number as the label of each of {len(batch.x)} images, and at least one image. "
-            f"Received: {batch.y.dtype} {batch.y.shape}."
+            f"Expected a whole number as the label of each of {counted(len(batch.x), 'image')}, and at least one "
+            f"image. Received: {batch.y.dtype} {batch.y.shape}."
         )
     if not 0 <= batch.y.min() <= batch.y.max() < classes:
         raise UsageError(
-            f"'{task.blueprint.name}' has {classes} classes, so labels are from 0 to {classes - 1}. "
+            f"'{task.blueprint.name}' has {counted(classes, 'class')}, so labels are from 0 to {classes - 1}. "
             f"Received: {batch.y.min()} to {batch.y.max()}."
         )

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.ops import Shape
+from headstart.core.counts import counted, verb
 from headstart.core.errors import UsageError
 from headstart.learn.calibrate import fit_inverse_temperature, log_softmax
+from headstart.train.batches import ends_of
 from headstart.train.protocol import Array, Batch, Task, ValidationResult, check_batch, check_task
 from headstart.train.recipe import Recipe
 from headstart.train.schedule import rate
@@ -70,6 +72,15 @@ class Stepper(ABC):
         """
         return self._step(batch, self.rate() if rate is None else rate)
 
+    def check(self, batch: Batch) -> None:
+        """Refuse a batch that the network does not take, or cannot be trained on."""
+        check_batch(self.task, batch)
+        if len(batch.y) < self.network.least:
+            raise UsageError(
+                "Batch norm whose statistics are trained has no variance of a single image. Expected batches of two "
+                "or more. Received: one of one. Take a larger batch_size; or the recipe's batch_norm 'frozen'."
+            )
+
     def evaluate(self, batches: Iterable[Batch]) -> ValidationResult:
         """The loss and errors of the weights that would be kept, in evaluation mode."""
         classes = self.task.classes
@@ -79,7 +90,7 @@ class Stepper(ABC):
                 check_batch(self.task, batch)
                 scores.append(np.zeros((len(batch.y), classes)))
                 labels.append(batch.y)
-                for part in parts(len(batch.y), self.at_a_time) if number % self.ranks == self.rank else ():
+                for part in self.parts(len(batch.y)) if number % self.ranks == self.rank else ():
                     scores[-1][part] = self._evaluate(batch.x[part])
         return evaluate_logits(
             self.total(np.concatenate(scores)), np.concatenate(labels)
@@ -88,6 +99,31 @@ class Stepper(ABC):
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """The weights that would be kept: the averaged ones, where the recipe averages."""
         return self.network.weights(self.average.values)
+
+    def measure_statistics(self, batches: Iterable[Batch]) -> None:
+        """Give the averaged weights the statistics of batch norm that these images have in them.
+
+        For the mean of several networks' statistics is right for none. They are the mean over the batches, as of
+        `torch.optim.swa_utils.update_bn`, but without dropout. Where no statistics are averaged, nothing happens.
+        """
+        network, averaged = self.network, self.average.values
+        before = network.copies(network.statistics)
+        sums = {name: np.zeros(network.outward(name, averaged[name]).shape) for name in before if name in averaged}
+        if not sums:
+            return
+        passes = np.zeros(1)
+        with self._evaluation(), network.with_weights(averaged), network.only_last_batch_counts():
+            for number, batch in enumerate(batches):
+                self.check(batch)
+                for part in self.parts(len(batch.y)) if number % self.ranks == self.rank else ():
+                    self._update_statistics(batch.x[part])
+                    statistics, passes = network.statistics, passes + 1
+                    sums = {name: each + network.outward(name, statistics[name]) for name, each in sums.items()}
+        network.put(before)  # which include counts of batches, that are not averaged
+        passes = self.total(passes)
+        means = {name: np.asarray(self.total(each) / passes, np.float32) for name, each in sums.items()}
+        measured = {name: network.inward(name, each) for name, each in means.items()}
+        self.average.load({**averaged, **measured}, self.average.mass)
 
     def state(self) -> dict[str, Array]:
         """All that `load_state` needs to continue exactly; of the weights, those that are trained."""
@@ -141,6 +177,10 @@ class Stepper(ABC):
         """Logits of images, in evaluation mode."""
 
     @abstractmethod
+    def _update_statistics(self, x: Array) -> None:
+        """A pass of images that changes statistics of batch norm, and nothing else."""
+
+    @abstractmethod
     def _memory(self, name: str) -> dict[str, Array]:
         """What the optimiser remembers of a weight, by PyTorch's names, laid out as in the blueprint."""
 
@@ -163,7 +203,8 @@ class Stepper(ABC):
         epoch, place = divmod(self.steps_done, self._per_epoch)
         where = f"Step {self.steps_done + 1}, batch {place + 1} of epoch {epoch + 1}"
         if batch.x.dtype.kind == "f" and not np.isfinite(batch.x).all():
-            return f"{where}: {int((~np.isfinite(batch.x)).sum())} values of its images are not numbers."
+            bad = int((~np.isfinite(batch.x)).sum())
+            return f"{where}: {counted(bad, 'value')} of its images {verb(bad, 'is not a number', 'are not numbers')}."
         what = f"the loss is {loss}" if not math.isfinite(loss) else "the gradient is not a number"
         return f"{where}: {what}. The weights are those before it. Take a smaller learning rate, or precision fp32."
 
@@ -171,18 +212,27 @@ class Stepper(ABC):
         """From now on take half as many images at a time as the ``size`` that memory does not hold.
 
         Raises:
-            UsageError: that was a single one.
+            UsageError: that was a single one, or as few as can be trained on.
         """
-        if size == 1:
+        if size <= self.network.least:
+            few = "one image" if size == 1 else f"{size} images"
             raise UsageError(
-                f"Memory does not hold the training of '{self.task.blueprint.name}' on one image at a time "
+                f"Memory does not hold the training of '{self.task.blueprint.name}' on {few} at a time "
                 f"({str(error).splitlines()[0]}). Unfreeze less of it, take fewer pixels, or another device."
             )
-        self.at_a_time = (size + 1) // 2
+        self.at_a_time = max((size + 1) // 2, self.network.least)
         self._say(
-            f"Memory ran out with {size} images at a time. From step {self.steps_done + 1} on {self.at_a_time} are "
-            "taken at a time; a step still sees the whole batch."
+            f"Memory ran out with {size} images at a time. From step {self.steps_done + 1} on {self.at_a_time} "
+            f"{verb(self.at_a_time)} taken at a time; a step still sees the whole batch."
         )
+
+    def parts(self, count: int, rank: int = 0, ranks: int = 1) -> Iterator[slice]:
+        """Rows of a batch, as many at a time as memory holds, of those that one of several processes takes."""
+        rows, start = range(rank, count, ranks), 0
+        for end in ends_of(len(rows), self.at_a_time or count, self.network.least):
+            part = rows[start:end]
+            yield slice(part.start, part.stop, part.step)
+            start = end
 
     @property
     def _per_epoch(self) -> int:
@@ -197,14 +247,6 @@ class Stepper(ABC):
                 f"This is no state of '{self.task.blueprint.name}' with these rates: expected {len(trained)} "
                 f"trained weights, {_first(trained)}. Received: {len(shapes)}, {_first(shapes)}."
             )
-
-
-def parts(count: int, at_a_time: int, rank: int = 0, ranks: int = 1) -> Iterator[slice]:
-    """Rows of a batch, so many at a time (0: all), of those that one of several processes takes."""
-    rows = range(rank, count, ranks)
-    for start in range(0, len(rows), at_a_time or count):
-        part = rows[start : start + (at_a_time or count)]
-        yield slice(part.start, part.stop, part.step)
 
 
 def mean_of(sums: Sums) -> tuple[float, float]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,16 @@ class BaseTrainableNetwork(ABC):
         """All that training changes, by their names in the blueprint."""
         return {**self.parameters, **self.statistics}
 
+    @cached_property
+    def least(self) -> int:
+        """Images that a pass in training takes at least: of one value a channel batch norm has no variance.
+
+        What shapes the norms inside a module see is not known.
+        """
+        nodes = [self.task.blueprint[name] for name in self._updated] if self.statistics else []
+        pixels = {node.name: math.prod(self._shapes[node.name][1:]) for node in nodes if node.op == "norm"}
+        return 2 if 1 in pixels.values() or any(node.op == "module" for node in nodes) else 1
+
     def masks(self, step: int, images: int) -> dict[str, NDArray[np.float32]]:
         """The dropout masks of a step, for a whole batch, laid out as in the blueprint."""
         return {name: dropout_mask(self.recipe, step, name, (images, *self._shapes[name])) for name in self.dropped}
@@ -53,6 +65,10 @@ class BaseTrainableNetwork(ABC):
             yield
         finally:
             self.put(own)
+
+    @abstractmethod
+    def only_last_batch_counts(self) -> AbstractContextManager[None]:
+        """Within it, the statistics that training changes become those of the last batch alone."""
 
     @abstractmethod
     def copies(self, values: Mapping[str, Any]) -> dict[str, Any]:

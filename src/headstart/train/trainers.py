@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from headstart.core.errors import UsageError, did_you_mean
-from headstart.engines.registry import keras_engine, torch_engine
+from headstart.engines.registry import check_present, keras_engine, torch_engine
 from headstart.train.protocol import TRAINERS, Task
 from headstart.train.recipe import Recipe
 from headstart.train.stepper import Stepper
@@ -39,12 +39,7 @@ def check_device(trainer: str, device: str) -> None:
         MissingExtraError: it is not installed.
     """
     get_trainer(trainer)
-    if trainer in ("pytorch", "lightning"):
-        torch_engine().choose_device(device)
-    else:
-        from headstart.train.tensorflow.network import choose_device
-
-        choose_device(device)
+    check_present("torch" if trainer in ("pytorch", "lightning") else "keras", device)
 
 
 def get_trainer(name: str) -> Trainer:

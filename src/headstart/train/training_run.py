@@ -12,7 +12,8 @@ from typing import Any
 from headstart.core.errors import UsageError
 from headstart.data.sources import PathLike
 from headstart.train.callbacks import CsvLog, TensorBoardLog, Watch
-from headstart.train.checkpoint import Checkpoints, Identity, ReadOnlyCheckpoints, unfinished
+from headstart.train.checkpoint import Checkpoints, ReadOnlyCheckpoints, unfinished
+from headstart.train.identity import DataIdentity, Identity, named
 from headstart.train.learning_rate_finder import find_learning_rate
 from headstart.train.memory import kept_memory
 from headstart.train.overfitting_watch import Verdict, watch
@@ -97,12 +98,12 @@ class TrainingRun:
 
     @kept_memory()
     def train(
-        self, task: Task, batches: Batches, validation: Batches | None, recipe: Recipe, data: str, classes: int
+        self, task: Task, batches: Batches, validation: Batches | None, recipe: Recipe, data: DataIdentity, classes: int
     ) -> tuple[Trained, Recipe]:
         """Train; also returns the recipe, with the learning rate that was found.
 
         Args:
-            data: any text that identifies the images, their labels and their split.
+            data: what identifies the images, their labels and their split; see `checkpoint.Identity`.
         """
         if self.find_rate:  # a resumed training finds the same
             recipe = self._at_found_rate(task, batches, recipe)
@@ -114,7 +115,7 @@ class TrainingRun:
             logs: list[Callback] = []
             if self.folder is not None:
                 folder = Path(self.folder)
-                identity = Identity.of(task, recipe, data)
+                identity = Identity.of(task, recipe, {**named(data), "trainer": self.trainer})
                 kind = Checkpoints if is_main_process() else ReadOnlyCheckpoints
                 checkpoints = contexts.enter_context(kind(folder, identity, say=self.say))
                 checkpoints.latest()  # refuses those of another training, before anything is written

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.cache_folder import cache_dir, free_disk
+from headstart.core.counts import counted, verb
 from headstart.core.errors import UnreadableImageError, UsageError
 from headstart.core.spread import evenly_spread
 from headstart.core.types import ImageDataset
@@ -74,8 +75,8 @@ def plan_views(
     fitting = min(count, most // max(each, 1))
     if fitting < 1:
         raise UsageError(
-            f"A view of each of {len(rows)} photos takes {each / 1e6:.0f} MB of disk, {free / 1e6:.0f} MB are free in "
-            f"'{cache_dir()}'. Free some space, set HEADSTART_HOME to another disk, or unfreeze less."
+            f"A view of each of {counted(len(rows), 'photo')} takes {each / 1e6:.0f} MB of disk, {free / 1e6:.0f} MB "
+            f"are free in '{cache_dir()}'. Free some space, set HEADSTART_HOME to another disk, or unfreeze less."
         )
     taken = each * fitting if each * fitting > IN_MEMORY else 0
     keep = keep and each * fitting <= min(IN_CACHE, free - taken)
@@ -85,8 +86,8 @@ def plan_views(
     again = ", and as much of the cache for the next time" if keep else ""
     amount = f"{plan.bytes / 1e6:.0f} MB" if plan.bytes >= 1e6 else "less than 1 MB"
     return plan, (
-        f"{plan.count} view{'s' if plan.count > 1 else ''} of {len(rows)} photos where the frozen part ends take "
-        f"{amount} of {where}{again}{fewer}."
+        f"{counted(plan.count, 'view')} of {counted(len(rows), 'photo')} where the frozen part ends "
+        f"{verb(plan.count, 'takes', 'take')} {amount} of {where}{again}{fewer}."
     )
 
 

@@ -22,7 +22,8 @@ class RunningAverage(ABC):
     """The weights that count: the last, their exponential moving average, or the mean of snapshots (Izmailov 2018).
 
     The moving average is corrected for its start at zero as in Adam (Kingma & Ba 2015), so that only weights after a
-    step have a part in it. It is kept as an average throughout, so that fp32 is enough.
+    step have a part in it. It is kept as an average throughout, so that fp32 is enough. Statistics of batch norm follow
+    the moving average; for the mean of snapshots they are measured anew, see `Stepper.measure_statistics`.
     """
 
     _values: dict[str, Any]

@@ -11,6 +11,7 @@ from headstart.core.types import ImageDataset, ImageSpec, Normalisation
 from headstart.data.pixels import Levels
 from headstart.data.sources import PathLike
 from headstart.data.split import HOLDOUT, check_holdout
+from headstart.engines.names import check_running
 from headstart.engines.protocol import Network
 from headstart.engines.registry import get_engine, open_backbone
 from headstart.learn.features import Features, extract
@@ -28,11 +29,13 @@ class FitSettings:
     engine: str = "auto"
     precision: str = "auto"
     cache: bool = True
+    device: str = "auto"
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
         """Refuse what can be known to be wrong before any image is looked at."""
         check_holdout(self.holdout, self.seed)
         check_names(self.head, self.prior)
+        check_running(self.engine, self.precision, self.device)
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,13 @@ class FrozenBackbone:
         )
         found = replace(found, spec=replace(found.spec, levels=found.spec.levels or levels))
         network = get_engine(
-            settings.engine, found.blueprint, found.weights, found.spec, settings.precision, module=module
+            settings.engine,
+            found.blueprint,
+            found.weights,
+            found.spec,
+            settings.precision,
+            settings.device,
+            module=module,
         )
         return cls(found, network, module)
 

@@ -25,8 +25,8 @@ from headstart.data.inputs import Images, labelled_dataset
 from headstart.data.load import CHUNK, cores
 from headstart.data.sources import PathLike
 from headstart.data.split import HOLDOUT, Split, make_split
-from headstart.engines.names import ENGINES, framework_of
-from headstart.engines.protocol import PRECISIONS, Network
+from headstart.engines.names import framework_of
+from headstart.engines.protocol import Network
 from headstart.learn.features import Features, run_network
 from headstart.learn.heads import fit_head_on_split
 from headstart.workflows.backbone_features import FitSettings, FrozenBackbone
@@ -76,6 +76,7 @@ def compare(
     seed: int = 0,
     engine: str = "auto",
     precision: str = "auto",
+    device: str = "auto",
     cache: bool = True,
     progress: Progress | None = None,
 ) -> Comparison:
@@ -98,15 +99,11 @@ def compare(
         UsageError: an unknown or repeated name, a size or setting out of range, no network that can be had.
         DataError: the photos do not make two classes with two photos each.
     """
-    settings = FitSettings(head, prior, holdout, seed, engine, precision, cache)
-    settings.check()
+    settings = FitSettings(head, prior, holdout, seed, engine, precision, cache, device)
     names = at_hand() if backbones is None else list(backbones)
     _check_names(names, weights or {})
     check_sizes(pixels)
     _check_wish(budget, within)
-    for what, known, name in (("engine", ENGINES, engine), ("precision", PRECISIONS, precision)):
-        if name not in known:
-            raise UsageError(f"There is no {what} '{name}'. {did_you_mean(name, known)}")
     dataset = labelled_dataset(data, labels)
     trials = list(product(names, pixels or (None,)))
     tried, split, skipped = run_trials(dataset, trials, weights or {}, settings, progress)

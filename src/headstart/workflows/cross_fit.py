@@ -57,6 +57,7 @@ class FinetuneJob:
             spec=given.spec,
             engine=given.engine,
             precision=given.precision,
+            device=given.device,
             module=given.module,
         )
 

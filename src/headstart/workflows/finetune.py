@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import LOGITS
+from headstart.core.counts import counted
 from headstart.core.progress import Progress
 from headstart.core.timing import StageTimer
 from headstart.data.inputs import Images
@@ -139,8 +140,9 @@ def _warn_of_known_photos(job: FinetuneJob) -> None:
     known = sum(keys[row] in job.given.fitted_on for row in held_out)
     if known and (record.scratch is not None or (record.finetune is not None and record.finetune.kept)):
         job.run.say(
-            f"The network was trained before on {known} of the {len(held_out)} photos that it is judged by, so its "
-            "probabilities will be too sure. To train longer, begin with the model that fit made, and more epochs."
+            f"The network was trained before on {known} of the {counted(len(held_out), 'photo')} that it is judged by, "
+            "so its probabilities will be too sure. To train longer, begin with the model that fit made, and more "
+            "epochs."
         )
 
 

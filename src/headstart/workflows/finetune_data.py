@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import FEATURES, INPUT, LOGITS, Blueprint
 from headstart.backbones.weights import weights_digest
+from headstart.core.counts import counted
 from headstart.core.errors import DataError, UsageError
 from headstart.core.progress import Progress, stage
 from headstart.core.types import ImageDataset
@@ -26,6 +28,7 @@ from headstart.model.classifier import Classifier
 from headstart.model.records import ViewsRecord
 from headstart.train.batches import ArrayBatches, PhotoBatches
 from headstart.train.cut import above, cut_at
+from headstart.train.identity import digest_of_all, fingerprint
 from headstart.train.protocol import Batches, Task
 from headstart.train.recipe import Recipe
 from headstart.train.schedule import rates_by_layer
@@ -50,6 +53,7 @@ class FinetuneData:
     network: Network  # the given one, without its head
     holdout: float
     seed: int
+    model: str  # digest of the given network's weights and pixels
     known: int = 0  # photos of the test set that were left out, for the classifier was fitted on them
 
     @classmethod
@@ -77,10 +81,16 @@ class FinetuneData:
         trunk = classifier.blueprint.upto(FEATURES)
         weights = {name: classifier.weights[name] for name in trunk.weight_shapes()}
         network = get_engine(
-            classifier.engine, trunk, weights, classifier.spec, classifier.precision, module=classifier.module
+            classifier.engine,
+            trunk,
+            weights,
+            classifier.spec,
+            classifier.precision,
+            classifier.device,
+            module=classifier.module,
         )
-        report = stage(progress, "features")
-        features = extract(dataset, network, weights_digest(weights), keep=cache, progress=report)
+        report, digest = stage(progress, "features"), weights_digest(weights)
+        features = extract(dataset, network, digest, keep=cache, progress=report)
         network.release()
         split = make_split(dataset, features, holdout, seed)
         fitted_on = np.array([key in classifier.fitted_on for key in features.keys])
@@ -91,7 +101,8 @@ class FinetuneData:
         if split.classes != classifier.classes:
             raise DataError(other_classes(split.classes, classifier.classes))
         folds = held_out_in_turn(split, features.keys, seed)
-        return cls(dataset, split, folds, features, network, holdout, seed, known)
+        model = f"{digest} at {classifier.spec.size}"
+        return cls(dataset, split, folds, features, network, holdout, seed, model, known)
 
     @property
     def held_out(self) -> Rows:
@@ -113,13 +124,17 @@ class FinetuneData:
         held_out = np.isin(np.arange(len(self.dataset)), self.held_out)
         return LabelledPhotos(self.dataset, self.split, held_out, self.features.keys, self.features.thumbnails)
 
-    def identity(self, held_out: Rows) -> str:
-        """Of the photos that a training is trained on and validated with, their labels and order."""
-        parts = {
-            name: np.frombuffer(b"".join(self.features.keys[row] for row in rows.tolist()), np.uint8)
-            for name, rows in (("train", self.beside(held_out)), ("validation", held_out))
+    def identity(self, held_out: Rows) -> dict[str, Any]:
+        """What a training that holds these rows out is known by, see `train.checkpoint.Identity`."""
+        keys, labels = self.features.keys, self.split.labels.tolist()
+        parts = [b"".join(keys[row] for row in rows.tolist()) for rows in (self.beside(held_out), held_out)]
+        return {
+            "photos": digest_of_all(keys, labels),
+            "split": fingerprint(*parts),
+            "model": self.model,
+            "seed": self.seed,
+            "holdout": self.holdout,
         }
-        return weights_digest(parts | {"labels": self.split.labels.astype(np.int64)})
 
     @property
     def log_shares(self) -> NDArray[np.float32]:
@@ -291,5 +306,5 @@ def other_classes(found: Sequence[str], known: Sequence[str]) -> str:
     what = f"'{new[0]}', which it does not know" if new else f"too few of '{missing[0]}'"
     return (
         f"Fine-tuning wants photos of the classifier's {len(known)} classes, three of each at least. Received: "
-        f"{len(found)} classes, {what}. For other classes, fit anew: headstart fit PHOTOS"
+        f"{counted(len(found), 'class')}, {what}. For other classes, fit anew: headstart fit PHOTOS"
     )

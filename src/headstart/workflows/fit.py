@@ -43,6 +43,7 @@ def fit(
     seed: int = 0,
     engine: str = "auto",
     precision: str = "auto",
+    device: str = "auto",
     cache: bool = True,
     progress: Progress | None = None,
 ) -> Classifier:
@@ -65,6 +66,7 @@ def fit(
         seed: of the split; the same photos and seed give the same split everywhere.
         engine: "fast", "torch", "keras" or "auto", which is fast wherever that can run the network.
         precision: "auto", "bf16" or "fp32".
+        device: "auto", "cpu", "cuda" or "mps"; the last two are for torch, which "auto" takes then, and keras.
         cache: whether to keep features for the next fit.
         progress: called with (stage, done, of how many).
 
@@ -72,8 +74,7 @@ def fit(
         UsageError: a path, name or setting that is not there or out of range.
         DataError: the photos do not make two classes with two photos each.
     """
-    settings = FitSettings(head, prior, holdout, seed, engine, precision, cache)
-    settings.check()
+    settings = FitSettings(head, prior, holdout, seed, engine, precision, cache, device)
     timer = StageTimer()
     with timer("open"):
         dataset = labelled_dataset(data, labels)
@@ -108,9 +109,9 @@ def fit(
         neighbours=tuple(dataset.samples[train[row]].name for row in unknown.rows),
         record=replace(record, data=name_of(data, dataset), result=result, seconds=timer.seconds),
         golden=Golden(images, fitted.head.logits(exact)),
-        fitted_on=frozenset(seen.keys[row] for row in train.tolist()),
-        thumbnails=seen.thumbnails[train],
-        engine=network.engine, precision=network.precision, module=frozen.module, label_kind=dataset.label_kind,
+        fitted_on=frozenset(seen.keys[row] for row in train.tolist()), thumbnails=seen.thumbnails[train],
+        engine=network.engine, precision=network.precision, device=device,
+        module=frozen.module, label_kind=dataset.label_kind,
     )  # fmt: skip
 
 

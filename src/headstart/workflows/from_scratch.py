@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -66,15 +64,6 @@ def random_start(blueprint: Blueprint, recipe: Recipe, spec: ImageSpec | None = 
     """All of a network, to be trained from random weights."""
     weights = initial_weights(blueprint, recipe.initialisation, recipe.seed)
     return Task(blueprint, weights, rates_by_layer(blueprint, recipe), spec)
-
-
-def fingerprint(*parts: object) -> str:
-    """Hexadecimal, of bytes and of what JSON can say: stands for data and how they are split."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        content = part if isinstance(part, bytes) else json.dumps(part).encode()
-        digest.update(len(content).to_bytes(8, "little") + content)
-    return digest.hexdigest()
 
 
 def cross_validate(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.counts import counted
 from headstart.core.types import Accuracy
 from headstart.learn.evaluate import accuracy_of
 from headstart.learn.significance import mcnemar, pareto
@@ -104,9 +105,9 @@ def choose(
     if not met:
         first = max(rows, key=_speed)
         speed = f"{first.title} with {first.images_per_second:.0f}"
-        return None, f"None manages {budget:g} images a second: the fastest is {speed}."
+        return None, f"None manages {_a_second(budget)}: the fastest is {speed}."
     chosen = max(met, key=lambda row: (row.accuracy.value, row.images_per_second))
-    why = f"the most accurate with {budget:g} images a second or more"
+    why = f"the most accurate with {_a_second(budget)} or more"
     return chosen, f"{chosen.title}: {why}; {_beside(chosen, rows)}."
 
 
@@ -116,13 +117,17 @@ def lightest(rows: Sequence[Candidate], within: float = WITHIN) -> tuple[Candida
     That a difference may be noise does not show that it is none: with few images nearly every difference may be.
     """
     chosen = max((row for row in rows if -100 * row.difference <= within + 1e-9), key=_speed)
-    points = f"{within:g} point{'' if within == 1 else 's'}"
+    points = "1 point" if within == 1 else f"{within:g} points"
     if chosen is rows[0]:
         slower = (
             "" if len(rows) == 1 or chosen is max(rows, key=_speed) else f"; no faster one is within {points} of it"
         )
         return chosen, f"{chosen.title}: {_beside(chosen, rows)}{slower}."
     return chosen, f"{chosen.title}: the fastest within {points} of the most accurate; {_beside(chosen, rows)}."
+
+
+def _a_second(images: float) -> str:
+    return f"{images:g} image{'' if images == 1 else 's'} a second"
 
 
 def _speed(row: Candidate) -> float:
@@ -132,7 +137,7 @@ def _speed(row: Candidate) -> float:
 def _beside(row: Candidate, rows: Sequence[Candidate]) -> str:
     """What a candidate is beside the most accurate one."""
     best = rows[0]
-    figures = f"{row.accuracy.value:.1%} right, {row.images_per_second:.0f} images a second"
+    figures = f"{row.accuracy.value:.1%} right, {_a_second(round(row.images_per_second))}"
     if len(rows) == 1:
         return f"{figures}, the only one"
     if row is best:
@@ -141,5 +146,5 @@ def _beside(row: Candidate, rows: Sequence[Candidate]) -> str:
     if not row.difference:
         return f"as often right as {best.title}, {faster}"
     points = -100 * row.difference
-    noise = f"within noise on {row.accuracy.images} photos" if row.may_be_noise else "more than noise"
+    noise = f"within noise on {counted(row.accuracy.images, 'photo')}" if row.may_be_noise else "more than noise"
     return f"{points:.1f} points below {best.title}, the most accurate ({noise}, p = {row.p:.2g}); {faster}"

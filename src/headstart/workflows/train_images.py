@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from headstart.model.assemble import Assembled, LabelledPhotos, TrainedNetwork, 
 from headstart.model.classifier import Classifier
 from headstart.model.records import FitRecord, ImageCounts, ScratchRecord
 from headstart.train.batches import PhotoBatches
+from headstart.train.identity import digest_of_all, fingerprint
 from headstart.train.recipe import Recipe, open_recipe
 from headstart.train.training_run import TrainingRun
 from headstart.workflows.from_scratch import (
@@ -34,7 +35,6 @@ from headstart.workflows.from_scratch import (
     ScratchSettings,
     check_recipe,
     cross_validate,
-    fingerprint,
     random_start,
 )
 
@@ -184,10 +184,13 @@ class _Job:
             PhotoBatches(self.dataset, rows, spec, self.recipe, train=part == "train", classes=classes)
             for part, rows in parts.items()
         )
-        data = fingerprint(
-            *(keys[row] for rows in parts.values() for row in rows.tolist()),
-            *(split.labels[rows].tolist() for rows in parts.values()),
-        )
+        data = {
+            "photos": digest_of_all(keys, split.labels.tolist()),
+            "split": fingerprint(*(b"".join(keys[row] for row in rows.tolist()) for rows in parts.values())),
+            "network": self.blueprint.name,
+            "pixels": spec.size,
+            **asdict(self.settings),
+        }
         with timer("training"):
             trained, recipe = run.train(task, batches, steering, self.recipe, data, len(classes))
         images = ImageCounts(len(parts["train"]), len(parts["validation"]), int(split.test.sum()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.families.small import mlp
+from headstart.core.counts import counted, verb
 from headstart.core.errors import DataError, UsageError
 from headstart.core.progress import Progress
 from headstart.core.timing import StageTimer
@@ -25,6 +26,7 @@ from headstart.learn.evaluate import evaluate
 from headstart.model.records import PartCounts, TabularRecord
 from headstart.model.tabular_classifier import Scale, TabularClassifier, forward
 from headstart.train.batches import ArrayBatches
+from headstart.train.identity import digest_of_all, fingerprint
 from headstart.train.recipe import Recipe, open_recipe
 from headstart.train.training_run import TrainingRun
 from headstart.workflows.from_scratch import (
@@ -34,7 +36,6 @@ from headstart.workflows.from_scratch import (
     ScratchSettings,
     check_recipe,
     cross_validate,
-    fingerprint,
     random_start,
 )
 
@@ -128,7 +129,7 @@ class _Job:
         for k, name in enumerate(rows.classes):
             if (count := len(np.unique(groups[y == k]))) < FEWEST:
                 raise DataError(
-                    f"'{rows.name}': class '{name}' has {count} row{'s' * (count != 1)} that are not alike. Expected "
+                    f"'{rows.name}': class '{name}' has {counted(count, 'row')} that {verb(count)} not alike. Expected "
                     f"{FEWEST} at least: to train on, to validate with and to measure on. Add rows, or leave it out."
                 )
         keys = [row.tobytes() for row in rows.values]
@@ -151,9 +152,11 @@ class _Job:
         size, seed = self.recipe.batch_size, self.recipe.seed
         batches = ArrayBatches(x[moving], self.y[moving], size, seed)
         validation = ArrayBatches(x[steering], self.y[steering], size, seed, shuffle=False)
-        data = fingerprint(
-            x[moving].tobytes(), x[steering].tobytes(), self.y[moving].tolist(), self.y[steering].tolist()
-        )
+        data = {
+            "rows": digest_of_all(self.keys, self.y.tolist()),
+            "split": fingerprint(x[moving].tobytes(), x[steering].tobytes()),
+            **asdict(self.settings),
+        }
         classes = self.rows.classes
         trained, recipe = run.train(task, batches, validation, self.recipe, data, len(classes))
         logits = forward(self.blueprint, trained.weights, x[steering][:, :, 0, 0])

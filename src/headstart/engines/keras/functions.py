@@ -31,7 +31,7 @@ class CompiledNetwork:
         self, blueprint: Blueprint, weights: Weights, spec: ImageSpec, module: object | None, device: str
     ) -> None:
         self.blueprint, self.weights, self.spec, self.module = blueprint, weights, spec, module
-        self.device = f"/{device.upper()}:0"
+        self.device = device
         self._folds = foldable(blueprint)
         self._graphs: dict[tuple[str, bool], Graph] = {}  # by precision, and whether batch norms are folded
         self._functions: dict[tuple[Any, ...], Callable[..., list[Array]]] = {}
@@ -175,12 +175,13 @@ class CompiledNetwork:
 
 @contextmanager
 def placed(device: str, *, coarse: bool = False) -> Iterator[None]:
-    """On a device; unless ``coarse``, without TF32, which TensorFlow takes for fp32 by default."""
-    tf32 = tf.config.experimental.tensor_float_32_execution_enabled() and "GPU" in device and not coarse
+    """On a device by our name for it; unless ``coarse``, without TF32, which TensorFlow takes for fp32 by default."""
+    there = "/CPU:0" if device == "cpu" else "/GPU:0"  # its name for any accelerator
+    tf32 = tf.config.experimental.tensor_float_32_execution_enabled() and device != "cpu" and not coarse
     if tf32:
         tf.config.experimental.enable_tensor_float_32_execution(False)
     try:
-        with tf.device(device):
+        with tf.device(there):
             yield
     finally:
         if tf32:

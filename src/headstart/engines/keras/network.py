@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -90,4 +91,6 @@ def choose_device(device: str) -> str:
     Raises:
         UsageError: no such device, or it is not there.
     """
-    return find_device(device, {"gpu": bool(tf.config.list_physical_devices("GPU")), "cpu": True}, "TensorFlow")
+    there = bool(tf.config.list_physical_devices("GPU"))  # its name for any accelerator
+    apple = sys.platform == "darwin"
+    return find_device(device, {"cuda": there and not apple, "mps": there and apple, "cpu": True}, "TensorFlow")

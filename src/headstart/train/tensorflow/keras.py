@@ -14,9 +14,10 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
+from headstart.core.counts import counted  # noqa: E402
 from headstart.core.errors import DivergedError, UsageError  # noqa: E402
 from headstart.train.loop import TrainingLoop, make_trainer, run_plain  # noqa: E402
-from headstart.train.protocol import Array, Batch, Trained, check_batch  # noqa: E402
+from headstart.train.protocol import Array, Batch, Trained  # noqa: E402
 from headstart.train.tensorflow.stepper import TensorFlowStepper  # noqa: E402
 
 LABELS = "labels"
@@ -99,10 +100,10 @@ class _Stream:
             batch, steps = next(self._coming, None), loop.batches.steps
             if batch is None or (place == steps - 1 and next(self._coming, None)):
                 raise UsageError(
-                    f"Epoch {loop.epoch + 1} should have had {steps} batches. Received: "
+                    f"Epoch {loop.epoch + 1} should have had {counted(steps, 'batch', 'batches')}. Received: "
                     f"{'more' if batch else place}. Batches have as many in an epoch as their `steps`."
                 )
-            check_batch(network.task, batch)
+            self._stepper.check(batch)
             self.drawn = [batch]
             masks = network.masks(loop.epoch * steps + int(place), len(batch.y))
             classes = network.shapes[network.task.blueprint.layers[-1]][0]

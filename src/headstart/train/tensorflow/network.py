@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +18,7 @@ from headstart.backbones.weights import match
 from headstart.engines.keras.config import undisturbed
 from headstart.engines.keras.functions import POLICIES, placed
 from headstart.engines.keras.graph import Graph, assemble, from_keras, to_keras, variables_of
-from headstart.engines.protocol import find_device
+from headstart.engines.keras.network import choose_device
 from headstart.train.protocol import Array, Task
 from headstart.train.recipe import Recipe
 from headstart.train.trainable_network import BaseTrainableNetwork
@@ -49,12 +48,14 @@ class TrainableNetwork(BaseTrainableNetwork):
             for name, layer in self._graph.layers.items():
                 layer.trainable = name in task.rates
             self.model = _Model(self._run, [*self._graph.layers.values()], "trainable_network")
+        self._weight_shapes = blueprint.weight_shapes()
         self.nodes: dict[str, Node] = {}  # of every weight
         self._variables: dict[str, Any] = {}
         for name, (node, variable) in variables_of(blueprint, self._graph.layers).items():
             self.nodes[name], self._variables[name] = node, variable
             variable.regularizer = None  # a wrapped model may have some: weight decay is the recipe's
-        statistics = self._keys_of_statistics()
+        self._norms = self._norms_updated()
+        statistics = {id(each) for norm in self._norms for each in (norm.moving_mean, norm.moving_variance)}
         trained = {name: each for name, each in self._variables.items() if self.nodes[name].name in task.rates}
         self.parameters = {name: each for name, each in trained.items() if each.trainable}
         self._statistics = {name: each for name, each in trained.items() if id(each) in statistics}
@@ -90,11 +91,23 @@ class TrainableNetwork(BaseTrainableNetwork):
 
     def outward(self, name: str, variable: Any) -> NDArray[np.float32]:
         """A copy of what is laid out as that weight is here, as the blueprint has it."""
-        return from_keras(self.nodes[name], variable.numpy(), self.task.blueprint.weight_shapes()[name])
+        return from_keras(self.nodes[name], variable.numpy(), self._weight_shapes[name])
 
     def inward(self, name: str, array: Array) -> Array:
         """The reverse of `outward`."""
         return to_keras(self.nodes[name], array, tuple(self._variables[name].shape))
+
+    @contextmanager
+    def only_last_batch_counts(self) -> Iterator[None]:
+        """See `BaseTrainableNetwork`; for functions that are compiled within it, there and ever after."""
+        before = [norm.momentum for norm in self._norms]
+        for norm in self._norms:
+            norm.momentum = 0.0
+        try:
+            yield
+        finally:
+            for norm, momentum in zip(self._norms, before, strict=True):
+                norm.momentum = momentum
 
     def copies(self, values: Mapping[str, Any]) -> dict[str, Array]:
         """Copies that `put` takes back."""
@@ -108,7 +121,7 @@ class TrainableNetwork(BaseTrainableNetwork):
 
     def placed(self) -> AbstractContextManager[None]:
         """On the device; where it computes in fp32, without TF32."""
-        return placed(f"/{self._device.upper()}:0", coarse=self.low)
+        return placed(self._device, coarse=self.low)
 
     def _run(self, inputs: Mapping[str, Any], training: bool) -> Any:
         """Logits, (N, classes) in fp32."""
@@ -147,10 +160,9 @@ class TrainableNetwork(BaseTrainableNetwork):
         }
         return replace(graph, steps={**graph.steps, **norms}, layers={**graph.layers, **norms})
 
-    def _keys_of_statistics(self) -> set[int]:
+    def _norms_updated(self) -> list[Any]:
         layers = [each for name in self._updated for each in self._graph.layers[name]._flatten_layers()]
-        norms = [each for each in layers if isinstance(each, keras.layers.BatchNormalization)]
-        return {id(each) for norm in norms for each in (norm.moving_mean, norm.moving_variance)}
+        return [each for each in layers if isinstance(each, keras.layers.BatchNormalization)]
 
 
 class _Model(keras.Model):  # type: ignore[misc]
@@ -160,6 +172,11 @@ class _Model(keras.Model):  # type: ignore[misc]
         super().__init__(name=name, dtype="float32")
         self.run, self.parts = run, parts
         self.built = True
+
+    @property
+    def losses(self) -> list[Any]:
+        """None: `fit` would add those of a wrapped model, and the loss is the recipe's, in all trainers alike."""
+        return []
 
     def call(self, inputs: Mapping[str, Any], training: bool = False) -> Any:
         """Logits."""
@@ -178,18 +195,6 @@ class _TorchBatchNorm(keras.layers.BatchNormalization):  # type: ignore[misc]
             added = tf.convert_to_tensor(self.moving_variance) - before
             self.moving_variance.assign(before + added * count / tf.maximum(count - 1, 1))
         return found
-
-
-def choose_device(device: str) -> str:
-    """ "cpu" or "gpu", TensorFlow's name for any accelerator.
-
-    Raises:
-        UsageError: no such device, or it is not there.
-    """
-    there = bool(tf.config.list_physical_devices("GPU"))
-    apple = sys.platform == "darwin"
-    present = {"cuda": there and not apple, "mps": there and apple, "cpu": True}
-    return "cpu" if find_device(device, present, "TensorFlow") == "cpu" else "gpu"
 
 
 def fast_in_bf16(device: str) -> bool:

@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from headstart.core.errors import DivergedError
-from headstart.train.protocol import Array, Batch, check_batch
-from headstart.train.stepper import Stepper, Sums, parts
+from headstart.train.protocol import Array, Batch
+from headstart.train.stepper import Stepper, Sums
 from headstart.train.tensorflow.network import TrainableNetwork
 from headstart.train.tensorflow.optimiser import Average, RecipeOptimiser
 
@@ -39,12 +39,13 @@ class TensorFlowStepper(Stepper):
         # compiled once, whatever the number of images
         self._pass = _compiled(self._forward_and_back, network.signature(masked=True), labels, whole)
         self._logits = _compiled(lambda inputs: network.model(inputs, training=False), network.signature(masked=False))
+        self._update = _compiled(lambda inputs: network.model(inputs, training=True), network.signature(masked=False))
         self._apply = _compiled(
             self.optimiser.apply, [tf.TensorSpec(each.shape, tf.float32) for each in self._parameters]
         )
 
     def _step(self, batch: Batch, rate: float) -> float:
-        check_batch(self.task, batch)
+        self.check(batch)
         statistics = self.network.copies(self.network.statistics)
         try:
             with self.network.placed():
@@ -74,6 +75,9 @@ class TensorFlowStepper(Stepper):
     def _evaluate(self, x: Array) -> Array:
         return np.asarray(self._logits(self.network.inputs(x)).numpy())
 
+    def _update_statistics(self, x: Array) -> None:
+        self._update(self.network.inputs(x))
+
     def _memory(self, name: str) -> dict[str, Array]:
         memory = self.optimiser.memory(self.network.parameters[name])
         found: dict[str, Array] = {key: self.network.outward(name, each) for key, each in memory.items()}
@@ -102,7 +106,7 @@ class TensorFlowStepper(Stepper):
         """Forward and backward; sums over images: loss as minimised, loss, errors, ones. And the mean's gradients."""
         masks = self.network.masks(self.steps_done, len(batch.y))
         sums, gradients = np.zeros(4), Gradients()
-        for part in parts(len(batch.y), self.at_a_time):
+        for part in self.parts(len(batch.y)):
             inputs = self.network.inputs(batch.x[part], {name: mask[part] for name, mask in masks.items()})
             labels, whole = tf.constant(batch.y[part], tf.int64), tf.constant(len(batch.y), tf.float32)
             added, more = self._pass(inputs, labels, whole)

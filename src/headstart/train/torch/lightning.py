@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,11 +15,12 @@ import torch
 
 from headstart.core.errors import DivergedError, MissingExtraError, UsageError
 from headstart.engines.torch.network import choose_device
-from headstart.train.checkpoint import Checkpoints
+from headstart.train.checkpoint import Checkpoints, Terminated
 from headstart.train.loop import TrainingLoop
 from headstart.train.protocol import Batch, Batches, Callback, Task, Trained
 from headstart.train.recipe import Recipe
 from headstart.train.stepper import Sums
+from headstart.train.torch.optimiser import place_memory
 from headstart.train.torch.stepper import TorchStepper
 
 try:
@@ -25,6 +28,7 @@ try:
     from lightning.pytorch import LightningModule
     from lightning.pytorch import Trainer as LightningTrainer
     from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
 except ModuleNotFoundError as error:
     raise MissingExtraError("lightning", "torch", "The trainer 'lightning'") from error
 
@@ -82,15 +86,17 @@ def train_lightning(
         own = callbacks if trainer.global_rank == 0 else ()
         loop = TrainingLoop("lightning", stepper, batches, validation, own, checkpoints)
         if loop.running:
-            _fit(trainer, _Module(loop, stepper), _Stream(loop))
+            handler = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
+            _fit(trainer, _Module(loop, stepper, handler), _Stream(loop))
     return loop.trained()
 
 
 class _Module(LightningModule):  # type: ignore[misc]
     """The steps of the stepper, called by the Trainer."""
 
-    def __init__(self, loop: TrainingLoop, stepper: TorchStepper) -> None:
+    def __init__(self, loop: TrainingLoop, stepper: TorchStepper, on_sigterm: Any) -> None:
         super().__init__()
+        self.on_sigterm = on_sigterm
         self.automatic_optimization = False  # the stepper clips over all groups, and can take batches in parts
         self.loop, self.stepper = loop, stepper
         self.network = stepper.network.module
@@ -99,8 +105,17 @@ class _Module(LightningModule):  # type: ignore[misc]
         """The recipe's; the stepper sets its rate."""
         return self.stepper.optimiser
 
+    def on_train_start(self) -> None:
+        """Have SIGTERM do what it did before: Lightning's own handler makes it an exit that looks like success.
+
+        Processes beside the first let it pass, for they end with that one.
+        """
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.on_sigterm if self.trainer.is_global_zero else signal.SIG_IGN)
+
     def on_fit_start(self) -> None:
-        """Set which of several processes this is."""
+        """Set which of several processes this is; what belongs to the network follows it to its device."""
+        place_memory(self.stepper.optimiser)  # Lightning leaves the number of steps behind
         average = self.stepper.average
         average.load({name: value.to(self.device) for name, value in average.values.items()}, average.mass)
         self.stepper.rank, self.stepper.ranks = self.trainer.global_rank, self.trainer.world_size
@@ -148,9 +163,11 @@ class _Stream:
 
 
 def _fit(trainer: Any, module: _Module, stream: _Stream) -> None:
-    """Fit; Ctrl-C raises KeyboardInterrupt, not Lightning's SystemExit."""
+    """Fit; Ctrl-C and SIGTERM raise what they do elsewhere, not Lightning's SystemExit."""
     try:
         trainer.fit(module, stream)
+    except SIGTERMException as end:  # it came between Lightning's handler and `on_train_start`
+        raise Terminated("Ended at once, as the system asked.") from end
     except SystemExit as end:
         if isinstance(end.__context__, KeyboardInterrupt):
             raise end.__context__ from None

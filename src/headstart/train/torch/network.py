@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,18 @@ class TrainableNetwork(BaseTrainableNetwork):
         state = self.module.state_dict()
         found = {name: instead.get(name, state[key]) for name, key in self.module.keys.items()}
         return {name: value.detach().cpu().float().numpy().copy(order="C") for name, value in found.items()}
+
+    @contextmanager
+    def only_last_batch_counts(self) -> Iterator[None]:
+        """See `BaseTrainableNetwork`."""
+        before = [norm.momentum for norm in self._norms]
+        for norm in self._norms:
+            norm.momentum = 1.0
+        try:
+            yield
+        finally:
+            for norm, momentum in zip(self._norms, before, strict=True):
+                norm.momentum = momentum
 
     def copies(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Copies that `put` takes back."""

@@ -43,6 +43,21 @@ def build_optimiser(parameters: Mapping[str, Tensor], shares: Mapping[str, float
     return _plain(torch.optim.SGD)(options, recipe.learning_rate, momentum)
 
 
+def place_memory(optimiser: Any) -> None:
+    """Put what the optimiser remembers where it wants it, after it was loaded or the parameters were moved.
+
+    Averages belong beside their parameter. The number of steps belongs there too in a fused optimiser, whose kernel
+    reads it; otherwise on the processor, where it is read in every step.
+    """
+    for group in optimiser.param_groups:
+        beside = group.get("fused") or group.get("capturable")
+        for parameter in group["params"]:
+            memory = optimiser.state.get(parameter, {})
+            for key, value in memory.items():
+                if isinstance(value, Tensor):
+                    memory[key] = value.to("cpu" if key == "step" and not beside else parameter.device)
+
+
 @functools.cache
 def _plain(kind: Any) -> Any:
     """An optimiser without what PyTorch wraps around its methods for `torch.compile`, which nothing here is for.

@@ -13,10 +13,10 @@ from torch.nn import functional
 
 from headstart.core.errors import DivergedError
 from headstart.engines.torch.network import choose_device, in_fp32
-from headstart.train.protocol import Array, Batch, check_batch
-from headstart.train.stepper import Stepper, Sums, parts
+from headstart.train.protocol import Array, Batch
+from headstart.train.stepper import Stepper, Sums
 from headstart.train.torch.network import TrainableNetwork
-from headstart.train.torch.optimiser import Average, build_optimiser, clip
+from headstart.train.torch.optimiser import Average, build_optimiser, clip, place_memory
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # what devices say
 
@@ -40,7 +40,7 @@ class TorchStepper(Stepper):
 
         Of ``ranks`` processes each takes its share of the batch, and ``backward`` averages their gradients.
         """
-        check_batch(self.task, batch)
+        self.check(batch)
         self.optimiser.zero_grad()
         for group in self.optimiser.param_groups:
             group["lr"] = group["share"] * rate
@@ -80,6 +80,9 @@ class TorchStepper(Stepper):
     def _evaluate(self, x: Array) -> Array:
         return np.asarray(self.network.logits(x).cpu().numpy())
 
+    def _update_statistics(self, x: Array) -> None:
+        self.network.logits(x, {})
+
     def _memory(self, name: str) -> dict[str, Array]:
         found = self.optimiser.state.get(self.network.parameters[name], {})
         return {key: self.network.outward(name, value) for key, value in found.items() if value is not None}
@@ -89,6 +92,7 @@ class TorchStepper(Stepper):
         for name, parts_of in memory.items():
             for key, array in parts_of.items():
                 self.optimiser.state[self.network.parameters[name]][key] = self.network.inward(name, array)
+        place_memory(self.optimiser)
 
     def _undo(self, statistics: Mapping[str, Tensor]) -> None:
         """As before a pass, which changes statistics and leaves gradients."""
@@ -112,16 +116,17 @@ class TorchStepper(Stepper):
         """Forward and backward; returns sums over images: loss as minimised, loss, errors, and how many they are."""
         count, smoothing = len(batch.y), self.recipe.label_smoothing
         masks = self.network.masks(self.steps_done, count)
-        idle = self.rank >= count  # more processes than images: the others still wait for its gradients
+        # what is too few images for all processes, each of them takes whole: the others wait for its gradients
+        shared = count >= self.ranks * self.network.least
+        rank, ranks = (self.rank, self.ranks) if shared else (0, 1)
         sums = np.zeros(4)
-        for part in [slice(0, 1)] if idle else parts(count, self.at_a_time, self.rank, self.ranks):
+        for part in self.parts(count, rank, ranks):
             logits = self.network.logits(batch.x[part], {name: mask[part] for name, mask in masks.items()})
             labels = self._labels(batch, part)
             loss = functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
-            backward(loss * (0 if idle else self.ranks / count))
-            if not idle:
-                sums += (float(loss.detach()), *_sums(logits.detach(), labels))
-        return sums
+            backward(loss * (ranks / count))
+            sums += (float(loss.detach()), *_sums(logits.detach(), labels))
+        return sums * (ranks / self.ranks)
 
     def _labels(self, batch: Batch, part: slice) -> Tensor:
         return torch.tensor(batch.y[part].astype(np.int64), device=self.network.device)
