@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from headstart.core.errors import UsageError
+from headstart.core.shared_change import SharedChange
 from headstart.engines.wrapped import attempt
 
 POLICY = "float32"
@@ -151,11 +152,18 @@ def _classes() -> dict[str, frozenset[str]]:
     }
 
 
-@contextmanager
-def undisturbed() -> Iterator[None]:
+def undisturbed() -> SharedChange:
     """Leave the user's random numbers as they are while layers are built."""
+    return _UNDISTURBED
+
+
+@contextmanager
+def _kept_random_numbers() -> Iterator[None]:
     state = random.getstate()
     try:
         yield
     finally:
         random.setstate(state)
+
+
+_UNDISTURBED = SharedChange(_kept_random_numbers)
