@@ -13,11 +13,11 @@ from headstart.backbones.ops import Shape
 from headstart.backbones.weights import match
 from headstart.engines.frameworks import check_keras_backend
 from headstart.engines.keras.functions import CompiledNetwork
-from headstart.engines.keras.graph import to_model, weights_of
+from headstart.engines.keras.graph import rename_without_dots, to_model, weights_of
 from headstart.engines.keras.models import wrap
 from headstart.engines.protocol import Array, Differentiable, Pullback, Weights, find_device
 
-__all__ = ["KerasNetwork", "check_backend", "to_model", "weights_of", "wrap"]
+__all__ = ["KerasNetwork", "check_backend", "rename_without_dots", "to_model", "weights_of", "wrap"]
 
 
 class KerasNetwork(Differentiable):
