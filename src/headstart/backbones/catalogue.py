@@ -20,6 +20,7 @@ from headstart.backbones.families.squeezenet import squeezenet
 from headstart.backbones.families.vgg import vgg
 from headstart.backbones.imagenet import class_names
 from headstart.backbones.names import rename
+from headstart.backbones.not_names import why_no_name
 from headstart.backbones.weights import WeightsRecord, hash_of, match, read_weights
 from headstart.core.errors import UsageError, did_you_mean
 from headstart.core.progress import Progress, stage
@@ -251,7 +252,7 @@ def find_backbone(name: str) -> Backbone:
         UsageError: there is none; names the nearest.
     """
     if name not in BACKBONES:
-        raise UsageError(f"There is no backbone '{name}'. {did_you_mean(name, BACKBONES)}")
+        raise UsageError(why_no_name(name) or f"There is no backbone '{name}'. {did_you_mean(name, BACKBONES)}")
     return BACKBONES[name]
 
 

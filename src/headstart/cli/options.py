@@ -70,12 +70,15 @@ FindRate = Annotated[bool, typer.Option("--find-rate", help="Look for the learni
 def open_model(model: str, weights: str | None, engine: str, precision: str) -> Classifier:
     """A bundle, or a backbone with its own head."""
     from headstart.backbones.catalogue import BACKBONES
+    from headstart.backbones.not_names import why_no_name
     from headstart.cli.progress import progress
     from headstart.core.errors import did_you_mean
     from headstart.engines.names import framework_of
     from headstart.model.bundle import load
     from headstart.model.classifier import pretrained
 
+    if not os.path.isdir(model) and not framework_of(model) and (problem := why_no_name(model, "NAME")):
+        raise UsageError(problem)
     if os.path.exists(model) and not (os.path.isfile(model) and framework_of(model)):
         return load(model, engine=engine, precision=precision)
     if model in BACKBONES or framework_of(model):
