@@ -202,3 +202,33 @@ def test_random_numbers_are_those_of_the_user() -> None:
     random.seed(7)
     interleave(undisturbed, undisturbed, lambda: random.seed(1))
     assert random.random() == expected
+
+
+def test_the_threads_of_blas_are_as_many_as_before() -> None:
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    from headstart.learn import regularisation_path as path
+
+    def threads() -> set[int]:
+        return {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
+
+    with threadpool_limits(2, user_api="blas"):
+        before = threads()
+        interleave(lambda: path._HALF_OF_THE_CORES, lambda: path._HALF_OF_THE_CORES)
+        assert threads() == before
+
+
+def test_the_settings_of_matplotlib_are_as_before() -> None:
+    from matplotlib import rcParams
+
+    from headstart.plots import comparison
+
+    before = dict(rcParams)
+    interleave(lambda: comparison._STYLE, lambda: comparison._STYLE, lambda: _expect_font(9.5))
+    assert dict(rcParams) == before
+
+
+def _expect_font(size: float) -> None:
+    from matplotlib import rcParams
+
+    assert rcParams["font.size"] == size
