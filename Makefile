@@ -5,13 +5,20 @@ BIN := $(VENV)/bin
 # several processes, each with a share of the processors; a file's tests stay together, for they share what they made
 PYTEST ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test lint format clean
+# the oldest versions of what is named in pyproject.toml, with which other packages may be newer than they expect
+FLOORS := .venv-floors
+FLOOR_TESTS ?= tests/core tests/engines tests/export tests/train
+
+.PHONY: demo test test-floors lint format clean
 
 demo: $(VENV)/demo.done
 	$(BIN)/python examples/demo.py
 
 test: lint $(VENV)/test.done
 	$(BIN)/python -m pytest $(PYTEST)
+
+test-floors: $(FLOORS)/test.done
+	$(FLOORS)/bin/python -m pytest $(PYTEST) -o filterwarnings=default $(FLOOR_TESTS)
 
 lint: $(VENV)/lint.done
 	$(BIN)/ruff format --check .
@@ -23,7 +30,7 @@ format: $(VENV)/lint.done
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(FLOORS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -42,3 +49,9 @@ $(VENV)/lint.done: pyproject.toml | $(BIN)/python
 $(VENV)/test.done: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $@ $(VENV)/demo.done $(VENV)/lint.done
+
+$(FLOORS)/test.done: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(FLOORS)
+	$(BIN)/uv pip install --quiet --python $(FLOORS)/bin/python --resolution lowest-direct -e '.[test]'
+	touch $@

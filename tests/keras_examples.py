@@ -76,7 +76,10 @@ def sequential() -> keras.Sequential:
 def nested() -> keras.Model:
     images = keras.Input((SIZE, SIZE, 3))
     nothing = keras.Input((SIZE, SIZE, 3))
-    x = keras.Model(nothing, nothing)(images)
+    try:
+        x = keras.Model(nothing, nothing)(images)
+    except ValueError:  # Keras 3.12 and 3.13 make no model without a layer
+        x = images
     for _ in range(2):
         x = keras.Sequential([layers.Conv2D(6, 3, name="conv"), layers.Activation("silu")])(x, training=False)
     x = layers.GlobalMaxPooling2D()(x)

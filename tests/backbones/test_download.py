@@ -388,9 +388,15 @@ def test_a_name_on_the_hub_too(record: WeightsRecord, name: str) -> None:
 
 
 def test_nothing_is_fetched_that_could_not_be_checked(publisher: Publisher, record: WeightsRecord) -> None:
-    with pytest.raises(CheckError, match="no hash is recorded"):
-        find(replace(record, sha256=""))
+    unchecked = replace(record, sha256="")
+    with pytest.raises(CheckError, match="no hash is recorded") as caught:
+        find(unchecked)
     assert not publisher.asked
+    for part in (record.url, f"'{place_of(record)}'", "--weights FILE"):
+        assert part in str(caught.value)
+    place_of(record).parent.mkdir(parents=True, exist_ok=True)
+    place_of(record).write_bytes(publisher.content)
+    assert find(unchecked) == place_of(record)
 
 
 # --- no network -------------------------------------------------------------------------------------------------------

@@ -254,6 +254,63 @@ def test_weights_are_those_that_keras_itself_would_fetch(
         np.testing.assert_allclose(answer, expected, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("keras/MobileNet", "mobilenet_1_0_224_tf.h5"),
+        ("keras/MobileNetV2", "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5"),
+    ],
+)
+def test_weights_without_a_published_hash_are_fetched_by_hand(
+    name: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sentence says which file, from where, and how to go on; where Keras has fetched it, it is taken."""
+    monkeypatch.setenv("HEADSTART_HOME", str(tmp_path / "ours"))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    for variable in ("HEADSTART_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(CheckError) as caught:
+        wrap(name)
+    for part in (f"'{file}'", "from https://storage.googleapis.com/", f"at '{tmp_path / 'ours'}", "--weights FILE"):
+        assert part in str(caught.value)
+    model = trained(getattr(keras.applications, name.removeprefix("keras/"))(weights=None), 1)
+    place = tmp_path / "keras" / "models" / file
+    place.parent.mkdir(parents=True)
+    model.save_weights(place.with_suffix(".weights.h5"))
+    place.with_suffix(".weights.h5").rename(place)
+    found = wrap(name)
+    assert found.head is not None
+    np.testing.assert_array_equal(found.head[1], np.array(model.layers[-1 if name[-1] == "2" else -3].bias).ravel())
+
+
+def test_keras_is_asked_by_two_threads_at_once(toy: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one is done before the second; afterwards downloads go on as ever."""
+    import threading
+
+    asks, done, fetch = threading.Barrier(2, timeout=20), threading.Event(), file_utils.get_file
+    records: list[WeightsRecord] = []
+
+    def slow(**options: Any) -> Any:
+        asks.wait()
+        if threading.current_thread().name == "second":
+            done.wait(20)
+        return Toylet(**options)
+
+    def ask() -> None:
+        records.append(keras_applications.published(slow, "keras/Toylet"))
+        done.set()
+
+    slow.__module__ = __name__
+    threads = [threading.Thread(target=ask, name=name) for name in ("first", "second")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(records) == 2
+    assert records[0] == records[1]
+    assert file_utils.get_file is fetch
+
+
 def test_another_thread_may_fetch_while_keras_is_asked(toy: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 

@@ -85,3 +85,59 @@ assert "torch" not in sys.modules
 """
     done = run(code)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+CHOSEN = """
+import json, os, sys
+from pathlib import Path
+home = Path(sys.argv[1])
+(home / "keras.json").write_text(json.dumps({"backend": "torch"}))
+os.environ["KERAS_HOME"] = str(home)
+os.environ.pop("KERAS_BACKEND", None)
+"""
+
+
+def test_the_pytorch_engine_leaves_the_backend_of_keras_to_the_user(tmp_path: Path) -> None:
+    code = """
+from headstart.engines.registry import torch_engine
+torch_engine()
+assert "KERAS_BACKEND" not in os.environ
+import keras
+assert keras.backend.backend() == "torch"
+"""
+    done = run(CHOSEN + code, str(tmp_path))
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(("variable", "who"), [("", "keras.json' says"), ("jax", "as KERAS_BACKEND says")])
+def test_the_keras_engine_names_the_users_choice(variable: str, who: str, tmp_path: Path) -> None:
+    """Before anything is imported, for nothing can be changed afterwards; jax is not even installed."""
+    code = f"""
+os.environ["KERAS_BACKEND"] = "{variable}"
+from headstart.core.errors import UsageError
+from headstart.engines.registry import keras_engine
+try:
+    keras_engine()
+except UsageError as error:
+    print(error)
+assert not {{"keras", "tensorflow"}} & sys.modules.keys()
+assert os.environ["KERAS_BACKEND"] == "{variable}"
+"""
+    done = run(CHOSEN + code, str(tmp_path))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"Keras runs on {variable or 'torch'} here" in done.stdout
+    assert who in done.stdout
+    assert "Set KERAS_BACKEND=tensorflow" in done.stdout
+
+
+def test_the_users_choice_of_tensorflow_over_the_file_counts(tmp_path: Path) -> None:
+    code = """
+os.environ["KERAS_BACKEND"] = "tensorflow"
+from headstart.engines.frameworks import check_keras_backend
+check_keras_backend()
+os.environ["KERAS_BACKEND"] = ""
+(home / "keras.json").write_text("no JSON")
+check_keras_backend()
+"""
+    done = run(CHOSEN + code, str(tmp_path))
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -105,6 +108,69 @@ def test_keras_goes_on_with_it(odd: Path, tmp_path: Path) -> None:
     assert set(model.output) == {"logits", "probabilities"}
     golden = every_op().golden
     assert difference(format_keras.replay(tmp_path / "again.keras", golden.images), golden.logits) <= 1e-5
+
+
+def test_keras_goes_on_with_it_in_its_legacy_format(odd: Path, tmp_path: Path) -> None:
+    """Which holds classes of layers alone, and no operations."""
+    golden = every_op().golden
+    with quiet():
+        import keras
+
+        keras.models.load_model(odd / "model.keras", compile=False).save(tmp_path / "again.h5")
+        again = keras.models.load_model(tmp_path / "again.h5", compile=False)
+        logits = again.predict(golden.images, verbose=0)["logits"]
+    assert difference(logits, golden.logits) <= 1e-5
+
+
+ON_PYTORCH = """
+import sys
+import keras, numpy as np
+model = keras.models.load_model(sys.argv[1])
+assert keras.backend.backend() == "torch"
+np.save(sys.argv[3], model.predict(np.load(sys.argv[2]), verbose=0)["logits"])
+"""
+
+
+def test_keras_on_pytorch_opens_it(tmp_path: Path) -> None:
+    """Nodes with dots in their names are the rule; layers must not have them, nor those of a model inside."""
+    import keras
+
+    inner = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Conv2D(4, 3, name="in.side")], name="of.mine")
+    x = images = keras.Input((16, 16, 3))
+    x = keras.layers.GlobalAveragePooling2D(name="a.pool")(keras.layers.BatchNormalization(name="in_side")(inner(x)))
+    package = wrapped(keras.Model(images, keras.layers.Dense(5)(x), name="a.model"))
+    format_keras.write(package, tmp_path / "model.keras")
+    np.save(tmp_path / "images.npy", package.golden.images)
+    files = [tmp_path / name for name in ("model.keras", "images.npy", "logits.npy")]
+    environment = {**os.environ, "KERAS_BACKEND": "torch"}
+    done = subprocess.run(
+        [sys.executable, "-c", ON_PYTORCH, *files], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert difference(np.load(tmp_path / "logits.npy"), package.golden.logits) <= 1e-5
+
+
+def test_names_in_the_file_have_no_dots(bundle: Path, tmp_path: Path) -> None:
+    package = of_bundle(bundle)
+    assert any("." in name for name in package.blueprint.layers)
+    format_keras.write(package, tmp_path / "model.keras")
+    names = re.findall(r'"name": "([^"]*)"', config_of(tmp_path / "model.keras"))
+    assert names
+    assert not [name for name in names if "." in name]
+
+
+def test_an_older_keras_finds_no_argument_that_it_does_not_know(odd: Path) -> None:
+    """Where newer ones have added some, those have their default values, and are left out."""
+    layers = json.loads(config_of(odd / "model.keras"))["config"]["layers"]
+    norms = [each["config"] for each in layers if each["class_name"] == "BatchNormalization"]
+    assert norms
+    kept = {key for config in norms for key in config if not key.endswith("_initializer")}
+    assert kept == {"name", "trainable", "dtype", "epsilon", "momentum"}
+
+
+def config_of(path: Path) -> str:
+    with zipfile.ZipFile(path) as archive:
+        return archive.read("config.json").decode()
 
 
 def test_the_keras_file_is_a_sound_archive_of_layers_that_keras_has(odd: Path) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.download import find_weights
 from headstart.backbones.names import rename, translate
+from headstart.backbones.not_names import why_no_name
 from headstart.backbones.published import BACKBONES, Backbone
 from headstart.backbones.weights import Weights, hash_of, match, read_weights
 from headstart.core.errors import UsageError, did_you_mean
@@ -51,7 +52,7 @@ def find_backbone(name: str) -> Backbone:
         UsageError: there is none; names the nearest.
     """
     if name not in BACKBONES:
-        raise UsageError(f"There is no backbone '{name}'. {did_you_mean(name, BACKBONES)}")
+        raise UsageError(why_no_name(name) or f"There is no backbone '{name}'. {did_you_mean(name, BACKBONES)}")
     return BACKBONES[name]
 
 

@@ -133,7 +133,7 @@ def _from_address(
     from headstart.backbones.fetch import FetchError, fetch, writing
 
     if not (record.sha256 or record.md5):
-        raise CheckError(f"{record.url} is not downloaded: no hash is recorded to check the file by.")
+        raise CheckError(_by_hand(record, damaged, "no hash is recorded to check a download by"))
     target = place_of(record)
     part = target.with_name(target.name + PART)
     with writing(target.parent):

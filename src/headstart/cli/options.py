@@ -82,12 +82,15 @@ def open_model(
 ) -> Classifier:
     """A bundle, or a backbone with its own head."""
     from headstart.backbones.catalogue import BACKBONES
+    from headstart.backbones.not_names import why_no_name
     from headstart.cli.progress import progress
     from headstart.core.errors import did_you_mean
     from headstart.engines.names import framework_of
     from headstart.model.bundle import load
     from headstart.model.classifier import pretrained
 
+    if not os.path.isdir(model) and not framework_of(model) and (problem := why_no_name(model, "NAME")):
+        raise UsageError(problem)
     if os.path.exists(model) and not (os.path.isfile(model) and framework_of(model)):
         if spec:
             raise UsageError(f"'{model}' is a saved model and has its own pixels: --mean and --std are for backbones.")

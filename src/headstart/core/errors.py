@@ -41,6 +41,10 @@ class DivergedError(CheckError):
     """The loss of a training is no longer a finite number."""
 
 
+class VersionError(UsageError):
+    """A file that another version of a library made, and the one that is here cannot open."""
+
+
 class MissingExtraError(UsageError):
     """An optional dependency is not installed."""
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+import json
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from headstart.core.errors import UsageError
+from headstart.core.shared_change import SharedChange
 
 TRITON, TENSORFLOW = "triton._C.libtriton", "tensorflow"
+_LOADING = threading.Lock()
 
 
 def guard() -> None:
@@ -19,13 +27,16 @@ def guard() -> None:
     its options again and crashes the process. This does not happen if Triton is loaded before TensorFlow, or after it
     with its own symbols preferred. It takes a tenth of a second and needs no PyTorch.
     """
-    os.environ.setdefault("KERAS_BACKEND", TENSORFLOW)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow warns of every GPU that is missing
     # waiting threads free their core: busy waiting beside other work made training five times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # else it takes all memory of a GPU
-    if TRITON in sys.modules or importlib.util.find_spec("triton") is None:
-        return
+    with _LOADING:  # or a second thread would go on while the first still loads it
+        if TRITON not in sys.modules and importlib.util.find_spec("triton") is not None:
+            _load_triton()
+
+
+def _load_triton() -> None:
     late = TENSORFLOW in sys.modules and hasattr(os, "RTLD_DEEPBIND")
     before = sys.getdlopenflags() if late else 0
     try:
@@ -39,12 +50,43 @@ def guard() -> None:
             sys.setdlopenflags(before)
 
 
-@contextmanager
-def muted(stream: int = 2) -> Iterator[None]:
-    """Discard what is written to a file descriptor for a while; C++ writes there directly. Errors are raised.
+def check_keras_backend() -> None:
+    """Refuse a Keras that runs, or by the user's choice would run, on another framework than TensorFlow.
+
+    To be called before Keras is imported, too: it cannot be changed afterwards.
+    """
+    loaded = getattr(getattr(sys.modules.get("keras"), "backend", None), "backend", None)
+    variable, file = os.environ.get("KERAS_BACKEND"), Path(os.environ.get("KERAS_HOME") or "~/.keras", "keras.json")
+    chosen = variable or _backend_in(file.expanduser())
+    running = loaded() if loaded else chosen
+    if running not in ("", TENSORFLOW):
+        chooser = "KERAS_BACKEND" if variable else f"'{file}'"
+        who = f"as {chooser} says" if chosen == running else "in this process"
+        raise UsageError(
+            f"Keras runs on {running} here, {who}, and the Keras engine needs TensorFlow. "
+            "Set KERAS_BACKEND=tensorflow in the environment before Keras is imported."
+        )
+
+
+def _backend_in(file: Path) -> str:
+    """The backend that Keras' own configuration file names, or ""."""
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(config.get("backend", "")) if isinstance(config, dict) else ""
+
+
+def muted(stream: int = 2) -> SharedChange:
+    """Discard what is written to a file descriptor, 1 or 2, for a while; C++ writes there directly. Errors are raised.
 
     TensorFlow writes there while it is imported, before it can be configured.
     """
+    return _MUTED[stream]
+
+
+@contextmanager
+def _discarded(stream: int) -> Iterator[None]:
     try:
         kept = os.dup(stream)
     except OSError:  # closed already
@@ -59,3 +101,6 @@ def muted(stream: int = 2) -> Iterator[None]:
             os.dup2(kept, stream)
         os.close(null)
         os.close(kept)
+
+
+_MUTED = {stream: SharedChange(functools.partial(_discarded, stream)) for stream in (1, 2)}

@@ -27,7 +27,7 @@ def framework_of(backbone: object) -> str:
     if isinstance(backbone, str):
         if backbone in BACKBONES:  # some names end in ".keras"
             return ""
-        if backbone.startswith((APPLICATIONS, LIVE_KERAS)) or backbone.endswith(".keras"):
+        if backbone.startswith((APPLICATIONS, LIVE_KERAS)) or backbone.lower().endswith(".keras"):
             return "keras"
         return "torch" if backbone.startswith((TIMM, LIVE)) else ""
     makers = {base.__module__.partition(".")[0] for base in type(backbone).__mro__}

@@ -116,6 +116,7 @@ def keras_engine() -> ModuleType:
         UsageError: Keras runs on another framework in this process.
     """
     frameworks.guard()
+    frameworks.check_keras_backend()
     try:
         with contextlib.nullcontext() if frameworks.TENSORFLOW in sys.modules else frameworks.muted():
             from headstart.engines.keras import network

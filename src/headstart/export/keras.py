@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,8 @@ from headstart.export.quiet import quiet
 
 if TYPE_CHECKING:
     from headstart.export.package import Package
+
+CONFIG = "config.json"  # the architecture in the archive
 
 
 def write(package: Package, path: Path) -> None:
@@ -33,7 +38,24 @@ def write(package: Package, path: Path) -> None:
             )
     with quiet():
         to_classifier(package).save(path)
+        _make_portable(path)
     append(path, package)
+
+
+def _make_portable(path: Path) -> None:
+    """Rewrite the architecture in the archive so that older versions of Keras open it, too."""
+    from headstart.engines.keras.config import portable
+
+    whole = path.with_name(f"{path.name}.whole")
+    path.replace(whole)
+    with zipfile.ZipFile(whole) as given, zipfile.ZipFile(path, "w") as archive:
+        for member in given.infolist():
+            with given.open(member) as source, archive.open(member, "w", force_zip64=True) as target:
+                if member.filename == CONFIG:
+                    target.write(json.dumps(portable(json.load(source))).encode())
+                else:
+                    shutil.copyfileobj(source, target, 1 << 20)
+    whole.unlink()
 
 
 def replay(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -48,10 +70,11 @@ def replay(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def to_classifier(package: Package) -> Any:
     """The network as a `keras.Model` with two named outputs, of Keras' own layers only."""
-    to_model = keras_engine().to_model
+    engine = keras_engine()
     import keras
 
-    network = to_model(package.blueprint, package.weights, package.spec, package.module)
+    network = engine.to_model(package.blueprint, package.weights, package.spec, package.module)
+    engine.rename_without_dots(network)
     logits = network.output
     probabilities = keras.layers.Softmax(name="probabilities")(logits)
     outputs = {"logits": logits, "probabilities": probabilities}

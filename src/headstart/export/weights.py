@@ -129,6 +129,7 @@ def _replay_keras(part: Part, spec: ImageSpec, path: Path, images: NDArray[np.ui
 
 def _keras_model(part: Part, spec: ImageSpec, weights: str | None) -> Any:
     frameworks.guard()
+    frameworks.check_keras_backend()
     with needs("keras", "keras", f"Writing weights for {APPLICATIONS}"):
         import keras
     return getattr(keras.applications, part.form.model)(weights=weights, **_keras_options(part, spec))

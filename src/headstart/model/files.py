@@ -17,7 +17,7 @@ from headstart import __version__
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.weights import hash_of, match
 from headstart.core.atomic_files import beside, folder_above, probe, put
-from headstart.core.errors import CheckError, HeadstartError, MissingExtraError, UsageError, one_line
+from headstart.core.errors import CheckError, HeadstartError, MissingExtraError, UsageError, VersionError, one_line
 from headstart.core.labels import TEXT, as_given
 from headstart.data.scan import printable
 from headstart.data.sources import PathLike
@@ -158,7 +158,7 @@ def assembling(folder: Path) -> Iterator[None]:
     """Whatever a made-up config breaks while a model is put together becomes a `CheckError`."""
     try:
         yield
-    except (CheckError, MissingExtraError):
+    except (CheckError, MissingExtraError, VersionError):
         raise
     except Exception as error:
         what = " ".join(str(error).split()) if isinstance(error, HeadstartError) else one_line(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from headstart.core.atomic_files import folder_above, probe
 from headstart.core.counts import counted
 from headstart.core.errors import UsageError
+from headstart.core.shared_change import SharedChange
 from headstart.workflows.ranking import Candidate
 
 if TYPE_CHECKING:
@@ -32,10 +34,8 @@ def plot_comparison(rows: Sequence[Candidate], chosen: Candidate | None, folder:
     Raises:
         UsageError: the folder cannot be written to.
     """
-    from matplotlib import rc_context
-
     paths = [Path(folder) / f"compare.{ending}" for ending in ("png", "svg")]
-    with rc_context({"svg.hashsalt": "headstart", "svg.fonttype": "none", "font.size": 9.5}):
+    with _STYLE:
         figure = draw_comparison(rows, chosen)
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
@@ -44,6 +44,15 @@ def plot_comparison(rows: Sequence[Candidate], chosen: Candidate | None, folder:
         except OSError as error:
             raise UsageError(f"'{folder}' cannot be written to: {error.strerror or error}.") from error
     return paths
+
+
+def _style() -> AbstractContextManager[object]:
+    from matplotlib import rc_context
+
+    return rc_context({"svg.hashsalt": "headstart", "svg.fonttype": "none", "font.size": 9.5})
+
+
+_STYLE = SharedChange(_style)  # matplotlib's settings are those of the whole process
 
 
 def why_no_folder(path: str | os.PathLike[str]) -> str | None:

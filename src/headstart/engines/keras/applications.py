@@ -6,8 +6,8 @@ import difflib
 import os
 import sys
 import threading
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -19,6 +19,7 @@ from keras.src.utils import file_utils
 from headstart.backbones.download import find_weights
 from headstart.backbones.weights import WeightsRecord, hash_of, match, read_weights
 from headstart.core.errors import UsageError
+from headstart.core.shared_change import SharedChange, ignored_warnings
 from headstart.core.types import ImageSpec
 from headstart.engines.keras.config import undisturbed
 from headstart.engines.keras.flat_model import counted_by, find_head, named_layers, recounted, variables
@@ -95,15 +96,8 @@ def fill(model: Any, file: PathLike, record: Callable[[], WeightsRecord] | None 
 
 def published(make: Callable[..., Any], source: str) -> WeightsRecord:
     """Which file Keras would download: it is asked for its weights, and stopped before the download."""
-    asking, fetch = threading.get_ident(), file_utils.get_file
-
-    def get_file(*args: Any, **options: Any) -> Any:
-        if threading.get_ident() != asking:
-            return fetch(*args, **options)
-        named = dict(zip(("fname", "origin"), args, strict=False)) | options
-        raise _Asked(str(named["origin"]), str(named.get("file_hash") or ""))
-
-    with mock.patch.object(file_utils, "get_file", get_file):
+    with _STOPPED_DOWNLOADS:
+        _this_thread.asks = True
         try:
             _build(make, source, weights="imagenet")
         except UsageError as error:
@@ -112,11 +106,31 @@ def published(make: Callable[..., Any], source: str) -> WeightsRecord:
                 kind = "sha256" if len(digits) == 64 else "md5"
                 return WeightsRecord(source, "unknown", "keras", url=url, **{kind: digits})
             raise
+        finally:
+            _this_thread.asks = False
     raise UsageError(f"Keras has no weights for '{source}'. Name a file of them: --weights FILE")
 
 
 class _Asked(Exception):  # noqa: N818  # no error: carries the address and the hash
     pass
+
+
+@contextmanager
+def _stopped_downloads() -> Iterator[None]:
+    """Downloads of threads that only ask for the address raise `_Asked`; those of others go on as usual."""
+    fetch = file_utils.get_file
+
+    def get_file(*args: Any, **options: Any) -> Any:
+        if not getattr(_this_thread, "asks", False):
+            return fetch(*args, **options)
+        named = dict(zip(("fname", "origin"), args, strict=False)) | options
+        raise _Asked(str(named["origin"]), str(named.get("file_hash") or ""))
+
+    with mock.patch.object(file_utils, "get_file", get_file):
+        yield
+
+
+_this_thread, _STOPPED_DOWNLOADS = threading.local(), SharedChange(_stopped_downloads)
 
 
 def pixels_of(model: Any, size: int) -> tuple[ImageSpec, bool] | None:
@@ -171,8 +185,7 @@ def _maker(source: str) -> Callable[..., Any]:
 
 
 def _build(make: Callable[..., Any], source: str, **options: Any) -> Any:
-    with undisturbed(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about sizes without weights
+    with undisturbed(), ignored_warnings():  # about sizes without weights
         return attempt(f"keras.applications cannot build '{source}'", lambda: make(**{"weights": None} | options))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import zipfile
@@ -12,11 +13,11 @@ from typing import Any
 import h5py
 from keras.src.saving.saving_lib import load_weights_only  # what model.load_weights calls for such a file
 
-from headstart.core.errors import UsageError
-from headstart.engines.keras.config import from_text
+from headstart.core.errors import UsageError, VersionError
+from headstart.engines.keras.config import from_text, of_keras_2
 from headstart.engines.wrapped import attempt
 
-CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 LARGEST_CONFIG = 1 << 26  # bytes
 EXPANSION = 100  # a part may be this many times larger than in the archive; Keras does not compress
 MOST_GROUPS = 100_000  # in the file of weights; hard links can make it endless
@@ -29,6 +30,7 @@ def open_file(path: str) -> Any:
     architecture that was checked.
 
     Raises:
+        VersionError: it is of Keras 2, or of another Keras 3 that has what this one lacks.
         UsageError: no such file, a damaged one, or one with a Lambda layer or custom classes, which would run code.
     """
     place = Path(path)
@@ -36,12 +38,14 @@ def open_file(path: str) -> Any:
         raise UsageError(
             f"'{path}': expected a .keras file, " + ("received a folder." if place.is_dir() else "there is none.")
         )
+    if h5py.is_hdf5(place):  # Keras 2 wrote HDF5 under this name, too
+        raise VersionError(of_keras_2(path))
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / WEIGHTS
         try:
             with zipfile.ZipFile(place) as archive:
                 text = _part(archive, CONFIG, path).decode("utf-8")
-                model = from_text(text, path)
+                model = from_text(text, path, made_by=_version(archive, path))
                 _extract(archive, weights, path)
         except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, RuntimeError) as error:
             raise UsageError(
@@ -50,6 +54,14 @@ def open_file(path: str) -> Any:
             ) from error
         attempt(f"'{path}' is damaged: its weights do not fit", lambda: _load(model, weights))
     return model
+
+
+def _version(archive: zipfile.ZipFile, path: str) -> str:
+    """The Keras that wrote the archive, or "" where it does not say so."""
+    if METADATA not in archive.namelist():
+        return ""
+    said = json.loads(_part(archive, METADATA, path))
+    return str(said.get("keras_version", ""))[:40] if isinstance(said, dict) else ""
 
 
 def _part(archive: zipfile.ZipFile, name: str, path: str) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import keras
 import numpy as np
 from keras.src.models.functional import Functional  # keras.Model(x, y) is one, and no public name is
+from keras.src.ops.numpy import Flip  # the class behind keras.ops.flip
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import INPUT
@@ -43,7 +44,8 @@ def unroll(model: Any, size: int, source: str, policy: str = POLICY, *, flip: bo
 
     def run() -> Any:
         with _untouched(model), undisturbed():
-            pixels = keras.ops.flip(images, -1) if flip else images
+            # inside a layer: of keras.ops.flip itself Keras cannot open a legacy file
+            pixels = keras.layers.Activation(Flip(-1), name="flip", dtype=images.dtype)(images) if flip else images
             outputs = copier.run(model, [pixels])
         copier.finish()
         return keras.Model(images, outputs, name=model_name(model))

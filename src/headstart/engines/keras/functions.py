@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import keras
@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from headstart.backbones.blueprint import INPUT, Blueprint
 from headstart.backbones.ops import Node, Shape
+from headstart.core.shared_change import SharedChange
 from headstart.core.types import ImageSpec
 from headstart.engines.keras.graph import Graph, Taps, assemble
 from headstart.engines.protocol import Array, Weights, foldable, not_before
@@ -177,15 +178,21 @@ class CompiledNetwork:
 def placed(device: str, *, coarse: bool = False) -> Iterator[None]:
     """On a device by our name for it; unless ``coarse``, without TF32, which TensorFlow takes for fp32 by default."""
     there = "/CPU:0" if device == "cpu" else "/GPU:0"  # its name for any accelerator
-    tf32 = tf.config.experimental.tensor_float_32_execution_enabled() and device != "cpu" and not coarse
-    if tf32:
-        tf.config.experimental.enable_tensor_float_32_execution(False)
+    with _EXACT if device != "cpu" and not coarse else nullcontext(), tf.device(there):
+        yield
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     try:
-        with tf.device(there):
-            yield
+        yield
     finally:
-        if tf32:
-            tf.config.experimental.enable_tensor_float_32_execution(True)
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+_EXACT = SharedChange(_without_tf32)
 
 
 def _outward(value: Any, dtype: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 
-import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
@@ -13,13 +12,13 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import INPUT
 from headstart.backbones.ops import Shape
 from headstart.backbones.weights import match
-from headstart.core.errors import UsageError
+from headstart.engines.frameworks import check_keras_backend
 from headstart.engines.keras.functions import CompiledNetwork
-from headstart.engines.keras.graph import to_model, weights_of
+from headstart.engines.keras.graph import rename_without_dots, to_model, weights_of
 from headstart.engines.keras.models import wrap
 from headstart.engines.protocol import Array, Differentiable, Pullback, Weights, find_device
 
-__all__ = ["KerasNetwork", "check_backend", "to_model", "weights_of", "wrap"]
+__all__ = ["KerasNetwork", "check_backend", "rename_without_dots", "to_model", "weights_of", "wrap"]
 
 
 class KerasNetwork(Differentiable):
@@ -78,11 +77,7 @@ class KerasNetwork(Differentiable):
 def check_backend() -> None:
     """Refuse a Keras that was started on another framework than TensorFlow."""
     tf.config.list_physical_devices()  # it prints messages the first time
-    if (running := keras.backend.backend()) != "tensorflow":
-        raise UsageError(
-            f"Keras runs on {running} in this process; the Keras engine needs TensorFlow. "
-            "Set KERAS_BACKEND=tensorflow before Keras is imported."
-        )
+    check_keras_backend()
 
 
 def choose_device(device: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
@@ -17,6 +16,7 @@ from headstart.backbones.blueprint import INPUT, Blueprint
 from headstart.backbones.ops import Shape
 from headstart.backbones.weights import match
 from headstart.core.errors import UsageError
+from headstart.core.shared_change import SharedChange, ignored_warnings
 from headstart.core.types import ImageSpec
 from headstart.engines.protocol import TIMM, Array, Differentiable, Pullback, Weights, find_device, not_before
 from headstart.engines.torch.graph import BlueprintModule, head_of
@@ -148,8 +148,7 @@ def choose_device(device: str) -> str:
     Raises:
         UsageError: no such device, or it is not there.
     """
-    with warnings.catch_warnings():  # it warns where TensorFlow has found no GPU before
-        warnings.simplefilter("ignore")
+    with ignored_warnings():  # it warns where TensorFlow has found no GPU before
         present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     return find_device(device, present, "PyTorch")
 
@@ -161,6 +160,7 @@ def takes_channels_last(blueprint: Blueprint) -> bool:
 
 def in_fp32(device: str) -> AbstractContextManager[object]:
     """Without TF32, which cuDNN takes for fp32 unless it is told otherwise."""
-    if device != "cuda":
-        return nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # type: ignore[no-any-return]
+    return _EXACT if device == "cuda" else nullcontext()
+
+
+_EXACT = SharedChange(lambda: torch.backends.cudnn.flags(enabled=True, allow_tf32=False))

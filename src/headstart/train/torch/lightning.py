@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 
 from headstart.core.errors import DivergedError, MissingExtraError, UsageError
+from headstart.core.shared_change import SharedChange, ignored_warnings
 from headstart.engines.torch.network import choose_device
 from headstart.train.checkpoint import Checkpoints, Terminated
 from headstart.train.loop import TrainingLoop
@@ -174,17 +174,23 @@ def _fit(trainer: Any, module: _Module, stream: _Stream) -> None:
         raise
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> SharedChange:
     """Without Lightning's own messages."""
+    return _QUIET
+
+
+@contextmanager
+def _without_messages() -> Iterator[None]:
     logs = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
     before = [log.level for log in logs]
     try:
         for log in logs:
             log.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\.")
+        with ignored_warnings(r"lightning\."):
             yield
     finally:
         for log, level in zip(logs, before, strict=True):
             log.setLevel(level)
+
+
+_QUIET = SharedChange(_without_messages)
