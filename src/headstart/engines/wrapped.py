@@ -50,7 +50,8 @@ def make_trunk(
     """A trunk of one node, a module with these weights, that gives the features.
 
     Args:
-        attrs: of the node beside its weights: features, head, units and config.
+        attrs: of the node beside its weights: features, head, units, config, and statistics, the names of those
+            weights that no optimiser changes.
     """
     shapes = {key: value.shape for key, value in arrays.items()}
     node = Node(FEATURES, "module", (INPUT,), {"source": source, "weights": shapes, **attrs})

@@ -65,10 +65,6 @@ class FinetuneData:
     ) -> FinetuneData:
         """Look at the photos, and split them as the fit did unless told otherwise; see `finetune`."""
         record = classifier.record
-        if not classifier.fitted_on or FEATURES not in classifier.blueprint.layers:
-            raise UsageError(
-                "This classifier has no head of photos of yours to begin with. Fit one first: headstart fit PHOTOS"
-            )
         holdout = record.holdout if holdout is None else holdout
         seed = record.seed if seed is None else seed
         check_holdout(holdout, seed)
@@ -177,7 +173,15 @@ class FinetuneStart:
 
     @classmethod
     def of(cls, classifier: Classifier, recipe: Recipe) -> FinetuneStart:
-        """What the recipe trains of the classifier's network."""
+        """What the recipe trains of the classifier's network.
+
+        Raises:
+            UsageError: a classifier that was not fitted, or a recipe that names no part of its network.
+        """
+        if not classifier.fitted_on or FEATURES not in classifier.blueprint.layers:
+            raise UsageError(
+                "This classifier has no head of photos of yours to begin with. Fit one first: headstart fit PHOTOS"
+            )
         rates = rates_by_layer(classifier.blueprint, recipe)
         return cls(classifier, recipe, rates, cut_at(classifier.blueprint, rates))
 
@@ -248,7 +252,7 @@ def upper_part(
         y, seen = data.split.labels[some], x if train else known
         return ArrayBatches(seen, y, recipe.batch_size, recipe.seed, shuffle=train, views=True, rows=at)
 
-    task = Task(upper, weights, start.rates, None, start.classifier.module)
+    task = Task(upper, weights, start.rates, None)  # a module takes images: it is below the cut
     return TrainingInputs(task, batches, ViewsRecord(views.count, round(views.bytes / 1e6, 1)))
 
 

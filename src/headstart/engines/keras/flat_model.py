@@ -46,7 +46,10 @@ def unroll(model: Any, size: int, source: str, policy: str = POLICY, *, flip: bo
             pixels = keras.ops.flip(images, -1) if flip else images
             outputs = copier.run(model, [pixels])
         copier.finish()
-        return keras.Model(images, outputs, name=model_name(model))
+        flat = keras.Model(images, outputs, name=model_name(model))
+        for layer in flat._flatten_layers():
+            layer.trainable = True  # a recipe says what is frozen, not the model; of the weights, only statistics are
+        return flat
 
     return attempt(f"'{source}' fails on images of {size} pixels, given as (N, {size}, {size}, 3)", run)
 

@@ -87,13 +87,20 @@ def wrap(
     path = head[0].name if head else features or ""
     trunk = _cut(flat, path, name, head=head is not None)
     arrays = {key: np.array(each.numpy(), np.float32) for key, each in variables(trunk).items()}
+    statistics = tuple(key for key, each in variables(trunk).items() if not each.trainable)
     config, units = to_text(trunk), int(trunk.output.shape[-1])
     if flip and not config:
         raise UsageError(
             f"'{name}' takes blue, green, red as {model_name(model)} does, and has layers of its own. Put the "
             "preprocess_input of keras.applications into the model, or name the pixels: spec=hs.ImageSpec(…)"
         )
-    attrs = {"features": path, "head": head is not None, "config": config, "units": units}
+    attrs = {
+        "features": path,
+        "head": head is not None,
+        "config": config,
+        "units": units,
+        "statistics": statistics,
+    }
     own = head_weights(head[0]) if head and whole else None
     return Wrapped(make_trunk(name, arrays, attrs, spec, record), None if config else flat, own)
 

@@ -80,8 +80,10 @@ def wrap(
         _cut(model, linear)
     path = linear or features or ""
     units = InnerLayers(Node(FEATURES, "module", (INPUT,), {"source": name, "features": path}), model, spec.size).units
-    attrs = {"features": path, "head": linear is not None, "config": "", "units": units}
-    return Wrapped(make_trunk(name, _floats(model), attrs, spec, record), model, head)
+    arrays, learned = _floats(model), dict(model.named_parameters(remove_duplicate=False))
+    statistics = tuple(key for key in arrays if key not in learned)
+    attrs = {"features": path, "head": linear is not None, "config": "", "units": units, "statistics": statistics}
+    return Wrapped(make_trunk(name, arrays, attrs, spec, record), model, head)
 
 
 def build_module(node: Node, live: object | None) -> Any:
