@@ -75,6 +75,11 @@ def open_backbone(
     return load_pretrained(backbone, weights, pixels, head=head, progress=progress), None
 
 
+def check_live(module: object, framework: str) -> None:
+    """Refuse a live ``module`` that the engine of this framework cannot take, before anything is built of it."""
+    (torch_engine() if framework == "torch" else keras_engine()).check_live(module)
+
+
 def torch_engine() -> ModuleType:
     """The PyTorch engine, imported late.
 

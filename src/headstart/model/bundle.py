@@ -16,6 +16,7 @@ from headstart.data.load import KEY
 from headstart.data.sources import PathLike
 from headstart.engines.names import ENGINES, resolve_engine
 from headstart.engines.protocol import PRECISIONS, Network, check_module
+from headstart.engines.registry import check_live
 from headstart.learn.unknown import Unknown
 from headstart.model import files
 from headstart.model.classifier import Classifier, Golden, no_thumbnails
@@ -132,6 +133,8 @@ def _check_runnable(config: dict[str, Any], engine: str, module: object | None) 
         return ""
     runs_on = resolve_engine(engine, blueprint)
     check_module(blueprint, module)
+    if module is not None:
+        check_live(module, runs_on)
     return runs_on
 
 

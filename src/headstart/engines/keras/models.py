@@ -67,8 +67,7 @@ def wrap(
         known = found.spec
     else:
         model = open_file(source) if isinstance(source, str) else source
-        if not isinstance(model, keras.Model):
-            raise UsageError(f"Expected the name of a backbone or a keras.Model. Received: {type(model).__qualname__}.")
+        check_live(model)
         name = f"{LIVE_KERAS}{_name_of(model)}"
         size = _own_size(model) or BYTES.size
         known, flip = pixels_of(model, size) or (replace(BYTES, size=size), False)
@@ -116,13 +115,18 @@ def build_model(node: Node, live: object | None, size: int, policy: str = POLICY
     source = node["source"]
     if live is None:
         model = from_text(node["config"], source, policy)
-    elif isinstance(live, keras.Model):
+    else:
+        check_live(live)
         flat = unroll(live, size, source, policy)
         model = _cut(flat, node["features"], source, head=node["head"])
-    else:
-        raise UsageError(f"Expected a keras.Model. Received: {type(live).__qualname__}.")
     check_same(node, {name: tuple(each.shape) for name, each in variables(model).items()})
     return model
+
+
+def check_live(model: object) -> None:
+    """Refuse what is no `keras.Model`."""
+    if not isinstance(model, keras.Model):
+        raise UsageError(f"Expected the name of a backbone or a keras.Model. Received: {type(model).__qualname__}.")
 
 
 def _name_of(model: Any) -> str:

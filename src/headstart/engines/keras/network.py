@@ -15,10 +15,10 @@ from headstart.backbones.weights import match
 from headstart.core.errors import UsageError
 from headstart.engines.keras.functions import CompiledNetwork
 from headstart.engines.keras.graph import to_model, weights_of
-from headstart.engines.keras.models import wrap
+from headstart.engines.keras.models import check_live, wrap
 from headstart.engines.protocol import Array, Differentiable, Pullback, Weights, find_device
 
-__all__ = ["KerasNetwork", "check_backend", "to_model", "weights_of", "wrap"]
+__all__ = ["KerasNetwork", "check_backend", "check_live", "to_model", "weights_of", "wrap"]
 
 
 class KerasNetwork(Differentiable):

@@ -137,6 +137,36 @@ class Trace:
                 handle.remove()
 
 
+def alone_leads_to_output(module: Any, path: str, size: int) -> bool:
+    """Whether what the module returns in the shape of this layer's output depends on the images through it alone.
+
+    Of several such tensors one is enough. With two heads, of which a module returns the mean, it is not so.
+    """
+    shapes = []
+
+    def still(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
+        shapes.append(output.shape)
+        return torch.zeros_like(output)
+
+    handle = module.get_submodule(path).register_forward_hook(still)
+    try:
+        with torch.no_grad():
+            answer = module(torch.rand(TRIED, 3, size, size, generator=torch.Generator().manual_seed(0)))
+    finally:
+        handle.remove()
+    answers = [each for each in _tensors(answer) if each.shape in shapes]
+    same = [bool(torch.equal(each[0], each[1])) for each in answers]
+    return not answers or any(same)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """The tensors in what a module returned."""
+    if isinstance(value, Tensor):
+        return [value]
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple | list) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]
+
+
 def pooled(value: Tensor) -> Tensor:
     """(N, D): the average of a map over height and width, in either layout; of tokens; a vector unchanged."""
     if value.ndim == 4:

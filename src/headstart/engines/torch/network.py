@@ -20,9 +20,9 @@ from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
 from headstart.engines.protocol import TIMM, Array, Differentiable, Pullback, Weights, find_device, not_before
 from headstart.engines.torch.graph import BlueprintModule, head_of
-from headstart.engines.torch.modules import wrap
+from headstart.engines.torch.modules import check_live, wrap
 
-__all__ = ["TorchNetwork", "to_module", "wrap"]
+__all__ = ["TorchNetwork", "check_live", "to_module", "wrap"]
 
 
 class TorchNetwork(Differentiable):
