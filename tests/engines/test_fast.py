@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,12 @@ from headstart.backbones.catalogue import load_pretrained
 from headstart.backbones.ops import SQRT_EPSILON, Node
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
+from headstart.data.inputs import unlabelled_dataset
 from headstart.data.load import decode
 from headstart.engines import fast, protocol
 from headstart.engines.fast import FastNetwork, choose_precision
 from headstart.engines.protocol import foldable
+from headstart.learn.features import run_network
 from referee import (
     EVERY_OP,
     HEAD,
@@ -250,3 +253,69 @@ def test_first_use_from_several_threads_neither_hangs_nor_wakes_the_telemetry() 
             [sys.executable, "-c", TWO_THREADS_AT_ONCE], capture_output=True, text=True, timeout=60, check=True
         )
         assert done.stdout.strip() == "0"
+
+
+# --- a few images -----------------------------------------------------------------------------------------------------
+
+ALONE, TOGETHER = (1, "LATENCY"), (8, "THROUGHPUT")
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    """What is compiled from now on: images at a time, and for what."""
+    found: list[tuple[int, str]] = []
+    real_core = fast._core()
+
+    class Core:
+        def compile_model(self, model: Any, device: str, settings: dict[str, Any]) -> Any:
+            found.append((model.input(0).shape[0], settings["PERFORMANCE_HINT"]))
+            return real_core.compile_model(model, device, settings)
+
+    monkeypatch.setattr(fast, "_core", Core)
+    return found
+
+
+def test_a_few_images_run_one_by_one_on_all_cores(compiled: list[tuple[int, str]]) -> None:
+    network, images = network_for(EVERY_OP), photos(fast.FEW)
+    for count in (1, 3, fast.FEW):
+        network.forward(images[:count])
+    assert compiled == [ALONE]
+    network.forward(np.concatenate([images, images]))
+    assert compiled == [ALONE, TOGETHER]
+    network.load(weights_for(EVERY_OP, seed=1))
+    network.forward(images[:1])
+    assert compiled == [ALONE, TOGETHER, ALONE]
+
+
+def test_no_second_model_is_compiled_for_a_few_images_that_come_once(compiled: list[tuple[int, str]]) -> None:
+    """As the golden images after a fit."""
+    network, images = network_for(EVERY_OP), photos(20)
+    network.forward(images)
+    network.forward(images[:2])
+    assert compiled == [TOGETHER]
+    network.forward(images[:2])
+    assert compiled == [TOGETHER, ALONE]
+
+
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
+def test_alone_and_among_many_an_image_gets_the_same_answer(
+    precision: str, real: tuple[FastNetwork, NDArray[np.uint8]]
+) -> None:
+    network, images = real[0].at_precision(precision), real[1]
+    assert len(images) > fast.FEW
+    together = network.forward(images, "features")
+    network.forward(images[:1], "features")  # those that come once go with the others
+    alone = np.stack([network.forward(image[None], "features")[0] for image in images])
+    assert protocol.coarseness(alone, together) < (1e-4 if precision == "fp32" else protocol.TOLERANCE / 2)
+
+
+def test_a_data_set_of_a_few_images_is_run_on_all_cores(compiled: list[tuple[int, str]]) -> None:
+    network, images = network_for(EVERY_OP), photos(20)
+    for count in (3, 20):
+        dataset = unlabelled_dataset(list(images[:count]))
+        found = [values for _, values in run_network(dataset, network, ("logits",))]
+        seen = np.stack([decode(image, SPEC) for image in images[:count]])
+        for values, expected in zip(found, network.forward(seen), strict=True):
+            assert values is not None
+            np.testing.assert_allclose(values[0], expected, rtol=1e-5, atol=1e-6)
+    assert compiled == [ALONE, TOGETHER]

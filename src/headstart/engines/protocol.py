@@ -88,7 +88,11 @@ class Network(ABC):
         Raises:
             UsageError: some are missing, too many or misshapen.
         """
-        self._take(match(weights, self.blueprint.weight_shapes(), f"weights for {self.name}"))
+        self._take(fitting(weights, self.blueprint, self._float))
+
+    def for_few(self, at: Sequence[str], images: int) -> Self:
+        """The network to run so many images on: another where it is faster for a few. Its answers are the same."""
+        return self
 
     @abstractmethod
     def runner(self, at: Sequence[str]) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
@@ -160,7 +164,7 @@ class Differentiable(Network):
         """The value of node ``at``, and a pullback that carries a cotangent of its shape to node ``wrt``.
 
         With ``wrt`` "input" the gradient is with respect to the pixels: NHWC, in [0, 1]. Images do not see each other.
-        The pullback may be called again and again. Never in bf16.
+        The pullback may be called again and again, and keeps the weights that it was made with. Never in bf16.
 
         Raises:
             UsageError: an unknown node, or one that does not lie before ``at``.
@@ -199,6 +203,20 @@ class Differentiable(Network):
     @abstractmethod
     def _value_and_gradient(self, images: Array, at: str, wrt: str) -> tuple[Array, Pullback]:
         """As `vjp`, of checked arguments."""
+
+
+def fitting(weights: Weights, blueprint: Blueprint, dtype: type[np.floating[Any]] = np.float32) -> dict[str, Array]:
+    """The weights of a network in ``dtype``, whatever floats they are given in.
+
+    Raises:
+        UsageError: they are another network's, no floats, or not finite in ``dtype``.
+    """
+    with np.errstate(over="ignore"):  # what is beyond its range becomes infinite, which `match` refuses
+        floats = {
+            name: array.astype(dtype, copy=False) if array.dtype.kind == "f" else array
+            for name, array in weights.items()
+        }
+    return match(floats, blueprint.weight_shapes(), f"weights for {blueprint.name}")
 
 
 def check_module(blueprint: Blueprint, module: object | None) -> None:

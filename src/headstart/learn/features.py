@@ -76,7 +76,8 @@ def run_network(
     The values are None where the image could not be read, or its key is ``known``. Memory does not grow with the
     number of images.
     """
-    local = threading.local()
+    local, rows = threading.local(), range(len(dataset)) if indices is None else indices
+    network = network.for_few(at, len(rows))
 
     def run(pixels: list[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.float32]]]:
         if not hasattr(local, "runner"):  # one inference request a thread
@@ -87,10 +88,10 @@ def run_network(
 
     def work(chunk: Sequence[int]) -> list[tuple[Decoded, list[NDArray[np.float32]] | None]]:
         items = [load_image(dataset, index, network.spec, known) for index in chunk]
-        rows = run([item.pixels for item in items if item.pixels is not None])
-        return [(item, None if item.pixels is None else next(rows)) for item in items]
+        values = run([item.pixels for item in items if item.pixels is not None])
+        return [(item, None if item.pixels is None else next(values)) for item in items]
 
-    return in_chunks(work, range(len(dataset)) if indices is None else indices)
+    return in_chunks(work, rows)
 
 
 def to_half(values: NDArray[np.float32]) -> NDArray[np.float16]:

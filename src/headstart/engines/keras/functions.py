@@ -31,7 +31,7 @@ class CompiledNetwork:
         self, blueprint: Blueprint, weights: Weights, spec: ImageSpec, module: object | None, device: str
     ) -> None:
         self.blueprint, self.weights, self.spec, self.module = blueprint, weights, spec, module
-        self.device = f"/{device.upper()}:0"
+        self._device, self.device = device, f"/{device.upper()}:0"
         self._folds = foldable(blueprint)
         self._graphs: dict[tuple[str, bool], Graph] = {}  # by precision, and whether batch norms are folded
         self._functions: dict[tuple[Any, ...], Callable[..., list[Array]]] = {}
@@ -84,6 +84,10 @@ class CompiledNetwork:
         size, shape = self.spec.size, self.shapes(precision)[at]
         signature = [tf.TensorSpec((None, size, size, 3), exact), tf.TensorSpec((None, *shape), exact)]
         return self._compiled((precision, (at, wrt)), run, signature)
+
+    def with_weights(self, weights: Weights) -> CompiledNetwork:
+        """The same network with other weights, which shares nothing with this one and compiles anew."""
+        return CompiledNetwork(self.blueprint, weights, self.spec, self.module, self._device)
 
     def load(self, weights: Weights) -> None:
         """Take other weights."""
