@@ -276,25 +276,34 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
 
 
 def test_a_few_images_run_one_by_one_on_all_cores(compiled: list[tuple[int, str]]) -> None:
-    network, images = network_for(EVERY_OP), photos(fast.FEW)
+    network, images = network_for(EVERY_OP), photos(fast.SOME + 1)
     for count in (1, 3, fast.FEW):
         network.forward(images[:count])
     assert compiled == [ALONE]
-    network.forward(np.concatenate([images, images]))
+    network.forward(images)
     assert compiled == [ALONE, TOGETHER]
     network.load(weights_for(EVERY_OP, seed=1))
     network.forward(images[:1])
     assert compiled == [ALONE, TOGETHER, ALONE]
 
 
-def test_no_second_model_is_compiled_for_a_few_images_that_come_once(compiled: list[tuple[int, str]]) -> None:
-    """As the golden images after a fit."""
-    network, images = network_for(EVERY_OP), photos(20)
-    network.forward(images)
-    network.forward(images[:2])
-    assert compiled == [TOGETHER]
-    network.forward(images[:2])
-    assert compiled == [TOGETHER, ALONE]
+@pytest.mark.parametrize(
+    ("first", "then", "expected"),
+    [
+        pytest.param(fast.SOME, 4, [TOGETHER, ALONE], id="a fit, its golden images, photos one by one"),
+        pytest.param(4, fast.SOME, [ALONE, TOGETHER], id="a model opened, some photos, some photos"),
+    ],
+)
+def test_no_second_model_is_compiled_for_what_comes_once(
+    first: int, then: int, expected: list[tuple[int, str]], compiled: list[tuple[int, str]]
+) -> None:
+    network, images = network_for(EVERY_OP), photos(fast.SOME)
+    value = network.forward(images[:first])
+    again = network.forward(images[:then])
+    assert compiled == expected[:1]
+    np.testing.assert_allclose(again[:4], value[:4], rtol=1e-5, atol=1e-6)
+    network.forward(images[:then])
+    assert compiled == expected
 
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
@@ -310,8 +319,8 @@ def test_alone_and_among_many_an_image_gets_the_same_answer(
 
 
 def test_a_data_set_of_a_few_images_is_run_on_all_cores(compiled: list[tuple[int, str]]) -> None:
-    network, images = network_for(EVERY_OP), photos(20)
-    for count in (3, 20):
+    network, images = network_for(EVERY_OP), photos(fast.SOME + 1)
+    for count in (3, fast.SOME + 1):
         dataset = unlabelled_dataset(list(images[:count]))
         found = [values for _, values in run_network(dataset, network, ("logits",))]
         seen = np.stack([decode(image, SPEC) for image in images[:count]])

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import openvino as ov
 
 FEW = CHUNK  # images: as many as one core would take by itself
+SOME = 64  # images that are run in about the time that compiling takes
 Key = tuple[tuple[str, ...], str, bool]  # of a compiled model: its nodes, its precision, whether pixels are floats
 
 
@@ -62,7 +63,7 @@ class FastNetwork(Network):
         self._one_by_one = False  # whether each image is run alone, on all cores
         self._compiled: dict[Key, ov.CompiledModel] = {}
         self._compiled_alone: dict[Key, ov.CompiledModel] = {}  # for one image at a time
-        self._asked: set[Key] = set()  # what a few images were run on that is compiled for many
+        self._asked: set[tuple[Key, bool]] = set()  # for what the other one was taken
         self._locks = {name: threading.Lock() for name in ("bf16", "fp32")}
 
     def runner(self, at: Sequence[str]) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
@@ -71,23 +72,26 @@ class FastNetwork(Network):
 
     def forward_many(self, images: Array, at: Sequence[str]) -> list[Array]:
         """As `forward`, for several nodes in one pass."""
-        network = self.for_few(at, len(images), floats=images.dtype != np.uint8)
+        network = self.for_images(len(images), at, floats=images.dtype != np.uint8)
         return super(FastNetwork, network).forward_many(images, at)
 
-    def for_few(self, at: Sequence[str], images: int, *, floats: bool = False) -> Self:
+    def for_images(self, count: int, at: Sequence[str], *, floats: bool = False) -> Self:
         """The network for so many images: a few are run one by one, each on all cores.
 
-        That takes a model of its own, which is compiled where none is yet, or where few are asked for again.
+        Each way has a compiled model of its own. Where only the other one is there, it is taken the first time:
+        compiling takes as long as some dozens of images.
         """
-        key = (self._below(at), self.precision, floats)
-        if images > FEW:
+        key, one_by_one = (self._below(at), self.precision, floats), count <= FEW
+        there, other = key in self._compiled, key in self._compiled_alone
+        there, other = (other, there) if one_by_one else (there, other)
+        if other and not there and count <= SOME and (key, one_by_one) not in self._asked:
+            self._asked.add((key, one_by_one))
+            one_by_one = not one_by_one
+        if not one_by_one:
             return self
-        if key in self._compiled and key not in self._compiled_alone and key not in self._asked:
-            self._asked.add(key)
-            return self
-        other = copy.copy(self)
-        other._one_by_one, other.micro_batch = True, 1
-        return other
+        found = copy.copy(self)
+        found._one_by_one, found.micro_batch = True, 1
+        return found
 
     def _below(self, at: Sequence[str]) -> tuple[str, ...]:
         """The nodes to compile for those ``at``: the head's are computed from the features."""

@@ -90,8 +90,8 @@ class Network(ABC):
         """
         self._take(fitting(weights, self.blueprint, self._float))
 
-    def for_few(self, at: Sequence[str], images: int) -> Self:
-        """The network to run so many images on: another where it is faster for a few. Its answers are the same."""
+    def for_images(self, count: int, at: Sequence[str]) -> Self:
+        """The network to run so many images on: a few may be faster on another, whose answers are the same."""
         return self
 
     @abstractmethod

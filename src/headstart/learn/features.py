@@ -77,7 +77,7 @@ def run_network(
     number of images.
     """
     local, rows = threading.local(), range(len(dataset)) if indices is None else indices
-    network = network.for_few(at, len(rows))
+    network = network.for_images(len(rows), at)
 
     def run(pixels: list[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.float32]]]:
         if not hasattr(local, "runner"):  # one inference request a thread
