@@ -33,11 +33,11 @@ OPS: dict[str, tuple[int | None, frozenset[str]]] = {
     "dense": (1, frozenset({"units"})),
     # a module of another library: its features, and its weights by its own names, of which "statistics" names those
     # that no optimiser changes; config is its architecture where that is plain data (a Keras model of Keras' own
-    # layers, as JSON), else ""
-    "module": (1, frozenset({"source", "features", "head", "units", "weights", "config", "statistics"})),
+    # layers, as JSON), else ""; grey: whether it takes one channel, the luma of the pixels
+    "module": (1, frozenset({"source", "features", "head", "units", "weights", "config", "statistics", "grey"})),
 }
 NORM_STATISTICS = ("mean", "var")  # the weights of a batch norm that no optimiser changes
-LATER = frozenset({"statistics"})  # attributes that blueprints of earlier versions do not have
+OPTIONAL = frozenset({"statistics", "grey"})  # attributes that a node need not have
 # sqrt: of max(x, 0) + SQRT_EPSILON, so that its gradient stays finite; hard_sigmoid: min(max(x + 3, 0), 6) / 6;
 # hard_swish: x times that
 ACTIVATIONS = ("relu", "relu6", "hard_sigmoid", "hard_swish", "sqrt")
@@ -74,7 +74,7 @@ _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("channels", "filters", "stride", "groups", "units"), _WHOLE),
     "kernel": (lambda v: _wholes(v, 2), "(height, width)"),
     "padding": (lambda v: v == "same" or _wholes(v, 4, 0), '"same" or (top, bottom, left, right)'),
-    **dict.fromkeys(("bias", "ceil", "head"), (lambda v: type(v) is bool, "true or false")),
+    **dict.fromkeys(("bias", "ceil", "head", "grey"), (lambda v: type(v) is bool, "true or false")),
     **dict.fromkeys(("source", "features", "config"), (lambda v: isinstance(v, str), "text")),
     "weights": (_shapes, "a shape for each name"),
     "statistics": (_names, "names"),
@@ -141,7 +141,7 @@ def check_node(node: Node, seen: Collection[str], blueprint: str) -> None:
     if node.op not in OPS:
         raise UsageError(f"{where}: unknown op '{node.op}'. {did_you_mean(str(node.op), OPS)}")
     count, attributes = OPS[node.op]
-    if not attributes - LATER <= set(node.attrs) <= attributes:
+    if not attributes - OPTIONAL <= set(node.attrs) <= attributes:
         raise UsageError(
             f"{where}: '{node.op}' takes the attributes {sorted(attributes)}. Received: {sorted(map(str, node.attrs))}."
         )

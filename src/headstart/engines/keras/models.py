@@ -17,7 +17,6 @@ from headstart.engines.keras.applications import application, fill, pixels_of
 from headstart.engines.keras.config import POLICY, from_text, to_text
 from headstart.engines.keras.files import open_file
 from headstart.engines.keras.flat_model import (
-    built_shape,
     find_head,
     head_weights,
     inner_tensors,
@@ -26,6 +25,7 @@ from headstart.engines.keras.flat_model import (
     unroll,
     variables,
 )
+from headstart.engines.keras.inputs import input_shape
 from headstart.engines.protocol import APPLICATIONS, LIVE_KERAS, nearest
 from headstart.engines.wrapped import Wrapped, check_pixels, check_same, make_trunk
 
@@ -45,7 +45,8 @@ def wrap(
     """A trunk of "keras/NAME", of a ".keras" file or of a live model.
 
     Args:
-        source: the name, the file, or the model; a model is copied and stays as it is.
+        source: the name, the file, or the model; a model is copied and stays as it is. One that takes a single channel
+            gets the luma of the pixels.
         weights: a file (.weights.h5, .h5) with its weights. Without one a network of `keras.applications` takes those
             that Keras would download, and any other keeps its own.
         spec: pixels that it wants; default, and where it says the size alone: of `keras.applications`, and of models
@@ -137,8 +138,8 @@ def _name_of(model: Any) -> str:
 
 def _own_size(model: Any) -> int | None:
     """The image height of a model's input, where it is fixed."""
-    shapes = [tuple(each.shape) for each in getattr(model, "inputs", None) or ()] or [built_shape(model) or ()]
-    return shapes[0][1] if len(shapes) == 1 and len(shapes[0]) == 4 else None
+    shape = input_shape(model)
+    return shape[1] if len(shape) in (3, 4) else None
 
 
 def _cut(flat: Any, layer: str, source: str, *, head: bool) -> Any:

@@ -21,7 +21,7 @@ from headstart.backbones.weights import Weights, WeightsRecord, match, read_weig
 from headstart.core.errors import MissingExtraError, UsageError
 from headstart.core.types import ImageSpec
 from headstart.engines.protocol import LIVE, TIMM
-from headstart.engines.torch.module_layers import TRIED, InnerLayers, Trace, alone_leads_to_output
+from headstart.engines.torch.module_layers import TRIED, InnerLayers, Trace, alone_leads_to_output, takes_grey
 from headstart.engines.wrapped import Wrapped, attempt, check_pixels, check_same, make_trunk
 
 IMAGENET = ImageSpec(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -38,7 +38,8 @@ def wrap(
     """A trunk of "timm/NAME" or of a live module.
 
     Args:
-        source: the name, or the module; a module is copied and stays as it is.
+        source: the name, or the module; a module is copied and stays as it is. One that takes a single channel gets
+            the luma of the pixels.
         weights: a file (.safetensors, .pth) with its state dict. Without one timm fetches the weights, and a live
             module keeps those that it has.
         spec: pixels that it wants; default, and where it says the size alone: what timm's record says, also that of a
@@ -68,10 +69,11 @@ def wrap(
     if pixels is not None:
         spec = replace(spec, size=pixels)
 
-    linear = _find_head(model, spec.size, name) if features is None else None
+    grey = not named and takes_grey(model, spec.size, name)
+    linear = _find_head(model, spec.size, name, grey=grey) if features is None else None
     headless = linear is None and (named or features is None)  # timm itself takes the head away
     if headless and not _is_timm(model):
-        raise UsageError(_no_head(model, spec.size, name))
+        raise UsageError(_no_head(model, spec.size, name, grey=grey))
     if headless:
         before = {*model.state_dict()}
         _behead(model, "")
@@ -83,11 +85,12 @@ def wrap(
     if linear:
         _behead(model, linear)
     path = linear or features or ""
-    units = InnerLayers(Node(FEATURES, "module", (INPUT,), {"source": name, "features": path}), model, spec.size).units
+    about = {"source": name, "features": path} | ({"grey": True} if grey else {})
+    units = InnerLayers(Node(FEATURES, "module", (INPUT,), about), model, spec.size).units
     arrays, learned = _floats(model), dict(model.named_parameters(remove_duplicate=False))
     statistics = tuple(key for key in arrays if key not in learned)
     removed = linear is not None or (headless and not named)
-    attrs = {"features": path, "head": removed, "config": "", "units": units, "statistics": statistics}
+    attrs = about | {"head": removed, "config": "", "units": units, "statistics": statistics}
     return Wrapped(make_trunk(name, arrays, attrs, spec, record), model, head)
 
 
@@ -187,19 +190,19 @@ def _timm_spec(source: str, config: dict[str, Any]) -> ImageSpec:
     return ImageSpec(size, tuple(config["mean"]), tuple(config["std"]), float(config["crop_pct"]), resample)
 
 
-def _find_head(model: Any, size: int, name: str) -> str | None:
+def _find_head(model: Any, size: int, name: str, *, grey: bool) -> str | None:
     """The path of the linear layer that ends the network: no layer after it has weights, no way leads past it."""
-    trace = Trace(model, size, name)
+    trace = Trace(model, size, name, grey=grey)
     path = trace.last_weighted
     output = trace.outputs.get(path)
     fits = isinstance(output, Tensor) and output.ndim == 2 and len(output) == TRIED and trace.calls[path] == 1
     if not (path and fits and isinstance(model.get_submodule(path), nn.Linear)):
         return None
-    return path if alone_leads_to_output(model, path, size) else None
+    return path if alone_leads_to_output(model, path, size, grey=grey) else None
 
 
-def _no_head(model: Any, size: int, name: str) -> str:
-    trace = Trace(model, size, name)
+def _no_head(model: Any, size: int, name: str, *, grey: bool) -> str:
+    trace = Trace(model, size, name, grey=grey)
     last = trace.last_weighted
     kind = type(model.get_submodule(last)).__name__ if last else "nothing with weights"
     kind = f"another way to the output beside the {kind}" if kind == "Linear" else kind
