@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import headstart as hs
+import making
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.catalogue import load_pretrained
 from headstart.backbones.ops import SQRT_EPSILON, Node
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
-from headstart.data.inputs import unlabelled_dataset
 from headstart.data.load import decode
 from headstart.engines import fast, protocol
 from headstart.engines.fast import FastNetwork, choose_precision
 from headstart.engines.protocol import foldable
-from headstart.learn.features import run_network
 from referee import (
     EVERY_OP,
     HEAD,
@@ -271,39 +271,26 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
             found.append((model.input(0).shape[0], settings["PERFORMANCE_HINT"]))
             return real_core.compile_model(model, device, settings)
 
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real_core, name)
+
     monkeypatch.setattr(fast, "_core", Core)
     return found
 
 
 def test_a_few_images_run_one_by_one_on_all_cores(compiled: list[tuple[int, str]]) -> None:
-    network, images = network_for(EVERY_OP), photos(fast.SOME + 1)
+    network, images = network_for(EVERY_OP), photos(fast.FEW + 1)
     for count in (1, 3, fast.FEW):
-        network.forward(images[:count])
+        network.for_images(count).forward(images[:count])
     assert compiled == [ALONE]
-    network.forward(images)
+    network.for_images(len(images)).forward(images)
     assert compiled == [ALONE, TOGETHER]
     network.load(weights_for(EVERY_OP, seed=1))
-    network.forward(images[:1])
+    network.for_images(1).forward(images[:1])
     assert compiled == [ALONE, TOGETHER, ALONE]
-
-
-@pytest.mark.parametrize(
-    ("first", "then", "expected"),
-    [
-        pytest.param(fast.SOME, 4, [TOGETHER, ALONE], id="a fit, its golden images, photos one by one"),
-        pytest.param(4, fast.SOME, [ALONE, TOGETHER], id="a model opened, some photos, some photos"),
-    ],
-)
-def test_no_second_model_is_compiled_for_what_comes_once(
-    first: int, then: int, expected: list[tuple[int, str]], compiled: list[tuple[int, str]]
-) -> None:
-    network, images = network_for(EVERY_OP), photos(fast.SOME)
-    value = network.forward(images[:first])
-    again = network.forward(images[:then])
-    assert compiled == expected[:1]
-    np.testing.assert_allclose(again[:4], value[:4], rtol=1e-5, atol=1e-6)
-    network.forward(images[:then])
-    assert compiled == expected
+    network.release()
+    network.for_images(1).forward(images[:1])
+    assert compiled == [ALONE, TOGETHER, ALONE, ALONE]
 
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
@@ -311,20 +298,23 @@ def test_alone_and_among_many_an_image_gets_the_same_answer(
     precision: str, real: tuple[FastNetwork, NDArray[np.uint8]]
 ) -> None:
     network, images = real[0].at_precision(precision), real[1]
-    assert len(images) > fast.FEW
     together = network.forward(images, "features")
-    network.forward(images[:1], "features")  # those that come once go with the others
-    alone = np.stack([network.forward(image[None], "features")[0] for image in images])
+    alone = network.for_images(1).forward(images, "features")
     assert protocol.coarseness(alone, together) < (1e-4 if precision == "fp32" else protocol.TOLERANCE / 2)
 
 
-def test_a_data_set_of_a_few_images_is_run_on_all_cores(compiled: list[tuple[int, str]]) -> None:
-    network, images = network_for(EVERY_OP), photos(fast.SOME + 1)
-    for count in (3, fast.SOME + 1):
-        dataset = unlabelled_dataset(list(images[:count]))
-        found = [values for _, values in run_network(dataset, network, ("logits",))]
-        seen = np.stack([decode(image, SPEC) for image in images[:count]])
-        for values, expected in zip(found, network.forward(seen), strict=True):
-            assert values is not None
-            np.testing.assert_allclose(values[0], expected, rtol=1e-5, atol=1e-6)
+def test_a_model_is_compiled_for_what_it_is_asked_and_no_other(
+    shared: Path, tmp_path: Path, compiled: list[tuple[int, str]]
+) -> None:
+    """A fit needs none for a few images, one that is opened and asked about a photo none for many."""
+    data = making.folder(tmp_path / "photos", count=8)
+    fitted = hs.fit(data, pixels=64, cache=False)
+    assert ALONE not in compiled
+    fitted.save(tmp_path / "model")
+    compiled.clear()
+    opened, photo = hs.load(tmp_path / "model"), sorted(data.rglob("*.png"))[0]
+    alone = opened.predict_proba(photo)
+    assert compiled == [ALONE]
+    np.testing.assert_allclose(opened.predict_proba(data)[0], alone[0], atol=0.01)
     assert compiled == [ALONE, TOGETHER]
+    np.testing.assert_array_equal(opened.predict_proba(photo), alone)  # whatever was asked before

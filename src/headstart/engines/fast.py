@@ -34,15 +34,14 @@ if TYPE_CHECKING:
     import openvino as ov
 
 FEW = CHUNK  # images: as many as one core would take by itself
-SOME = 64  # images that are run in about the time that compiling takes
 Key = tuple[tuple[str, ...], str, bool]  # of a compiled model: its nodes, its precision, whether pixels are floats
 
 
 class FastNetwork(Network):
     """A network on OpenVINO.
 
-    One stream for each core, on a batch small enough for its cache: twice as fast as one large batch on all cores. A
-    few images are run one by one on all cores instead.
+    One stream for each core, on a batch small enough for its cache: twice as fast as one large batch on all cores. For
+    a few images see `for_images`.
     ``precision`` "auto" takes bf16 where the processor has it; `check_precision` compares it with fp32.
     """
 
@@ -63,31 +62,15 @@ class FastNetwork(Network):
         self._one_by_one = False  # whether each image is run alone, on all cores
         self._compiled: dict[Key, ov.CompiledModel] = {}
         self._compiled_alone: dict[Key, ov.CompiledModel] = {}  # for one image at a time
-        self._asked: set[tuple[Key, bool]] = set()  # for what the other one was taken
         self._locks = {name: threading.Lock() for name in ("bf16", "fp32")}
 
     def runner(self, at: Sequence[str]) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
         """A function for one thread: up to ``micro_batch`` images in, the nodes ``at`` out. Threads need one each."""
         return self._runner(at, floats=False)
 
-    def forward_many(self, images: Array, at: Sequence[str]) -> list[Array]:
-        """As `forward`, for several nodes in one pass."""
-        network = self.for_images(len(images), at, floats=images.dtype != np.uint8)
-        return super(FastNetwork, network).forward_many(images, at)
-
-    def for_images(self, count: int, at: Sequence[str], *, floats: bool = False) -> Self:
-        """The network for so many images: a few are run one by one, each on all cores.
-
-        Each way has a compiled model of its own. Where only the other one is there, it is taken the first time:
-        compiling takes as long as some dozens of images.
-        """
-        key, one_by_one = (self._below(at), self.precision, floats), count <= FEW
-        there, other = key in self._compiled, key in self._compiled_alone
-        there, other = (other, there) if one_by_one else (there, other)
-        if other and not there and count <= SOME and (key, one_by_one) not in self._asked:
-            self._asked.add((key, one_by_one))
-            one_by_one = not one_by_one
-        if not one_by_one:
+    def for_images(self, count: int) -> Self:
+        """The network for so many images: a few are run one by one, each on all cores, by a model compiled for that."""
+        if count > FEW:
             return self
         found = copy.copy(self)
         found._one_by_one, found.micro_batch = True, 1

@@ -90,8 +90,10 @@ class Network(ABC):
         """
         self._take(fitting(weights, self.blueprint, self._float))
 
-    def for_images(self, count: int, at: Sequence[str]) -> Self:
-        """The network to run so many images on: a few may be faster on another, whose answers are the same."""
+    def for_images(self, count: int) -> Self:
+        """The network to run so many images on: a few may be faster on another. Its answers are the same, but for
+        rounding.
+        """
         return self
 
     @abstractmethod

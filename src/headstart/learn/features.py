@@ -76,8 +76,7 @@ def run_network(
     The values are None where the image could not be read, or its key is ``known``. Memory does not grow with the
     number of images.
     """
-    local, rows = threading.local(), range(len(dataset)) if indices is None else indices
-    network = network.for_images(len(rows), at)
+    local = threading.local()
 
     def run(pixels: list[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.float32]]]:
         if not hasattr(local, "runner"):  # one inference request a thread
@@ -88,10 +87,10 @@ def run_network(
 
     def work(chunk: Sequence[int]) -> list[tuple[Decoded, list[NDArray[np.float32]] | None]]:
         items = [load_image(dataset, index, network.spec, known) for index in chunk]
-        values = run([item.pixels for item in items if item.pixels is not None])
-        return [(item, None if item.pixels is None else next(values)) for item in items]
+        rows = run([item.pixels for item in items if item.pixels is not None])
+        return [(item, None if item.pixels is None else next(rows)) for item in items]
 
-    return in_chunks(work, rows)
+    return in_chunks(work, range(len(dataset)) if indices is None else indices)
 
 
 def to_half(values: NDArray[np.float32]) -> NDArray[np.float16]:
