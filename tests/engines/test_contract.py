@@ -258,6 +258,32 @@ def test_weights_go_out_and_in_under_the_blueprints_names(engine: str) -> None:
     np.testing.assert_array_equal(network.forward(images), before)
 
 
+@every_engine
+@pytest.mark.parametrize("kind", [np.float64, np.float16, ">f4"])
+def test_weights_may_be_floats_of_any_kind(engine: str, kind: Any) -> None:
+    images = photos(3)
+    given = {name: array.astype(np.float16).astype(np.float32) for name, array in weights_for(EVERY_OP).items()}
+    expected = slow_forward(EVERY_OP, given, SPEC, images)
+    other = {name: array.astype(kind) for name, array in given.items()}
+    loaded = build(engine)
+    loaded.load(other)
+    for network in (get_engine(engine, EVERY_OP, other, SPEC, "fp32"), loaded):
+        values = network.forward_many(images, ("stem", "logits"))  # unfolded, and folded
+        for at, value in zip(("stem", "logits"), values, strict=True):
+            assert value.dtype == np.float32
+            assert_close(value, expected[at])
+        assert_close(network.forward(images), expected["logits"])
+        assert {array.dtype for array in network.weights().values()} == {np.dtype(np.float32)}
+
+
+@every_engine
+def test_weights_that_float32_cannot_hold_are_refused(engine: str) -> None:
+    large = weights_for(EVERY_OP) | {"logits.bias": np.full(5, 1e300)}
+    for take in (lambda: get_engine(engine, EVERY_OP, large, SPEC, "fp32"), lambda: build(engine).load(large)):
+        with pytest.raises(UsageError, match=r"logits\.bias holds values that are not finite"):
+            take()
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
@@ -454,6 +480,21 @@ def test_a_pullback_may_be_called_again_and_is_linear(engine: str) -> None:
     np.testing.assert_allclose(pullback(2 * a - 3 * b), 2 * first - 3 * pullback(b), rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(first, kept)  # the taker's own
     assert network.vjp(photos(0))[1](np.zeros((0, 5))).shape == (0, 9, 9, 3)
+
+
+@every_gradient
+def test_a_pullback_keeps_the_weights_that_it_was_made_with(engine: str) -> None:
+    network = GRADIENTS[engine](EVERY_OP, weights_for(EVERY_OP), SPEC)
+    cotangent = np.random.default_rng(0).standard_normal((2, 5))
+    _, before = network.vjp(photos(2))
+    first = before(cotangent)
+    network.load(weights_for(EVERY_OP, seed=1))
+    _, after = network.vjp(photos(2))
+    network.load(weights_for(EVERY_OP, seed=2))
+    second = GRADIENTS[engine](EVERY_OP, weights_for(EVERY_OP, seed=1), SPEC).vjp(photos(2))[1](cotangent)
+    assert np.abs(first - second).max() > 1e-3 * np.abs(first).max()
+    np.testing.assert_allclose(before(cotangent), first, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(after(cotangent), second, rtol=1e-9, atol=1e-12)
 
 
 @every_gradient

@@ -10,8 +10,8 @@ import pytest
 import headstart as hs
 from headstart.backbones.families.small import small_cnn
 from headstart.core.errors import UsageError
+from headstart.engines.devices import DEVICES
 from headstart.engines.names import resolve_engine
-from headstart.engines.protocol import DEVICES
 from headstart.engines.registry import check_present, torch_engine
 from making import Shell
 

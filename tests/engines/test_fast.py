@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import headstart as hs
+import making
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.catalogue import load_pretrained
 from headstart.backbones.ops import SQRT_EPSILON, Node
@@ -250,3 +253,68 @@ def test_first_use_from_several_threads_neither_hangs_nor_wakes_the_telemetry() 
             [sys.executable, "-c", TWO_THREADS_AT_ONCE], capture_output=True, text=True, timeout=60, check=True
         )
         assert done.stdout.strip() == "0"
+
+
+# --- a few images -----------------------------------------------------------------------------------------------------
+
+ALONE, TOGETHER = (1, "LATENCY"), (8, "THROUGHPUT")
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    """What is compiled from now on: images at a time, and for what."""
+    found: list[tuple[int, str]] = []
+    real_core = fast._core()
+
+    class Core:
+        def compile_model(self, model: Any, device: str, settings: dict[str, Any]) -> Any:
+            found.append((model.input(0).shape[0], settings["PERFORMANCE_HINT"]))
+            return real_core.compile_model(model, device, settings)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real_core, name)
+
+    monkeypatch.setattr(fast, "_core", Core)
+    return found
+
+
+def test_a_few_images_run_one_by_one_on_all_cores(compiled: list[tuple[int, str]]) -> None:
+    network, images = network_for(EVERY_OP), photos(fast.FEW + 1)
+    for count in (1, 3, fast.FEW):
+        network.for_images(count).forward(images[:count])
+    assert compiled == [ALONE]
+    network.for_images(len(images)).forward(images)
+    assert compiled == [ALONE, TOGETHER]
+    network.load(weights_for(EVERY_OP, seed=1))
+    network.for_images(1).forward(images[:1])
+    assert compiled == [ALONE, TOGETHER, ALONE]
+    network.release()
+    network.for_images(1).forward(images[:1])
+    assert compiled == [ALONE, TOGETHER, ALONE, ALONE]
+
+
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
+def test_alone_and_among_many_an_image_gets_the_same_answer(
+    precision: str, real: tuple[FastNetwork, NDArray[np.uint8]]
+) -> None:
+    network, images = real[0].at_precision(precision), real[1]
+    together = network.forward(images, "features")
+    alone = network.for_images(1).forward(images, "features")
+    assert protocol.coarseness(alone, together) < (1e-4 if precision == "fp32" else protocol.TOLERANCE / 2)
+
+
+def test_a_model_is_compiled_for_what_it_is_asked_and_no_other(
+    shared: Path, tmp_path: Path, compiled: list[tuple[int, str]]
+) -> None:
+    """A fit needs none for a few images, one that is opened and asked about a photo none for many."""
+    data = making.folder(tmp_path / "photos", count=8)
+    fitted = hs.fit(data, pixels=64, cache=False)
+    assert ALONE not in compiled
+    fitted.save(tmp_path / "model")
+    compiled.clear()
+    opened, photo = hs.load(tmp_path / "model"), sorted(data.rglob("*.png"))[0]
+    alone = opened.predict_proba(photo)
+    assert compiled == [ALONE]
+    np.testing.assert_allclose(opened.predict_proba(data)[0], alone[0], atol=0.01)
+    assert compiled == [ALONE, TOGETHER]
+    np.testing.assert_array_equal(opened.predict_proba(photo), alone)  # whatever was asked before

@@ -320,7 +320,7 @@ def two_inputs() -> Any:
             "a Fixed, cannot be copied; give it a get_config",
         ),
         (lambda: keras.Sequential([keras.Input((9,)), layers.Dense(2)]), "fails on images of 32 pixels"),
-        (lambda: keras.Sequential([keras.Input((SIZE, SIZE, 1)), layers.Conv2D(2, 1)]), "fails on images of 32 pixels"),
+        (lambda: keras.Sequential([keras.Input((SIZE, SIZE, 4)), layers.Conv2D(2, 1)]), "fails on images of 32 pixels"),
         (lambda: ending(layers.Flatten(), layers.Dense(2)), None),
         (two_inputs, "Expected a model of one input, images"),
     ],

@@ -363,7 +363,7 @@ class Uncopyable(Residual):
         (lambda: residual, r"Received: function"),
         (Uncopyable, "Uncopyable cannot be copied"),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(10, 2)), r"fails on images of 32 pixels, .*\(2, 3, 32, 32\)"),
-        (lambda: nn.Sequential(nn.Conv2d(1, 2, 1)), "fails on images of 32 pixels"),
+        (lambda: nn.Sequential(nn.Conv2d(4, 2, 1)), "fails on images of 32 pixels"),
     ],
 )
 def test_what_cannot_be_wrapped_is_refused(module: Any, sentence: str) -> None:

@@ -37,13 +37,12 @@ def test_a_training_is_given_the_shares_of_the_classes_and_loses_them_in_the_end
     photos = FinetuneData.of(given, unequal, None, cache=False)
     counts = np.bincount(photos.split.labels)
     shares = np.log(counts / counts.sum()) if (head, prior) == ("lda", "flat") else np.zeros(3)
-    start = FinetuneStart.of(given, RECIPE, photos)
-    np.testing.assert_allclose(start.weights[BIAS] - given.weights[BIAS], shares, atol=1e-5)
+    np.testing.assert_allclose(photos.weights_to_train(given)[BIAS] - given.weights[BIAS], shares, atol=1e-5)
     apart = photos.with_closed_form_head(given, photos.folds[0])[BIAS]
     plain = photos.closed_form(given, photos.beside(photos.folds[0])).head.bias
     np.testing.assert_allclose(apart - plain, shares, atol=1e-5)
 
-    inputs = upper_part(photos, start, cache=False, say=lambda _: None, progress=None)
+    inputs = upper_part(photos, FinetuneStart.of(given, RECIPE), cache=False, say=lambda _: None, progress=None)
     job = FinetuneJob(given, photos, inputs, TrainingRun.of("pytorch"))
     np.testing.assert_allclose(
         np.asarray(job.network(dict(inputs.task.weights)).weights[BIAS]), np.asarray(given.weights[BIAS]), atol=1e-5

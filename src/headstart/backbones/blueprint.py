@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headstart.backbones.ops import Node, Shape, check_node, shape_of
+from headstart.backbones.ops import NORM_STATISTICS, Node, Shape, check_node, shape_of, statistics_of
 from headstart.core.errors import UsageError, did_you_mean
 
 INPUT, POOLED, FEATURES, LOGITS = "input", "pooled", "features", "logits"
@@ -74,21 +74,32 @@ class Blueprint:
 
     def weight_shapes(self) -> dict[str, Shape]:
         """Name and shape of every weight; none depends on the size of the image."""
+        return {name: shape for weights in self.weights_by_node().values() for name, shape in weights.items()}
+
+    def weights_by_node(self) -> dict[str, dict[str, Shape]]:
+        """Of every node that has weights, their names and shapes. A name alone does not tell the node."""
         shapes = self.shapes()
-        found: dict[str, Shape] = {}
+        found: dict[str, dict[str, Shape]] = {}
         for node in self.nodes:
             incoming = shapes[node.inputs[0]] if node.inputs else ()
+            parts: dict[str, Shape] = {}
             if node.op == "conv":
-                found[f"{node.name}.weight"] = (node["filters"], incoming[0] // node["groups"], *node["kernel"])
+                parts["weight"] = (node["filters"], incoming[0] // node["groups"], *node["kernel"])
             elif node.op == "dense":
-                found[f"{node.name}.weight"] = (node["units"], incoming[0])
+                parts["weight"] = (node["units"], incoming[0])
             elif node.op == "norm":
-                found |= {f"{node.name}.{part}": (incoming[0],) for part in ("weight", "bias", "mean", "var")}
+                parts = dict.fromkeys(("weight", "bias", *NORM_STATISTICS), (incoming[0],))
             elif node.op == "module":
-                found |= {f"{node.name}.{part}": tuple(shape) for part, shape in node["weights"].items()}
+                parts = {part: tuple(shape) for part, shape in node["weights"].items()}
             if node.op == "dense" or (node.op == "conv" and node["bias"]):
-                found[f"{node.name}.bias"] = (shapes[node.name][0],)
+                parts["bias"] = (shapes[node.name][0],)
+            if parts:
+                found[node.name] = {f"{node.name}.{part}": shape for part, shape in parts.items()}
         return found
+
+    def node_of_weight(self) -> dict[str, str]:
+        """The node that every weight belongs to."""
+        return {name: node for node, weights in self.weights_by_node().items() for name in weights}
 
     @property
     def source(self) -> str:
@@ -98,11 +109,10 @@ class Blueprint:
     def parameters(self) -> dict[str, int]:
         """The number of parameters of every node that has any; running statistics do not count."""
         found: dict[str, int] = {}
-        for name, shape in self.weight_shapes().items():
-            node, _, part = name.rpartition(".")
-            if part not in ("mean", "var", "running_mean", "running_var"):
-                found[node] = found.get(node, 0) + math.prod(shape)
-        return found
+        for node, weights in self.weights_by_node().items():
+            statistics = {f"{node}.{part}" for part in statistics_of(self[node])}
+            found[node] = sum(math.prod(shape) for name, shape in weights.items() if name not in statistics)
+        return {node: count for node, count in found.items() if count}
 
     def multiply_adds(self, size: int | None = None) -> dict[str, int]:
         """Multiply-adds of every convolution and dense layer for one image of ``size`` pixels."""

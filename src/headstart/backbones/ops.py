@@ -31,10 +31,13 @@ OPS: dict[str, tuple[int | None, frozenset[str]]] = {
     "flatten": (1, frozenset()),  # channel by channel, row by row
     "dropout": (1, frozenset({"rate"})),
     "dense": (1, frozenset({"units"})),
-    # a module of another library: its features, and its weights by its own names; config is its architecture where
-    # that is plain data (a Keras model of Keras' own layers, as JSON), else ""
-    "module": (1, frozenset({"source", "features", "head", "units", "weights", "config"})),
+    # a module of another library: its features, and its weights by its own names, of which "statistics" names those
+    # that no optimiser changes; config is its architecture where that is plain data (a Keras model of Keras' own
+    # layers, as JSON), else ""; grey: whether it takes one channel, the luma of the pixels
+    "module": (1, frozenset({"source", "features", "head", "units", "weights", "config", "statistics", "grey"})),
 }
+NORM_STATISTICS = ("mean", "var")  # the weights of a batch norm that no optimiser changes
+OPTIONAL = frozenset({"statistics", "grey"})  # attributes that a node need not have
 # sqrt: of max(x, 0) + SQRT_EPSILON, so that its gradient stays finite; hard_sigmoid: min(max(x + 3, 0), 6) / 6;
 # hard_swish: x times that
 ACTIVATIONS = ("relu", "relu6", "hard_sigmoid", "hard_swish", "sqrt")
@@ -57,6 +60,10 @@ def _shapes(value: Any) -> bool:
     )
 
 
+def _names(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
+
+
 def _real(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
@@ -67,9 +74,10 @@ _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("channels", "filters", "stride", "groups", "units"), _WHOLE),
     "kernel": (lambda v: _wholes(v, 2), "(height, width)"),
     "padding": (lambda v: v == "same" or _wholes(v, 4, 0), '"same" or (top, bottom, left, right)'),
-    **dict.fromkeys(("bias", "ceil", "head"), (lambda v: type(v) is bool, "true or false")),
+    **dict.fromkeys(("bias", "ceil", "head", "grey"), (lambda v: type(v) is bool, "true or false")),
     **dict.fromkeys(("source", "features", "config"), (lambda v: isinstance(v, str), "text")),
     "weights": (_shapes, "a shape for each name"),
+    "statistics": (_names, "names"),
     **dict.fromkeys(("before", "after"), (lambda v: _whole(v, 0), "a whole number of at least 0")),
     "epsilon": (lambda v: _real(v) and v > 0, "a number above 0"),
     "rate": (lambda v: _real(v) and 0 <= v < 1, "a share below 1"),
@@ -93,6 +101,11 @@ class Node:
 
     def __reduce__(self) -> tuple[type[Node], tuple[Any, ...]]:  # a mapping proxy cannot be copied
         return Node, (self.name, self.op, self.inputs, dict(self.attrs))
+
+
+def statistics_of(node: Node) -> tuple[str, ...]:
+    """Which of a node's weights no optimiser changes: running means and variances, and the like in a module."""
+    return NORM_STATISTICS if node.op == "norm" else tuple(node.attrs.get("statistics", ()))
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -128,7 +141,7 @@ def check_node(node: Node, seen: Collection[str], blueprint: str) -> None:
     if node.op not in OPS:
         raise UsageError(f"{where}: unknown op '{node.op}'. {did_you_mean(str(node.op), OPS)}")
     count, attributes = OPS[node.op]
-    if set(node.attrs) != attributes:
+    if not attributes - OPTIONAL <= set(node.attrs) <= attributes:
         raise UsageError(
             f"{where}: '{node.op}' takes the attributes {sorted(attributes)}. Received: {sorted(map(str, node.attrs))}."
         )

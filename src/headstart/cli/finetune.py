@@ -36,7 +36,7 @@ def finetune(
         str | None, typer.Option(metavar="MODEL", help="Where the new model is written. Default: MODEL-finetuned.")
     ] = None,
     recipe: options.RecipeName = "careful",
-    trainer: options.Trainer = "pytorch",
+    trainer: options.Trainer = "auto",
     device: options.Device = "auto",
     devices: options.Devices = 1,
     nodes: options.Nodes = 1,

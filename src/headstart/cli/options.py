@@ -61,7 +61,7 @@ Engine = Annotated[str, typer.Option(help="What runs the network: auto, fast, to
 RecipeName = Annotated[
     str, typer.Option("--recipe", metavar="PRESET|FILE", help="careful, fast, full or scratch; or a JSON file.")
 ]
-Trainer = Annotated[str, typer.Option(help="pytorch, lightning, tensorflow or keras.")]
+Trainer = Annotated[str, typer.Option(help="auto, pytorch, lightning, tensorflow or keras.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Devices = Annotated[int, typer.Option(metavar="N", help="How many devices, with --trainer lightning.")]
 Nodes = Annotated[int, typer.Option(metavar="N", help="How many machines, with --trainer lightning.")]

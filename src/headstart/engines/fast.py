@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,17 +26,22 @@ from headstart.engines.protocol import (
     check_layers,
     check_memory,
     check_network,
+    fitting,
     foldable,
 )
 
 if TYPE_CHECKING:
     import openvino as ov
 
+FEW = CHUNK  # images: as many as one core would take by itself
+Key = tuple[tuple[str, ...], str, bool]  # of a compiled model: its nodes, its precision, whether pixels are floats
+
 
 class FastNetwork(Network):
     """A network on OpenVINO.
 
-    One stream for each core, on a batch small enough for its cache: twice as fast as one large batch on all cores.
+    One stream for each core, on a batch small enough for its cache: twice as fast as one large batch on all cores. For
+    a few images see `for_images`.
     ``precision`` "auto" takes bf16 where the processor has it; `check_precision` compares it with fp32.
     """
 
@@ -52,18 +58,33 @@ class FastNetwork(Network):
         self._head = _fitted_head(blueprint)
         self.micro_batch = max(1, min(CHUNK, round((448 / spec.size) ** 2)))
         check_memory(blueprint, spec.size, self.micro_batch * cores())
-        self._weights = weights
-        self._compiled: dict[tuple[tuple[str, ...], str, bool], ov.CompiledModel] = {}
+        self._weights: Weights = fitting(weights, blueprint)
+        self._one_by_one = False  # whether each image is run alone, on all cores
+        self._compiled: dict[Key, ov.CompiledModel] = {}
+        self._compiled_alone: dict[Key, ov.CompiledModel] = {}  # for one image at a time
         self._locks = {name: threading.Lock() for name in ("bf16", "fp32")}
 
     def runner(self, at: Sequence[str]) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
         """A function for one thread: up to ``micro_batch`` images in, the nodes ``at`` out. Threads need one each."""
         return self._runner(at, floats=False)
 
+    def for_images(self, count: int) -> Self:
+        """The network for so many images: a few are run one by one, each on all cores, by a model compiled for that."""
+        if count > FEW:
+            return self
+        found = copy.copy(self)
+        found._one_by_one, found.micro_batch = True, 1
+        return found
+
+    def _below(self, at: Sequence[str]) -> tuple[str, ...]:
+        """The nodes to compile for those ``at``: the head's are computed from the features."""
+        tail = {node.name for node in self._head}
+        return tuple(dict.fromkeys(FEATURES if name in tail else name for name in at))
+
     def _runner(self, at: Sequence[str], *, floats: bool) -> Callable[[Array], list[NDArray[np.float32]]]:
         check_layers(self.name, at, self.layers)
         tail = {node.name: node for node in self._head}
-        below = tuple(dict.fromkeys(FEATURES if name in tail else name for name in at))
+        below = self._below(at)
         request = self._compile(below, self.precision, floats).create_infer_request()
         shape = (self.micro_batch, self.spec.size, self.spec.size, 3)
         buffer = np.zeros(shape, np.float32 if floats else np.uint8)
@@ -81,8 +102,9 @@ class FastNetwork(Network):
     def release(self) -> None:
         """Free what was compiled in this precision; it is compiled again when needed."""
         with self._locks[self.precision]:
-            for key in [key for key in self._compiled if key[1] == self.precision]:
-                del self._compiled[key]
+            for compiled in (self._compiled, self._compiled_alone):
+                for key in [key for key in compiled if key[1] == self.precision]:
+                    del compiled[key]
 
     def shape(self, at: str) -> Shape:
         """The shape of node ``at`` for one image."""
@@ -94,7 +116,7 @@ class FastNetwork(Network):
 
     def _take(self, weights: Weights) -> None:
         self._weights = weights
-        self._compiled = {}  # a new one: networks that share the old one keep their weights
+        self._compiled, self._compiled_alone = {}, {}  # new ones: networks that share the old ones keep their weights
 
     def _forward(self, batches: Sequence[Array], at: Sequence[str]) -> list[list[Array]]:
         runners = threading.local()
@@ -115,18 +137,19 @@ class FastNetwork(Network):
 
     def _compile(self, at: tuple[str, ...], precision: str, floats: bool) -> ov.CompiledModel:
         with self._locks[precision]:
-            key = (at, precision, floats)
-            if key not in self._compiled:
+            key, alone = (at, precision, floats), self._one_by_one
+            compiled = self._compiled_alone if alone else self._compiled
+            if key not in compiled:
                 model = build(self.blueprint, self._weights, self.spec, at, floats=floats)
                 model.reshape([self.micro_batch, self.spec.size, self.spec.size, 3])
                 settings = {
-                    "PERFORMANCE_HINT": "THROUGHPUT",
-                    "NUM_STREAMS": cores(),
+                    "PERFORMANCE_HINT": "LATENCY" if alone else "THROUGHPUT",
+                    "NUM_STREAMS": 1 if alone else cores(),
                     "INFERENCE_NUM_THREADS": cores(),
                     "INFERENCE_PRECISION_HINT": {"bf16": "bf16", "fp32": "f32"}[precision],
                 }
-                self._compiled[key] = _core().compile_model(model, "CPU", settings)
-            return self._compiled[key]
+                compiled[key] = _core().compile_model(model, "CPU", settings)
+            return compiled[key]
 
 
 def choose_precision(precision: str) -> str:

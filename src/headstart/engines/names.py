@@ -5,13 +5,13 @@ from __future__ import annotations
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.catalogue import BACKBONES
 from headstart.core.errors import UsageError
+from headstart.engines.devices import check_device_name
 from headstart.engines.protocol import (
     APPLICATIONS,
     LIVE,
     LIVE_KERAS,
     PRECISIONS,
     TIMM,
-    check_device_name,
     check_known,
 )
 

@@ -24,7 +24,6 @@ from headstart.core.types import ImageSpec
 
 PRECISIONS = ("auto", "bf16", "fp32")
 TOLERANCE = 0.3  # of bf16 against fp32, relative to the spread between images; up to there no accuracy was lost
-DEVICES = ("auto", "cpu", "cuda", "mps")
 MICRO_BATCH = {"cpu": 32, "cuda": 128, "mps": 64}  # images of 224 pixels or less
 # prefixes of the source of a network without a full blueprint: of a library, or a live object
 TIMM, LIVE = "timm/", "module:"
@@ -91,7 +90,13 @@ class Network(ABC):
         Raises:
             UsageError: some are missing, too many or misshapen.
         """
-        self._take(match(weights, self.blueprint.weight_shapes(), f"weights for {self.name}"))
+        self._take(fitting(weights, self.blueprint, self._float))
+
+    def for_images(self, count: int) -> Self:
+        """The network to run so many images on: a few may be faster on another. Its answers are the same, but for
+        rounding.
+        """
+        return self
 
     @abstractmethod
     def runner(self, at: Sequence[str]) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
@@ -163,7 +168,7 @@ class Differentiable(Network):
         """The value of node ``at``, and a pullback that carries a cotangent of its shape to node ``wrt``.
 
         With ``wrt`` "input" the gradient is with respect to the pixels: NHWC, in [0, 1]. Images do not see each other.
-        The pullback may be called again and again. Never in bf16.
+        The pullback may be called again and again, and keeps the weights that it was made with. Never in bf16.
 
         Raises:
             UsageError: an unknown node, or one that does not lie before ``at``.
@@ -202,6 +207,20 @@ class Differentiable(Network):
     @abstractmethod
     def _value_and_gradient(self, images: Array, at: str, wrt: str) -> tuple[Array, Pullback]:
         """As `vjp`, of checked arguments."""
+
+
+def fitting(weights: Weights, blueprint: Blueprint, dtype: type[np.floating[Any]] = np.float32) -> dict[str, Array]:
+    """The weights of a network in ``dtype``, whatever floats they are given in.
+
+    Raises:
+        UsageError: they are another network's, no floats, or not finite in ``dtype``.
+    """
+    with np.errstate(over="ignore"):  # what is beyond its range becomes infinite, which `match` refuses
+        floats = {
+            name: array.astype(dtype, copy=False) if array.dtype.kind == "f" else array
+            for name, array in weights.items()
+        }
+    return match(floats, blueprint.weight_shapes(), f"weights for {blueprint.name}")
 
 
 def check_module(blueprint: Blueprint, module: object | None) -> None:
@@ -317,24 +336,3 @@ def check_known(what: str, name: str, known: Sequence[str]) -> None:
     """Refuse an unknown name of an engine or a precision."""
     if name not in known:
         raise UsageError(f"There is no {what} '{name}'. {did_you_mean(name, known)}")
-
-
-def check_device_name(device: str) -> None:
-    """Refuse an unknown device, with all that are known: the nearest in spelling is often the opposite."""
-    if device not in DEVICES:
-        raise UsageError(f"There is no device '{device}'. Known: {', '.join(DEVICES)}.")
-
-
-def find_device(device: str, present: Mapping[str, bool], framework: str) -> str:
-    """The device, "auto" resolved: the first one that is present.
-
-    Raises:
-        UsageError: no such device, or the ``framework`` does not find it.
-    """
-    check_device_name(device)
-    there = [name for name, found in present.items() if found]
-    if device == "auto":
-        return there[0]
-    if device not in there:
-        raise UsageError(f"{framework} finds no {device} on this machine. It finds: {', '.join(there)}.")
-    return device

@@ -94,6 +94,11 @@ def open_backbone(
     return found, None
 
 
+def check_live(module: object, framework: str) -> None:
+    """Refuse a live ``module`` that the engine of this framework cannot take, before anything is built of it."""
+    (torch_engine() if framework == "torch" else keras_engine()).check_live(module)
+
+
 def torch_engine() -> ModuleType:
     """The PyTorch engine, imported late.
 

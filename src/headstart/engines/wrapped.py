@@ -16,6 +16,8 @@ from headstart.backbones.weights import Weights, WeightsRecord
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
 
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601), as Pillow makes a photo grey
+
 
 @dataclass(frozen=True)
 class Wrapped:
@@ -50,7 +52,8 @@ def make_trunk(
     """A trunk of one node, a module with these weights, that gives the features.
 
     Args:
-        attrs: of the node beside its weights: features, head, units and config.
+        attrs: of the node beside its weights: features, head, units, config, and statistics, the names of those
+            weights that no optimiser changes.
     """
     shapes = {key: value.shape for key, value in arrays.items()}
     node = Node(FEATURES, "module", (INPUT,), {"source": source, "weights": shapes, **attrs})

@@ -16,7 +16,7 @@ from headstart.data.load import KEY
 from headstart.data.sources import PathLike
 from headstart.engines.names import check_running, resolve_engine
 from headstart.engines.protocol import Network, check_module
-from headstart.engines.registry import check_present
+from headstart.engines.registry import check_live, check_present
 from headstart.learn.unknown import Unknown
 from headstart.model import files
 from headstart.model.classifier import Classifier, Golden, no_thumbnails
@@ -123,7 +123,8 @@ def preflight(classifier: Classifier, name: str) -> float:
 
 
 def _difference(network: Network, golden: Golden) -> float:
-    return greatest_difference(network.forward(golden.images), golden.logits)
+    values = network.for_images(len(golden.images)).forward(golden.images)  # as predict does it for a few photos
+    return greatest_difference(values, golden.logits)
 
 
 def greatest_difference(values: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
@@ -140,6 +141,8 @@ def _check_runnable(config: dict[str, Any], engine: str, device: str, module: ob
     runs_on = resolve_engine(engine, blueprint, device)
     check_module(blueprint, module)
     check_present(runs_on, device)
+    if module is not None:
+        check_live(module, runs_on)
     return runs_on
 
 

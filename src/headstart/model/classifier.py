@@ -198,7 +198,8 @@ class Classifier:
 
     def _see(self, images: Images) -> Iterator[Judged | Problem]:
         dataset = unlabelled_dataset(images)
-        for item, values in run_network(dataset, self.network, (LOGITS, self.blueprint[LOGITS].inputs[0])):
+        network = self.network.for_images(len(dataset))
+        for item, values in run_network(dataset, network, (LOGITS, self.blueprint[LOGITS].inputs[0])):
             name = dataset.samples[item.index].name
             if item.error is not None:
                 yield Problem(name, item.error.kind, item.error.detail)

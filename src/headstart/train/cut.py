@@ -14,7 +14,7 @@ def cut_at(blueprint: Blueprint, trained: Collection[str]) -> str:
     It is "input" where no weights are below the trained nodes; and never above the features, which dropout and the
     precision of the head depend on.
     """
-    names, weighted = blueprint.layers, blueprint.parameters().keys()
+    names, weighted = blueprint.layers, blueprint.weights_by_node().keys()
     for name in reversed(names[1 : names.index(FEATURES) + 1 if FEATURES in names else len(names)]):
         below = set(blueprint.upto(name).layers)
         if below & weighted and not below & set(trained) and _all_pass(blueprint, name, below):

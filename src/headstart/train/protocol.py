@@ -19,11 +19,13 @@ from headstart.backbones.ops import Shape
 from headstart.core.counts import counted
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
+from headstart.engines.names import framework_of
 from headstart.engines.protocol import check_images
 
 Array = NDArray[Any]
 Weights = Mapping[str, NDArray[Any]]
-TRAINERS = ("pytorch", "lightning", "tensorflow", "keras")
+FRAMEWORKS = {"pytorch": "torch", "lightning": "torch", "tensorflow": "keras", "keras": "keras"}  # trainer -> its own
+TRAINERS = (*FRAMEWORKS,)
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,19 @@ def check_task(task: Task) -> None:
             f"Nothing of '{task.blueprint.name}' would be trained: expected a rate for a node with weights, such as "
             f"'{task.blueprint.layers[-1]}'. Received: {', '.join(task.rates) or 'none'}."
         )
+
+
+def check_framework(blueprint: Blueprint, framework: str) -> None:
+    """Refuse a network that another framework alone can run, and so train."""
+    if (needed := framework_of(blueprint.source)) in ("", framework):
+        return
+    kind = {"torch": "PyTorch module", "keras": "Keras model"}[needed]
+    named = {each: [name for name, of in FRAMEWORKS.items() if of == each] for each in (needed, framework)}
+    raise UsageError(
+        f"'{blueprint.source}' is a {kind}: expected the trainer {' or '.join(named[needed])}. "
+        f"Received: {' or '.join(named[framework])}. With any other trainer only the head can be trained: a recipe "
+        'with "unfreeze": "head"'
+    )
 
 
 def check_batch(task: Task, batch: Batch) -> None:

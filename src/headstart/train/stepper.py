@@ -15,7 +15,7 @@ from headstart.core.counts import counted, verb
 from headstart.core.errors import UsageError
 from headstart.learn.calibrate import fit_inverse_temperature, log_softmax
 from headstart.train.batches import ends_of
-from headstart.train.protocol import Array, Batch, Task, ValidationResult, check_batch, check_task
+from headstart.train.protocol import Array, Batch, Task, ValidationResult, check_batch, check_framework, check_task
 from headstart.train.recipe import Recipe
 from headstart.train.schedule import rate
 from headstart.train.trainable_network import BaseTrainableNetwork
@@ -40,6 +40,7 @@ class Stepper(ABC):
         UsageError: a task in which nothing can be trained, or no step.
     """
 
+    framework: str  # "torch" or "keras"
     network: BaseTrainableNetwork
     average: RunningAverage
 
@@ -53,6 +54,7 @@ class Stepper(ABC):
         say: Callable[[str], None] | None = None,
     ) -> None:
         check_task(task)
+        check_framework(task.blueprint, self.framework)
         if steps < 1:
             raise UsageError(f"A training has at least one step. Received: {steps}.")
         self.task, self.recipe, self.steps, self.steps_done = task, recipe, steps, 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from headstart.core.errors import UsageError, did_you_mean
+from headstart.engines.names import framework_of
 from headstart.engines.registry import check_present, keras_engine, torch_engine
 from headstart.train.protocol import TRAINERS, Task
 from headstart.train.recipe import Recipe
@@ -12,6 +13,16 @@ from headstart.train.stepper import Stepper
 
 if TYPE_CHECKING:
     from headstart.train.loop import Trainer
+
+
+def resolve_trainer(name: str, source: str = "") -> str:
+    """The trainer, "auto" resolved: pytorch, or tensorflow where Keras alone can run a network of that ``source``.
+
+    Both are plain loops, which resume bit by bit.
+    """
+    if name != "auto":
+        return name
+    return "tensorflow" if framework_of(source) == "keras" else "pytorch"
 
 
 def check_trainer(name: str, devices: int = 1, nodes: int = 1, strategy: str = "auto") -> None:

@@ -19,7 +19,7 @@ from headstart.train.memory import kept_memory
 from headstart.train.overfitting_watch import Verdict, watch
 from headstart.train.protocol import Batches, Callback, Epoch, Task, Trained
 from headstart.train.recipe import Recipe
-from headstart.train.trainers import check_device, check_trainer, get_stepper, get_trainer
+from headstart.train.trainers import check_device, check_trainer, get_stepper, get_trainer, resolve_trainer
 
 Say = Callable[[str], None]
 
@@ -47,7 +47,7 @@ class TrainingRun:
     """Which trainer, on which devices, with which logs and callbacks.
 
     Args:
-        trainer: "pytorch", "lightning", "tensorflow" or "keras".
+        trainer: "pytorch", "lightning", "tensorflow" or "keras"; "auto": see `trainers.resolve_trainer`.
         device: "auto", "cpu", "cuda" or "mps".
         devices, nodes, strategy: of Lightning's Trainer.
         find_rate: whether to search for the learning rate first, and train with it.
@@ -57,7 +57,7 @@ class TrainingRun:
         say: called with a sentence when something unexpected happens, and with the verdict on the curves.
     """
 
-    trainer: str = "pytorch"
+    trainer: str = "auto"
     device: str = "auto"
     devices: int = 1
     nodes: int = 1
@@ -70,10 +70,16 @@ class TrainingRun:
     quiet: bool = False  # whether verdicts on the curves are left out
 
     @classmethod
-    def of(cls, trainer: str | TrainingRun) -> TrainingRun:
-        """A run with a trainer of that name and default settings, or the run given; checked, see `check`."""
-        run = trainer if isinstance(trainer, TrainingRun) else cls(trainer)
+    def of(cls, trainer: str | TrainingRun, source: str = "") -> TrainingRun:
+        """A run with a trainer of that name and default settings, or the run given; checked, see `check`.
+
+        ``source`` is that of the network's blueprint, for which "auto" chooses a trainer.
+        """
+        given = trainer if isinstance(trainer, TrainingRun) else cls(trainer)
+        run = replace(given, trainer=resolve_trainer(given.trainer, source))
         run.check()
+        if given.trainer != run.trainer == "tensorflow":
+            run.say(f"'{source}' is a Keras model, so the trainer is {run.trainer}.")
         return run
 
     def check(self) -> None:
@@ -84,7 +90,8 @@ class TrainingRun:
                 without ``resume``.
             MissingExtraError: the trainer's framework is not installed.
         """
-        check_trainer(self.trainer, self.devices, self.nodes, self.strategy)
+        trainer = resolve_trainer(self.trainer)
+        check_trainer(trainer, self.devices, self.nodes, self.strategy)
         if self.resume and self.folder is None:
             raise UsageError("To resume a training, name the folder of its checkpoints.")
         if self.folder is not None and is_main_process():
@@ -94,7 +101,7 @@ class TrainingRun:
                     f"'{os.fspath(self.folder)}' has the checkpoints of an unfinished training. Continue it: --resume. "
                     "Or remove the folder, to start again."
                 )
-        check_device(self.trainer, self.device)
+        check_device(trainer, self.device)
 
     @kept_memory()
     def train(

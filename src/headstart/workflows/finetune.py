@@ -22,6 +22,7 @@ from headstart.model.assemble import HeldOut, assemble
 from headstart.model.classifier import Classifier
 from headstart.model.records import FinetuneRecord, ImageCounts, Side
 from headstart.train.overfitting_watch import GONE_WRONG, watch
+from headstart.train.protocol import FRAMEWORKS, check_framework
 from headstart.train.recipe import Recipe, open_recipe
 from headstart.train.training_run import TrainingRecord, TrainingRun
 from headstart.workflows.cross_fit import CrossFit, FinetuneJob, at_least, cross_fit, judge
@@ -48,7 +49,7 @@ def finetune(
     labels: Iterable[object] | None = None,
     *,
     recipe: str | PathLike | Recipe = "careful",
-    trainer: str | TrainingRun = "pytorch",
+    trainer: str | TrainingRun = "auto",
     refit: bool | None = None,
     holdout: float | None = None,
     seed: int | None = None,
@@ -70,7 +71,8 @@ def finetune(
     Args:
         data, labels: as `fit` takes them; the same photos are split as they were, so the test set stays unseen.
         recipe: "careful", "fast", "full", a JSON file, or a `Recipe`.
-        trainer: "pytorch", "lightning", "tensorflow", "keras", or a `TrainingRun` with device, checkpoints and more.
+        trainer: "pytorch", "lightning", "tensorflow", "keras", or a `TrainingRun` with device, checkpoints and more;
+            "auto" is tensorflow for a Keras model, else pytorch.
         refit: whether held-out photos are trained on in the end; default: where the frozen part makes it cheap, and
             where photos are held out in turn.
         holdout, seed: of the split; default: those of the fit.
@@ -81,10 +83,9 @@ def finetune(
         UsageError: a classifier that was not fitted, or a setting that is not there or out of range.
         DataError: the photos are not of the classifier's classes, or too few of one.
     """
-    followed, run, timer = open_recipe(recipe), TrainingRun.of(trainer), StageTimer()
+    start, run, timer = *_begin(classifier, open_recipe(recipe), trainer), StageTimer()
     with timer("features"):
         photos = FinetuneData.of(classifier, data, labels, holdout=holdout, seed=seed, cache=cache, progress=progress)
-    start = FinetuneStart.of(classifier, followed, photos)
     with timer("views"):
         if start.whole:
             inputs = whole_network(photos, start)
@@ -93,7 +94,7 @@ def finetune(
     job = FinetuneJob(classifier, photos, inputs, run, progress)
     _warn_of_known_photos(job)
     with timer("training"):
-        fits = cross_fit(job, followed)
+        fits = cross_fit(job, start.recipe)
         training = _record(job, fits)
         again = refit if refit is not None else fits.several or not start.whole
         epochs = _epochs_to_take(fits, training, again=again)
@@ -127,6 +128,14 @@ def finetune(
         seconds=timer.seconds,
     )
     return replace(found, record=replace(found.record, finetune=record))
+
+
+def _begin(classifier: Classifier, recipe: Recipe, trainer: str | TrainingRun) -> tuple[FinetuneStart, TrainingRun]:
+    """What is trained, and how; refuses what cannot be trained so, before any photo is looked at."""
+    start, run = FinetuneStart.of(classifier, recipe), TrainingRun.of(trainer, classifier.blueprint.source)
+    if start.whole:
+        check_framework(classifier.blueprint, FRAMEWORKS[run.trainer])
+    return start, run
 
 
 def _warn_of_known_photos(job: FinetuneJob) -> None:

@@ -70,10 +70,6 @@ class FinetuneData:
     ) -> FinetuneData:
         """Look at the photos, and split them as the fit did unless told otherwise; see `finetune`."""
         record = classifier.record
-        if not classifier.fitted_on or FEATURES not in classifier.blueprint.layers:
-            raise UsageError(
-                "This classifier has no head of photos of yours to begin with. Fit one first: headstart fit PHOTOS"
-            )
         holdout = record.holdout if holdout is None else holdout
         seed = record.seed if seed is None else seed
         check_holdout(holdout, seed)
@@ -146,6 +142,13 @@ class FinetuneData:
         counts = np.bincount(self.split.labels[self.split.train], minlength=len(self.split.classes))
         return np.asarray(np.log(counts / counts.sum()), np.float32)
 
+    def weights_to_train(self, classifier: Classifier) -> Weights:
+        """Those of the classifier, expecting classes as often as they are in the training set."""
+        weights = {name: np.asarray(array, np.float32) for name, array in classifier.weights.items()}
+        if expects_all_alike(classifier):
+            weights[BIAS] = weights[BIAS] + self.log_shares
+        return weights
+
     def closed_form(self, classifier: Classifier, rows: Rows) -> HeadFit:
         """A head in closed form of some photos, with the settings of the classifier's."""
         settings, split = head_settings(classifier), self.split
@@ -202,16 +205,20 @@ class FinetuneStart:
     recipe: Recipe
     rates: dict[str, float]
     cut: str  # the node below all that is trained
-    weights: Weights  # those of the classifier, expecting classes as often as they are in the training set
 
     @classmethod
-    def of(cls, classifier: Classifier, recipe: Recipe, data: FinetuneData) -> FinetuneStart:
-        """What the recipe trains of the classifier's network."""
+    def of(cls, classifier: Classifier, recipe: Recipe) -> FinetuneStart:
+        """What the recipe trains of the classifier's network.
+
+        Raises:
+            UsageError: a classifier that was not fitted, or a recipe that names no part of its network.
+        """
+        if not classifier.fitted_on or FEATURES not in classifier.blueprint.layers:
+            raise UsageError(
+                "This classifier has no head of photos of yours to begin with. Fit one first: headstart fit PHOTOS"
+            )
         rates = rates_by_layer(classifier.blueprint, recipe)
-        weights = {name: np.asarray(array, np.float32) for name, array in classifier.weights.items()}
-        if expects_all_alike(classifier):
-            weights[BIAS] = weights[BIAS] + data.log_shares
-        return cls(classifier, recipe, rates, cut_at(classifier.blueprint, rates), weights)
+        return cls(classifier, recipe, rates, cut_at(classifier.blueprint, rates))
 
     @property
     def whole(self) -> bool:
@@ -240,7 +247,7 @@ def whole_network(data: FinetuneData, start: FinetuneStart) -> TrainingInputs:
         classes = data.split.classes
         return PhotoBatches(data.dataset, rows, given.spec, start.recipe, train=train, classes=classes)
 
-    task = Task(given.blueprint, start.weights, start.rates, given.spec, given.module)
+    task = Task(given.blueprint, data.weights_to_train(given), start.rates, given.spec, given.module)
     return TrainingInputs(task, batches, ViewsRecord(0, 0.0))
 
 
@@ -250,7 +257,7 @@ def upper_part(
     """What is frozen runs once for each view of a photo; what lies above the cut is trained on its output."""
     whole, cut, recipe, size = start.classifier.blueprint, start.cut, start.recipe, start.classifier.spec.size
     upper, shape = above(whole, cut, size), whole.shapes(size)[cut]
-    given = start.weights
+    given = data.weights_to_train(start.classifier)
     weights = {name: array for name, array in given.items() if name in upper.weight_shapes()}
     origin = weights_digest({name: given[name] for name in whole.upto(cut).weight_shapes()})
     rows = data.all_rows
@@ -275,7 +282,7 @@ def upper_part(
         y, seen = data.split.labels[some], x if train else known
         return ArrayBatches(seen, y, recipe.batch_size, recipe.seed, shuffle=train, views=True, rows=at)
 
-    task = Task(upper, weights, start.rates, None, start.classifier.module)
+    task = Task(upper, weights, start.rates, None)  # a module takes images: it is below the cut
     return TrainingInputs(task, batches, ViewsRecord(views.count, round(views.bytes / 1e6, 1)))
 
 

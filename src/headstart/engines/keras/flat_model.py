@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import INPUT
 from headstart.core.errors import UsageError
 from headstart.engines.keras.config import POLICY, plain, undisturbed
+from headstart.engines.keras.inputs import as_taken, built_shape
 from headstart.engines.wrapped import attempt
 
 Key = TypeVar("Key")
@@ -46,9 +47,12 @@ def unroll(model: Any, size: int, source: str, policy: str = POLICY, *, flip: bo
         with _untouched(model), undisturbed():
             # inside a layer: of keras.ops.flip itself Keras cannot open a legacy file
             pixels = keras.layers.Activation(Flip(-1), name="flip", dtype=images.dtype)(images) if flip else images
-            outputs = copier.run(model, [pixels])
+            outputs = copier.run(model, [as_taken(pixels, model, policy)])
         copier.finish()
-        return keras.Model(images, outputs, name=model_name(model))
+        flat = keras.Model(images, outputs, name=model_name(model))
+        for layer in flat._flatten_layers():
+            layer.trainable = True  # a recipe says what is frozen, not the model; of the weights, only statistics are
+        return flat
 
     return attempt(f"'{source}' fails on images of {size} pixels, given as (N, {size}, {size}, 3)", run)
 
@@ -245,15 +249,6 @@ def _graph(model: Any, inputs: Sequence[Any]) -> Any:
         return keras.Model(given, model.call(*given, **({"training": False} if asked else {})))
     except Exception:  # foreign code, called with symbolic tensors
         return None
-
-
-def built_shape(model: Any) -> tuple[int | None, ...] | None:
-    """The shape that a model was built with, where it is recorded."""
-    try:
-        shape = (model.get_build_config() or {}).get("input_shape")
-    except (AttributeError, NotImplementedError):
-        return None
-    return tuple(shape) if isinstance(shape, list | tuple) and all(type(each) is int for each in shape[1:]) else None
 
 
 @contextmanager

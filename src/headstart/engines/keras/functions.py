@@ -86,6 +86,10 @@ class CompiledNetwork:
         signature = [tf.TensorSpec((None, size, size, 3), exact), tf.TensorSpec((None, *shape), exact)]
         return self._compiled((precision, (at, wrt)), run, signature)
 
+    def with_weights(self, weights: Weights) -> CompiledNetwork:
+        """The same network with other weights, which shares nothing with this one and compiles anew."""
+        return CompiledNetwork(self.blueprint, weights, self.spec, self.module, self.device)
+
     def load(self, weights: Weights) -> None:
         """Take other weights."""
         with self._lock:

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import FEATURES, INPUT, Blueprint
 from headstart.backbones.ops import Node, Shape
-from headstart.backbones.weights import match
 from headstart.core.types import ImageSpec
 from headstart.engines.keras.layers import LayerMaker, Step, free_name
 from headstart.engines.keras.models import inner_tensors, variables
-from headstart.engines.protocol import Weights, check_module
+from headstart.engines.protocol import Weights, check_module, fitting
 
 Taps = Mapping[str, Callable[[Any], Any]]  # node -> a function that replaces its value for later nodes
 # after these a padding with zeros never has the largest value of a window
@@ -86,7 +85,7 @@ def to_model(
         scale.tolist(), offset.tolist(), name=free_name("normalise", graph.names.values()), dtype=_exact(dtype)
     )
     model = keras.Model(images, graph.connect(rescaling(images)), name=_legal(blueprint.name))
-    graph.take(match(weights, blueprint.weight_shapes(), f"weights for {blueprint.name}"))
+    graph.take(fitting(weights, blueprint, np.float64 if dtype == "float64" else np.float32))
     return model
 
 

@@ -17,7 +17,6 @@ from headstart.engines.keras.applications import application, fill, pixels_of, s
 from headstart.engines.keras.config import POLICY, from_text, to_text
 from headstart.engines.keras.files import open_file
 from headstart.engines.keras.flat_model import (
-    built_shape,
     find_head,
     head_weights,
     inner_tensors,
@@ -26,6 +25,7 @@ from headstart.engines.keras.flat_model import (
     unroll,
     variables,
 )
+from headstart.engines.keras.inputs import input_shape
 from headstart.engines.protocol import APPLICATIONS, LIVE_KERAS, nearest
 from headstart.engines.wrapped import Wrapped, check_pixels, check_same, make_trunk, unknown_pixels
 
@@ -45,7 +45,8 @@ def wrap(
     """A trunk of "keras/NAME", of a ".keras" file or of a live model.
 
     Args:
-        source: the name, the file, or the model; a model is copied and stays as it is.
+        source: the name, the file, or the model; a model is copied and stays as it is. One that takes a single channel
+            gets the luma of the pixels.
         weights: a file (.weights.h5, .h5) with its weights. Without one a network of `keras.applications` takes those
             that Keras would download, and any other keeps its own.
         spec: pixels that it wants; default, and where it says the size alone: of `keras.applications`, and of models
@@ -67,8 +68,7 @@ def wrap(
         known = found.spec
     else:
         model = open_file(source) if isinstance(source, str) else source
-        if not isinstance(model, keras.Model):
-            raise UsageError(f"Expected the name of a backbone or a keras.Model. Received: {type(model).__qualname__}.")
+        check_live(model)
         name = f"{LIVE_KERAS}{_name_of(model)}"
         size = _own_size(model) or BYTES.size
         bytes_ = replace(BYTES, size=size)
@@ -90,13 +90,20 @@ def wrap(
     path = head[0].name if head else features or ""
     trunk = _cut(flat, path, name, head=head is not None)
     arrays = {key: np.array(each.numpy(), np.float32) for key, each in variables(trunk).items()}
+    statistics = tuple(key for key, each in variables(trunk).items() if not each.trainable)
     config, units = to_text(trunk), int(trunk.output.shape[-1])
     if flip and not config:
         raise UsageError(
             f"'{name}' takes blue, green, red as {model_name(model)} does, and has layers of its own. Put the "
             "preprocess_input of keras.applications into the model, or name the pixels: spec=hs.ImageSpec(…)"
         )
-    attrs = {"features": path, "head": head is not None, "config": config, "units": units}
+    attrs = {
+        "features": path,
+        "head": head is not None,
+        "config": config,
+        "units": units,
+        "statistics": statistics,
+    }
     own = head_weights(head[0]) if head and whole else None
     made = replace(make_trunk(name, arrays, attrs, spec, record), assumed=assumed)
     return Wrapped(made, None if config else flat, own)
@@ -113,13 +120,18 @@ def build_model(node: Node, live: object | None, size: int, policy: str = POLICY
     source = node["source"]
     if live is None:
         model = from_text(node["config"], source, policy)
-    elif isinstance(live, keras.Model):
+    else:
+        check_live(live)
         flat = unroll(live, size, source, policy)
         model = _cut(flat, node["features"], source, head=node["head"])
-    else:
-        raise UsageError(f"Expected a keras.Model. Received: {type(live).__qualname__}.")
     check_same(node, {name: tuple(each.shape) for name, each in variables(model).items()})
     return model
+
+
+def check_live(model: object) -> None:
+    """Refuse what is no `keras.Model`."""
+    if not isinstance(model, keras.Model):
+        raise UsageError(f"Expected the name of a backbone or a keras.Model. Received: {type(model).__qualname__}.")
 
 
 def _name_of(model: Any) -> str:
@@ -130,8 +142,8 @@ def _name_of(model: Any) -> str:
 
 def _own_size(model: Any) -> int | None:
     """The image height of a model's input, where it is fixed."""
-    shapes = [tuple(each.shape) for each in getattr(model, "inputs", None) or ()] or [built_shape(model) or ()]
-    return shapes[0][1] if len(shapes) == 1 and len(shapes[0]) == 4 else None
+    shape = input_shape(model)
+    return shape[1] if len(shape) in (3, 4) else None
 
 
 def _cut(flat: Any, layer: str, source: str, *, head: bool) -> Any:

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import INPUT
 from headstart.backbones.ops import Shape
-from headstart.backbones.weights import match
+from headstart.engines.devices import find_device
 from headstart.engines.frameworks import check_keras_backend
 from headstart.engines.keras.functions import CompiledNetwork
 from headstart.engines.keras.graph import rename_without_dots, to_model, weights_of
-from headstart.engines.keras.models import wrap
-from headstart.engines.protocol import Array, Differentiable, Pullback, Weights, find_device
+from headstart.engines.keras.models import check_live, wrap
+from headstart.engines.protocol import Array, Differentiable, Pullback, Weights, fitting
 
-__all__ = ["KerasNetwork", "check_backend", "rename_without_dots", "to_model", "weights_of", "wrap"]
+__all__ = ["KerasNetwork", "check_backend", "check_live", "rename_without_dots", "to_model", "weights_of", "wrap"]
 
 
 class KerasNetwork(Differentiable):
@@ -42,8 +42,8 @@ class KerasNetwork(Differentiable):
         return choose_device(device)
 
     def _build(self, weights: Weights, module: object | None) -> Mapping[str, Shape]:
-        fitting = match(weights, self.blueprint.weight_shapes(), f"weights for {self.name}")
-        self._built = CompiledNetwork(self.blueprint, fitting, self.spec, module, self.device)
+        own = fitting(weights, self.blueprint, self._float)
+        self._built = CompiledNetwork(self.blueprint, own, self.spec, module, self.device)
         return self._built.shapes(self.precision)
 
     def _take(self, weights: Weights) -> None:
@@ -59,12 +59,18 @@ class KerasNetwork(Differentiable):
         pixels = np.array(images, self._float)  # a copy: the caller may change the images before a pullback
         if images.dtype == np.uint8:
             pixels /= 255
-        carry = self._built.backward(exact.precision, at, wrt)
+        built = self._built
+        weights = built.weights
+        carry = built.backward(exact.precision, at, wrt)
 
         def gradient(cotangent: Array) -> Array:
             weight = np.asarray(cotangent, self._float)
             if not len(pixels):
                 return pixels.copy() if wrt == INPUT else np.zeros((0, *self.shape(wrt)), self._float)
+            nonlocal built, carry
+            if built.weights is not weights:  # `load` has replaced them since
+                built = built.with_weights(weights)
+                carry = built.backward(exact.precision, at, wrt)
             parts = []
             for start in range(0, len(pixels), self.micro_batch):
                 rows = slice(start, start + self.micro_batch)

@@ -54,7 +54,7 @@ class BlueprintModule(nn.Module):  # type: ignore[misc]  # torch has no types he
             else:
                 built = _submodule(node, incoming)
             self.paths[node.name] = _put(self, node.name, built)
-        self.keys = {name: self._key(name) for name in blueprint.weight_shapes()}
+        self.keys = {name: self._key(name, node) for name, node in blueprint.node_of_weight().items()}
         inner = self.inside.shapes if self.inside else {}
         inner = {path: shape for path, shape in inner.items() if path not in blueprint.layers}
         self.layer_shapes = {INPUT: shapes[INPUT]} | inner | shapes
@@ -136,8 +136,7 @@ class BlueprintModule(nn.Module):  # type: ignore[misc]  # torch has no types he
         for name, key in self.keys.items():
             state[key].copy_(torch.tensor(weights[name]))
 
-    def _key(self, weight: str) -> str:
-        node = max((name for name in self.paths if weight.startswith(f"{name}.")), key=len)
+    def _key(self, weight: str, node: str) -> str:
         part = weight.removeprefix(f"{node}.")
         return f"{self.paths[node]}.{NORM_PARTS.get(part, part) if self.blueprint[node].op == 'norm' else part}"
 

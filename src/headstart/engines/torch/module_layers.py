@@ -12,7 +12,7 @@ from torch import Tensor
 from headstart.backbones.ops import Node, Shape
 from headstart.core.errors import UsageError
 from headstart.engines.protocol import nearest
-from headstart.engines.wrapped import attempt
+from headstart.engines.wrapped import LUMA, attempt
 
 TRIED = 2  # images in a trial pass: with one, a module that drops the batch axis would go unnoticed
 
@@ -30,8 +30,8 @@ class InnerLayers:
     """
 
     def __init__(self, node: Node, module: Any, size: int) -> None:
-        source, features = node["source"], node["features"]
-        trace = Trace(module, size, source)
+        source, features, self.grey = node["source"], node["features"], bool(node.attrs.get("grey"))
+        trace = Trace(module, size, source, grey=self.grey)
         if features not in trace.outputs:
             raise UsageError(
                 f"'{source}' has no layer '{features}' that could give the features. {nearest(features, trace.outputs)}"
@@ -52,6 +52,7 @@ class InnerLayers:
 
     def run(self, module: Any, x: Tensor, at: Collection[str], taps: Taps, *, through: bool) -> dict[str, Tensor]:
         """Values of the layers ``at`` and, if it goes ``through``, of the node. Stops as soon as it has them."""
+        x = luma(x) if self.grey else x
         changed = taps.keys() & self.shapes.keys()
         if through and not at and not changed and not self._features:
             return {self.name: pooled(module(x))}
@@ -101,7 +102,7 @@ class _Done(Exception):  # noqa: N818  # no error: all wanted values are there
 class Trace:
     """A trial pass through a module: outputs and calls by path, in order of completion."""
 
-    def __init__(self, module: Any, size: int, name: str) -> None:
+    def __init__(self, module: Any, size: int, name: str, *, grey: bool = False) -> None:
         self.outputs: dict[str, Any] = {}
         self.calls: Counter[str] = Counter()
         self.last_weighted = ""  # the layer with own weights that was called last
@@ -121,7 +122,7 @@ class Trace:
             return hook
 
         handles = []
-        x = torch.zeros(TRIED, 3, size, size)
+        x = torch.zeros(TRIED, 1 if grey else 3, size, size)
         try:
             for path, submodule in module.named_modules():
                 handles.append(submodule.register_forward_hook(ended(path)))
@@ -135,6 +136,55 @@ class Trace:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def luma(x: Tensor) -> Tensor:
+    """One channel of three."""
+    return (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+
+
+def takes_grey(module: Any, size: int, name: str) -> bool:
+    """Whether a module fails on images of three channels, and takes those of one."""
+    try:
+        Trace(module, size, name)
+    except UsageError:
+        try:
+            Trace(module, size, name, grey=True)
+        except UsageError:
+            return False  # what it says of three channels is to be heard
+        return True
+    return False
+
+
+def alone_leads_to_output(module: Any, path: str, size: int, *, grey: bool) -> bool:
+    """Whether what the module returns in the shape of this layer's output depends on the images through it alone.
+
+    Of several such tensors one is enough. With two heads, of which a module returns the mean, it is not so.
+    """
+    shapes = []
+
+    def still(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
+        shapes.append(output.shape)
+        return torch.zeros_like(output)
+
+    handle = module.get_submodule(path).register_forward_hook(still)
+    try:
+        with torch.no_grad():
+            x = torch.rand(TRIED, 1 if grey else 3, size, size, generator=torch.Generator().manual_seed(0))
+            answer = module(x)
+    finally:
+        handle.remove()
+    answers = [each for each in _tensors(answer) if each.shape in shapes]
+    same = [bool(torch.equal(each[0], each[1])) for each in answers]
+    return not answers or any(same)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """The tensors in what a module returned."""
+    if isinstance(value, Tensor):
+        return [value]
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple | list) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]
 
 
 def pooled(value: Tensor) -> Tensor:

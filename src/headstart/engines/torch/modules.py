@@ -22,7 +22,7 @@ from headstart.backbones.weights import Weights, WeightsRecord, match, read_weig
 from headstart.core.errors import MissingExtraError, UsageError
 from headstart.core.types import ImageSpec, Normalisation
 from headstart.engines.protocol import LIVE, TIMM
-from headstart.engines.torch.module_layers import TRIED, InnerLayers, Trace
+from headstart.engines.torch.module_layers import TRIED, InnerLayers, Trace, alone_leads_to_output, takes_grey
 from headstart.engines.wrapped import Wrapped, attempt, check_pixels, check_same, make_trunk, unknown_pixels
 
 IMAGENET = ImageSpec(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -39,7 +39,8 @@ def wrap(
     """A trunk of "timm/NAME" or of a live module.
 
     Args:
-        source: the name, or the module; a module is copied and stays as it is.
+        source: the name, or the module; a module is copied and stays as it is. One that takes a single channel gets
+            the luma of the pixels.
         weights: a file (.safetensors, .pth) with its state dict. Without one timm fetches the weights, and a live
             module keeps those that it has.
         spec: pixels that it wants; default, and where it says the size alone: what timm's record says, also that of a
@@ -52,8 +53,7 @@ def wrap(
         UsageError: no such model or layer, a module that cannot be copied, has no recognisable head or fails on images.
     """
     check_pixels(pixels)
-    config: dict[str, Any] = {}
-    assumed = ""
+    named, assumed = isinstance(source, str), ""
     if isinstance(source, str):
         name, model = source, _timm(source)
         config = dict(model.pretrained_cfg)
@@ -61,6 +61,7 @@ def wrap(
         known = _timm_spec(source, config)
     else:
         model = _copy(source)
+        config = dict(model.pretrained_cfg) if _is_timm(model) else {}
         name = f"{LIVE}{type(model).__module__}.{type(model).__qualname__}"
         said = _spec_of(model)
         known = said or IMAGENET
@@ -68,26 +69,34 @@ def wrap(
             assumed = unknown_pixels(name, "ImageNet's mean and standard deviation")
         record = WeightsRecord(origin=name, licence="its own", names="timm")
     spec = spec.beside(known) if spec else known
-    if config.get("fixed_input_size") and pixels not in (None, spec.size):
+    if named and config.get("fixed_input_size") and pixels not in (None, spec.size):
         raise UsageError(f"'{name}' takes images of {spec.size} pixels and no others. Received: {pixels}.")
     if pixels is not None:
         spec = replace(spec, size=pixels)
 
-    linear = _find_head(model, spec.size, name) if features is None else None
-    if linear is None and features is None and not config:
-        raise UsageError(_no_head(model, spec.size, name))
-    if linear is None and config:
-        model.reset_classifier(0)
-    if config and weights is None:
+    grey = not named and takes_grey(model, spec.size, name)
+    linear = _find_head(model, spec.size, name, grey=grey) if features is None else None
+    headless = linear is None and (named or features is None)  # timm itself takes the head away
+    if headless and not _is_timm(model):
+        raise UsageError(_no_head(model, spec.size, name, grey=grey))
+    if headless:
+        before = {*model.state_dict()}
+        _behead(model, "")
+        config["classifier"] = {key.rpartition(".")[0] for key in before - {*model.state_dict()}}  # layers
+    if named and weights is None:
         weights = find_weights(record)
     whole = weights is None or _fill(model, weights, linear, config)
     head = _linear_weights(model.get_submodule(linear)) if linear and whole else None
     if linear:
-        _cut(model, linear)
+        _behead(model, linear)
     path = linear or features or ""
-    units = InnerLayers(Node(FEATURES, "module", (INPUT,), {"source": name, "features": path}), model, spec.size).units
-    attrs = {"features": path, "head": linear is not None, "config": "", "units": units}
-    trunk = replace(make_trunk(name, _floats(model), attrs, spec, record), assumed=assumed)
+    about = {"source": name, "features": path} | ({"grey": True} if grey else {})
+    units = InnerLayers(Node(FEATURES, "module", (INPUT,), about), model, spec.size).units
+    arrays, learned = _floats(model), dict(model.named_parameters(remove_duplicate=False))
+    statistics = tuple(key for key in arrays if key not in learned)
+    removed = linear is not None or (headless and not named)
+    attrs = about | {"head": removed, "config": "", "units": units, "statistics": statistics}
+    trunk = replace(make_trunk(name, arrays, attrs, spec, record), assumed=assumed)
     return Wrapped(trunk, model, head)
 
 
@@ -97,25 +106,37 @@ def build_module(node: Node, live: object | None) -> Any:
     Raises:
         UsageError: a live module other than the node's.
     """
-    source = node["source"]
-    if live is not None:
-        model = _copy(live)
-    else:
-        model = _timm(source)
-        if not node["head"]:
-            model.reset_classifier(0)
-    if node["head"] and node["features"] in dict(model.named_modules()):
-        _cut(model, node["features"])
+    model = _timm(node["source"]) if live is None else _copy(live)
+    if node["head"]:
+        _behead(model, node["features"])
+    elif live is None:
+        _behead(model, "")
     check_same(node, {name: tuple(value.shape) for name, value in model.state_dict().items()})
     return model
 
 
-def _copy(module: object) -> Any:
-    """A copy in evaluation mode, float32, on the processor, without in-place operations."""
+def check_live(module: object) -> None:
+    """Refuse what is no `torch.nn.Module`, and one that is or holds TorchScript: its layers take no hooks.
+
+    Raises:
+        UsageError: either.
+    """
     if not isinstance(module, nn.Module):
         raise UsageError(
             f"Expected the name of a backbone or a torch.nn.Module. Received: {type(module).__qualname__}."
         )
+    for path, submodule in module.named_modules():
+        if isinstance(submodule, torch.jit.ScriptModule):
+            what = f"holds a TorchScript module at '{path}'" if path else "is a TorchScript module"
+            raise UsageError(
+                f"'{type(module).__qualname__}' {what}: what torch.jit made cannot be looked into. "
+                "Give the torch.nn.Module that it was made from."
+            )
+
+
+def _copy(module: Any) -> Any:
+    """A copy in evaluation mode, float32, on the processor, without in-place operations."""
+    check_live(module)
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         module = module.module
     module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
@@ -158,10 +179,15 @@ def _spec_of(model: Any) -> ImageSpec | None:
     """The pixels that a live module wants: timm's says so, and torchvision's all want ImageNet's."""
     if type(model).__module__.startswith("torchvision.models."):
         return IMAGENET
-    config = getattr(model, "pretrained_cfg", None)
-    if not isinstance(config, Mapping) or not {"input_size", "mean", "std", "crop_pct", "interpolation"} <= set(config):
+    config = dict(model.pretrained_cfg) if _is_timm(model) else {}
+    if not {"input_size", "mean", "std", "crop_pct", "interpolation"} <= set(config):
         return None
-    return _timm_spec(type(model).__qualname__, dict(config))
+    return _timm_spec(type(model).__qualname__, config)
+
+
+def _is_timm(model: Any) -> bool:
+    """Whether it is one of timm's models, which have a record of their weights and remove their heads themselves."""
+    return isinstance(getattr(model, "pretrained_cfg", None), Mapping) and hasattr(model, "reset_classifier")
 
 
 def _timm_spec(source: str, config: dict[str, Any]) -> ImageSpec:
@@ -172,19 +198,22 @@ def _timm_spec(source: str, config: dict[str, Any]) -> ImageSpec:
     return ImageSpec(size, tuple(config["mean"]), tuple(config["std"]), float(config["crop_pct"]), resample)
 
 
-def _find_head(model: Any, size: int, name: str) -> str | None:
-    """The path of the linear layer that ends the network: no layer after it has weights."""
-    trace = Trace(model, size, name)
+def _find_head(model: Any, size: int, name: str, *, grey: bool) -> str | None:
+    """The path of the linear layer that ends the network: no layer after it has weights, no way leads past it."""
+    trace = Trace(model, size, name, grey=grey)
     path = trace.last_weighted
     output = trace.outputs.get(path)
     fits = isinstance(output, Tensor) and output.ndim == 2 and len(output) == TRIED and trace.calls[path] == 1
-    return path if path and fits and isinstance(model.get_submodule(path), nn.Linear) else None
+    if not (path and fits and isinstance(model.get_submodule(path), nn.Linear)):
+        return None
+    return path if alone_leads_to_output(model, path, size, grey=grey) else None
 
 
-def _no_head(model: Any, size: int, name: str) -> str:
-    trace = Trace(model, size, name)
+def _no_head(model: Any, size: int, name: str, *, grey: bool) -> str:
+    trace = Trace(model, size, name, grey=grey)
     last = trace.last_weighted
     kind = type(model.get_submodule(last)).__name__ if last else "nothing with weights"
+    kind = f"another way to the output beside the {kind}" if kind == "Linear" else kind
     return (
         f"'{name}' has no head that can be recognised: looked for a torch.nn.Linear after which nothing has weights, "
         f"found {kind}{f' at {last!r}' if last else ''} at the end. Name the layer whose output is to be the features: "
@@ -193,10 +222,16 @@ def _no_head(model: Any, size: int, name: str) -> str:
     )
 
 
-def _cut(model: Any, path: str) -> None:
-    """Replace the head by the identity."""
-    place, _, leaf = path.rpartition(".")
-    model.get_submodule(place)._modules[leaf] = nn.Identity()
+def _behead(model: Any, path: str) -> None:
+    """Replace the head at this path by the identity, if it is there; "": have timm remove the heads of its model."""
+    if not path:
+        attempt(
+            f"The head of '{type(model).__qualname__}' cannot be removed as timm does it",
+            lambda: model.reset_classifier(0),
+        )
+    elif path in dict(model.named_modules()):
+        place, _, leaf = path.rpartition(".")
+        model.get_submodule(place)._modules[leaf] = nn.Identity()
 
 
 def _fill(model: Any, file: str | os.PathLike[str], linear: str | None, config: dict[str, Any]) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -14,15 +16,23 @@ from torch import Tensor
 
 from headstart.backbones.blueprint import INPUT, Blueprint
 from headstart.backbones.ops import Shape
-from headstart.backbones.weights import match
 from headstart.core.errors import UsageError
 from headstart.core.shared_change import SharedChange, ignored_warnings
 from headstart.core.types import ImageSpec
-from headstart.engines.protocol import TIMM, Array, Differentiable, Pullback, Weights, find_device, not_before
+from headstart.engines.devices import find_device
+from headstart.engines.protocol import TIMM, Array, Differentiable, Pullback, Weights, fitting, not_before
 from headstart.engines.torch.graph import BlueprintModule, head_of
-from headstart.engines.torch.modules import wrap
+from headstart.engines.torch.modules import check_live, wrap
 
-__all__ = ["TorchNetwork", "to_module", "wrap"]
+__all__ = ["TorchNetwork", "check_live", "to_module", "wrap"]
+
+
+@dataclass
+class _Shared:
+    """What a network and its copies in other precisions have in common."""
+
+    module: BlueprintModule
+    lent: bool = False  # whether a pullback may refer to its tensors
 
 
 class TorchNetwork(Differentiable):
@@ -56,18 +66,25 @@ class TorchNetwork(Differentiable):
         return torch.cuda.mem_get_info()[0] if self.device == "cuda" else None
 
     def _build(self, weights: Weights, module: object | None) -> Mapping[str, Shape]:
-        self._module = to_module(self.blueprint, weights, self.spec, module, self._dtype)
-        self._module.requires_grad_(False).to(self.device)
+        built = to_module(self.blueprint, weights, self.spec, module, self._dtype)
+        built.requires_grad_(False).to(self.device)
         if takes_channels_last(self.blueprint):
-            self._module.to(memory_format=torch.channels_last)
-        self._folds = self._module.folded()
+            built.to(memory_format=torch.channels_last)
+        self._shared = _Shared(built)
+        self._folds = built.folded()
         self._lock = threading.Lock()
-        return self._module.layer_shapes
+        return built.layer_shapes
 
     def _take(self, weights: Weights) -> None:
         with self._lock:
+            if self._shared.lent:  # a pullback keeps the tensors that it was made with
+                self._shared.module, self._shared.lent = copy.deepcopy(self._module), False
             self._module.take(weights)
             self._folds.update(self._module.folded())
+
+    @property
+    def _module(self) -> BlueprintModule:
+        return self._shared.module
 
     def _forward(self, batches: Sequence[Array], at: Sequence[str]) -> list[list[Array]]:
         # a foreign module may keep values for a later pass with gradients
@@ -87,6 +104,7 @@ class TorchNetwork(Differentiable):
             return leaves[0].clone()  # which the layers after it may change in place
 
         with self._lock, torch.enable_grad(), in_fp32(self.device):
+            self._shared.lent = True
             x = self._tensor(images)
             if wrt == INPUT:
                 x = x.to(self._dtype).div_(255 if x.dtype == torch.uint8 else 1).requires_grad_()
@@ -137,7 +155,7 @@ def to_module(
 ) -> BlueprintModule:
     """An ordinary `torch.nn.Module` with these weights, in evaluation mode, trainable."""
     built = BlueprintModule(blueprint, spec, module, dtype)
-    built.take(match(weights, blueprint.weight_shapes(), f"weights for {blueprint.name}"))
+    built.take(fitting(weights, blueprint, np.float64 if dtype == torch.float64 else np.float32))
     built.eval()
     return built
 

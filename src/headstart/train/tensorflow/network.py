@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import INPUT
 from headstart.backbones.ops import Node, Shape
-from headstart.backbones.weights import match
 from headstart.engines.keras.config import undisturbed
 from headstart.engines.keras.functions import POLICIES, placed
 from headstart.engines.keras.graph import Graph, assemble, from_keras, to_keras, variables_of
 from headstart.engines.keras.network import choose_device
+from headstart.engines.protocol import fitting
 from headstart.train.protocol import Array, Task
 from headstart.train.recipe import Recipe
 from headstart.train.trainable_network import BaseTrainableNetwork
@@ -44,7 +44,7 @@ class TrainableNetwork(BaseTrainableNetwork):
             self._graph = self._with_own_norms(graph)
             self._graph.layers[blueprint.layers[-1]].dtype_policy = keras.DTypePolicy("float32")
             self._graph.connect(keras.Input(self.shapes[INPUT], dtype="float32", name=graph.names[INPUT]))
-            self._graph.take(match(task.weights, blueprint.weight_shapes(), f"weights for {blueprint.name}"))
+            self._graph.take(fitting(task.weights, blueprint))
             for name, layer in self._graph.layers.items():
                 layer.trainable = name in task.rates
             self.model = _Model(self._run, [*self._graph.layers.values()], "trainable_network")

@@ -25,6 +25,7 @@ class TensorFlowStepper(Stepper):
     Its states are those of `TorchStepper`, by name and layout.
     """
 
+    framework = "keras"
     network: TrainableNetwork
     average: Average
 

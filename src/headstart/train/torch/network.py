@@ -51,8 +51,8 @@ class TrainableNetwork(BaseTrainableNetwork):
                     convolution = self.module.get_submodule(self.module.paths[node.name])
                     each_its_own = convolution.groups == convolution.in_channels == convolution.out_channels
                     convolution.conv2d = depthwise if each_its_own else _in_fp32
-        nodes = {name: self.node_of(name) for name in self.module.keys}
-        trained = {name: self.module.keys[name] for name, node in nodes.items() if node in task.rates}
+        self.nodes = blueprint.node_of_weight()
+        trained = {name: self.module.keys[name] for name, node in self.nodes.items() if node in task.rates}
         parameters, statistics = dict(self.module.named_parameters()), self._keys_of_statistics()
         self.parameters: dict[str, Tensor] = {
             name: parameters[key].requires_grad_() for name, key in trained.items() if key in parameters
@@ -68,10 +68,6 @@ class TrainableNetwork(BaseTrainableNetwork):
     def statistics(self) -> dict[str, Tensor]:
         """Means and variances that training changes; they are new tensors once the network is on another device."""
         return {name: self.module.get_buffer(key) for name, key in self._statistics.items()}
-
-    def node_of(self, weight: str) -> str:
-        """The node that a weight belongs to."""
-        return max((name for name in self.task.blueprint.layers if weight.startswith(f"{name}.")), key=len)
 
     def logits(self, x: Array, masks: Masks | None = None) -> Tensor:
         """Logits, (N, classes) in fp32, of as many images; in training where there are ``masks``, even empty ones."""

@@ -26,12 +26,13 @@ Backward = Callable[[Tensor], None]
 class TorchStepper(Stepper):
     """A network in training on PyTorch; see `Stepper`."""
 
+    framework = "torch"
     network: TrainableNetwork
     average: Average
 
     def _build(self, device: str) -> None:
         self.network = TrainableNetwork(self.task, self.recipe, choose_device(device))
-        shares = {name: self.task.rates[self.network.node_of(name)] for name in self.network.parameters}
+        shares = {name: self.task.rates[self.network.nodes[name]] for name in self.network.parameters}
         self.optimiser = build_optimiser(self.network.parameters, shares, self.recipe)
         self.average = Average(self.recipe, self.steps)
 
