@@ -580,7 +580,7 @@ def test_a_classifier_on_a_module_goes_to_torch(fitted: hs.Classifier) -> None:
     expected = fitted.network.forward(images)
     tensor = torch.tensor(images)
     np.testing.assert_allclose(module(tensor).detach().numpy(), expected, rtol=1e-4, atol=1e-4)
-    exported = torch.export.export(module, (tensor,)).module()
+    exported = torch.export.export(module, (tensor,), strict=False).module()
     np.testing.assert_allclose(exported(tensor).detach().numpy(), expected, rtol=1e-4, atol=1e-4)
     module(tensor).sum().backward()
     assert module.get_submodule("features.stem").weight.grad is not None

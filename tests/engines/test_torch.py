@@ -132,7 +132,7 @@ def test_a_module_is_copied_saved_exported_and_printed(tmp_path: Path) -> None:
     other = BlueprintModule(EVERY_OP, SPEC).eval()
     other.load_state_dict(torch.load(tmp_path / "state.pth", weights_only=True))
     torch.testing.assert_close(other(images), expected)
-    torch.testing.assert_close(torch.export.export(module, (images,)).module()(images), expected)
+    torch.testing.assert_close(torch.export.export(module, (images,), strict=False).module()(images), expected)
     assert "kind='hard_swish'" in repr(module)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from headstart.export.package import Package
 
 TRACED = 2  # images to trace the program with: a batch of one would become a constant
+MOST = 2**31 - 1  # images in a batch; without a limit PyTorch 2.6 and 2.7 find that slices might not hold them
 
 
 def write(package: Package, path: Path) -> None:
@@ -44,7 +45,10 @@ def write(package: Package, path: Path) -> None:
     with quiet():
         try:
             program = torch.export.export(
-                Exported().eval(), (images,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}}
+                Exported().eval(),
+                (images,),
+                dynamic_shapes={"images": {0: torch.export.Dim("batch", max=MOST)}},
+                strict=False,  # the default of PyTorch 2.6 traces less
             )
         except Exception as error:  # the module's own code can raise anything
             raise UsageError(
