@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ import headstart as hs
 import making
 from headstart.train.recipe import preset
 from headstart.train.training_run import TrainingRun
+from headstart.workflows import finetune_data
 from headstart.workflows.cross_fit import FinetuneJob
 from headstart.workflows.finetune_data import BIAS, FinetuneData, FinetuneStart, upper_part
 
-RECIPE = preset("fast")
+RECIPE = replace(preset("fast"), epochs=1, views=1)
 FEW, MANY = 8, 24
 
 
@@ -33,6 +35,7 @@ def unequal(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_training_is_given_the_shares_of_the_classes_and_loses_them_in_the_end(
     unequal: Path, head: str, prior: str, kept: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(finetune_data, "ENOUGH", 1)  # one validation set, one training
     given = hs.fit(unequal, pixels=32, precision="fp32", head=head, prior=prior, holdout=0, cache=False)
     photos = FinetuneData.of(given, unequal, None, cache=False)
     counts = np.bincount(photos.split.labels)
