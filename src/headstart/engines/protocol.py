@@ -321,8 +321,9 @@ def foldable(blueprint: Blueprint) -> set[str]:
 
 def coarseness(low: Array, exact: Array) -> float:
     """How far ``low`` is from ``exact``, (N, …), relative to how much the values vary between the images."""
-    spread = np.linalg.norm(exact - exact.mean(axis=0)) if len(exact) > 1 else 0.0
-    return float(np.linalg.norm(low - exact) / max(spread, 0.1 * float(np.linalg.norm(exact)), 1e-12))
+    with np.errstate(invalid="ignore"):  # values that are not finite are refused by whoever takes them
+        spread = np.linalg.norm(exact - exact.mean(axis=0)) if len(exact) > 1 else 0.0
+        return float(np.linalg.norm(low - exact) / max(spread, 0.1 * float(np.linalg.norm(exact)), 1e-12))
 
 
 def not_before(name: str, at: str, wrt: str, layers: Sequence[str], before: Sequence[str]) -> UsageError:
