@@ -14,7 +14,7 @@ from headstart.backbones.catalogue import LARGEST, SMALLEST, Backbone, Pretraine
 from headstart.backbones.ops import Node, Shape
 from headstart.backbones.weights import Weights, WeightsRecord
 from headstart.core.errors import UsageError
-from headstart.core.types import ImageSpec
+from headstart.core.types import ImageSpec, Normalisation
 
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601), as Pillow makes a photo grey
 
@@ -62,8 +62,10 @@ def make_trunk(
     return Pretrained(blueprint, {f"{FEATURES}.{key}": value for key, value in arrays.items()}, spec, backbone)
 
 
-def unknown_pixels(name: str, taken: str) -> str:
-    """The sentence that says which pixels a network gets that does not say what it wants."""
+def assumed_pixels(name: str, spec: ImageSpec | Normalisation | None, assumed: ImageSpec, taken: str) -> str:
+    """The sentence that says which pixels a network gets that does not say what it wants; "" where ``spec`` says it."""
+    if spec is not None and spec.beside(assumed).mean is not assumed.mean:
+        return ""
     return (
         f"'{name}' does not say which pixels it wants. It gets {taken}. Name others: --mean and --std, or "
         "spec=hs.ImageSpec(size, mean, std)."

@@ -27,7 +27,7 @@ from headstart.engines.keras.flat_model import (
 )
 from headstart.engines.keras.inputs import input_shape
 from headstart.engines.protocol import APPLICATIONS, LIVE_KERAS, nearest
-from headstart.engines.wrapped import Wrapped, check_pixels, check_same, make_trunk, unknown_pixels
+from headstart.engines.wrapped import Wrapped, assumed_pixels, check_pixels, check_same, make_trunk
 
 __all__ = ["build_model", "inner_tensors", "variables", "wrap"]
 
@@ -71,10 +71,10 @@ def wrap(
         check_live(model)
         name = f"{LIVE_KERAS}{_name_of(model)}"
         size = _own_size(model) or BYTES.size
-        bytes_ = replace(BYTES, size=size)
-        known, flip = pixels_of(model, size) or (bytes_, False)
-        if known is bytes_ and not scales(model) and (spec is None or spec.beside(known).mean is known.mean):
-            assumed = unknown_pixels(name, "pixels from 0 to 255")
+        said = pixels_of(model, size)
+        known, flip = said or (replace(BYTES, size=size), False)
+        if not said and not scales(model):
+            assumed = assumed_pixels(name, spec, known, "pixels from 0 to 255")
         flip = flip and (spec is None or spec.beside(known) != spec)  # who says all of the pixels says their order
         record = WeightsRecord(origin=name, licence="its own", names="keras")
     spec = spec.beside(known) if spec else known

@@ -23,7 +23,7 @@ from headstart.core.errors import MissingExtraError, UsageError
 from headstart.core.types import ImageSpec, Normalisation
 from headstart.engines.protocol import LIVE, TIMM
 from headstart.engines.torch.module_layers import TRIED, InnerLayers, Trace, alone_leads_to_output, takes_grey
-from headstart.engines.wrapped import Wrapped, attempt, check_pixels, check_same, make_trunk, unknown_pixels
+from headstart.engines.wrapped import Wrapped, assumed_pixels, attempt, check_pixels, check_same, make_trunk
 
 IMAGENET = ImageSpec(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -65,8 +65,8 @@ def wrap(
         name = f"{LIVE}{type(model).__module__}.{type(model).__qualname__}"
         said = _spec_of(model)
         known = said or IMAGENET
-        if not said and (spec is None or spec.beside(known).mean is known.mean):
-            assumed = unknown_pixels(name, "ImageNet's mean and standard deviation")
+        if not said:
+            assumed = assumed_pixels(name, spec, known, "ImageNet's mean and standard deviation")
         record = WeightsRecord(origin=name, licence="its own", names="timm")
     spec = spec.beside(known) if spec else known
     if named and config.get("fixed_input_size") and pixels not in (None, spec.size):
