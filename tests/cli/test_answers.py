@@ -61,6 +61,10 @@ def test_pixels_and_what_was_assumed_of_weights_are_said(shell: Shell, photos: P
     assert "run as mobilenet_v2.timm" in answer["assumed"]
     spec = hs.load(out).spec
     assert (spec.size, spec.mean, spec.std) == (64, (0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
+    both = ("--backbones", "mobilenet_v2", "--weights", f"mobilenet_v2={file}", "--pixels", 32)
+    assert "assumed        The names in" in shell("compare", photos, *both).out
+    (row,) = shell("compare", photos, *both, "--json").json["rows"]
+    assert row["assumed"] == answer["assumed"]
     saved = shell("predict", out, photos / "bars" / "0.png", "--mean", "0,0,0", "--std", "1,1,1")
     assert (saved.code, "is a saved model and has its own pixels" in saved.err) == (2, True)
 

@@ -339,6 +339,9 @@ def test_a_record_of_the_first_version_is_read() -> None:
     assert record.left_out == (hs.Problem("a/1.jpg", "empty", "0 bytes"),)
     assert record.head is not None
     assert record.head.path == ((0.001, 0.4), (0.01, 0.3))
+    assert record["result"]["accuracy"]["value"] == OF_THE_FIRST_VERSION["result"]["accuracy"]["value"]
+    with pytest.raises(KeyError, match="results"):
+        record["results"]
     assert record.finetune is not None
     assert record.finetune.before.interval == (0.6, 0.98)
     assert record.finetune.after.accuracy is None

@@ -380,7 +380,7 @@ def test_the_command_in_json(shell: Shell, photos: Path, tmp_path: Path) -> None
     for row in said["rows"]:
         assert set(row) == {
             "backbone", "pixels", "accuracy", "interval", "difference", "p", "images_per_second", "parameters",
-            "megabytes", "seconds", "pareto",
+            "megabytes", "seconds", "pareto", "assumed",
         }  # fmt: skip
         assert row["interval"][0] < row["accuracy"] <= row["interval"][1]
     assert said["chosen"] in said["rows"]

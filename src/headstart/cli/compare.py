@@ -99,6 +99,8 @@ def _show(found: Comparison, files: Sequence[str], again: str) -> None:
     rows.add("measured", f"on {counted(found.images, 'image')} of the training set, each left out in turn")
     for problem in found.skipped:
         rows.add("passed over", Text(f"{problem.name}: {one_line(problem.detail)}", "yellow"))
+    for assumed in dict.fromkeys(row.assumed for row in found.rows if row.assumed):
+        rows.add("assumed", Text(one_line(assumed), "yellow"))
     rows.show(out)
     out.print()
     out.print(_table(found))

@@ -75,6 +75,8 @@ def open_backbone(
         features: of a module, see `engines.torch.modules.wrap`.
         progress: called with ("weights", bytes done, of how many) while they are fetched.
     """
+    if pixels and spec and spec.size not in (None, pixels):
+        raise UsageError(f"pixels={pixels} and a spec of {spec.size} pixels name two sizes: give one of them.")
     framework = framework_of(backbone)
     if framework:
         engine = torch_engine() if framework == "torch" else keras_engine()

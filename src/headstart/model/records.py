@@ -123,8 +123,16 @@ class ScratchRecord(TrainingRecord):
     folds: tuple[Accuracy, ...] = ()
 
 
+class Keyed:
+    """A record whose fields are also found by the keys that they have in JSON."""
+
+    def __getitem__(self, key: str) -> Any:
+        """A field in plain values, as `config.json` and `--json` have it: ``record["result"]["accuracy"]``."""
+        return to_json(self)[key]
+
+
 @dataclass(frozen=True, kw_only=True)
-class FitRecord(SplitRecord):
+class FitRecord(Keyed, SplitRecord):
     """How a classifier of images was fitted, and how it did."""
 
     images: int = 0
@@ -152,7 +160,7 @@ class FitRecord(SplitRecord):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TabularRecord(TrainingRecord):
+class TabularRecord(Keyed, TrainingRecord):
     """How a classifier of rows of numbers was trained, and how it did."""
 
     parts: PartCounts

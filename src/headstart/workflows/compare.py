@@ -212,6 +212,7 @@ def _trial(name: str, frozen: FrozenBackbone, features: Features, split: Split, 
         parameters=sum(blueprint.parameters().values()),
         megabytes=sum(array.nbytes for array in (*trunk.weights.values(), head.weight, head.bias)) / 1e6,
         seconds=seconds,
+        assumed=trunk.assumed,
     )
 
 

@@ -30,6 +30,7 @@ class Trial:
     parameters: int
     megabytes: float
     seconds: float  # of a first fit; until the speed is known, of the head alone
+    assumed: str = ""  # on its weights or pixels, where nothing tells it
 
     def at_speed(self, speed: float, images: int) -> Trial:
         """The same, with the speed (images a second), and the time that the features of so many images take."""
@@ -50,6 +51,7 @@ class Candidate:
     megabytes: float  # of their weights
     seconds: float  # of a first fit: features at that speed, and the head
     pareto: bool  # none of the others is both as fast and as accurate
+    assumed: str = ""  # on its weights or pixels, where nothing tells it
 
     @property
     def may_be_noise(self) -> bool:
@@ -87,6 +89,7 @@ def rank(trials: Sequence[Trial]) -> list[Candidate]:
             one.megabytes,
             one.seconds,
             on_front,
+            one.assumed,
         )
         for one, accuracy, on_front in zip(order, accuracies, front, strict=True)
     ]
