@@ -18,7 +18,7 @@ from .export.export import export_model as export_model
 from .model.bundle import load as load
 from .model.bundle import save as save
 from .model.classifier import Classifier as Classifier
-from .model.classifier import pretrained as pretrained
+from .model.pretrained import pretrained as pretrained
 from .model.tabular_classifier import load_rows as load_rows
 from .train.recipe import Recipe as Recipe
 from .train.training_run import TrainingRun as TrainingRun

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import headstart as hs
-from headstart.cli.terminal import one_line, quoted
+from headstart.cli.terminal import quoted
+from headstart.core.text import one_line
 from making import SHAPES, Shell, folder, packed, picture
 from terminals import COLUMNS, HEADSTART, on_a_terminal
 

@@ -34,7 +34,7 @@ DEFAULT = "efficientnet_lite0"
 SMALLEST, LARGEST = 32, 1024  # pixels that an image may be scaled to
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pretrained:
     """A blueprint with its weights."""
 

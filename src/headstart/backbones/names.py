@@ -27,7 +27,7 @@ CHILDREN = (  # of networks, in order; "" has no weights
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Translation:
     """The weights of a file under a blueprint's names."""
 

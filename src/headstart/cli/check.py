@@ -11,8 +11,9 @@ from rich.text import Text
 from headstart.cli import options
 from headstart.cli.fit import fit
 from headstart.cli.progress import progress
-from headstart.cli.terminal import FEW, Rows, console, names_of_classes, one_line, quoted
+from headstart.cli.terminal import FEW, Rows, console, names_of_classes, quoted
 from headstart.core.counts import counted
+from headstart.core.text import one_line
 from headstart.core.types import Problem
 
 if TYPE_CHECKING:

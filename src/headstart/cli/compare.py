@@ -12,9 +12,10 @@ from rich.text import Text
 from headstart.cli import options
 from headstart.cli.fit import fit
 from headstart.cli.progress import progress
-from headstart.cli.terminal import Rows, console, one_line, quoted
+from headstart.cli.terminal import Rows, console, quoted
 from headstart.core.counts import counted
 from headstart.core.errors import UsageError
+from headstart.core.text import one_line
 
 if TYPE_CHECKING:
     from headstart.workflows.compare import Comparison

@@ -11,7 +11,8 @@ from rich.text import Text
 from headstart.cli import options
 from headstart.cli.figures import add_confusions, add_figures, add_left_out
 from headstart.cli.progress import progress
-from headstart.cli.terminal import FEW, Rows, console, one_line
+from headstart.cli.terminal import FEW, Rows, console
+from headstart.core.text import one_line
 from headstart.core.types import Evaluation
 
 

@@ -9,8 +9,9 @@ import typer
 from rich.text import Text
 
 from headstart.cli import options
-from headstart.cli.terminal import FEW, Rows, console, one_line
+from headstart.cli.terminal import FEW, Rows, console
 from headstart.core.counts import counted
+from headstart.core.text import one_line
 
 if TYPE_CHECKING:
     from headstart.export.export import Exported

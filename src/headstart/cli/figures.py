@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from headstart.cli.terminal import Rows, accuracy_text, one_line
+from headstart.cli.terminal import Rows, accuracy_text
 from headstart.core.counts import counted
+from headstart.core.text import one_line
 from headstart.core.types import Confusion, Evaluation, Problem
 
 if TYPE_CHECKING:

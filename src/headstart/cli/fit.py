@@ -12,9 +12,10 @@ from rich.text import Text
 from headstart.cli import options
 from headstart.cli.figures import add_confusions, add_figures, add_left_out, add_seconds, figures_of
 from headstart.cli.progress import progress
-from headstart.cli.terminal import Rows, console, names_of_classes, one_line, quoted
+from headstart.cli.terminal import Rows, console, names_of_classes, quoted
 from headstart.core.counts import counted
 from headstart.core.errors import UsageError
+from headstart.core.text import one_line
 
 if TYPE_CHECKING:
     from headstart.model.classifier import Classifier

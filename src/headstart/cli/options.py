@@ -87,7 +87,7 @@ def open_model(
     from headstart.core.errors import did_you_mean
     from headstart.engines.names import framework_of
     from headstart.model.bundle import load
-    from headstart.model.classifier import pretrained
+    from headstart.model.pretrained import pretrained
 
     if not os.path.isdir(model) and not framework_of(model) and (problem := why_no_name(model, "NAME")):
         raise UsageError(problem)
@@ -189,6 +189,6 @@ def answer_with(values: dict[str, Any], as_json: bool, screen: Callable[[], None
 
 def say(text: str) -> None:
     """One line on standard error."""
-    from headstart.cli.terminal import one_line
+    from headstart.core.text import one_line
 
     sys.stderr.write(f"headstart: {one_line(text)}\n")

@@ -11,7 +11,8 @@ import typer
 from rich.text import Text
 
 from headstart.cli import options
-from headstart.cli.terminal import console, one_line
+from headstart.cli.terminal import console
+from headstart.core.text import one_line
 from headstart.core.types import Prediction, Problem
 
 

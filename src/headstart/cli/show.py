@@ -9,8 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from headstart.cli import options
-from headstart.cli.terminal import console, one_line
+from headstart.cli.terminal import console
 from headstart.core.errors import UsageError
+from headstart.core.text import one_line
 
 if TYPE_CHECKING:
     from headstart.backbones.blueprint import Blueprint

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from headstart.core.text import one_line
+
 FEW = 8  # lines or names of a long list that a screen shows; --json has them all
 INDENT = 15  # of what stands beside a word
 PIPE = 1000  # columns, where nobody looks and a script wants a line to stay one
@@ -40,11 +42,6 @@ class Rows:
 def console() -> Console:
     """Standard output."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE)
-
-
-def one_line(text: str) -> str:
-    """A name as one line that does nothing to a terminal."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def quoted(path: str) -> str:

@@ -12,9 +12,10 @@ from rich.text import Text
 
 from headstart.cli import options
 from headstart.cli.figures import add_seconds, add_training, figures_of, still_falls
-from headstart.cli.terminal import Rows, accuracy_text, console, one_line, quoted
+from headstart.cli.terminal import Rows, accuracy_text, console, quoted
 from headstart.core.counts import counted
 from headstart.core.errors import UsageError, did_you_mean
+from headstart.core.text import one_line
 
 if TYPE_CHECKING:
     from headstart.model.classifier import Classifier

@@ -13,8 +13,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.text import Text
 
 from headstart.cli.options import say
-from headstart.cli.terminal import one_line
 from headstart.core.errors import HeadstartError
+from headstart.core.text import one_line
 from headstart.train.callbacks import BaseCallback
 from headstart.train.checkpoint import Terminated, unfinished
 from headstart.train.overfitting_watch import selection_losses

@@ -7,8 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from headstart.core.counts import counted
+from headstart.core.display import accuracy_in_words, line_of, names_in_short
 from headstart.core.errors import UsageError
 from headstart.core.labels import TEXT, in_order
+from headstart.core.text import shortened
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,7 +92,7 @@ class Problem:
     detail: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageDataset:
     """All samples of a source, and a function that reads one.
 
@@ -109,6 +112,11 @@ class ImageDataset:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def __repr__(self) -> str:
+        where, left_out = shortened(self.root or "in memory", 60), len(self.problems)
+        facts = [where, counted(len(self), "image"), names_in_short(self.classes)]
+        return line_of(type(self).__name__, [*facts, f"{left_out} left out"] if left_out else facts)
 
     def part(self, rows: Sequence[int]) -> ImageDataset:
         """The data set of some of the samples, in this order."""
@@ -169,6 +177,10 @@ class Evaluation:
     passed_over: int = 0  # images not counted, because they are in the training set
     unreadable: int = 0
     left_out: tuple[Problem, ...] | None = None  # images not counted for other reasons
+
+    def __repr__(self) -> str:
+        figures = f"NLL {self.nll:.3f}", f"calibration error {self.calibration_error:.1%}"
+        return line_of(type(self).__name__, [accuracy_in_words(self.accuracy, "image"), *figures])
 
 
 @dataclass(frozen=True, slots=True)

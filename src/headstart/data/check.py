@@ -7,6 +7,8 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 
+from headstart.core.counts import counted
+from headstart.core.display import line_of, names_in_short
 from headstart.core.progress import StageProgress
 from headstart.core.types import UNREADABLE, ImageDataset, Problem, Sample
 from headstart.data.depth import common_levels
@@ -60,6 +62,14 @@ class Health:
     duplicates: tuple[Repeat, ...]  # the same content, byte for byte or pixel for pixel
     levels: tuple[float, float] | None  # black and white of images of more than 8 bits; None without any
     near_duplicates: tuple[Repeat, ...]  # re-encoded, resized, mirrored, slightly cropped or brightened copies
+
+    def __repr__(self) -> str:
+        found = {
+            "unreadable": self.unreadable, "wrongly named": self.wrong_names, "left out": self.passed_over,
+            "repeated": self.duplicates, "near copies": self.near_duplicates,
+        }  # fmt: skip
+        facts = [counted(self.images, "image"), names_in_short(tuple(self.classes))]
+        return line_of(type(self).__name__, facts + [f"{len(each)} {kind}" for kind, each in found.items() if each])
 
     @property
     def tiny_classes(self) -> tuple[str, ...]:

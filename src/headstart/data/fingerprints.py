@@ -15,7 +15,7 @@ from headstart.data.near_copies import near_copies
 SEEN = ImageSpec(224)  # the pixels to make thumbnails from where there is no network: those of the default network
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Fingerprints:
     """Keys and thumbnails of a data set's images, row by row; empty and zero for unreadable images."""
 

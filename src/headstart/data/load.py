@@ -51,7 +51,7 @@ Raw = bytes | NDArray[np.generic]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Decoded:
     """One image of a data set. ``pixels`` is None where the image is known or unreadable."""
 

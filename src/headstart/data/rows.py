@@ -27,7 +27,7 @@ MISSING = frozenset({"", "?", "-", "na", "n/a", "nan", "null", "none"})  # how a
 PathLike = str | os.PathLike[str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rows:
     """Rows of numbers, all finite."""
 

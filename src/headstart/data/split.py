@@ -44,7 +44,7 @@ class SplitRecord:
     not_measured: tuple[str, ...] = ()  # classes without an image in the test set
 
 
-@dataclass
+@dataclass(eq=False)
 class Split:
     """Which images are in the training set, in the test set, or left out."""
 

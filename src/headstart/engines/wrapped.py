@@ -19,7 +19,7 @@ from headstart.core.types import ImageSpec, Normalisation
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601), as Pillow makes a photo grey
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Wrapped:
     """A module as a trunk, and its own head."""
 

@@ -22,7 +22,7 @@ LIMIT, CHANCE = 0.03, 0.05  # accuracy that may be lost; below this p-value a gr
 Forward = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # images (N, size, size, 3), any N -> logits (N, K)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Photos:
     """Labelled photos as input of the network, (N, size, size, 3); none is in both parts."""
 

@@ -22,7 +22,7 @@ INPUT = "uint8 RGB NHWC, 0 to 255"
 OUTPUT = "logits, float32 (N, classes); probabilities = softmax(logits)"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Package:
     """A classifier to be written in another format.
 

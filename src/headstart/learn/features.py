@@ -26,7 +26,7 @@ KEEP = 256  # rows computed between two writes: the most that an interruption ca
 LARGEST = 65504  # of float16
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Features(Fingerprints):
     """Features and fingerprints of a data set's images, row by row; zero for unreadable images."""
 

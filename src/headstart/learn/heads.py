@@ -34,7 +34,7 @@ CHOICE = 16_000_000  # at most so many scores (strengths × rows × classes) to 
 FOLDS = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Head:
     """A calibrated linear head: ``softmax(transform(features) @ weight.T + bias)`` are the probabilities."""
 
@@ -53,7 +53,7 @@ class Head:
         return np.concatenate(parts) if parts else np.zeros((0, len(self.bias)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HeadFit:
     """A fitted head, and what was measured on held-out predictions."""
 

@@ -18,7 +18,7 @@ FEWEST, FEWEST_IN_ALL = 6, 20  # training photos of a class, and of all; with fe
 PER_CLASS, IN_ALL = 200, 20_000  # training photos kept to compare with
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Unknown:
     """Ranks two values of an image among those of the training photos, each measured with that photo left out.
 

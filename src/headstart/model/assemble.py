@@ -30,7 +30,7 @@ GOLDEN = 4  # images kept with the model, to hold every engine that opens it aga
 Matrix = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainedNetwork:
     """A network whose weights were trained, and what is to run it."""
 
@@ -54,7 +54,7 @@ class TrainedNetwork:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LabelledPhotos:
     """Photos, and what becomes of each."""
 
@@ -65,7 +65,7 @@ class LabelledPhotos:
     thumbnails: NDArray[np.uint8]  # (N, 16, 16)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HeldOut:
     """What a network says of known photos that it was not trained on."""
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import LOGITS, Blueprint
+from headstart.core.display import accuracy_in_words, card_of, line_of, names_in_short
 from headstart.core.errors import DataError, UsageError
-from headstart.core.labels import TEXT, as_given
-from headstart.core.types import Evaluation, ImageSpec, Normalisation, Prediction, Problem
+from headstart.core.labels import TEXT, as_given, kind_of
+from headstart.core.types import Evaluation, ImageSpec, Prediction, Problem
 from headstart.data.inputs import Images, labelled_dataset, unlabelled_dataset
 from headstart.data.load import THUMBNAIL
 from headstart.data.sources import PathLike
-from headstart.engines.names import check_running, resolve_engine
-from headstart.engines.registry import get_engine, keras_engine, open_backbone, torch_engine
+from headstart.engines.names import resolve_engine
+from headstart.engines.registry import get_engine, keras_engine, torch_engine
 from headstart.learn.calibrate import softmax
 from headstart.learn.features import run_network
 from headstart.learn.unknown import Unknown
@@ -37,7 +39,7 @@ def no_thumbnails() -> NDArray[np.uint8]:
     return np.zeros((0, THUMBNAIL, THUMBNAIL), np.uint8)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Golden:
     """A few images with the logits that the classifier gave when it was saved."""
 
@@ -45,12 +47,13 @@ class Golden:
     logits: NDArray[np.float32]  # (N, K), fp32
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Classifier:
     """A network with a head for its classes, on one engine.
 
-    Images are given as a path, a list of paths, a folder, or arrays (NHWC or a list of HWC: uint8, or floats in
-    [0, 1]); photos of any size. `hs.fit`, `hs.load` and `hs.pretrained` make one.
+    Images are given as a path, a folder, a list or column of paths, arrays (NHWC or a list of HWC: uint8, or floats in
+    [0, 1]), Pillow's images or the bytes of files; photos of any size. `hs.fit`, `hs.load` and `hs.pretrained` make
+    one. It can be copied and sent to another process; to keep it, `save` it.
     """
 
     blueprint: Blueprint
@@ -85,19 +88,63 @@ class Classifier:
         """The classes in their order (K,), as the labels were given: whole numbers stay whole numbers."""
         return as_given(self.classes, self.label_kind)
 
-    def predict(self, images: Images) -> NDArray[Any]:
+    def __repr__(self) -> str:
+        return line_of(type(self).__name__, self._facts().values())
+
+    def _repr_html_(self) -> str:
+        return card_of(type(self).__name__, self._facts())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "network"}  # compiled for this process
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.use_precision(self.precision)
+
+    @overload
+    def predict(self, images: Images, *, unknown: object = None) -> NDArray[Any]: ...
+
+    @overload
+    def predict(self, images: Images, *, top: int) -> list[list[tuple[Any, float]]]: ...
+
+    def predict(
+        self, images: Images, *, unknown: object = None, top: int | None = None
+    ) -> NDArray[Any] | list[list[tuple[Any, float]]]:
         """The most probable class of each image (N,), as the labels were given.
+
+        Args:
+            unknown: the answer for images that are unlike the training photos, such as "unknown" or -1; None: the
+                most probable class, as for all others.
+            top: so many classes of each image with their probabilities, the most probable first, as a list of (label,
+                probability), instead.
 
         Raises:
             DataError: an image that cannot be read; `predictions` goes on past those.
+            UsageError: a ``top`` below 1, or both.
         """
-        chosen: NDArray[Any] = self.classes_[self.predict_proba(images).argmax(axis=1)]
-        return chosen
+        if top is not None:
+            if unknown is not None:
+                raise UsageError("top= and unknown= do not go together: `predictions` gives both.")
+            return top_of(self.predict_proba(images), self.classes_, top)
+        if unknown is None:
+            chosen: NDArray[Any] = self.classes_[self.predict_proba(images).argmax(axis=1)]
+            return chosen
+        labels = [
+            unknown if strange else self.classes_[_readable(item).probabilities.argmax()]
+            for item, strange in self.judge(images)
+        ]
+        return np.array(labels, None if kind_of([unknown]) == self.label_kind else object)
 
     def predict_proba(self, images: Images) -> Matrix:
         """Calibrated probabilities (N, K), float64, in the order of ``classes_``."""
-        rows = [item.probabilities for item in self._readable(images)]
+        rows = [_readable(item).probabilities for item in self._see(images)]
         return np.stack(rows) if rows else np.zeros((0, len(self.classes)))
+
+    def embed(self, images: Images) -> NDArray[np.float32]:
+        """The features of each image (N, D) that the head is given, for a classifier or a search of one's own."""
+        rows = [_readable(item).x for item in self._see(images)]
+        width = self.blueprint.weight_shapes()[f"{LOGITS}.weight"][1]
+        return np.stack(rows) if rows else np.zeros((0, width), np.float32)
 
     def predictions(self, images: Images) -> Iterator[Prediction | Problem]:
         """Image by image: label, probability and whether it is unlike the training photos; or what is wrong with it."""
@@ -147,8 +194,8 @@ class Classifier:
         if self.unknown is None:
             raise UsageError("This classifier was not fitted on photos of yours, so it has none to show.")
         found = []
-        for item in self._readable(images):
-            cosines = self.unknown.similarities(item.x[None])[0]
+        for item in self._see(images):
+            cosines = self.unknown.similarities(_readable(item).x[None])[0]
             found.append([(self.neighbours[i], float(cosines[i])) for i in np.argsort(-cosines)[:count]])
         return found
 
@@ -206,12 +253,6 @@ class Classifier:
             elif values is not None and item.thumbnail is not None:
                 yield Judged(name, item.key, item.thumbnail, softmax(values[0]), values[1])
 
-    def _readable(self, images: Images) -> Iterator[Judged]:
-        for item in self._see(images):
-            if isinstance(item, Problem):
-                raise DataError(f"'{item.name}' cannot be read: {item.detail}.")
-            yield item
-
     def judge(self, images: Images) -> Iterator[tuple[Judged | Problem, bool]]:
         """Each image, and whether it is unlike the training photos: many at a time, which is one matrix product."""
         items = self._see(images)
@@ -225,33 +266,35 @@ class Classifier:
         scores = self.unknown.score(np.stack([one.x for one in seen]), np.stack([one.probabilities for one in seen]))
         return np.asarray(scores < self.unknown.threshold)
 
+    def _facts(self) -> dict[str, str]:
+        """What is said of it in one line, and in a notebook."""
+        result = self.record.result
+        return {
+            "classes": names_in_short(self.classes),
+            "network": f"{self.record.backbone or self.blueprint.name} at {self.spec.size} pixels",
+            "test set": accuracy_in_words(result.accuracy if result else None, "image"),
+        }
 
-def pretrained(
-    backbone: str,
-    weights: PathLike | None = None,
-    *,
-    pixels: int | None = None,
-    spec: ImageSpec | Normalisation | None = None,
-    engine: str = "auto",
-    precision: str = "auto",
-    device: str = "auto",
-    progress: Callable[[str, int, int], None] | None = None,
-) -> Classifier:
-    """A catalogued network, "timm/NAME" or "keras/NAME", with its own head, mostly for ImageNet's thousand classes.
 
-    It has no images to try bf16 on, so "auto" is fp32. ``device`` is as for `fit`. ``progress`` is called with (stage,
-    done, of how many) while weights are fetched.
+def _readable(item: Judged | Problem) -> Judged:
+    """The image, as the network saw it.
+
+    Raises:
+        DataError: it could not be read.
     """
-    check_running(engine, precision, device)
-    found, module = open_backbone(backbone, weights, pixels, head=True, spec=spec, progress=progress)
-    return Classifier(
-        blueprint=found.blueprint,
-        weights=found.weights,
-        spec=found.spec,
-        classes=found.backbone.classes(),
-        engine=engine,
-        precision="fp32" if precision == "auto" else precision,
-        device=device,
-        record=FitRecord(backbone=found.backbone.name, assumed=found.assumed or None),
-        module=module,
-    )
+    if isinstance(item, Problem):
+        raise DataError(f"'{item.name}' cannot be read: {item.detail}.")
+    return item
+
+
+def top_of(probabilities: Matrix, classes: NDArray[Any], count: int) -> list[list[tuple[Any, float]]]:
+    """Of each row (N, K) the ``count`` most probable classes with their probabilities, the most probable first.
+
+    Raises:
+        UsageError: a ``count`` below 1.
+    """
+    if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
+        raise UsageError(f"Expected top= as a number of classes, 1 or more. Received: {count!r}.")
+    labels = classes.tolist()
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
+    return [[(labels[k], float(row[k])) for k in order] for row, order in zip(probabilities, best, strict=True)]

@@ -20,7 +20,7 @@ from headstart.learn.evaluate import evaluate
 UNKNOWN_CLASS = "unknown class"  # the kind of a `Problem`
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Judged:
     """One image as the network saw it."""
 

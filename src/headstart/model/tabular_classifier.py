@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import INPUT, LOGITS, Blueprint
 from headstart.backbones.weights import read_weights
 from headstart.core.counts import counted
+from headstart.core.display import accuracy_in_words, card_of, line_of, names_in_short
 from headstart.core.errors import UsageError
 from headstart.core.labels import TEXT, as_given
 from headstart.core.types import Prediction
@@ -27,7 +28,7 @@ BEYOND = 0.5  # of a column's range in training: a number further out than this 
 Matrix = NDArray[np.floating]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scale:
     """What the columns were like in training, (C,) each."""
 
@@ -54,7 +55,7 @@ class Scale:
         return np.asarray(outside.any(axis=1))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class TabularClassifier:
     """A perceptron for rows of numbers; `train_rows` and `load_rows` make one."""
 
@@ -70,6 +71,20 @@ class TabularClassifier:
     def classes_(self) -> NDArray[Any]:
         """The classes in their order (K,), as the labels were given: whole numbers stay whole numbers."""
         return as_given(self.classes, self.label_kind)
+
+    def __repr__(self) -> str:
+        return line_of(type(self).__name__, self._facts().values())
+
+    def _repr_html_(self) -> str:
+        return card_of(type(self).__name__, self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        how = "cross-validation" if self.record.folds else "test set"
+        return {
+            "classes": names_in_short(self.classes),
+            "columns": counted(len(self.columns), "column"),
+            how: accuracy_in_words(self.record.accuracy, "row"),
+        }
 
     def predict_proba(self, values: Matrix) -> NDArray[np.float64]:
         """Calibrated probabilities (N, K) of rows (N, C), whose columns are in the order of ``columns``."""

@@ -35,7 +35,7 @@ _ABOUT = "headstart"  # key in the header
 State = Mapping[str, NDArray[Any]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
     """The state of a training after some steps."""
 

@@ -28,7 +28,7 @@ FRAMEWORKS = {"pytorch": "torch", "lightning": "torch", "tensorflow": "keras", "
 TRAINERS = (*FRAMEWORKS,)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """A network, its weights at the start, and what of it is trained."""
 
@@ -49,7 +49,7 @@ class Task:
         return self.shapes[self.blueprint.layers[-1]][0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Some images with their labels."""
 
@@ -102,7 +102,7 @@ class History:
     start: float = math.nan  # the calibrated validation loss before the first step
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trained:
     """The weights that were kept, and how it went."""
 

@@ -28,7 +28,7 @@ SHARES = (1, 5 / 7, 4 / 7)  # of a network's own size: 224, 160 and 128 pixels o
 WORK = 1.5e9  # multiply-adds an image that all candidates may cost together: seconds on two cores
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AutomaticChoice:
     """The choice, and what keeps the photos that it was made on out of the test set."""
 

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from headstart.backbones import download
 from headstart.backbones.blueprint import FEATURES
 from headstart.backbones.catalogue import BACKBONES, DEFAULT, LARGEST, SMALLEST, find_backbone
+from headstart.core.counts import counted
+from headstart.core.display import line_of
 from headstart.core.errors import CheckError, UsageError, did_you_mean
 from headstart.core.progress import Progress, StageProgress
 from headstart.core.spread import evenly_spread
@@ -51,6 +53,9 @@ class Comparison:
     test: int  # images that none of them has seen, so that a fit of the one chosen can be measured on them
     classes: tuple[str, ...]
     skipped: tuple[Problem, ...]  # networks that could not be had
+
+    def __repr__(self) -> str:
+        return line_of(type(self).__name__, [counted(len(self.rows), "candidate"), self.sentence])
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -18,7 +18,7 @@ NOISE = 0.05  # a difference with a larger p may be one
 WITHIN = 1.0  # percentage points that the choice may lie below the most accurate candidate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
     """One network at one size, not yet held against the others."""
 

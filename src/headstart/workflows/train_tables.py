@@ -109,7 +109,7 @@ def train_rows(
     return replace(model, record=record)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Job:
     """What all trainings of one call have in common."""
 

@@ -1,0 +1,47 @@
+"""What `print` shows of a large object, one line, and what a notebook shows, a small card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from headstart.core.counts import counted
+from headstart.core.text import shortened
+
+if TYPE_CHECKING:
+    from headstart.core.types import Accuracy
+
+FEW = 4  # classes that are named
+LONGEST = 24  # characters of a class in a line
+_TABLE = "border-collapse:collapse;border:1px solid #8888;text-align:left"
+_CELL = "padding:2px 10px;text-align:left;vertical-align:top"
+
+
+def names_in_short(names: Sequence[str]) -> str:
+    """How many classes, and the first few: "2 classes (cats, dogs)"."""
+    first = ", ".join(shortened(name, LONGEST) for name in names[:FEW])
+    return f"{counted(len(names), 'class')} ({first}{', …' if len(names) > FEW else ''})"
+
+
+def accuracy_in_words(accuracy: Accuracy | None, of: str) -> str:
+    """The accuracy with its interval; "not measured" where there is none."""
+    if accuracy is None:
+        return "accuracy not measured"
+    low, high = 100 * accuracy.low, 100 * accuracy.high
+    return f"accuracy {accuracy.value:.1%} ({low:.1f} to {high:.1f}) on {counted(accuracy.images, of)}"
+
+
+def line_of(kind: str, facts: Iterable[str]) -> str:
+    """What `print` shows of an object: its type and the facts, in one line."""
+    return f"<{kind}: {'; '.join(facts)}>"
+
+
+def card_of(kind: str, facts: Mapping[str, str]) -> str:
+    """What a notebook shows: a table of the facts, in the colours of the page."""
+    rows = "".join(
+        f'<tr><th style="{_CELL}">{escape(name)}</th><td style="{_CELL}">{escape(fact)}</td></tr>'
+        for name, fact in facts.items()
+    )
+    head = f'<tr><th colspan="2" style="{_CELL}">{escape(kind)}</th></tr>'
+    return f'<table style="{_TABLE}">{head}{rows}</table>'

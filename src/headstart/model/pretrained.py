@@ -1,0 +1,43 @@
+"""A network with the head that it was published with, as a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from headstart.core.types import ImageSpec, Normalisation
+from headstart.data.sources import PathLike
+from headstart.engines.names import check_running
+from headstart.engines.registry import open_backbone
+from headstart.model.classifier import Classifier
+from headstart.model.records import FitRecord
+
+
+def pretrained(
+    backbone: str,
+    weights: PathLike | None = None,
+    *,
+    pixels: int | None = None,
+    spec: ImageSpec | Normalisation | None = None,
+    engine: str = "auto",
+    precision: str = "auto",
+    device: str = "auto",
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Classifier:
+    """A catalogued network, "timm/NAME" or "keras/NAME", with its own head, mostly for ImageNet's thousand classes.
+
+    It has no images to try bf16 on, so "auto" is fp32. ``device`` is as for `fit`. ``progress`` is called with (stage,
+    done, of how many) while weights are fetched.
+    """
+    check_running(engine, precision, device)
+    found, module = open_backbone(backbone, weights, pixels, head=True, spec=spec, progress=progress)
+    return Classifier(
+        blueprint=found.blueprint,
+        weights=found.weights,
+        spec=found.spec,
+        classes=found.backbone.classes(),
+        engine=engine,
+        precision="fp32" if precision == "auto" else precision,
+        device=device,
+        record=FitRecord(backbone=found.backbone.name, assumed=found.assumed or None),
+        module=module,
+    )

@@ -1,0 +1,96 @@
+"""What a classifier answers in Python: labels, the first few, "unknown", features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import headstart as hs
+from making import SHAPES, picture
+
+SEEN = [picture(kind, seed, 64) for kind in SHAPES for seed in range(8)]
+STRANGE = np.full((64, 64, 3), 255, np.uint8)
+
+
+@pytest.fixture(scope="module")
+def by_name() -> hs.Classifier:
+    return hs.fit(SEEN, [kind for kind in SHAPES for _ in range(8)], pixels=64, holdout=0, cache=False)
+
+
+@pytest.fixture(scope="module")
+def by_number() -> hs.Classifier:
+    return hs.fit(SEEN, [10 * k for k in range(len(SHAPES)) for _ in range(8)], pixels=64, holdout=0, cache=False)
+
+
+def test_the_first_few_are_the_most_probable(by_name: hs.Classifier) -> None:
+    probabilities = by_name.predict_proba(SEEN)
+    for count in (1, 2, 3, 99):
+        found = by_name.predict(SEEN, top=count)
+        assert len(found) == len(SEEN)
+        for row, pairs in zip(probabilities, found, strict=True):
+            assert [chance for _, chance in pairs] == sorted(row, reverse=True)[:count]
+            assert all(row[list(by_name.classes_).index(label)] == chance for label, chance in pairs)
+    assert [pairs[0][0] for pairs in by_name.predict(SEEN, top=1)] == list(by_name.predict(SEEN))
+
+
+def test_labels_among_the_first_few_are_as_they_were_given(by_number: hs.Classifier) -> None:
+    ((first, chance),) = by_number.predict(SEEN[0], top=1)[0]
+    assert (type(first), type(chance)) == (int, float)
+
+
+@pytest.mark.parametrize("top", [0, -1, 1.5, "3", True])
+def test_a_wrong_number_of_them_is_a_sentence(by_name: hs.Classifier, top: Any) -> None:
+    with pytest.raises(hs.UsageError, match="Expected top= as a number of classes"):
+        by_name.predict(SEEN, top=top)
+
+
+def test_top_and_unknown_do_not_go_together(by_name: hs.Classifier) -> None:
+    with pytest.raises(hs.UsageError, match="do not go together"):
+        by_name.predict(SEEN, top=1, unknown="unknown")  # type: ignore[call-overload]
+
+
+def test_what_is_unlike_the_training_photos_gets_the_word_that_is_asked_for(by_name: hs.Classifier) -> None:
+    images = [*SEEN, STRANGE]
+    strange = [item.unknown for item in by_name.predictions(images) if isinstance(item, hs.Prediction)]
+    assert strange[-1]
+    assert not all(strange)
+    plain, found = by_name.predict(images), by_name.predict(images, unknown="none of these")
+    assert list(found) == ["none of these" if one else label for one, label in zip(strange, plain, strict=True)]
+    assert found.dtype.kind == "U"
+
+
+@pytest.mark.parametrize(("word", "kind"), [(-1, "i"), ("unknown", "O"), (np.nan, "O")])
+def test_numbers_stay_numbers_beside_it(by_number: hs.Classifier, word: object, kind: str) -> None:
+    found = by_number.predict([SEEN[0], STRANGE], unknown=word)
+    assert found.dtype.kind == kind
+    assert found[1] is word or found[1] == word
+    assert found[0] == by_number.predict(SEEN[0])[0]
+    assert not isinstance(found[0], str)
+
+
+def test_no_images_give_nothing(by_name: hs.Classifier, by_number: hs.Classifier) -> None:
+    assert by_name.predict([], top=2) == []
+    for model in (by_name, by_number):
+        for unknown in (None, "unknown", -1):
+            assert model.predict([], unknown=unknown).shape == (0,)
+    assert by_name.embed([]).shape == (0, by_name.embed(STRANGE).shape[1])
+
+
+def test_features_are_what_the_head_is_given(by_name: hs.Classifier) -> None:
+    found = by_name.embed(SEEN)
+    assert (len(found), found.dtype) == (len(SEEN), np.float32)
+    logits = found @ by_name.weights["logits.weight"].T + by_name.weights["logits.bias"]
+    chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(chances, by_name.predict_proba(SEEN), atol=1e-5)
+
+
+def test_a_photo_that_cannot_be_read_is_named(by_name: hs.Classifier, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"no photo")
+    for ask in (by_name.predict, by_name.embed, by_name.predict_proba, by_name.nearest):
+        with pytest.raises(hs.DataError, match=r"a\.jpg' cannot be read"):
+            ask(tmp_path / "a.jpg")
+    with pytest.raises(hs.DataError, match=r"a\.jpg' cannot be read"):
+        by_name.predict(tmp_path / "a.jpg", unknown="unknown")
