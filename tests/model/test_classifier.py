@@ -81,7 +81,8 @@ def test_no_images_give_nothing(by_name: hs.Classifier, by_number: hs.Classifier
 
 def test_features_are_what_the_head_is_given(by_name: hs.Classifier) -> None:
     found = by_name.embed(SEEN)
-    assert (len(found), found.dtype) == (len(SEEN), np.float32)
+    assert len(found) == len(SEEN)
+    assert found.dtype == np.float32
     logits = found @ by_name.weights["logits.weight"].T + by_name.weights["logits.bias"]
     chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(chances, by_name.predict_proba(SEEN), atol=1e-5)

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
 from headstart.core.counts import counted
 from headstart.core.text import shortened
-
-if TYPE_CHECKING:
-    from headstart.core.types import Accuracy
 
 FEW = 4  # classes that are named
 LONGEST = 24  # characters of a class in a line
@@ -22,14 +18,6 @@ def names_in_short(names: Sequence[str]) -> str:
     """How many classes, and the first few: "2 classes (cats, dogs)"."""
     first = ", ".join(shortened(name, LONGEST) for name in names[:FEW])
     return f"{counted(len(names), 'class')} ({first}{', …' if len(names) > FEW else ''})"
-
-
-def accuracy_in_words(accuracy: Accuracy | None, of: str) -> str:
-    """The accuracy with its interval; "not measured" where there is none."""
-    if accuracy is None:
-        return "accuracy not measured"
-    low, high = 100 * accuracy.low, 100 * accuracy.high
-    return f"accuracy {accuracy.value:.1%} ({low:.1f} to {high:.1f}) on {counted(accuracy.images, of)}"
 
 
 def line_of(kind: str, facts: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from headstart.core.counts import counted
-from headstart.core.display import accuracy_in_words, line_of, names_in_short
+from headstart.core.display import line_of, names_in_short
 from headstart.core.errors import UsageError
 from headstart.core.labels import TEXT, in_order
 from headstart.core.text import shortened
@@ -153,6 +153,11 @@ class Accuracy:
         half = Z / (1 + z2n) * math.sqrt(p * (1 - p) / n + z2n / (4 * n))
         return cls(p, max(0.0, centre - half), min(1.0, centre + half), images, groups)
 
+    def in_words(self, thing: str) -> str:
+        """The accuracy with its interval, and on how many images, or other things."""
+        interval = f"({100 * self.low:.1f} to {100 * self.high:.1f})"
+        return f"accuracy {self.value:.1%} {interval} on {counted(self.images, thing)}"
+
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
@@ -180,7 +185,7 @@ class Evaluation:
 
     def __repr__(self) -> str:
         figures = f"NLL {self.nll:.3f}", f"calibration error {self.calibration_error:.1%}"
-        return line_of(type(self).__name__, [accuracy_in_words(self.accuracy, "image"), *figures])
+        return line_of(type(self).__name__, [self.accuracy.in_words("image"), *figures])
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import LOGITS, Blueprint
-from headstart.core.display import accuracy_in_words, card_of, line_of, names_in_short
+from headstart.core.display import card_of, line_of, names_in_short
 from headstart.core.errors import DataError, UsageError
 from headstart.core.labels import TEXT, as_given, kind_of
 from headstart.core.types import Evaluation, ImageSpec, Prediction, Problem
@@ -272,7 +272,7 @@ class Classifier:
         return {
             "classes": names_in_short(self.classes),
             "network": f"{self.record.backbone or self.blueprint.name} at {self.spec.size} pixels",
-            "test set": accuracy_in_words(result.accuracy if result else None, "image"),
+            "test set": result.accuracy.in_words("image") if result else "accuracy not measured",
         }
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import INPUT, LOGITS, Blueprint
 from headstart.backbones.weights import read_weights
 from headstart.core.counts import counted
-from headstart.core.display import accuracy_in_words, card_of, line_of, names_in_short
+from headstart.core.display import card_of, line_of, names_in_short
 from headstart.core.errors import UsageError
 from headstart.core.labels import TEXT, as_given
 from headstart.core.types import Prediction
@@ -79,11 +79,11 @@ class TabularClassifier:
         return card_of(type(self).__name__, self._facts())
 
     def _facts(self) -> dict[str, str]:
-        how = "cross-validation" if self.record.folds else "test set"
+        accuracy, how = self.record.accuracy, "cross-validation" if self.record.folds else "test set"
         return {
             "classes": names_in_short(self.classes),
             "columns": counted(len(self.columns), "column"),
-            how: accuracy_in_words(self.record.accuracy, "row"),
+            how: accuracy.in_words("row") if accuracy else "accuracy not measured",
         }
 
     def predict_proba(self, values: Matrix) -> NDArray[np.float64]:
