@@ -26,8 +26,8 @@ from headstart.backbones.catalogue import BACKBONES, Backbone, load_pretrained
 from headstart.backbones.download import HUB, at_hand, find_weights, kept_files, place_of, prune
 from headstart.backbones.fetch import TRIES, FetchError, _Redirects
 from headstart.backbones.weights import WeightsRecord
-from headstart.cli import progress
 from headstart.core.errors import CheckError, UsageError
+from headstart.core.progress import shown
 from making import Shell
 from publisher import (
     Handler,
@@ -725,7 +725,8 @@ def test_bytes_are_shown_in_megabytes(monkeypatch: pytest.MonkeyPatch, count: in
     monkeypatch.setattr(sys, "stderr", terminal)
     for name, value in {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}.items():
         monkeypatch.setenv(name, value)
-    with progress.progress() as report:
+    with shown() as report:
+        assert report
         for done in (1_000_000, 4_000_000, 8_000_000, 12_345_678):
             report("weights", done, count)
     assert "weights" in terminal.getvalue()

@@ -13,21 +13,14 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
+from headstart.cli.ended_early import EndedEarlyError, ended_early
 from headstart.cli.figures import still_falls
-from headstart.cli.training_progress import (
-    HEADER,
-    LINES,
-    EndedEarlyError,
-    TrainingScreen,
-    ended_early,
-    epoch_line,
-    training_screen,
-)
 from headstart.engines.registry import torch_engine
 from headstart.train.callbacks import Watch
 from headstart.train.checkpoint import Terminated
 from headstart.train.overfitting_watch import Verdict
 from headstart.train.protocol import Epoch
+from headstart.train.screen import HEADER, LINES, TrainingScreen, epoch_line, training_screen
 from headstart.train.training_run import TrainingRecord
 
 NAN = float("nan")
@@ -104,7 +97,7 @@ def test_a_training_as_it_is_seen_on_a_terminal() -> None:
     out, recipe = terminal(), replace(SGD, epochs=3)
     task = small_task(recipe)
     with training_screen(recipe.epochs, out) as screen:
-        screen.progress("views", 3, 12)
+        screen("views", 3, 12)
         screen.say("A sentence.")
         (line,) = bar_of(screen)
         assert line.split()[0] == "views"
@@ -165,9 +158,21 @@ def test_of_many_epochs_some_are_shown() -> None:
     assert len(numbers) <= LINES
 
 
-def test_off_a_terminal_only_sentences_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_off_a_terminal_there_is_a_line_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     with training_screen(2) as screen:
-        screen.progress("views", 1, 2)
+        screen("views", 1, 2)
+        screen.step(0, 2, 0.5)
+        screen.epoch(history(0.5))
+        screen.epoch(history(0.5, 0.4))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert [line.split()[0] for line in err.splitlines() if "e-04" in line] == ["1/2", "2/2"]
+    assert "\x1b" not in err
+
+
+def test_for_machines_only_sentences_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with training_screen(2, quiet=True) as screen:
+        screen("views", 1, 2)
         screen.step(0, 2, 0.5)
         screen.epoch(history(0.5))
         assert capsys.readouterr() == ("", "")
@@ -182,7 +187,7 @@ def test_of_several_processes_the_first_alone_speaks(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv(name, "1")
     with training_screen(2) as screen:
-        screen.progress("views", 1, 2)
+        screen("views", 1, 2)
         screen.epoch(history(0.5))
         screen.say("Heard by nobody.")
     assert capsys.readouterr() == ("", "")

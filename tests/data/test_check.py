@@ -255,9 +255,10 @@ def test_what_json_gets_is_plain() -> None:
 
 
 def test_progress_and_no_images() -> None:
-    calls: list[tuple[int, int]] = []
-    check(table_of({f"a/{n}": np.full((5, 5), n, np.uint8) for n in range(30)}), lambda *call: calls.append(call))
-    assert calls == [(done, 30) for done in range(1, 31)]
+    calls: list[tuple[str, int, int]] = []
+    many = {f"a/{n}": np.full((5, 5), n, np.uint8) for n in range(30)}
+    check(table_of(many), progress=lambda *call: calls.append(call))
+    assert calls == [*(("images", done, 30) for done in range(1, 31)), ("near copies", 0, 1), ("near copies", 1, 1)]
     empty = check(table_of({}))
     assert (empty.images, empty.classes, empty.near_duplicates, empty.imbalance) == (0, {}, (), 1.0)
 

@@ -10,7 +10,6 @@ from rich.text import Text
 
 from headstart.cli import options
 from headstart.cli.fit import fit
-from headstart.cli.progress import progress
 from headstart.cli.terminal import FEW, Rows, console, names_of_classes, quoted
 from headstart.core.counts import counted
 from headstart.core.text import one_line
@@ -33,9 +32,7 @@ def check(
     from headstart.data.check import check as check_data
 
     columns = options.again(fit, label=label, image=image, group=group, split=split, label_from=label_from)
-    with progress() as report:
-        source = options.source(data, label, image, group, split, label_from)
-        health = check_data(source, lambda done, count: report("images", done, count))
+    health = check_data(options.source(data, label, image, group, split, label_from))
     options.answer_with(health.as_json(), as_json, lambda: _show(health, data, columns))
 
 

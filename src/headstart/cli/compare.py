@@ -11,7 +11,6 @@ from rich.text import Text
 
 from headstart.cli import options
 from headstart.cli.fit import fit
-from headstart.cli.progress import progress
 from headstart.cli.terminal import Rows, console, quoted
 from headstart.core.counts import counted
 from headstart.core.errors import UsageError
@@ -80,11 +79,10 @@ def compare(
         "head": head, "prior": prior, "holdout": holdout, "seed": seed,
         "engine": engine, "precision": precision, "device": device,
     }  # fmt: skip
-    with progress(one_bar=True) as report:
-        found = compare_networks(
-            options.source(data, **columns), backbones=names, pixels=options.sizes_of(pixels or ""), weights=own,
-            budget=budget, within=within, cache=cache, progress=report, **settings,
-        )  # fmt: skip
+    found = compare_networks(
+        options.source(data, **columns), backbones=names, pixels=options.sizes_of(pixels or ""), weights=own,
+        budget=budget, within=within, cache=cache, **settings,
+    )  # fmt: skip
     again = "" if found.chosen is None else _next(found.chosen, data, own, settings | columns)
     files = [] if out is None else [str(path) for path in plot_comparison(found.rows, found.chosen, out)]
     options.answer_with(found.as_json() | {"files": files}, as_json, lambda: _show(found, files, again))

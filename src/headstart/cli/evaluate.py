@@ -10,7 +10,6 @@ from rich.text import Text
 
 from headstart.cli import options
 from headstart.cli.figures import add_confusions, add_figures, add_left_out
-from headstart.cli.progress import progress
 from headstart.cli.terminal import FEW, Rows, console
 from headstart.core.text import one_line
 from headstart.core.types import Evaluation
@@ -39,9 +38,8 @@ def evaluate(
     """Measure a model on labelled photos that are not in its training set: on the test part, where the data has one."""
     normalisation = options.normalisation(mean, std)
     classifier = options.open_model(model, weights, engine, precision, device, normalisation)
-    with progress() as report:
-        source = options.source(data, label, image, group, split, label_from)
-        result = classifier.evaluate(source, fitted_on_too=training_set_too or fitted_on_too, progress=report)
+    source = options.source(data, label, image, group, split, label_from)
+    result = classifier.evaluate(source, fitted_on_too=training_set_too or fitted_on_too)
     answer = asdict(result) | {
         "accuracy": result.accuracy.value,
         "interval": [result.accuracy.low, result.accuracy.high],

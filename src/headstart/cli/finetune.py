@@ -58,11 +58,12 @@ def finetune(
     as_json: options.Json = False,
 ) -> None:
     """Train more of a model than its head. It stays as it is where that does no better on photos that were held out."""
-    from headstart.cli.training_progress import ended_early, folder_beside, training_screen
+    from headstart.cli.ended_early import ended_early, folder_beside
     from headstart.model.bundle import save
     from headstart.model.files import why_not_writable
     from headstart.train.checkpoint import discard
     from headstart.train.recipe import open_recipe
+    from headstart.train.screen import training_screen
     from headstart.train.training_run import TrainingRun, is_main_process
     from headstart.workflows.finetune import finetune as finetune_classifier
 
@@ -73,7 +74,7 @@ def finetune(
         raise UsageError(problem)
     folder = folder_beside(target)
     given = _open(model)
-    with ended_early(folder), training_screen(followed.epochs) as screen:
+    with ended_early(folder), training_screen(followed.epochs, quiet=as_json) as screen:
         run = TrainingRun(
             trainer, device=device, devices=devices, nodes=nodes, strategy=strategy, find_rate=find_rate,
             folder=folder, resume=resume, callbacks=[screen], say=screen.say,
@@ -81,7 +82,7 @@ def finetune(
         source = options.source(data, label, image, group, split, label_from)
         found = finetune_classifier(
             given, source, recipe=followed, trainer=run, refit=refit, holdout=holdout, seed=seed, cache=cache,
-            progress=screen.progress,
+            progress=screen,
         )  # fmt: skip
     if not is_main_process():  # of several processes that trained together, one answers
         return

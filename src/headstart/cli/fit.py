@@ -11,7 +11,6 @@ from rich.text import Text
 
 from headstart.cli import options
 from headstart.cli.figures import add_confusions, add_figures, add_left_out, add_seconds, figures_of
-from headstart.cli.progress import progress
 from headstart.cli.terminal import Rows, console, names_of_classes, quoted
 from headstart.core.counts import counted
 from headstart.core.errors import UsageError
@@ -52,13 +51,11 @@ def fit(
     if problem := why_not_writable(out):
         raise UsageError(problem)
     start = time.perf_counter()
-    with progress() as report:
-        source = options.source(data, label, image, group, split, label_from)
-        model = fit_classifier(
-            source, backbone=backbone, weights=weights, pixels=pixels, spec=options.normalisation(mean, std),
-            head=head, prior=prior, holdout=holdout, seed=seed, engine=engine, precision=precision, device=device,
-            cache=cache, progress=report,
-        )  # fmt: skip
+    model = fit_classifier(
+        options.source(data, label, image, group, split, label_from), backbone=backbone, weights=weights,
+        pixels=pixels, spec=options.normalisation(mean, std), head=head, prior=prior, holdout=holdout, seed=seed,
+        engine=engine, precision=precision, device=device, cache=cache,
+    )  # fmt: skip
     saving = time.perf_counter()
     where = save(model, out)
     now = time.perf_counter()

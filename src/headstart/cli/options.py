@@ -83,7 +83,6 @@ def open_model(
     """A bundle, or a backbone with its own head."""
     from headstart.backbones.catalogue import BACKBONES
     from headstart.backbones.not_names import why_no_name
-    from headstart.cli.progress import progress
     from headstart.core.errors import did_you_mean
     from headstart.engines.names import framework_of
     from headstart.model.bundle import load
@@ -96,10 +95,7 @@ def open_model(
             raise UsageError(f"'{model}' is a saved model and has its own pixels: --mean and --std are for backbones.")
         return load(model, engine=engine, precision=precision, device=device)
     if model in BACKBONES or framework_of(model):
-        with progress() as report:
-            found = pretrained(
-                model, weights, spec=spec, engine=engine, precision=precision, device=device, progress=report
-            )
+        found = pretrained(model, weights, spec=spec, engine=engine, precision=precision, device=device)
         if found.record.assumed:
             say(found.record.assumed)
         return found

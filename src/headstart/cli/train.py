@@ -78,11 +78,12 @@ def train(
     as_json: options.Json = False,
 ) -> None:
     """Train a small network from random weights: for comparison, or for digits and rows of numbers."""
-    from headstart.cli.training_progress import ended_early, folder_beside, training_screen
+    from headstart.cli.ended_early import ended_early, folder_beside
     from headstart.data.rows import is_rows
     from headstart.model.files import why_not_writable
     from headstart.train.checkpoint import discard
     from headstart.train.recipe import open_recipe
+    from headstart.train.screen import training_screen
     from headstart.train.training_run import TrainingRun, is_main_process
     from headstart.workflows.train_images import HIDDEN, NETWORKS, SCRATCH, train_photos
     from headstart.workflows.train_tables import HIDDEN as HIDDEN_OF_ROWS
@@ -96,14 +97,14 @@ def train(
     name = recipe or (TABLE if numbers else SCRATCH)
     folder = folder_beside(out)
     model: Classifier | TabularClassifier
-    with ended_early(folder), training_screen(open_recipe(name).epochs) as screen:
+    with ended_early(folder), training_screen(open_recipe(name).epochs, quiet=as_json) as screen:
         run = TrainingRun(
             trainer, device=device, devices=devices, nodes=nodes, strategy=strategy, find_rate=find_rate,
             folder=folder, resume=resume, callbacks=[screen], say=screen.say,
         )  # fmt: skip
         common: dict[str, Any] = {
             "recipe": name, "trainer": run, "folds": folds, "holdout": holdout, "seed": seed,
-            "progress": screen.progress,
+            "progress": screen,
         }  # fmt: skip
         if numbers:
             model = train_rows(data, label=label, hidden=_units(hidden, HIDDEN_OF_ROWS), **common)

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from headstart.core.counts import counted
 from headstart.core.display import line_of, names_in_short
-from headstart.core.progress import StageProgress
+from headstart.core.progress import Shown, function_of, one_step, shows_progress, stage
 from headstart.core.types import UNREADABLE, ImageDataset, Problem, Sample
 from headstart.data.depth import common_levels
 from headstart.data.fingerprints import take_fingerprints
@@ -98,14 +98,16 @@ class Health:
         }
 
 
-def check(data: Images, progress: StageProgress | None = None, *, labels: Iterable[object] | None = None) -> Health:
-    """Read every image once; ``data`` and ``labels`` as `fit` takes them. ``progress(done, total)`` comes after each.
+@shows_progress
+def check(data: Images, labels: Iterable[object] | None = None, *, progress: Shown = True) -> Health:
+    """Read every image once; ``data``, ``labels`` and ``progress`` are as `fit` takes them.
 
     Takes about 300 bytes of memory for each image. An unreadable image is listed in the result; it raises no error.
     """
     dataset = labelled_dataset(data, labels)
     count = len(dataset)
-    prints = take_fingerprints(dataset, progress)
+    report = function_of(progress)
+    prints = take_fingerprints(dataset, stage(report, "images"))
     wrong_names = [problem for problem in dataset.problems if problem.kind == "wrong name"]
     unreadable = [problem for problem in dataset.problems if problem.kind in UNREADABLE]
     listed = {*unreadable, *wrong_names}
@@ -116,9 +118,11 @@ def check(data: Images, progress: StageProgress | None = None, *, labels: Iterab
     keys = prints.keys
     parts = sorted({sample.split for sample in dataset.samples})
     exact = [group for group in _grouped((keys[row], row) for row in range(count) if keys[row]) if len(group) > 1]
+    with one_step(report, "near copies"):
+        copies = prints.copies()
     near = [
         group
-        for group in _grouped((int(number), row) for row, number in enumerate(prints.copies()) if keys[row])
+        for group in _grouped((int(number), row) for row, number in enumerate(copies) if keys[row])
         if len({keys[row] for row in group}) > 1
     ]
     return Health(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from numbers import Integral
@@ -15,6 +15,7 @@ from headstart.backbones.blueprint import LOGITS, Blueprint
 from headstart.core.display import card_of, line_of, names_in_short
 from headstart.core.errors import DataError, UsageError
 from headstart.core.labels import TEXT, as_given, kind_of
+from headstart.core.progress import Shown, function_of, shows_progress
 from headstart.core.types import Evaluation, ImageSpec, Prediction, Problem
 from headstart.data.inputs import Images, labelled_dataset, unlabelled_dataset
 from headstart.data.load import THUMBNAIL
@@ -155,19 +156,20 @@ class Classifier:
             best = int(item.probabilities.argmax())
             yield Prediction(item.name, self.classes[best], float(item.probabilities[best]), unknown)
 
+    @shows_progress
     def evaluate(
         self,
         data: Images,
         labels: Iterable[object] | None = None,
         *,
         fitted_on_too: bool = False,
-        progress: Callable[[str, int, int], None] | None = None,
+        progress: Shown = True,
     ) -> Evaluation:
         """Hold the classifier against labelled images: those of a source, or ``data`` with ``labels``.
 
         Of a source that has a test part (or else a validation part) only that part counts. Images that are in the
         training set, or of which it has a near copy, are passed over, unless ``fitted_on_too``; images of other classes
-        and those that cannot be read are left out and named. ``progress`` is called with (stage, done, of how many).
+        and those that cannot be read are left out and named. ``progress`` is as for `fit`.
 
         Raises:
             DataError: none of the labels is known, or there is no image to count.
@@ -177,7 +179,8 @@ class Classifier:
             dataset = dataset.part(
                 [row for row, sample in enumerate(dataset.samples) if sample.split == dataset.own_test]
             )
-        return measure(self, dataset, training_set_too=fitted_on_too, progress=progress)
+        report = function_of(progress)
+        return measure(self, dataset, training_set_too=fitted_on_too, progress=report)
 
     def score(self, data: Images, labels: Iterable[object] | None = None) -> float:
         """The accuracy of `evaluate`; with ``labels`` on every image, as scikit-learn has it.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from headstart.core.progress import Shown, function_of, shows_progress
 from headstart.core.types import ImageSpec, Normalisation
 from headstart.data.sources import PathLike
 from headstart.engines.names import check_running
@@ -12,6 +11,7 @@ from headstart.model.classifier import Classifier
 from headstart.model.records import FitRecord
 
 
+@shows_progress
 def pretrained(
     backbone: str,
     weights: PathLike | None = None,
@@ -21,15 +21,15 @@ def pretrained(
     engine: str = "auto",
     precision: str = "auto",
     device: str = "auto",
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Shown = True,
 ) -> Classifier:
     """A catalogued network, "timm/NAME" or "keras/NAME", with its own head, mostly for ImageNet's thousand classes.
 
-    It has no images to try bf16 on, so "auto" is fp32. ``device`` is as for `fit`. ``progress`` is called with (stage,
-    done, of how many) while weights are fetched.
+    It has no images to try bf16 on, so "auto" is fp32. ``device`` and ``progress`` are as for `fit`; what is shown is
+    the download of weights.
     """
     check_running(engine, precision, device)
-    found, module = open_backbone(backbone, weights, pixels, head=True, spec=spec, progress=progress)
+    found, module = open_backbone(backbone, weights, pixels, head=True, spec=spec, progress=function_of(progress))
     return Classifier(
         blueprint=found.blueprint,
         weights=found.weights,

@@ -19,7 +19,7 @@ from headstart.backbones.catalogue import BACKBONES, DEFAULT, LARGEST, SMALLEST,
 from headstart.core.counts import counted
 from headstart.core.display import line_of
 from headstart.core.errors import CheckError, UsageError, did_you_mean
-from headstart.core.progress import Progress, StageProgress
+from headstart.core.progress import Progress, Shown, StageProgress, function_of, shows_progress
 from headstart.core.spread import evenly_spread
 from headstart.core.types import ImageDataset, Problem
 from headstart.data.depth import common_levels
@@ -66,6 +66,7 @@ class Comparison:
         }
 
 
+@shows_progress
 def compare(
     data: Images,
     labels: Iterable[object] | None = None,
@@ -83,7 +84,7 @@ def compare(
     precision: str = "auto",
     device: str = "auto",
     cache: bool = True,
-    progress: Progress | None = None,
+    progress: Shown = True,
 ) -> Comparison:
     """Fit every backbone at every size on the same photos, measure all by leave-one-out, and choose one.
 
@@ -98,7 +99,7 @@ def compare(
         budget: images a second; of those that manage as many, the most accurate is chosen.
         within: percentage points, 1 by default; of those at most so far below the most accurate, the fastest is
             chosen.
-        progress: called with (what is going on, images done, of how many).
+        progress: as for `fit`.
 
     Raises:
         UsageError: an unknown or repeated name, a size or setting out of range, no network that can be had.
@@ -111,7 +112,7 @@ def compare(
     _check_wish(budget, within)
     dataset = labelled_dataset(data, labels)
     trials = list(product(names, pixels or (None,)))
-    tried, split, skipped = run_trials(dataset, trials, weights or {}, settings, progress)
+    tried, split, skipped = run_trials(dataset, trials, weights or {}, settings, function_of(progress))
     rows = rank(tried)
     chosen, sentence = choose(rows, budget, within)
     return Comparison(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import LOGITS
 from headstart.core.counts import counted
-from headstart.core.progress import Progress
+from headstart.core.progress import Shown, function_of
 from headstart.core.timing import StageTimer
 from headstart.data.inputs import Images
 from headstart.data.sources import PathLike
@@ -24,6 +24,7 @@ from headstart.model.records import FinetuneRecord, ImageCounts, Side
 from headstart.train.overfitting_watch import GONE_WRONG, watch
 from headstart.train.protocol import FRAMEWORKS, check_framework
 from headstart.train.recipe import Recipe, open_recipe
+from headstart.train.screen import on_screen, shows_training
 from headstart.train.training_run import TrainingRecord, TrainingRun
 from headstart.workflows.cross_fit import CrossFit, FinetuneJob, at_least, cross_fit, judge
 from headstart.workflows.finetune_data import (
@@ -43,6 +44,7 @@ GIVEN = "the given model"
 Probabilities = NDArray[np.float64]
 
 
+@shows_training
 def finetune(
     classifier: Classifier,
     data: Images,
@@ -54,7 +56,7 @@ def finetune(
     holdout: float | None = None,
     seed: int | None = None,
     cache: bool = True,
-    progress: Progress | None = None,
+    progress: Shown = True,
 ) -> Classifier:
     """Train more of a classifier's network on labelled photos; where that is not better, it comes back as it was.
 
@@ -77,21 +79,22 @@ def finetune(
             where photos are held out in turn.
         holdout, seed: of the split; default: those of the fit.
         cache: whether features and views are kept for the next time.
-        progress: called with (stage, done, of how many).
+        progress: as for `fit`; with bars, a line for each epoch.
 
     Raises:
         UsageError: a classifier that was not fitted, or a setting that is not there or out of range.
         DataError: the photos are not of the classifier's classes, or too few of one.
     """
-    start, run, timer = *_begin(classifier, open_recipe(recipe), trainer), StageTimer()
+    chosen, report = open_recipe(recipe), function_of(progress)
+    start, run, timer = *_begin(classifier, chosen, on_screen(trainer, progress, chosen.epochs)), StageTimer()
     with timer("features"):
-        photos = FinetuneData.of(classifier, data, labels, holdout=holdout, seed=seed, cache=cache, progress=progress)
+        photos = FinetuneData.of(classifier, data, labels, holdout=holdout, seed=seed, cache=cache, progress=report)
     with timer("views"):
         if start.whole:
             inputs = whole_network(photos, start)
         else:
-            inputs = upper_part(photos, start, cache=cache, say=run.say, progress=progress)
-    job = FinetuneJob(classifier, photos, inputs, run, progress)
+            inputs = upper_part(photos, start, cache=cache, say=run.say, progress=report)
+    job = FinetuneJob(classifier, photos, inputs, run, report)
     _warn_of_known_photos(job)
     with timer("training"):
         fits = cross_fit(job, start.recipe)

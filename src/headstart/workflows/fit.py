@@ -9,7 +9,7 @@ import numpy as np
 
 from headstart.backbones.blueprint import FEATURES, LOGITS
 from headstart.backbones.catalogue import DEFAULT
-from headstart.core.progress import Progress, stage
+from headstart.core.progress import Shown, function_of, one_step, shows_progress, stage
 from headstart.core.timing import StageTimer
 from headstart.core.types import Evaluation, ImageSpec, Normalisation
 from headstart.data.depth import common_levels
@@ -28,6 +28,7 @@ from headstart.workflows.automatic import AUTO, choose_backbone
 from headstart.workflows.backbone_features import FitSettings, FrozenBackbone
 
 
+@shows_progress
 def fit(
     data: Images,
     labels: Iterable[object] | None = None,
@@ -45,7 +46,7 @@ def fit(
     precision: str = "auto",
     device: str = "auto",
     cache: bool = True,
-    progress: Progress | None = None,
+    progress: Shown = True,
 ) -> Classifier:
     """Fit a classifier on labelled photos and measure it on photos that it has not seen.
 
@@ -68,29 +69,30 @@ def fit(
         precision: "auto", "bf16" or "fp32".
         device: "auto", "cpu", "cuda" or "mps"; the last two are for torch, which "auto" takes then, and keras.
         cache: whether to keep features for the next fit.
-        progress: called with (stage, done, of how many).
+        progress: True for bars on a terminal and a line in a notebook, and nothing elsewhere; or a function that is
+            called with (stage, done, of how many).
 
     Raises:
         UsageError: a path, name or setting that is not there or out of range.
         DataError: the photos do not make two classes with two photos each.
     """
     settings = FitSettings(head, prior, holdout, seed, engine, precision, cache, device)
-    timer = StageTimer()
+    timer, report = StageTimer(), function_of(progress)
     with timer("open"):
         dataset = labelled_dataset(data, labels)
     choice = None
     if backbone == AUTO:
         with timer("choice"):
-            choice = choose_backbone(dataset, settings, weights, pixels, progress)
+            choice = choose_backbone(dataset, settings, weights, pixels, report)
         backbone, pixels = choice.backbone, choice.pixels
     with timer("open"):
         frozen = FrozenBackbone.open(
             backbone, settings, common_levels(dataset),
-            weights=weights, pixels=pixels, spec=spec, features=features, progress=progress,
+            weights=weights, pixels=pixels, spec=spec, features=features, progress=report,
         )  # fmt: skip
     network, trunk = frozen.network, frozen.pretrained
     with timer("features"):
-        seen = frozen.features(dataset, cache=cache, progress=stage(progress, "features"))
+        seen = frozen.features(dataset, cache=cache, progress=stage(report, "features"))
     network.release()
     with timer("split"):
         split = choice.split(dataset, seen) if choice else make_split(dataset, seen, holdout, seed)
@@ -98,7 +100,8 @@ def fit(
     with timer("golden"):
         images = golden_images(dataset, network.spec, train)
         exact = in_fp32(network, images, FEATURES)
-    fitted, unknown, result = _fit_head(seen, split, settings, timer)
+    with one_step(report, "head"):
+        fitted, unknown, result = _fit_head(seen, split, settings, timer)
     record = replace(_record(frozen, seen, split, fitted, settings), choice=choice.record if choice else None)
     return Classifier(
         blueprint=trunk.blueprint.with_head(len(split.classes), sqrt=fitted.head.sqrt),

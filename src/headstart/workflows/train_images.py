@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.families.small import mlp, small_cnn
 from headstart.core.errors import UnreadableImageError, UsageError, did_you_mean
-from headstart.core.progress import Progress, stage
+from headstart.core.progress import Progress, Shown, function_of, stage
 from headstart.core.spread import evenly_spread
 from headstart.core.timing import StageTimer
 from headstart.core.types import Accuracy, Evaluation, ImageDataset, ImageSpec
@@ -27,6 +27,7 @@ from headstart.model.records import FitRecord, ImageCounts, ScratchRecord
 from headstart.train.batches import PhotoBatches
 from headstart.train.identity import digest_of_all, fingerprint
 from headstart.train.recipe import Recipe, open_recipe
+from headstart.train.screen import on_screen, shows_training
 from headstart.train.training_run import TrainingRun
 from headstart.workflows.from_scratch import (
     CrossValidated,
@@ -48,6 +49,7 @@ LOOKED_AT, WEIGHED = 32, 256  # images that tell whether all are alike, and what
 FLAT = 0.02  # least deviation of a colour that pixels are divided by
 
 
+@shows_training
 def train_photos(
     data: Images,
     labels: Iterable[object] | None = None,
@@ -61,7 +63,7 @@ def train_photos(
     validation: float = VALIDATION,
     folds: int = 0,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Shown = True,
 ) -> Classifier:
     """Train a small network from random weights, and measure it on the test set that `fit` with this seed has.
 
@@ -78,20 +80,21 @@ def train_photos(
             the one that is kept.
         folds: measure by cross-validation instead, with as many trainings; one more, on all photos, gives the model.
         seed: of the split; that of the weights and the order is the recipe's.
-        progress: called with (stage, done, of how many).
+        progress: as for `fit`; with bars, a line for each epoch.
 
     Raises:
         UsageError: a name or setting that is not there or out of range.
         DataError: a class with too few photos to train, validate and measure.
         MissingExtraError: the trainer's framework is not installed.
     """
-    run, settings = TrainingRun.of(trainer), ScratchSettings(holdout, validation, folds, seed)
+    chosen, report = open_recipe(recipe), function_of(progress)
+    run = TrainingRun.of(on_screen(trainer, progress, chosen.epochs))
+    settings = ScratchSettings(holdout, validation, folds, seed)
     settings.check(run)
     if network not in NETWORKS:
         raise UsageError(f"There is no network '{network}' to train from scratch. {did_you_mean(network, NETWORKS)}")
     if pixels is not None and not LEAST <= pixels <= MOST:
         raise UsageError(f"--pixels: from scratch, expected {LEAST} to {MOST}. Received: {pixels}.")
-    chosen = open_recipe(recipe)
     check_recipe(chosen, norms=network == "small_cnn")
 
     timer = StageTimer()
@@ -99,7 +102,7 @@ def train_photos(
         dataset = labelled_dataset(data, labels)
         if folds and dataset.own_test:
             raise UsageError(f"--folds: the data brings its own test set ({dataset.own_test}/). Leave --folds out.")
-        seen = take_fingerprints(dataset, stage(progress, "images"))
+        seen = take_fingerprints(dataset, stage(report, "images"))
         split = make_split(dataset, seen, 0.0 if folds else holdout, seed)
     size, grey = size_and_grey(dataset, np.flatnonzero(split.train))
     if grey and recipe == SCRATCH:
@@ -117,8 +120,8 @@ def train_photos(
     pooled: Evaluation | None = None
     if folds:
         with timer("folds"):
-            each, pooled = job.cross_validate(split, run.one_of_many(), progress)
-    model = job.train(split, run, timer, progress).classifier
+            each, pooled = job.cross_validate(split, run.one_of_many(), report)
+    model = job.train(split, run, timer, report).classifier
     record = model.record
     if pooled is not None:
         record = replace(record, result=pooled, test=int(split.train.sum()), test_part="cross-validation")

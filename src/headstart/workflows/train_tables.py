@@ -14,7 +14,7 @@ from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.families.small import mlp
 from headstart.core.counts import counted, verb
 from headstart.core.errors import DataError, UsageError
-from headstart.core.progress import Progress
+from headstart.core.progress import Progress, Shown, function_of
 from headstart.core.timing import StageTimer
 from headstart.core.types import Accuracy, Evaluation
 from headstart.data.folds import folds_of
@@ -28,6 +28,7 @@ from headstart.model.tabular_classifier import Scale, TabularClassifier, forward
 from headstart.train.batches import ArrayBatches
 from headstart.train.identity import digest_of_all, fingerprint
 from headstart.train.recipe import Recipe, open_recipe
+from headstart.train.screen import on_screen, shows_training
 from headstart.train.training_run import TrainingRun
 from headstart.workflows.from_scratch import (
     CrossValidated,
@@ -44,6 +45,7 @@ HIDDEN = (16,)
 FEWEST = 4  # rows of a class, no two alike: two to train on, one to validate with, one to measure on
 
 
+@shows_training
 def train_rows(
     data: PathLike | Rows | NDArray[Any],
     labels: Iterable[object] | None = None,
@@ -56,7 +58,7 @@ def train_rows(
     validation: float = VALIDATION,
     folds: int = 0,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Shown = True,
 ) -> TabularClassifier:
     """Train a perceptron on rows of numbers, and measure it on rows that it has not seen.
 
@@ -71,9 +73,10 @@ def train_rows(
         DataError: a table that cannot be learned from; see `data.rows`.
         MissingExtraError: the trainer's framework is not installed, or the set's package.
     """
-    run, settings = TrainingRun.of(trainer), ScratchSettings(holdout, validation, folds, seed)
-    settings.check(run)
     chosen = open_recipe(recipe)
+    run = TrainingRun.of(on_screen(trainer, progress, chosen.epochs))
+    settings = ScratchSettings(holdout, validation, folds, seed)
+    settings.check(run)
     check_recipe(chosen, norms=False)
     rows = _rows(data, labels, label)
     for sentence in rows.not_used:
@@ -87,7 +90,7 @@ def train_rows(
     result: Evaluation | None = None
     if folds:
         with timer("folds"):
-            each, result = job.cross_validate(run.one_of_many(), progress)
+            each, result = job.cross_validate(run.one_of_many(), function_of(progress))
     with timer("training"):
         model = job.train(everything & ~test, run)
     if test.any():

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import math
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, TypeVar, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from headstart.cli.options import say
-from headstart.core.errors import HeadstartError
+from headstart.core.progress import Shown, in_notebook
 from headstart.core.text import one_line
 from headstart.train.callbacks import BaseCallback
-from headstart.train.checkpoint import Terminated, unfinished
 from headstart.train.overfitting_watch import selection_losses
 from headstart.train.protocol import Epoch
-from headstart.train.training_run import is_main_process
+from headstart.train.training_run import TrainingRun, is_main_process, say_nothing
 
-INTERRUPTED, TERMINATED = 130, 143  # exit codes
 HEADER = (
     f"{'':>7}{'training':>17}  {'validation':>28}",
     f"{'epoch':>7}{'loss':>9}{'error':>8}  {'loss':>9}{'error':>8}{'calibrated':>11}  {'rate':>8}{'s':>8}",
@@ -29,21 +28,15 @@ HEADER = (
 LINES = 40  # of epochs, at most; of more, every so many
 SMOOTH = 0.9  # of the loss beside the bar, from step to step
 TRAINING = "training"  # the stage of the steps
-
-
-class EndedEarlyError(HeadstartError):
-    """Somebody ended a training; the sentence says how to go on."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+PAGE = 100  # columns of a notebook's output
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class TrainingScreen(BaseCallback):
-    """A callback for the trainer; ``progress`` and ``say`` for what goes on around it. Without a console, quiet."""
+    """A callback for the trainer; for what goes on around it, itself and ``say``. Without a console, quiet."""
 
-    def __init__(self, out: Console | None, epochs: int) -> None:
-        self._out, self._epochs = out, epochs
+    def __init__(self, out: Console | None, epochs: int = 0) -> None:
+        self._out, self.epochs = out, epochs
         self._shown = 0  # epochs that were told
         self._loss = math.nan
         self._bar: Progress | None = None
@@ -51,8 +44,8 @@ class TrainingScreen(BaseCallback):
 
     @contextmanager
     def live(self) -> Iterator[None]:
-        """Show the bar, which is gone afterwards; the lines above it stay."""
-        if self._out is None:
+        """Show the bar on a terminal, where it is gone afterwards; the lines above it stay."""
+        if self._out is None or not self._out.is_terminal:
             yield
             return
         texts = [TextColumn(f"{{task.{field}}}") for field in ("description", "fields[amount]", "fields[note]")]
@@ -63,21 +56,21 @@ class TrainingScreen(BaseCallback):
         if self._shown:
             self._out.print()
 
-    def progress(self, stage: str, done: int, of: int) -> None:
+    def __call__(self, stage: str, done: int, of: int) -> None:
         """So much of a stage is done; the stage before it leaves the screen."""
         self._show(stage, done, of)
 
     def say(self, sentence: str) -> None:
         """A sentence above the bar; off a terminal, a line on standard error."""
-        if self._out is not None:
+        if self._out is not None and self._out.is_terminal:
             self._out.print(Text(one_line(sentence), "yellow"))
         elif is_main_process():
-            say(sentence)
+            sys.stderr.write(f"headstart: {one_line(sentence)}\n")
 
     def step(self, number: int, of: int, loss: float) -> str | None:
         """One step further."""
         self._loss = loss if math.isnan(self._loss) else SMOOTH * self._loss + (1 - SMOOTH) * loss
-        epoch = f"epoch {number * self._epochs // of + 1} of {self._epochs}" if self._epochs else TRAINING
+        epoch = f"epoch {number * self.epochs // of + 1} of {self.epochs}" if self.epochs else TRAINING
         self._show(TRAINING, number + 1, of, epoch, f"loss {self._loss:.3f}")
         return None
 
@@ -91,8 +84,8 @@ class TrainingScreen(BaseCallback):
             for line in HEADER:
                 self._out.print(Text(line, "dim"))
         for count in range(self._shown + 1, len(history) + 1):
-            if count % max(1, math.ceil(self._epochs / LINES)) == 0 or count == self._epochs:
-                self._out.print(epoch_line(history[:count], self._epochs), soft_wrap=True)
+            if count % max(1, math.ceil(self.epochs / LINES)) == 0 or count == self.epochs:
+                self._out.print(epoch_line(history[:count], self.epochs), soft_wrap=True)
         self._shown = len(history)
         return None
 
@@ -113,38 +106,47 @@ class TrainingScreen(BaseCallback):
 
 
 @contextmanager
-def training_screen(epochs: int = 0, out: Console | None = None) -> Iterator[TrainingScreen]:
+def training_screen(epochs: int = 0, out: Console | None = None, *, quiet: bool = False) -> Iterator[TrainingScreen]:
     """The screen of a training of so many epochs, on standard error.
 
-    Give the trainer ``callbacks=[screen]``, and what goes on around it ``screen.progress`` and ``screen.say``. Off a
-    terminal only ``say`` says anything; of several processes that train together, only the first.
+    Give the trainer ``callbacks=[screen]``, and what goes on around it ``screen`` and ``screen.say``. Off a terminal
+    there is no bar, and where it is ``quiet`` too only ``say`` says anything; of several processes that train
+    together, only the first.
     """
-    if out is None and is_main_process() and sys.stderr.isatty():
+    if out is None and is_main_process() and (sys.stderr.isatty() or not quiet):
         out = Console(stderr=True, highlight=False)
     screen = TrainingScreen(out, epochs)
     with screen.live():
         yield screen
 
 
-@contextmanager
-def ended_early(folder: str) -> Iterator[None]:
-    """Ctrl-C and SIGTERM as an error that says how to go on; ``folder`` has the checkpoints.
+def shows_training(function: F) -> F:
+    """Give a function that trains, with a keyword ``progress``, a screen in place of True where somebody looks."""
 
-    Raises:
-        EndedEarlyError: with exit code 130 or 143.
-    """
-    try:
-        yield
-    except Terminated as error:
-        raise EndedEarlyError(str(error), TERMINATED) from error
-    except KeyboardInterrupt as error:
-        kept = "--resume goes on after the last whole epoch" if unfinished(folder) else "no epoch was whole"
-        raise EndedEarlyError(f"interrupted; {kept}.", INTERRUPTED) from error
+    @functools.wraps(function)
+    def run(*args: Any, progress: Shown = True, **kwargs: Any) -> Any:
+        if progress is not True:
+            return function(*args, progress=progress or None, **kwargs)
+        if sys.stderr.isatty():
+            out = Console(stderr=True, highlight=False)
+        elif in_notebook():
+            out = Console(file=sys.stdout, force_jupyter=False, width=PAGE, highlight=False)
+        else:
+            return function(*args, progress=None, **kwargs)
+        screen = TrainingScreen(out)
+        with screen.live():
+            return function(*args, progress=screen, **kwargs)
+
+    return cast("F", run)
 
 
-def folder_beside(model: str) -> str:
-    """Where the checkpoints and logs of a training go that makes ``model``."""
-    return f"{os.path.abspath(model)}.training"
+def on_screen(trainer: str | TrainingRun, progress: Shown, epochs: int) -> TrainingRun:
+    """The run of a function that `shows_training` decorates, of so many epochs: its screen follows the training."""
+    run = trainer if isinstance(trainer, TrainingRun) else TrainingRun(trainer)
+    if not isinstance(progress, TrainingScreen):
+        return run
+    progress.epochs = epochs
+    return replace(run, callbacks=(*run.callbacks, progress), say=progress.say if run.say is say_nothing else run.say)
 
 
 def epoch_line(history: Sequence[Epoch], epochs: int = 0) -> Text:
