@@ -101,7 +101,9 @@ def test_the_answer_in_words(shell: Shell, photos: Path, given: Path, recipe: Pa
     assert lines["after"].startswith(f"{story['after']['accuracy']:.1%}   95 % interval")
     assert lines["curves"] == story["verdict"]["sentence"]
     assert lines["next"] == f"headstart predict {out} PHOTO …"
-    assert all(line.startswith("headstart: ") for line in done.err.splitlines())  # no bar off a terminal
+    epochs = [line for line in done.err.splitlines() if line and not line.startswith("headstart: ")]
+    assert len(epochs) >= 2 + len(story["epochs"])  # a head of two lines, and one an epoch; of each fold
+    assert "━" not in done.err  # no bar off a terminal
     card = (out / "README.md").read_text()
     assert "## Fine-tuning" in card
     assert f"| kept | {story['chosen']}" in card
