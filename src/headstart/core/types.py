@@ -125,6 +125,11 @@ class ImageDataset:
         return replace(self, samples=samples, read=lambda index: self.read(rows[index]))
 
     @property
+    def place(self) -> str:
+        """Where it is, for a sentence."""
+        return f"'{self.root}'" if self.root else "memory"
+
+    @property
     def own_test(self) -> str:
         """The test set of the source: "test", else "val"; "" where it has none, or no "train"."""
         splits = {sample.split for sample in self.samples}

@@ -91,7 +91,7 @@ def _is_table(value: Any) -> bool:
 
 def _is_tensor(value: Any) -> bool:
     """Arrays, columns of a table, and tensors of any framework."""
-    return hasattr(value, "__array__") and not isinstance(value, Image.Image)
+    return hasattr(value, "__array__") and not isinstance(value, Image.Image | str | bytes)  # NumPy's words are str
 
 
 def _as_array(value: Any) -> NDArray[Any]:

@@ -209,7 +209,7 @@ def _too_few(dataset: ImageDataset, left_out: Sequence[Problem]) -> str:
     counts = Counter(sample.label for sample in dataset.samples)
     reasons = Counter(problem.kind for problem in left_out)
     sentence = (
-        f"Expected two classes or more with two readable images each in '{dataset.root}'. "
+        f"Expected two classes or more with two readable images each in {dataset.place}. "
         f"Received: {counted(len(dataset), 'image')} in {counted(len(counts), 'class')}"
     )
     if reasons:

@@ -97,7 +97,7 @@ def measure(
     if not len(counts):
         unreadable, known_before = sum(problem.kind in UNREADABLE for problem in left_out), int(trained.sum())
         raise DataError(
-            f"No image of '{dataset.root}' can be counted: of {len(dataset)}, {unreadable} cannot be read and "
+            f"No image in {dataset.place} can be counted: of {len(dataset)}, {unreadable} cannot be read and "
             f"{known_before} {verb(known_before)} in the training set. Give other photos, or count those too: "
             "--include-training-set"
         )
