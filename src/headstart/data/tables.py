@@ -130,11 +130,12 @@ def csv_samples(file: str, root: str, columns: Columns, split: str = "") -> tupl
             part = split if layout.split is None else split_of(cells[layout.split], here, header[layout.split])
             found.append((Sample(name, label, part, "" if layout.group is None else cells[layout.group]), path))
     if layout.unused:
-        problems.append(Problem(os.path.basename(file), NOT_USED, _unused(layout.unused)))
+        problems.append(Problem(os.path.basename(file), NOT_USED, unused_columns(layout.unused)))
     return found, problems
 
 
-def _unused(names: Sequence[str]) -> str:
+def unused_columns(names: Sequence[str]) -> str:
+    """A sentence on columns that are not used."""
     shown = ", ".join(printable(name) for name in names[:8]) + (" …" if len(names) > 8 else "")
     word = "columns are" if len(names) > 1 else "column is"
     return f"the {word} not used: {shown}. Images that belong together (a patient, a video): --group COLUMN"
