@@ -19,6 +19,7 @@ from headstart.data.load import THUMBNAIL
 from headstart.data.sources import PathLike
 from headstart.engines.names import check_running, resolve_engine
 from headstart.engines.registry import get_engine, keras_engine, open_backbone, torch_engine
+from headstart.engines.sound import check_sound
 from headstart.learn.calibrate import softmax
 from headstart.learn.features import run_network
 from headstart.learn.unknown import Unknown
@@ -244,7 +245,7 @@ def pretrained(
     """
     check_running(engine, precision, device)
     found, module = open_backbone(backbone, weights, pixels, head=True, spec=spec, progress=progress)
-    return Classifier(
+    classifier = Classifier(
         blueprint=found.blueprint,
         weights=found.weights,
         spec=found.spec,
@@ -255,3 +256,6 @@ def pretrained(
         record=FitRecord(backbone=found.backbone.name, assumed=found.assumed or None),
         module=module,
     )
+    if weights is not None:
+        check_sound(classifier.network, LOGITS)
+    return classifier
