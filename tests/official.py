@@ -132,6 +132,7 @@ CASES = (
     Case("squeezenet1_0", "torchvision", _torchvision("squeezenet1_0")),
     Case("squeezenet1_1", "torchvision", _torchvision("squeezenet1_1")),
     *(Case(f"efficientnet_lite{number}", "timm", _timm(f"tf_efficientnet_lite{number}")) for number in range(5)),
+    Case("efficientnet_lite0.timm", "timm", _timm("efficientnet_lite0")),
     *(Case(f"cifar_resnet{depth}", "akamaster", partial(CifarResNet, depth), pixels=32) for depth in (20, 32, 44, 56)),
 )
 

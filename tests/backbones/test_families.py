@@ -57,7 +57,7 @@ PUBLISHED: dict[str, tuple[float, float]] = {
     "cifar_resnet44": (0.658586, 97),
     "cifar_resnet56": (0.853018, 125),
     # EfficientNet-Lite's page says 407, 631, 899, 1640 and 4060 M: it counts normalisation and activations as well.
-    "efficientnet_lite0": (4.652008, 385),
+    **dict.fromkeys(("efficientnet_lite0", "efficientnet_lite0.timm"), (4.652008, 385)),
     "efficientnet_lite1": (5.416680, 600),
     "efficientnet_lite2": (6.092072, 860),
     "efficientnet_lite3": (8.197096, 1_608),

@@ -141,7 +141,9 @@ def opened(name: str, module: Any, path: Path) -> Pretrained:
         ("mobilenet_v3_small", torchvision, "mobilenet_v3_small", "mobilenet_v3_small", ""),
         ("mobilenet_v3_small", timm, "mobilenetv3_small_100", "mobilenet_v3_small.timm", "mobilenet_v3_small.tf"),
         ("squeezenet1_1", torchvision, "squeezenet1_1", "squeezenet1_1", "squeezenet1_1.caffe"),
-        ("efficientnet_lite0", timm, "tf_efficientnet_lite0", "efficientnet_lite0", ""),
+        ("efficientnet_lite0", timm, "tf_efficientnet_lite0", "efficientnet_lite0", "efficientnet_lite0.timm"),
+        ("efficientnet_lite0.timm", timm, "efficientnet_lite0", "efficientnet_lite0.timm", "efficientnet_lite0"),
+        ("efficientnet_lite1", timm, "tf_efficientnet_lite1", "efficientnet_lite1", ""),
     ],
 )
 def test_the_names_tell_whose_network_it_is_or_it_is_said(
@@ -172,3 +174,18 @@ def test_the_content_says_how_a_file_is_read(tmp_path: Path) -> None:
         (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 46830571\n")
         with pytest.raises(UsageError, match=r"Git LFS .* git lfs pull"):
             read_weights(tmp_path / name)
+
+
+def test_of_a_network_and_its_average_the_average_is_taken(tmp_path: Path) -> None:
+    """As Lightning's callback and others keep it beside the weights that are trained."""
+    plain, averaged = resnet18(), {name: array + 1 for name, array in resnet18().items()}
+    for prefix in ("ema_model.module.", "averaged_model.", "model_ema."):
+        both = {**under("model.", plain), **under(prefix, averaged)}
+        found = match(rename(both, RESNET), RESNET, "a.ckpt", ignore=())
+        for name, array in match(rename(averaged, RESNET), RESNET, "b.pth", ignore=()).items():
+            np.testing.assert_array_equal(found[name], array)
+
+
+def test_a_file_of_torch_is_read_under_any_name(tmp_path: Path) -> None:
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "a.safetensors")
+    assert read_weights(tmp_path / "a.safetensors").keys() >= {"conv1.weight", "fc.bias"}

@@ -190,12 +190,27 @@ def test_settings_out_of_range(shell: Shell, photos: Path, out: Path, option: st
         (("--mean", "0,0,0"), "--mean and --std belong together"),
         (("--mean", "0,0", "--std", "1,1,1"), "--mean: expected three numbers"),
         (("--mean", "0,0,nan", "--std", "1,1,1"), "--mean: expected three numbers"),
-        (("--mean", "0,0,0", "--std", "1,0,1"), "--std: expected numbers above 0"),
+        (("--mean", "0,0,0", "--std", "1,0,1"), "are of pixels from 0 to 1. Received: 0,0,0 and 1,0,1"),
+        (("--mean", "127.5,127.5,127.5", "--std", "127.5,127.5,127.5"), "by 255: 127.5 is 0.5"),
+        (("--mean", "-1,0,0", "--std", "1,1,1"), "are of pixels from 0 to 1"),
     ],
 )
 def test_a_normalisation_that_is_none(shell: Shell, photos: Path, out: Path, given: tuple[str, ...], said: str) -> None:
     answer = shell("fit", photos, *given, "--out", out)
     assert (answer.code, said in answer.err) == (2, True)
+    assert not out.exists()
+
+
+def test_a_saved_model_has_weights_of_its_own(shell: Shell, photos: Path, bundle: Path, out: Path) -> None:
+    """A file that was named and passed over would look as if it had been used."""
+    photo = next(photos.rglob("*.png"))
+    for command in (
+        ("predict", bundle, photo),
+        ("evaluate", bundle, photos),
+        ("export", bundle, "--to", "openvino", "--out", out),
+    ):
+        answer = shell(*command, "--weights", "nowhere.pth")
+        assert (answer.code, "has its own weights: --weights is for backbones" in answer.err) == (2, True)
     assert not out.exists()
 
 

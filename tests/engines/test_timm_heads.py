@@ -42,6 +42,8 @@ def features_of(model: Any, spec: ImageSpec, images: Any) -> Any:
 
 @pytest.mark.parametrize("name", HEADS)
 def test_features_are_what_timm_gives_without_its_heads(name: str, tmp_path: Path) -> None:
+    if name not in timm.list_models():
+        pytest.skip(f"this timm has no {name}")
     model = made(name)
     torch.save(model.state_dict(), tmp_path / "weights.pth")
     named, live = wrap(f"timm/{name}", tmp_path / "weights.pth", pixels=64), wrap(model, pixels=64)

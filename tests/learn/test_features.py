@@ -46,11 +46,23 @@ def test_values_beyond_half_precision_are_kept_in_its_range() -> None:
     class Loud(FastNetwork):
         def runner(self, at: Sequence[str]) -> Callable[[Pixels], list[NDArray[np.float32]]]:
             run = super().runner(at)
-            return lambda images: [values * 1e9 for values in run(images)]
+            return lambda images: [values * np.where(np.arange(24) < 12, 1e9, 1) for values in run(images)]
 
     found = extract(dataset(range(3)), network(kind=Loud), ORIGIN)
     assert np.isfinite(found.values).all()
     assert found.values.max() == 65504
+
+
+def test_a_network_that_sees_no_difference_is_refused() -> None:
+    """As OpenVINO makes of one that overflows on the way: its ReLU of 'nan' is zero."""
+
+    class Blind(FastNetwork):
+        def runner(self, at: Sequence[str]) -> Callable[[Pixels], list[NDArray[np.float32]]]:
+            return lambda images: [np.zeros((len(images), 24), np.float32)]
+
+    with pytest.raises(UsageError, match=r"'tiny' gives the same features for all 3 images\. Its weights overflow"):
+        extract(dataset(range(3)), network(kind=Blind), ORIGIN)
+    assert extract(dataset([1, 1]), network(kind=Blind), ORIGIN).usable.all()  # of one image, twice
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -108,6 +108,16 @@ def test_below_a_head_that_is_trained_alone_the_module_runs_once(
 
 
 @pytest.mark.parametrize("framework", BACKBONES)
+def test_that_top_is_the_head_alone_is_said(framework: str, fitted: dict[str, hs.Classifier], photos: Path) -> None:
+    said: list[str] = []
+    run = hs.TrainingRun(say=said.append)
+    found = fitted[framework].finetune(str(photos), recipe=replace(ALL, unfreeze="top"), trainer=run)
+    assert found.record.finetune is not None
+    assert found.record.finetune.cut == "features"
+    assert any("only the head is trained. To train all of it: the recipe full" in each for each in said)
+
+
+@pytest.mark.parametrize("framework", BACKBONES)
 def test_all_of_a_module_is_trained_and_counted(framework: str, fitted: dict[str, hs.Classifier], photos: Path) -> None:
     story = finetuned(fitted[framework], photos, recipe=ALL)
     assert (story.cut, story.moving) == ("", sum(fitted[framework].blueprint.parameters().values()))

@@ -14,7 +14,7 @@ from headstart.backbones.download import find_weights
 from headstart.backbones.names import rename, translate
 from headstart.backbones.not_names import why_no_name
 from headstart.backbones.published import BACKBONES, Backbone
-from headstart.backbones.weights import Weights, hash_of, match, read_weights
+from headstart.backbones.weights import Weights, check_variances, hash_of, match, read_weights
 from headstart.core.errors import UsageError, did_you_mean
 from headstart.core.progress import Progress, stage
 from headstart.core.types import ImageSpec
@@ -92,6 +92,7 @@ def load_pretrained(
     named = rename(arrays, shapes, "" if own else backbone.weights.names)
     of_head = set(blueprint.parameters()) - set(trunk.layers)
     fitting = match(named, shapes, path, ignore=of_head if own else None)
+    check_variances(fitting, path)
     if not head:
         blueprint, fitting = trunk, {key: fitting[key] for key in trunk.weight_shapes()}
     elif lacking := [key for key in shapes if key not in fitting]:

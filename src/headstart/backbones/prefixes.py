@@ -19,6 +19,7 @@ SECOND = {  # of two networks that learn from each other, the one that is thrown
     *("encoder_k", "momentum_encoder", "momentum_backbone", "target_network", "target_encoder", "target_net"),
     *("student", "online_model"),
 }
+AVERAGED = {"model_ema", "ema_model", "module_ema", "ema", "averaged_model", "average_model", "swa_model"}
 DEEPEST = 12  # parts of a name that may be a prefix
 
 
@@ -71,7 +72,8 @@ def _best(fitting: Mapping[str, Mapping[str, str]], weights: Arrays, enough: int
     best = [prefix for prefix, found in fitting.items() if len(found) == most]
     if most <= enough or "" in best:
         return ""
-    first = [prefix for prefix in best if SECOND.isdisjoint(prefix.split("."))] or best
+    averaged = [prefix for prefix in best if not AVERAGED.isdisjoint(prefix.split("."))]
+    first = averaged or [prefix for prefix in best if SECOND.isdisjoint(prefix.split("."))] or best
     for other in first[1:]:
         here, there = fitting[first[0]], fitting[other]
         same = here.keys() == there.keys()

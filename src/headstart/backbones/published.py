@@ -210,6 +210,7 @@ def _cifar_resnets() -> Iterator[Backbone]:
 
 
 def _lites() -> Iterator[Backbone]:
+    layers = ("bn2.act", "blocks.5.1.bn2.act")
     sizes = {0: (224, 1.0, 1.0), 1: (240, 1.0, 1.1), 2: (260, 1.1, 1.2), 3: (300, 1.2, 1.4), 4: (380, 1.4, 1.8)}
     packaged = {
         0: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
@@ -230,7 +231,11 @@ def _lites() -> Iterator[Backbone]:
             file = f"v0.1-weights/tf_{name}-{digits}.pth"
             spec, record = replace(TENSORFLOW, size=size, crop=crop), _timm(file, "TensorFlow's, ported by timm")
         build = functools.partial(efficientnet_lite, name, size, width, depth)
-        yield Backbone(name, build, spec, record, ("bn2.act", "blocks.5.1.bn2.act"))
+        yield Backbone(name, build, spec, record, layers, makers=(record.names, "timm"))
+    record = _timm("v0.1-weights/efficientnet_lite0_ra-37913777.pth")
+    style: dict[str, Any] = {"padding": SYMMETRIC, "epsilon": 1e-5}
+    build = functools.partial(efficientnet_lite, "efficientnet_lite0.timm", *sizes[0], **style)
+    yield Backbone("efficientnet_lite0.timm", build, TIMM, record, layers)
 
 
 BACKBONES: dict[str, Backbone] = {

@@ -135,9 +135,11 @@ def _reader_of(path: Path) -> Callable[[Path], Weights]:
         )
     if head.startswith(SIGNATURE) or suffix in (*H5_SUFFIXES, KERAS_ZIP):
         return read_h5
+    if head.startswith((ZIP, MAGIC)):
+        return read_pth
     if suffix == ".safetensors" or head[8:9] == b"{":  # after the length of this JSON
         return _read_safetensors
-    if suffix in PTH_SUFFIXES or head.startswith((ZIP, MAGIC)):
+    if suffix in PTH_SUFFIXES:
         return read_pth
     raise UsageError(
         f"'{path}': expected a weights file that ends in .safetensors, {', '.join((*PTH_SUFFIXES, *H5_SUFFIXES))}. "
@@ -193,6 +195,20 @@ def match(
                 f"'{os.fspath(file)}': {name} holds values that are not finite. From a training that diverged?"
             )
     return kept
+
+
+def check_variances(weights: Mapping[str, NDArray[Any]], file: str | os.PathLike[str]) -> None:
+    """Refuse variances of batch norm below zero: their root is no number.
+
+    Raises:
+        UsageError: names the first.
+    """
+    for name, array in weights.items():
+        if name.endswith(".var") and (array < 0).any():
+            raise UsageError(
+                f"'{os.fspath(file)}': {name.removesuffix('.var')}, the variances of a batch norm: expected none below "
+                f"0, received {array.min():.3g}. The file is damaged, or of another kind of layer."
+            )
 
 
 def _is_of(trunk: Collection[str], name: str, array: NDArray[Any]) -> bool:

@@ -91,6 +91,8 @@ def open_model(
     if not os.path.isdir(model) and not framework_of(model) and (problem := why_no_name(model, "NAME")):
         raise UsageError(problem)
     if os.path.exists(model) and not (os.path.isfile(model) and framework_of(model)):
+        if weights is not None:
+            raise UsageError(f"'{model}' is a saved model and has its own weights: --weights is for backbones.")
         if spec:
             raise UsageError(f"'{model}' is a saved model and has its own pixels: --mean and --std are for backbones.")
         return load(model, engine=engine, precision=precision, device=device)
@@ -110,10 +112,7 @@ def normalisation(mean: str | None, std: str | None) -> Normalisation | None:
         raise UsageError("--mean and --std belong together. Received only one of them.")
     from headstart.core.types import Normalisation
 
-    middle, width = _colours("--mean", mean), _colours("--std", std)
-    if min(width) <= 0:
-        raise UsageError(f"--std: expected numbers above 0. Received: '{std}'.")
-    return Normalisation(middle, width)
+    return Normalisation(_colours("--mean", mean), _colours("--std", std))
 
 
 def _colours(option: str, text: str) -> tuple[float, float, float]:

@@ -45,6 +45,7 @@ class ImageSpec:
     def __post_init__(self) -> None:
         if type(self.size) is not int or self.size < 1:
             raise UsageError(f"ImageSpec: expected a whole number of pixels as size. Received: {self.size!r}.")
+        check_colours(self.mean, self.std)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, without what there is nothing to say of."""
@@ -68,9 +69,29 @@ class Normalisation:
     std: tuple[float, float, float]
     size: None = None  # the network's own
 
+    def __post_init__(self) -> None:
+        check_colours(self.mean, self.std)
+
     def beside(self, known: ImageSpec) -> ImageSpec:
         """What is ``known`` of a network, with this mean and standard deviation."""
         return replace(known, mean=self.mean, std=self.std)
+
+
+def check_colours(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Refuse a mean and a standard deviation that pixels from 0 to 1 cannot have.
+
+    Raises:
+        UsageError: such as those of pixels from 0 to 255.
+    """
+    if not all(0 <= value <= 1 for value in mean) or not all(0 < value <= 1 for value in std):
+        raise UsageError(
+            f"Mean and standard deviation are of pixels from 0 to 1. Received: {_listed(mean)} and {_listed(std)}. "
+            "Divide those of pixels from 0 to 255 by 255: 127.5 is 0.5."
+        )
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ",".join(f"{value:g}" for value in values)
 
 
 @dataclass(frozen=True, slots=True)

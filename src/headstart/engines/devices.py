@@ -12,7 +12,8 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 def check_device_name(device: str) -> None:
     """Refuse an unknown device, with all that are known: the nearest in spelling is often the opposite."""
     if device not in DEVICES:
-        raise UsageError(f"There is no device '{device}'. Known: {', '.join(DEVICES)}.")
+        kinds = "cuda is an NVIDIA GPU, mps Apple's; CUDA_VISIBLE_DEVICES chooses one of several."
+        raise UsageError(f"There is no device '{device}'. Known: {', '.join(DEVICES)}; {kinds}")
 
 
 def find_device(device: str, present: Mapping[str, bool], framework: str) -> str:

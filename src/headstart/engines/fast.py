@@ -182,6 +182,7 @@ def _start() -> ov.Core:
     return ov.Core()
 
 
+@np.errstate(over="ignore", invalid="ignore")  # whoever takes values that are not finite refuses them
 def build(
     blueprint: Blueprint, weights: Weights, spec: ImageSpec, at: Sequence[str], *, floats: bool = False
 ) -> ov.Model:

@@ -18,6 +18,7 @@ from headstart.core.types import ImageDataset
 from headstart.data.fingerprints import Fingerprints
 from headstart.data.load import DRAFT, THUMBNAIL, Decoded, in_chunks, load_image
 from headstart.engines.protocol import Network
+from headstart.engines.sound import ADVICE, check_not_all_alike
 from headstart.learn.feature_cache import FeatureCache
 
 TRIAL = 16  # images on which bf16 is compared with fp32 before it is used
@@ -61,6 +62,7 @@ def extract(
         found.from_store -= found.computed + len(lost)
         extraction.run(lost, ())
         found.store_problem = cache.problem if cache else None
+    check_not_all_alike(network.name, found.values[found.usable], found.thumbnails[found.usable])
     return found
 
 
@@ -151,8 +153,7 @@ class _Extraction:
             return
         if not np.isfinite(values).all():
             raise UsageError(
-                f"'{self.network.name}' gives no finite numbers for '{self.dataset.samples[item.index].name}'. Its "
-                "weights overflow, or are not those of this network. Take others, or look for 'nan' and 'inf' in them."
+                f"'{self.network.name}' gives no finite numbers for '{self.dataset.samples[item.index].name}'. {ADVICE}"
             )
         found.values[item.index] = to_half(values)
         found.computed += 1

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from headstart.backbones.blueprint import LOGITS
 from headstart.core.progress import Shown, function_of, shows_progress
 from headstart.core.types import ImageSpec, Normalisation
 from headstart.data.sources import PathLike
 from headstart.engines.names import check_running
 from headstart.engines.registry import open_backbone
+from headstart.engines.sound import check_sound
 from headstart.model.classifier import Classifier
 from headstart.model.records import FitRecord
 
@@ -30,7 +32,7 @@ def pretrained(
     """
     check_running(engine, precision, device)
     found, module = open_backbone(backbone, weights, pixels, head=True, spec=spec, progress=function_of(progress))
-    return Classifier(
+    classifier = Classifier(
         blueprint=found.blueprint,
         weights=found.weights,
         spec=found.spec,
@@ -41,3 +43,6 @@ def pretrained(
         record=FitRecord(backbone=found.backbone.name, assumed=found.assumed or None),
         module=module,
     )
+    if weights is not None:
+        check_sound(classifier.network, LOGITS)
+    return classifier

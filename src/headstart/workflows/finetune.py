@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.blueprint import LOGITS
+from headstart.backbones.blueprint import FEATURES, LOGITS
 from headstart.core.counts import counted
 from headstart.core.progress import Shown, function_of
 from headstart.core.timing import StageTimer
@@ -138,6 +138,11 @@ def _begin(classifier: Classifier, recipe: Recipe, trainer: str | TrainingRun) -
     start, run = FinetuneStart.of(classifier, recipe), TrainingRun.of(trainer, classifier.blueprint.source)
     if start.whole:
         check_framework(classifier.blueprint, FRAMEWORKS[run.trainer])
+    elif start.cut == FEATURES and recipe.unfreeze == "top":
+        run.say(
+            f"'{classifier.blueprint.source}' is one block here, for the order of its layers is not known: only the "
+            "head is trained. To train all of it: the recipe full."
+        )
     return start, run
 
 

@@ -112,14 +112,23 @@ def mobilenet_v3(
     return b.build(name, size)
 
 
-def efficientnet_lite(name: str, size: int, width: float, depth: float, classes: int = 1000) -> Blueprint:
+def efficientnet_lite(
+    name: str,
+    size: int,
+    width: float,
+    depth: float,
+    classes: int = 1000,
+    *,
+    padding: str = "same",
+    epsilon: float = EPSILON,
+) -> Blueprint:
     """EfficientNet-Lite: no squeeze-and-excitation, ReLU6, and stem, head and the outer stages' depth not scaled."""
     last = len(EFFICIENTNET_LITE) - 1
     rows = [
         row if place in (0, last) else replace(row, repeats=math.ceil(row.repeats * depth))
         for place, row in enumerate(EFFICIENTNET_LITE)
     ]
-    b = MobileBuilder("same", EPSILON)
+    b = MobileBuilder(padding, epsilon)
     x = b.conv_norm_act(INPUT, "conv_stem", "bn1", "relu6", 32, 3, stride=2)
     x = b.conv_norm_act(b.blocks(x, rows, width), "conv_head", "bn2", "relu6", 1280, 1)
     b.classifier(x, classes, dropout=0.2)
