@@ -40,13 +40,6 @@ class Column:
         raise KeyError(key)
 
 
-class Frame:
-    """A whole table."""
-
-    columns = ("path", "label")
-    iloc = None
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return sorted(map(str, folder(tmp_path_factory.mktemp("inputs"), 3).rglob("*.png")))
@@ -110,8 +103,12 @@ def test_a_tensor_is_an_array(files: list[str]) -> None:
     tensor = torch.from_numpy(pixels).requires_grad_(False)
     np.testing.assert_array_equal(squares(unlabelled_dataset(tensor)), squares(unlabelled_dataset(pixels)))
     assert len(unlabelled_dataset(list(tensor))) == len(files)
+    first = tensor.permute(0, 3, 1, 2)  # as PyTorch has images; an array so may be anything
+    np.testing.assert_array_equal(squares(unlabelled_dataset(first)), squares(unlabelled_dataset(pixels)))
+    np.testing.assert_array_equal(squares(unlabelled_dataset(list(first))), squares(unlabelled_dataset(pixels)))
+    assert len(unlabelled_dataset(first[0])) == 1
     with pytest.raises(UsageError, match="Move the channels last"):
-        unlabelled_dataset(tensor.permute(0, 3, 1, 2))
+        unlabelled_dataset(first.numpy())
 
 
 def test_a_photo_that_is_turned_or_of_another_mode(tmp_path: Path) -> None:
@@ -148,7 +145,6 @@ def test_labels_that_are_not_one_for_each_image_are_refused(files: list[str], la
 @pytest.mark.parametrize(
     ("images", "said"),
     [
-        (Frame(), "give one column of it"),
         ({"a.jpg": 1}, "give one column of it, or a list"),
         (5, "Expected a path, a list or a column.*Received: int"),
         ([5], "Image 0: Expected a path.*Received: int"),
@@ -168,5 +164,3 @@ def test_labels_beside_a_data_set_are_its_labels(files: list[str]) -> None:
     np.testing.assert_array_equal(squares(again), squares(dataset))
     with pytest.raises(UsageError, match="received 9 images and 2 labels"):
         labelled_dataset(dataset, ["a", "b"])
-    with pytest.raises(UsageError, match=r"Give its columns: \(table\['path'\], table\['label'\]\)"):
-        labelled_dataset(Frame(), None)  # type: ignore[arg-type]

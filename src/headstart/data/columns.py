@@ -24,6 +24,7 @@ GROUP_COLUMNS = (
     "video", "video_id", "clip", "clip_id", "burst",
 )  # fmt: skip
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "part", "is_valid", "is_test")
+IN_PYTHON = "The table"  # what a message calls one that is no file
 _TRUE, _FALSE = frozenset(("true", "1", "1.0", "yes")), frozenset(("false", "0", "0.0", "no"))
 
 
@@ -94,9 +95,12 @@ def pick_column(header: Sequence[str], wanted: str | None, usual: Sequence[str],
     expected = repr(wanted) if wanted is not None else f"one of {', '.join(usual)}"
     near = f" {did_you_mean(wanted, header)}" if wanted is not None else ""
     shown = ", ".join(repr(column[:40]) for column in header[:12]) + (" …" if len(header) > 12 else "")
+    option = f"--{what} COLUMN"
+    if where == IN_PYTHON:
+        option = "labels='COLUMN'" if what == "label" else f"table.rename(columns={{'COLUMN': '{usual[0]}'}})"
     raise DataError(
         f"{where} has no column for the {what}: expected {expected}; received the columns {shown}.{near} Say which one "
-        f"it is: --{what} COLUMN."
+        f"it is: {option}."
     )
 
 

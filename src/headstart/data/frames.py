@@ -13,13 +13,21 @@ from numpy.typing import NDArray
 from headstart.core.errors import DataError, UsageError
 from headstart.core.labels import kind_of
 from headstart.core.types import ImageDataset, Problem, Sample
-from headstart.data.columns import IMAGE_COLUMNS, PARTS, Columns, drop_lone_split, lay_out, pick_column, split_of
+from headstart.data.columns import (
+    IMAGE_COLUMNS,
+    IN_PYTHON,
+    PARTS,
+    Columns,
+    drop_lone_split,
+    lay_out,
+    pick_column,
+    split_of,
+)
 from headstart.data.in_memory import content_of, name_of_item
 from headstart.data.scan import printable
 from headstart.data.sources import from_arrays, label_text
 from headstart.data.tables import NO_LABEL, NOT_USED, unused_columns
 
-WHERE = "The table"
 Read = Callable[[int], Any]
 
 
@@ -42,11 +50,11 @@ def frame_dataset(frame: Any, columns: Columns) -> ImageDataset:
     if isinstance(frame, Mapping):
         return _joined({str(name): frame_dataset(each, columns) for name, each in frame.items()})
     header = names_of(frame)
-    image = pick_column(header, columns.image, IMAGE_COLUMNS, WHERE, "image")
+    image = pick_column(header, columns.image, IMAGE_COLUMNS, IN_PYTHON, "image")
     cells = {at: _values(frame, name) for at, name in enumerate(header) if at != image}
     count = len(frame)
     rows = [["" if at == image else label_text(cells[at][row]) for at in range(len(header))] for row in range(count)]
-    layout = lay_out(header, rows, columns, WHERE)
+    layout = lay_out(header, rows, columns, IN_PYTHON)
     kept = [row for row in range(count) if layout.label < 0 or rows[row][layout.label]]
     labels = [
         cells[layout.label][row] if layout.label >= 0 else
@@ -60,7 +68,7 @@ def frame_dataset(frame: Any, columns: Columns) -> ImageDataset:
         Sample(
             names[row],
             label_text(label),
-            "" if part is None else split_of(rows[row][part], f"{WHERE}, row {row}", header[part]),
+            "" if part is None else split_of(rows[row][part], f"{IN_PYTHON}, row {row}", header[part]),
             "" if group is None else rows[row][group],
         )
         for row, label in zip(kept, labels, strict=True)
@@ -68,7 +76,7 @@ def frame_dataset(frame: Any, columns: Columns) -> ImageDataset:
     missing = sorted(set(range(count)) - set(kept))
     problems = [Problem(f"row {row}", NO_LABEL, "the label is blank") for row in missing]
     if layout.unused:
-        problems.append(Problem(WHERE.lower(), NOT_USED, unused_columns(layout.unused)))
+        problems.append(Problem(IN_PYTHON.lower(), NOT_USED, unused_columns(layout.unused)))
     reader = _reader(read_cell, kept)
     return ImageDataset("", drop_lone_split(samples), reader, tuple(problems), label_kind=kind_of(labels))
 
@@ -78,7 +86,7 @@ def frame_images(frame: Any, columns: Columns = Columns()) -> ImageDataset:  # n
     if isinstance(frame, Mapping):
         raise UsageError(f"Received several tables: {', '.join(map(str, frame))}. Give one of them.")
     header = names_of(frame)
-    read_cell = _cells_of(frame, header[pick_column(header, columns.image, IMAGE_COLUMNS, WHERE, "image")])
+    read_cell = _cells_of(frame, header[pick_column(header, columns.image, IMAGE_COLUMNS, IN_PYTHON, "image")])
     samples = [Sample(name, "") for name in _names(frame, read_cell)]
     return ImageDataset("", samples, _reader(read_cell, range(len(frame))))
 

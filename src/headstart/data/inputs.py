@@ -116,7 +116,7 @@ def one_each(labels: Any) -> list[object]:
                 "labels.argmax(axis=1)."
             )
         labels = array.tolist()
-    words = list(labels)
+    words = [label.item() if is_tensor(label) and not np.ndim(label) else label for label in labels]
     for index, label in enumerate(words):
         if isinstance(label, bytes | list | tuple | set | frozenset | Mapping) or (is_tensor(label) and np.ndim(label)):
             raise UsageError(f"Label {index} is {label!r:.60}. Expected one label for each image, a word or a number.")
