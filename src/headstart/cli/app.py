@@ -15,6 +15,7 @@ from headstart import __version__
 from headstart.cli import backbones, cache, check, compare, evaluate, export, finetune, fit, predict, show, train
 from headstart.cli.options import say
 from headstart.core.errors import HeadstartError, UsageError
+from headstart.core.wording import on_command_line
 
 app = typer.Typer(
     name="headstart",
@@ -30,6 +31,11 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run a command and end with its exit code; errors are a sentence, never a traceback (but with --debug)."""
+    with on_command_line():
+        _main()
+
+
+def _main() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from headstart.core.wording import worded
+
 LISTED = 24  # names in one message
 
 
@@ -17,6 +19,9 @@ class HeadstartError(Exception):
     """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return worded(super().__str__())  # options of the command line, or arguments
 
 
 class UsageError(HeadstartError):
