@@ -195,7 +195,7 @@ def test_a_line_that_brings_nothing_is_given_up(publisher: Publisher, record: We
     publisher.plan = [cut(1000)]
     publisher.always = cut(0)
     with pytest.raises(
-        UsageError, match=r"'net-1.pth' .*the connection ended after 1000 of 700001 bytes.*--weights FILE"
+        UsageError, match=r"'net-1.pth' .*the connection ended after 1000 of 700001 bytes.*weights=FILE"
     ):
         find(record)
     assert publisher.ranges == [None, *["bytes=1000-"] * TRIES]
@@ -392,7 +392,7 @@ def test_nothing_is_fetched_that_could_not_be_checked(publisher: Publisher, reco
     with pytest.raises(CheckError, match="no hash is recorded") as caught:
         find(unchecked)
     assert not publisher.asked
-    for part in (record.url, f"'{place_of(record)}'", "--weights FILE"):
+    for part in (record.url, f"'{place_of(record)}'", "weights=FILE"):
         assert part in str(caught.value)
     place_of(record).parent.mkdir(parents=True, exist_ok=True)
     place_of(record).write_bytes(publisher.content)
@@ -405,7 +405,7 @@ def test_nothing_is_fetched_that_could_not_be_checked(publisher: Publisher, reco
 def by_hand(record: WeightsRecord, why: str, damaged: str = "") -> str:
     return (
         f"The weights 'net-1.pth' are not on this machine{damaged}, and {why}: put the file from {record.url} at "
-        f"'{place_of(record)}', or name one with --weights FILE."
+        f"'{place_of(record)}', or name one with weights=FILE."
     )
 
 
@@ -664,7 +664,7 @@ def test_what_the_hub_does_not_have_or_cannot_be_asked_for_is_put_by_hand(hub: P
         answer = said(in_a_process(ON_HUB, **environment))
         where = address.replace(hub.address, environment.get("HF_ENDPOINT", hub.address))
         assert answer.startswith(f"UsageError The weights '{place.name}' are not on this machine, and ")
-        assert answer.endswith(f": put the file from {where} at '{place}', or name one with --weights FILE.\n")
+        assert answer.endswith(f": put the file from {where} at '{place}', or name one with weights=FILE.\n")
     place.parent.mkdir()
     place.write_bytes(CONTENT)
     assert said(in_a_process(ON_HUB)) == f"found {place}\ntold None\n"

@@ -72,7 +72,7 @@ def test_a_missing_package_a_missing_file_and_no_package_say_what_to_type() -> N
         find_package_file("no-such-package-of-weights", "a.pth")
     with pytest.raises(UsageError, match=r"lacks 'a.pth'.*--force-reinstall numpy"):
         find_package_file("numpy", "a.pth")
-    with pytest.raises(UsageError, match="--weights FILE"):
+    with pytest.raises(UsageError, match="weights=FILE"):
         installed_file(WeightsRecord("timm", "Apache-2.0", "timm"))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import headstart as hs
-from headstart.core.wording import ARGUMENTS, SAME, SWITCHES, in_python, on_command_line
+from headstart.core.wording import ARGUMENTS, COLUMNS, SAME, SWITCHES, in_python, on_command_line
 from making import Shell
 
 SOURCE = Path(hs.__file__).parent
@@ -33,6 +33,8 @@ OTHERS = {  # of other programs; and those that only a command has, said where a
         ("Say which one it is: --label COLUMN.", "Say which one it is: label_column=COLUMN."),
         ("--label-from is for a folder", "label_from is for a folder"),
         ("Take --no-cache.", "Take cache=False."),
+        ("Name it: --label NAME (columns: 'a')", "Name it: label=NAME (columns: 'a')"),
+        ("Give: --backbone NAME --weights my/net.pth.", "Give: backbone=NAME, weights='my/net.pth'."),
         (
             "Fit one: headstart fit PHOTOS --backbone NAME --weights FILE. Or: --weights FILE",
             "Fit one: headstart fit PHOTOS --backbone NAME --weights FILE. Or: weights=FILE",
@@ -49,7 +51,7 @@ def test_options_are_arguments_in_python(message: str, expected: str) -> None:
 
 def test_every_option_in_a_message_has_its_argument() -> None:
     """Of all texts of the package outside of the commands' own files; a new option is added to the list."""
-    known = {f"--{name}" for name in (*ARGUMENTS, *SAME, *SWITCHES)} | OTHERS
+    known = {f"--{name}" for name in (*ARGUMENTS, *COLUMNS, *SAME, *SWITCHES)} | OTHERS
     found = set()
     for file in SOURCE.rglob("*.py"):
         if file.parent.name == "cli" or file.name == "wording.py":

@@ -66,7 +66,7 @@ def test_photos_of_no_class_in_a_part_are_named(tmp_path: Path) -> None:
 
 def test_folders_that_may_be_read_in_two_ways_are_asked_about(tmp_path: Path) -> None:
     plant(tmp_path, *(f"{year}/{kind}/1.jpg" for year in (2022, 2023) for kind in ("cat", "dog")))
-    with pytest.raises(DataError, match=r"two ways: 2022, 2023 have the same .* \(cat, dog\).*--label-from"):
+    with pytest.raises(DataError, match=r"two ways: 2022, 2023 have the same .* \(cat, dog\).*label_from"):
         open_source(tmp_path)
     assert open_source(tmp_path, label_from="^[^/]+/([^/]+)/").classes == ("cat", "dog")
     assert open_source(tmp_path, label_from="^([^/]+)/").classes == ("2022", "2023")
@@ -76,7 +76,7 @@ def test_folders_that_may_be_read_in_two_ways_are_asked_about(tmp_path: Path) ->
 
 def test_labels_from_file_names(tmp_path: Path) -> None:
     plant(tmp_path, "images/Abyssinian_1.jpg", "images/great_pyrenees_12.jpg", "images/README.jpg", "train/pug_3.jpg")
-    with pytest.raises(DataError, match=r"If the file names say the class.*'Abyssinian_1.jpg' may: --label-from"):
+    with pytest.raises(DataError, match=r"If the file names say the class.*'Abyssinian_1.jpg' may: label_from"):
         open_source(tmp_path / "images")
     dataset = open_source(tmp_path, label_from=r"([A-Za-z_]+)_\d+\.jpg$")
     assert labels(dataset) == {
@@ -85,12 +85,12 @@ def test_labels_from_file_names(tmp_path: Path) -> None:
         "train/pug_3.jpg": "pug",
     }
     assert [(problem.name, problem.kind) for problem in dataset.problems] == [("images/README.jpg", "no label")]
-    for wrong, said in (("(", "--label-from: .*regular expression"), ("cat", "expected a group for the class")):
+    for wrong, said in (("(", "label_from: .*regular expression"), ("cat", "expected a group for the class")):
         with pytest.raises(UsageError, match=said):
             open_source(tmp_path, label_from=wrong)
     with pytest.raises(DataError, match="finds no class in any path"):
         open_source(tmp_path, label_from="(zebra)")
-    with pytest.raises(UsageError, match="--label-from is for a folder"):
+    with pytest.raises(UsageError, match="label_from is for a folder"):
         open_source(tmp_path / "images" / "README.jpg", label_from="(a)")
 
 

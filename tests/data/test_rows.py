@@ -111,7 +111,7 @@ def test_the_label_is_the_column_of_that_name_or_the_only_text(header: str, tmp_
 def test_the_label_may_be_named_and_may_be_numbers(tmp_path: Path) -> None:
     path = table(tmp_path, "cultivar,x\n1,0.5\n2,0.6\n")
     assert open_rows(path, "Cultivar").labels == ("1", "2")
-    with pytest.raises(DataError, match=r"which column holds the labels\?.*none holds text.*--label NAME"):
+    with pytest.raises(DataError, match=r"which column holds the labels\?.*none holds text.*label=NAME"):
         open_rows(path)
     with pytest.raises(DataError, match=r"no column 'cultivr'. Did you mean cultivar"):
         open_rows(path, "cultivr")
@@ -212,7 +212,7 @@ def test_folds_hold_every_class_alike_and_tear_no_group(
 
 
 def test_too_many_folds_are_refused() -> None:
-    with pytest.raises(DataError, match=r"--folds 3: class 'rare' has only 2 .* Take 2 folds or fewer"):
+    with pytest.raises(DataError, match=r"folds=3: class 'rare' has only 2 .* Take 2 folds or fewer"):
         folds_of([0, 0, 0, 1, 1], [b"%d" % k for k in range(5)], range(5), 3, 0, ("usual", "rare"))
     with pytest.raises(UsageError, match="2 or more"):
         folds_of([0, 1], [b"a", b"b"], [0, 1], 1, 0, ("a", "b"))

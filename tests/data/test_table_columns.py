@@ -80,7 +80,7 @@ def test_columns_are_named_by_the_caller(tmp_path: Path) -> None:
         ("a.jpg", "cat", "train", "k1"),
         ("b.jpg", "dog", "test", "k2"),
     ]
-    with pytest.raises(DataError, match=r"for the group: expected 'camra'.*Did you mean camera\?.*--group COLUMN"):
+    with pytest.raises(DataError, match=r"for the group: expected 'camra'.*Did you mean camera\?.*group_column=COLUMN"):
         open_source(file, image_column="pic", label_column="kind", group_column="camra")
     with pytest.raises(DataError, match="expected the split train, val or test, received 'k1'"):
         open_source(file, image_column="pic", split_column="camera")

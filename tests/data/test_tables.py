@@ -128,7 +128,9 @@ class TestCsv:
         ):
             open_source(file)
         file = write_csv(tmp_path / "t.csv", ["path", "kind", "age"], ["2.jpg", "dog", "3"])
-        with pytest.raises(DataError, match=r"label: expected one of label, cl.*'path', 'kind', 'age'\. .*--label COL"):
+        with pytest.raises(
+            DataError, match=r"label: expected one of label, cl.*'path', 'kind', 'age'\. .*label_column=COLUMN"
+        ):
             open_source(file)
         with pytest.raises(DataError, match="expected 'breed'; received"):
             open_source(file, label_column="breed")

@@ -33,7 +33,7 @@ def test_auto_takes_an_engine_that_has_the_device() -> None:
 
 
 def test_what_an_engine_cannot_give_is_refused_before_any_work() -> None:
-    with pytest.raises(UsageError, match=r"fast engine computes on the processor.*--device cuda.*--engine torch"):
+    with pytest.raises(UsageError, match=r"fast engine computes on the processor.*device='cuda'.*engine='torch'"):
         hs.fit("no/such/folder", engine="fast", device="cuda")
     for ask in (
         lambda: hs.fit("no/such/folder", device="gpu"),

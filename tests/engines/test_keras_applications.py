@@ -271,7 +271,7 @@ def test_weights_without_a_published_hash_are_fetched_by_hand(
         monkeypatch.delenv(variable, raising=False)
     with pytest.raises(CheckError) as caught:
         wrap(name)
-    for part in (f"'{file}'", "from https://storage.googleapis.com/", f"at '{tmp_path / 'ours'}", "--weights FILE"):
+    for part in (f"'{file}'", "from https://storage.googleapis.com/", f"at '{tmp_path / 'ours'}", "weights=FILE"):
         assert part in str(caught.value)
     model = trained(getattr(keras.applications, name.removeprefix("keras/"))(weights=None), 1)
     place = tmp_path / "keras" / "models" / file
@@ -338,7 +338,7 @@ def test_another_thread_may_fetch_while_keras_is_asked(toy: tuple[Any, Path], mo
         ("keras/", r"has no model ''"),
         ("keras/vgg16", r"Did you mean VGG16"),
         ("keras/__builtins__", r"has no model '__builtins__'"),
-        ("keras/MobileNet", "--pixels: expected 32 to 1024"),
+        ("keras/MobileNet", "pixels: expected 32 to 1024"),
     ],
 )
 def test_a_name_that_keras_does_not_have_is_refused(name: str, sentence: str) -> None:

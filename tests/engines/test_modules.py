@@ -376,7 +376,7 @@ def test_the_fast_engine_refuses_a_module_in_a_sentence() -> None:
     trunk = wrap(residual(), spec=SPEC).trunk
     for build in (lambda: get_engine("fast", trunk.blueprint, trunk.weights, SPEC), lambda: _fast(trunk)):
         with pytest.raises(
-            UsageError, match=r"module:.*Residual. is a PyTorch module.* --engine fast\..* --engine torch"
+            UsageError, match=r"module:.*Residual. is a PyTorch module.* engine='fast'\..* engine='torch'"
         ):
             build()
 
@@ -524,13 +524,13 @@ def test_a_size_that_the_model_cannot_take_is_refused(tmp_path: Path) -> None:
     size = wrap("timm/test_vit", tmp_path / "vit.pth").trunk.spec.size
     with pytest.raises(UsageError, match=f"'timm/test_vit' takes images of {size} pixels and no others. Received: 64"):
         wrap("timm/test_vit", tmp_path / "vit.pth", pixels=64)
-    with pytest.raises(UsageError, match="--pixels: expected 32 to 1024"):
+    with pytest.raises(UsageError, match="pixels: expected 32 to 1024"):
         wrap(TINY, pixels=7)
 
 
 def test_without_a_network_one_sentence_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADSTART_OFFLINE", "1")
-    with pytest.raises(UsageError, match=r"^The weights 'timm--test_resnet\S+ are not .* set: put .*--weights FILE"):
+    with pytest.raises(UsageError, match=r"^The weights 'timm--test_resnet\S+ are not .* set: put .*weights=FILE"):
         hs.pretrained(TINY)
 
 
@@ -567,7 +567,7 @@ def test_a_classifier_on_a_module_is_saved_and_opened_with_the_module(fitted: hs
     )
     with pytest.raises(UsageError, match=r"headstart\.load\(PATH, module=MODULE\)"):
         hs.load(where)
-    with pytest.raises(UsageError, match=r"is a PyTorch module, .* --engine torch"):
+    with pytest.raises(UsageError, match=r"is a PyTorch module, .* engine='torch'"):
         hs.load(where, engine="fast", module=other)
     with pytest.raises(hs.CheckError, match="not the one that the model was made of"):
         hs.load(where, module=sequence())

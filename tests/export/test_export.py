@@ -33,9 +33,9 @@ def model(bundle: Path) -> hs.Classifier:
 
 
 def test_int8_and_photos_go_together(model: hs.Classifier, tmp_path: Path) -> None:
-    with pytest.raises(hs.UsageError, match=r"int8 takes its ranges from labelled photos.*--data PHOTOS"):
+    with pytest.raises(hs.UsageError, match=r"int8 takes its ranges from labelled photos.*data=PHOTOS"):
         model.export("tflite", tmp_path / "it.tflite", int8=True)
-    with pytest.raises(hs.UsageError, match=r"Photos are for int8.*--int8"):
+    with pytest.raises(hs.UsageError, match=r"Photos are for int8.*int8=True"):
         model.export("onnx", tmp_path / "it.onnx", data="photos")
     assert nothing_in(tmp_path)
 

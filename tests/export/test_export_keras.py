@@ -229,7 +229,7 @@ def test_a_keras_model_of_ones_own(tmp_path: Path, name: str) -> None:
 
 def test_layers_of_ones_own_fit_into_a_savedmodel_only(tmp_path: Path) -> None:
     package = wrapped(trunk(own=True))
-    with pytest.raises(UsageError, match=r"'keras-model:mine' has custom layers.*--to savedmodel"):
+    with pytest.raises(UsageError, match=r"'keras-model:mine' has custom layers.*to='savedmodel'"):
         format_keras.write(package, tmp_path / "model.keras")
     assert not any(tmp_path.iterdir())
     format_savedmodel.write(package, tmp_path / "saved")

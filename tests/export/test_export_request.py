@@ -27,7 +27,7 @@ def test_an_unknown_format_is_refused_with_the_nearest() -> None:
 
 
 def test_int8_is_refused_where_there_is_none() -> None:
-    with pytest.raises(hs.UsageError, match=r"onnx is written in fp32 only\. In int8: --to tflite"):
+    with pytest.raises(hs.UsageError, match=r"onnx is written in fp32 only\. In int8: to='tflite'"):
         find_format("onnx", int8=True)
     assert find_format("tflite", int8=True).name == "tflite"
 
@@ -69,7 +69,7 @@ def test_what_is_there_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "link.onnx").symlink_to(tmp_path / "mine.onnx")
     for found, name in ((onnx, "mine.onnx"), (onnx, "link.onnx"), (openvino, "empty"), (onnx, "empty")):
-        with pytest.raises(hs.UsageError, match=r"exists already; an export overwrites nothing.*--out PATH"):
+        with pytest.raises(hs.UsageError, match=r"exists already; an export overwrites nothing.*path=PATH"):
             target_of(found, tmp_path / name)
     assert (tmp_path / "mine.onnx").read_text() == "mine"
 
@@ -92,7 +92,7 @@ def test_a_place_that_cannot_be_written_is_refused(monkeypatch: pytest.MonkeyPat
         target_of(FORMATS["onnx"], tmp_path / "file" / "model.onnx")
     monkeypatch.setattr(tempfile, "mkdtemp", read_only)
     with pytest.raises(
-        hs.UsageError, match=r"cannot be written to: Read-only file system\. Choose another place: --out"
+        hs.UsageError, match=r"cannot be written to: Read-only file system\. Choose another place: path"
     ):
         target_of(FORMATS["onnx"], tmp_path / "model.onnx")
 
@@ -108,8 +108,9 @@ def test_somebody_elses_network_is_sent_to_the_formats_that_hold_it(source: str,
         if found.name in would.split(" or "):
             check_holds(found, blueprint)
         else:
-            with pytest.raises(hs.UsageError, match=f"'{source}' is a {kind}, .*Formats for it: --to {would}$"):
+            with pytest.raises(hs.UsageError, match=f"'{source}' is a {kind}, ") as error:
                 check_holds(found, blueprint)
+            assert error.value.args[0].endswith(f"Formats for it: --to {would}")
 
 
 def test_the_usual_place_is_the_working_folder_under_the_models_name(tmp_path: Path) -> None:

@@ -276,18 +276,18 @@ def test_a_photo_that_vanishes_meanwhile_is_a_sentence(photos: Path, tmp_path: P
         ({"backbones": ["eficientnet_lite0"]}, "Did you mean efficientnet_lite0"),
         ({"backbones": [LITE, LITE]}, "named twice"),
         ({"backbones": []}, "Received: none"),
-        ({"pixels": [32, 7]}, "--pixels: expected 32 to 1024. Received: 7"),
+        ({"pixels": [32, 7]}, "pixels: expected 32 to 1024. Received: 7"),
         ({"pixels": [32, 32]}, "named twice"),
-        ({"within": -1}, "--within"),
-        ({"within": float("nan")}, "--within"),
-        ({"budget": 0}, "--budget"),
-        ({"budget": float("inf")}, "--budget"),
+        ({"within": -1}, "within"),
+        ({"within": float("nan")}, "within"),
+        ({"budget": 0}, "budget"),
+        ({"budget": float("inf")}, "budget"),
         ({"budget": 1, "within": 1}, "one of them"),
         ({"weights": {"efficientnet_lite1": "x.pth"}}, "none of the networks"),
         ({"weights": {LITE: "nowhere.pth"}}, r"Received: 'nowhere\.pth'"),
         ({"backbones": ["mobilenet_v2"]}, "No network can be had. mobilenet_v2"),
         ({"head": "lad"}, "lda"),
-        ({"holdout": 2}, "--holdout"),
+        ({"holdout": 2}, "holdout"),
         ({"precision": "fp23"}, "fp32"),
         ({"engine": "fats"}, "fast"),
     ],
@@ -487,9 +487,9 @@ def test_auto_with_a_size_and_with_weights(photos: Path, one_at_hand: None) -> N
     model = hs.fit(str(photos), backbone="auto", pixels=48, **EXACT)
     assert (record_of(model)["backbone"], record_of(model)["pixels"]) == (LITE, 48)
     assert [row["pixels"] for row in record_of(model)["choice"]["rows"]] == [48]
-    with pytest.raises(hs.UsageError, match="--weights"):
+    with pytest.raises(hs.UsageError, match="weights"):
         hs.fit(str(photos), backbone="auto", weights="x.pth")
-    with pytest.raises(hs.UsageError, match="--pixels"):
+    with pytest.raises(hs.UsageError, match="pixels"):
         hs.fit(str(photos), backbone="auto", pixels=7)
 
 

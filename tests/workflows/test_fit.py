@@ -243,7 +243,7 @@ def test_every_setting_works(photos: Path, home: Path, options: dict[str, object
         ({"head": "lad"}, "lda"),
         ({"prior": "flatt"}, "flat"),
         ({"precision": "fp23"}, "fp32"),
-        ({"backbone": "mobilenet_v2"}, "--weights"),
+        ({"backbone": "mobilenet_v2"}, "weights"),
     ],
 )
 def test_a_wrong_setting_is_a_sentence(photos: Path, options: dict[str, object], sentence: str) -> None:

@@ -242,7 +242,7 @@ def test_what_was_cut_off_goes_on_bit_by_bit(tmp_path: Path) -> None:
     whole = train_rows("iris", hidden=(8,), recipe=recipe)
     with pytest.raises(KeyboardInterrupt):
         train_rows("iris", hidden=(8,), recipe=recipe, trainer=TrainingRun(folder=tmp_path, callbacks=[Stopping(3)]))
-    with pytest.raises(UsageError, match="--resume"):
+    with pytest.raises(UsageError, match="resume=True"):
         train_rows("iris", hidden=(8,), recipe=recipe, trainer=TrainingRun(folder=tmp_path))
     resuming = TrainingRun(folder=tmp_path, resume=True)
     for said, change in (
@@ -268,11 +268,11 @@ def test_what_was_cut_off_goes_on_bit_by_bit(tmp_path: Path) -> None:
         ({"network": "small_cn"}, "no network 'small_cn' to train from scratch. Did you mean small_cnn"),
         ({"recipe": "careful"}, "Recipe, unfreeze: a training from random weights trains all of the network.*preset"),
         ({"recipe": replace(QUICK, batch_norm="frozen")}, "Recipe, batch_norm: a network with random weights"),
-        ({"pixels": 4}, "--pixels: from scratch, expected 5 to 512"),
+        ({"pixels": 4}, "pixels: from scratch, expected 5 to 512"),
         ({"validation": 0.0}, "validation: expected a share above 0"),
-        ({"folds": 1}, "--folds: expected 2 to 1000"),
-        ({"folds": 3, "trainer": TrainingRun("lightning", devices=2)}, "--folds trains on one device"),
-        ({"holdout": 2.0}, "--holdout"),
+        ({"folds": 1}, "folds: expected 2 to 1000"),
+        ({"folds": 3, "trainer": TrainingRun("lightning", devices=2)}, "folds trains on one device"),
+        ({"holdout": 2.0}, "holdout"),
         ({"trainer": "jax"}, "no trainer 'jax'"),
     ],
 )

@@ -20,8 +20,8 @@ SWITCHES = {  # options without a value: as an argument
 ARGUMENTS = {  # options with a value that have another name in Python
     "out": "path",
     "label-from": "label_from",
-    **{name: f"{name}_column" for name in ("image", "label", "group", "split")},
 }
+COLUMNS = ("image", "label", "group", "split")  # of a table of images: "--label COLUMN" is label_column=COLUMN
 SAME = (  # those that have the same
     *("weights", "pixels", "mean", "std", "backbone", "backbones", "engine", "precision", "device", "devices", "nodes"),
     *("strategy", "head", "prior", "holdout", "seed", "folds", "hidden", "network", "recipe", "trainer", "to", "data"),
@@ -31,9 +31,11 @@ CHOICES = (  # values that a message may name
     *("auto", "fast", "torch", "keras", "cpu", "cuda", "mps", "bf16", "fp32", "pytorch", "lightning", "tensorflow"),
     *("onnx", "openvino", "savedmodel", "tflite", "full", "careful", "flat", "empirical"),
 )
-_NAMES = "|".join(sorted((*SWITCHES, *ARGUMENTS, *SAME), key=len, reverse=True))
-_VALUE = rf"(?P<value>'[^']*'|[A-Z][A-Z|_]+(?:\.[a-z]+)?|[0-9][0-9.,]*[0-9]|[0-9]|(?:{'|'.join(CHOICES)})\b)"
+_NAMES = "|".join(sorted((*SWITCHES, *ARGUMENTS, *COLUMNS, *SAME), key=len, reverse=True))
+_PATH = r"[^\s,;:()]*[./][^\s,;:()]*[^\s,;:().]"
+_VALUE = rf"(?P<value>'[^']*'|{_PATH}|[A-Z][A-Z|_]+(?:\.[a-z]+)?|[0-9][0-9.,]*[0-9]|[0-9]|(?:{'|'.join(CHOICES)})\b)"
 _OPTION = re.compile(rf"--(?P<name>{_NAMES})(?![a-z-])(?:[ =]{_VALUE})?")
+_SEVERAL = re.compile(rf"(--[a-z-]+ (?:[A-Z][A-Z|_]*|{_PATH})) (?=--)")  # one after the other
 _COMMAND = re.compile(r"headstart [a-z]+ [^.;]*")  # a whole command is typed elsewhere, and stays as it is
 
 _typed: ContextVar[bool] = ContextVar("typed", default=False)
@@ -58,16 +60,20 @@ def in_python(message: str) -> str:
     """A message with the options outside of whole commands as arguments: "--engine torch" is "engine='torch'"."""
     found, end = "", 0
     for command in _COMMAND.finditer(message):
-        found += _OPTION.sub(_argument, message[end : command.start()]) + command.group()
+        found += _with_arguments(message[end : command.start()]) + command.group()
         end = command.end()
-    return found + _OPTION.sub(_argument, message[end:])
+    return found + _with_arguments(message[end:])
+
+
+def _with_arguments(text: str) -> str:
+    return _OPTION.sub(_argument, _SEVERAL.sub(r"\1, ", text))
 
 
 def _argument(option: re.Match[str]) -> str:
     name, value = option["name"], option["value"]
     if name in SWITCHES:
         return SWITCHES[name] + (f" {value}" if value else "")
-    argument = ARGUMENTS.get(name, name)
+    argument = f"{name}_column" if name in COLUMNS and value == "COLUMN" else ARGUMENTS.get(name, name)
     if value is None:
         return argument
     quoted = value if value[0] in "'0123456789" or value[0].isupper() else repr(value)
