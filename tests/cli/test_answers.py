@@ -56,7 +56,7 @@ def test_pixels_and_what_was_assumed_of_weights_are_said(shell: Shell, photos: P
     own = ("--backbone", "mobilenet_v2", "--weights", file, "--pixels", 64, "--out", out)
     said = " ".join(shell("fit", photos, *own).out.split())
     assert "run as mobilenet_v2.timm; mobilenet_v2.tf would have other padding or pixels" in said
-    answer = shell("fit", photos, *own, "--mean", "0.1,0.2,0.3", "--std", "1,1,1", "--json").json
+    answer = shell("fit", photos, *own, "--mean", "0.1,0.2,0.3", "--std", "1,1,1", "--overwrite", "--json").json
     assert answer["backbone"] == "mobilenet_v2.timm"
     assert "run as mobilenet_v2.timm" in answer["assumed"]
     spec = hs.load(out).spec

@@ -82,8 +82,11 @@ def test_the_answer_in_json_and_what_is_left_behind(
     assert answer["folds"] == 5  # of which this is the first
     assert not unfinished(answer["log"])
 
-    # the same again is allowed, over the model and beside the log, and the model itself where that is asked for
-    again = shell("finetune", model, photos, "--recipe", recipe, "--out", model, "--json")
+    # the same again is allowed, over the model and beside the log, where that is asked for
+    for out in (new, model):
+        refused = shell("finetune", model, photos, "--recipe", recipe, "--out", out)
+        assert (refused.code, "is a model already" in refused.err) == (2, True)
+    again = shell("finetune", model, photos, "--recipe", recipe, "--out", model, "--overwrite", "--json")
     assert (again.code, again.json["model"]) == (0, str(model))
     assert "finetune" in record_of(hs.load(model))
     assert again.json["after"] == answer["after"]

@@ -216,7 +216,7 @@ def test_an_early_end_says_how_to_go_on(
         (tmp_path / "checkpoint-00000005.safetensors").touch()
     with pytest.raises(EndedEarlyError) as caught, ended_early(str(tmp_path)):
         raise error
-    assert (caught.value.exit_code, str(caught.value)) == (code, sentence)
+    assert (caught.value.exit_code, caught.value.args[0]) == (code, sentence)
 
 
 @pytest.mark.parametrize(

@@ -402,10 +402,17 @@ def test_a_model_with_something_of_the_user_beside_it_is_left_alone(opened: hs.C
     assert contents(copy) == before
 
 
+def test_an_older_model_is_replaced_where_that_is_asked_for_alone(opened: hs.Classifier, copy: Path) -> None:
+    before = contents(copy)
+    with pytest.raises(hs.UsageError, match=r"is a model already.*overwrite=True"):
+        opened.save(copy)
+    assert contents(copy) == before
+
+
 def test_an_older_model_is_replaced(opened: hs.Classifier, copy: Path) -> None:
     (copy / "README.md").write_text("old")
     (copy / ".DS_Store").write_bytes(b"clutter")
-    opened.save(copy)
+    opened.save(copy, overwrite=True)
     assert {path.name for path in copy.iterdir()} == FILES
     assert "old" not in (copy / "README.md").read_text().split()
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
@@ -439,7 +446,7 @@ def test_a_disk_that_is_full_midway_leaves_the_older_model_whole(
             Path, name, lambda self, *a, _whole=whole, **k: (write if self.name == failing else _whole)(self, *a, **k)
         )
     with pytest.raises(hs.UsageError, match="No space left"):
-        opened.save(copy)
+        opened.save(copy, overwrite=True)
     monkeypatch.undo()
     assert contents(copy) == before
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
@@ -458,7 +465,7 @@ def test_an_older_model_comes_back_when_the_new_one_cannot_take_its_place(
 
     monkeypatch.setattr(Path, "rename", second_fails)
     with pytest.raises((hs.UsageError, KeyboardInterrupt)):
-        opened.save(copy)
+        opened.save(copy, overwrite=True)
     monkeypatch.undo()
     assert contents(copy) == before
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
@@ -470,7 +477,7 @@ def test_a_limit_on_file_sizes_leaves_the_older_model_whole(bundle: Path, copy: 
         "import sys, resource, headstart as hs\n"
         "model = hs.load(sys.argv[1])\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
-        "try:\n    model.save(sys.argv[2])\n"
+        "try:\n    model.save(sys.argv[2], overwrite=True)\n"
         "except hs.UsageError as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, bundle, copy], capture_output=True, text=True, check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +96,18 @@ def test_a_photo_that_cannot_be_read_is_named(by_name: hs.Classifier, tmp_path: 
             ask(tmp_path / "a.jpg")
     with pytest.raises(hs.DataError, match=r"a\.jpg' cannot be read"):
         by_name.predict(tmp_path / "a.jpg", unknown="unknown")
+
+
+@pytest.mark.parametrize(
+    ("method", "function"), [("finetune", hs.finetune), ("export", hs.export_model), ("save", hs.save)]
+)
+def test_a_method_has_the_arguments_of_its_function(method: str, function: Any) -> None:
+    """A signature that an editor shows, and one error for a wrong name."""
+    own, whole = inspect.signature(getattr(hs.Classifier, method)), inspect.signature(function)
+    first, *rest = whole.parameters.values()
+    assert first.name == "classifier"
+    assert [each.replace(annotation="") for each in [*own.parameters.values()][1:]] == [
+        each.replace(annotation="") for each in rest
+    ]
+    with pytest.raises(TypeError, match="recip"):
+        hs.Classifier.finetune(None, [], recip="fast")  # type: ignore[call-arg,arg-type]

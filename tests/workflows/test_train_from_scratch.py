@@ -315,7 +315,7 @@ def test_the_command_trains_a_table(tmp_path: Path, shell: Shell) -> None:
     said = shell("predict", out, data)
     assert said.code == 0
     assert len(said.out.splitlines()) == 60
-    screen = shell("train", data, "--recipe", recipe, "--out", out)
+    screen = shell("train", data, "--recipe", recipe, "--out", out, "--overwrite")
     assert screen.code == 0, screen.err
     for word in ("accuracy", "95 % interval", "kept", "curves", f"headstart predict {out} ROWS.csv"):
         assert word in screen.out

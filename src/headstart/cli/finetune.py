@@ -55,6 +55,7 @@ def finetune(
     group: options.GroupColumn = None,
     split: options.SplitColumn = None,
     label_from: options.LabelFrom = None,
+    overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
     """Train more of a model than its head. It stays as it is where that does no better on photos that were held out."""
@@ -70,7 +71,7 @@ def finetune(
     start = time.perf_counter()
     followed = open_recipe(recipe)
     target = f"{os.path.abspath(model)}-finetuned" if out is None else out
-    if problem := why_not_writable(target):
+    if problem := why_not_writable(target, overwrite=overwrite):
         raise UsageError(problem)
     folder = folder_beside(target)
     given = _open(model)
@@ -86,7 +87,7 @@ def finetune(
         )  # fmt: skip
     if not is_main_process():  # of several processes that trained together, one answers
         return
-    where = save(found, target)
+    where = save(found, target, overwrite=overwrite)
     discard(folder)
     answer = _answer(found, str(where), folder, time.perf_counter() - start)
     options.answer_with(answer, as_json, lambda: show(found, answer))

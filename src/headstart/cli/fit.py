@@ -41,6 +41,7 @@ def fit(
     group: options.GroupColumn = None,
     split: options.SplitColumn = None,
     label_from: options.LabelFrom = None,
+    overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
     """Fit a classifier on labelled photos, measure it on photos it has not seen, and save it."""
@@ -48,7 +49,7 @@ def fit(
     from headstart.model.files import why_not_writable
     from headstart.workflows.fit import fit as fit_classifier
 
-    if problem := why_not_writable(out):
+    if problem := why_not_writable(out, overwrite=overwrite):
         raise UsageError(problem)
     start = time.perf_counter()
     model = fit_classifier(
@@ -57,7 +58,7 @@ def fit(
         engine=engine, precision=precision, device=device, cache=cache,
     )  # fmt: skip
     saving = time.perf_counter()
-    where = save(model, out)
+    where = save(model, out, overwrite=overwrite)
     now = time.perf_counter()
     model.record.seconds["save"] = round(now - saving, 3)
     answer = _answer(model, str(where), now - start)

@@ -38,6 +38,7 @@ LabelFrom = Annotated[
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model's folder, or a backbone's name for its own ImageNet classes.")
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what was written there before.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Backbone = Annotated[
     str, typer.Option(help="A name from: headstart backbones. auto: the fastest that is as accurate on these photos.")

@@ -75,6 +75,7 @@ def train(
     holdout: options.Holdout = 0.2,
     seed: options.Seed = 0,
     resume: options.Resume = False,
+    overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
     """Train a small network from random weights: for comparison, or for digits and rows of numbers."""
@@ -92,7 +93,7 @@ def train(
     start = time.perf_counter()
     numbers = is_rows(data)
     _check(data, numbers, network, pixels, label, hidden)
-    if problem := why_not_writable(out):
+    if problem := why_not_writable(out, overwrite=overwrite):
         raise UsageError(problem)
     name = recipe or (TABLE if numbers else SCRATCH)
     folder = folder_beside(out)
@@ -102,10 +103,8 @@ def train(
             trainer, device=device, devices=devices, nodes=nodes, strategy=strategy, find_rate=find_rate,
             folder=folder, resume=resume, callbacks=[screen], say=screen.say,
         )  # fmt: skip
-        common: dict[str, Any] = {
-            "recipe": name, "trainer": run, "folds": folds, "holdout": holdout, "seed": seed,
-            "progress": screen,
-        }  # fmt: skip
+        common: dict[str, Any] = {"recipe": name, "trainer": run, "folds": folds, "holdout": holdout, "seed": seed}
+        common["progress"] = screen
         if numbers:
             model = train_rows(data, label=label, hidden=_units(hidden, HIDDEN_OF_ROWS), **common)
         else:
@@ -114,7 +113,7 @@ def train(
             )
     if not is_main_process():  # of several processes that trained together, one answers
         return
-    model.save(out)
+    model.save(out, overwrite=overwrite)
     discard(folder)
     answer = _answer(model, os.path.realpath(out), folder, time.perf_counter() - start)
     options.answer_with(answer, as_json, lambda: _show(model.record, answer, "row" if numbers else "image"))

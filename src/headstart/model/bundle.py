@@ -26,11 +26,14 @@ from headstart.model.records import FitRecord, from_json, to_json
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.05}  # of golden logits, relative to the largest
 
 
-def save(classifier: Classifier, path: PathLike) -> Path:
+def save(classifier: Classifier, path: PathLike, *, overwrite: bool = False) -> Path:
     """Write a bundle. Until it is whole nothing is at ``path``, or what was there before.
 
+    Args:
+        overwrite: whether a bundle that is there is replaced. Anything else that is there never is.
+
     Raises:
-        UsageError: ``path`` is something other than a bundle, or cannot be written.
+        UsageError: there is something at ``path``, or it cannot be written.
     """
     unknown, golden = classifier.unknown, classifier.golden
     if golden is None:
@@ -50,7 +53,8 @@ def save(classifier: Classifier, path: PathLike) -> Path:
         "fit": to_json(classifier.record),
     }
     replayed: files.Arrays = {"images": golden.images, "logits": golden.logits.astype(np.float32)}
-    return files.write_folder(path, {files.MODEL: arrays, files.GOLDEN: replayed}, config, model_card(classifier))
+    content = {files.MODEL: arrays, files.GOLDEN: replayed}
+    return files.write_folder(path, content, config, model_card(classifier), overwrite=overwrite)
 
 
 def is_bundle(path: PathLike) -> bool:

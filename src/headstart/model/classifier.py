@@ -29,7 +29,7 @@ from headstart.model.measure import UNKNOWN_CLASS, Judged, measure
 from headstart.model.records import FitRecord
 
 if TYPE_CHECKING:
-    from headstart import Exported
+    from headstart import Exported, Recipe, TrainingRun
 
 Matrix = NDArray[np.floating]
 TOGETHER = 32  # images that are compared with the training photos at a time
@@ -231,20 +231,35 @@ class Classifier:
 
         return headstart.export_model(self, to, path, int8=int8, data=data)
 
-    def finetune(self, data: Images, labels: Iterable[object] | None = None, **settings: Any) -> Classifier:
+    def finetune(
+        self,
+        data: Images,
+        labels: Iterable[object] | None = None,
+        *,
+        recipe: str | PathLike | Recipe = "careful",
+        trainer: str | TrainingRun = "auto",
+        refit: bool | None = None,
+        holdout: float | None = None,
+        seed: int | None = None,
+        cache: bool = True,
+        progress: Shown = True,
+    ) -> Classifier:
         """Train more of the network than its head on labelled photos; it stays as it is where that is not better.
 
-        ``settings`` are those of `headstart.finetune`: a ``recipe``, a ``trainer``, a ``holdout``, and others.
+        The arguments are those of `headstart.finetune`.
         """
         import headstart
 
-        return headstart.finetune(self, data, labels, **settings)
+        return headstart.finetune(
+            self, data, labels,
+            recipe=recipe, trainer=trainer, refit=refit, holdout=holdout, seed=seed, cache=cache, progress=progress,
+        )  # fmt: skip
 
-    def save(self, path: PathLike) -> None:
-        """Write a bundle: a folder that `hs.load` opens. An older bundle there is replaced, anything else is not."""
+    def save(self, path: PathLike, *, overwrite: bool = False) -> None:
+        """Write a bundle: a folder that `hs.load` opens. With ``overwrite`` a bundle that is there is replaced."""
         import headstart
 
-        headstart.save(self, path)
+        headstart.save(self, path, overwrite=overwrite)
 
     def _see(self, images: Images) -> Iterator[Judged | Problem]:
         dataset = unlabelled_dataset(images)

@@ -30,12 +30,15 @@ _CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # what systems leave in a 
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def write_folder(path: PathLike, files: Mapping[str, Arrays], config: Mapping[str, Any], card: str) -> Path:
+def write_folder(
+    path: PathLike, files: Mapping[str, Arrays], config: Mapping[str, Any], card: str, *, overwrite: bool
+) -> Path:
     """Write a model's folder. Until it is whole nothing is at ``path``, or what was there before.
 
     Args:
         files: arrays of each safetensors file by its name.
         config: what ``config.json`` says beside the format and the hashes.
+        overwrite: whether a model that is there is replaced.
 
     Raises:
         UsageError: ``path`` is something other than a model, or cannot be written.
@@ -43,7 +46,7 @@ def write_folder(path: PathLike, files: Mapping[str, Arrays], config: Mapping[st
     from safetensors.numpy import save as to_bytes
 
     target = Path(os.path.realpath(path))
-    if problem := why_not_writable(target):
+    if problem := why_not_writable(target, overwrite=overwrite):
         raise UsageError(problem)
     try:
         with beside(target) as folder:
@@ -61,7 +64,7 @@ def write_folder(path: PathLike, files: Mapping[str, Arrays], config: Mapping[st
     return target
 
 
-def why_not_writable(path: PathLike) -> str | None:
+def why_not_writable(path: PathLike, *, overwrite: bool) -> str | None:
     """A sentence if a model cannot be put at ``path``, before any work is done for it."""
     target = Path(os.path.realpath(path))
     try:
@@ -72,6 +75,8 @@ def why_not_writable(path: PathLike) -> str | None:
                 f"'{target}' is a folder with other things in it ('{printable(others[0])}' first); they are not "
                 "overwritten. Choose another place: --out MODEL"
             )
+        if target.is_dir() and any(target.iterdir()) and not overwrite:
+            return f"'{target}' is a model already. Choose another place: --out MODEL. Or replace it: --overwrite"
         probe(target)
     except OSError as error:
         return f"'{folder_above(target)}' cannot be written to: {error.strerror}. Choose another place: --out MODEL"

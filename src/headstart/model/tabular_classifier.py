@@ -112,11 +112,13 @@ class TabularClassifier:
         """As `predictions`, for a CSV file with columns of the same names."""
         return self.predictions(rows_to_predict(path, self.columns))
 
-    def save(self, path: PathLike) -> Path:
+    def save(self, path: PathLike, *, overwrite: bool = False) -> Path:
         """Write a folder that `load_rows` opens. Until it is whole nothing is there, or what was there before.
 
+        With ``overwrite`` a model that is there is replaced.
+
         Raises:
-            UsageError: ``path`` is something other than a model, or cannot be written.
+            UsageError: there is something at ``path``, or it cannot be written.
         """
         config = {
             "kind": KIND,
@@ -127,7 +129,7 @@ class TabularClassifier:
         }
         arrays = {f"network.{name}": array for name, array in self.weights.items()}
         arrays |= {f"scale.{name}": array for name, array in asdict(self.scale).items()}
-        return files.write_folder(path, {files.MODEL: arrays}, config, _card(self))
+        return files.write_folder(path, {files.MODEL: arrays}, config, _card(self), overwrite=overwrite)
 
 
 def forward(blueprint: Blueprint, weights: Mapping[str, NDArray[np.float32]], x: Matrix) -> Matrix:
