@@ -260,7 +260,7 @@ def test_a_saved_model_says_the_same(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.scale.beyond(x), model.scale.beyond(x))
     assert (again.columns, again.classes, again.blueprint) == (model.columns, model.classes, model.blueprint)
     np.testing.assert_allclose(again.predict_proba(x).sum(axis=1), 1)
-    model.save(where)  # an older one is replaced
+    model.save(where, overwrite=True)
     with pytest.raises(UsageError, match=r"finite numbers of shape \(rows, 3\).*a, b, c"):
         again.predict_proba(x[:, :2])
     (tmp_path / "mine").mkdir()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -36,27 +36,38 @@ def evaluate(
     as_json: options.Json = False,
 ) -> None:
     """Measure a model on labelled photos that are not in its training set: on the test part, where the data has one."""
+    from headstart.model.tabular_classifier import is_tabular_model, load_rows
+
+    if is_tabular_model(model):
+        rows = load_rows(model).evaluate(data, label=label)
+        options.answer_with(_answer(rows), as_json, lambda: _show(rows, "rows"))
+        return
     normalisation = options.normalisation(mean, std)
     classifier = options.open_model(model, weights, engine, precision, device, normalisation)
     source = options.source(data, label, image, group, split, label_from)
     result = classifier.evaluate(source, fitted_on_too=training_set_too or fitted_on_too)
-    answer = asdict(result) | {
+    options.answer_with(_answer(result), as_json, lambda: _show(result))
+
+
+def _answer(result: Evaluation) -> dict[str, Any]:
+    return asdict(result) | {
         "accuracy": result.accuracy.value,
         "interval": [result.accuracy.low, result.accuracy.high],
         "images": result.accuracy.images,
     }
-    options.answer_with(answer, as_json, lambda: _show(result))
 
 
-def _show(result: Evaluation) -> None:
+def _show(result: Evaluation, things: str = "images") -> None:
     """How a model did."""
     rows = Rows()
-    add_figures(rows, result)
+    add_figures(rows, result, things)
     rows.add("macro F1", f"{result.macro_f1:.3f}")
     rows.add("NLL", f"{result.nll:.3f}")
     passed = result.passed_over
     apart = f" (not counted: {passed} in the training set, or near copies of those)" if passed else ""
-    rows.add("images", f"{result.accuracy.images}{apart}")
+    if things == "rows":
+        apart = " (those that it was trained on count too: a model of rows keeps none of them)"
+    rows.add(things, f"{result.accuracy.images}{apart}")
     add_left_out(rows, result.left_out or ())
     add_confusions(rows, result.confusions)
     worst = sorted(result.per_class.items(), key=lambda item: item[1].value)[:FEW]

@@ -33,14 +33,13 @@ def figures_of(result: Evaluation | None) -> dict[str, Any]:
     }
 
 
-def add_figures(rows: Rows, result: Evaluation) -> None:
+def add_figures(rows: Rows, result: Evaluation, things: str = "images") -> None:
     """Accuracy, calibration error, share of unknown."""
     accuracy, few = result.accuracy, result.accuracy.groups
     by_groups = Text(f", counted by {counted(few, 'group')} of images" if few else "")
     rows.add("accuracy", accuracy_text(accuracy.value, accuracy.low, accuracy.high) + by_groups)
-    rows.add(
-        "calibration", f"error (ECE) {result.calibration_error:.1%}; {result.unknown:.1%} of the images are unknown"
-    )
+    unknown = f"{result.unknown:.1%} of the {things} are unknown"
+    rows.add("calibration", f"error (ECE) {result.calibration_error:.1%}; {unknown}")
 
 
 def add_confusions(rows: Rows, confusions: Sequence[Confusion]) -> None:

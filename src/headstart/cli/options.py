@@ -88,7 +88,13 @@ def open_model(
     from headstart.engines.names import framework_of
     from headstart.model.bundle import load
     from headstart.model.pretrained import pretrained
+    from headstart.model.tabular_classifier import is_tabular_model
 
+    if is_tabular_model(model):
+        raise UsageError(
+            f"'{model}' is a model of rows of numbers. What works for it: predict, evaluate and show; from Python "
+            "headstart.load_rows(PATH), whose weights are plain NumPy arrays."
+        )
     if not os.path.isdir(model) and not framework_of(model) and (problem := why_no_name(model, "NAME")):
         raise UsageError(problem)
     if os.path.exists(model) and not (os.path.isfile(model) and framework_of(model)):

@@ -26,18 +26,26 @@ def show(
     as_json: options.Json = False,
 ) -> None:
     """Print a network as a table: layers, shapes, parameters, multiply-adds. Or draw it."""
-    from headstart.backbones.catalogue import find_backbone
     from headstart.drawing.page import draw, why_not_drawable
-    from headstart.model.bundle import is_bundle, load
 
     if graph is not None and (problem := why_not_drawable(graph)):
         raise UsageError(problem)
-    blueprint = load(name).blueprint if is_bundle(name) else find_backbone(name).blueprint()
+    blueprint = _blueprint_of(name)
     answer = blueprint_rows(blueprint, pixels)
     answer["graph"] = None if graph is None else str(draw(blueprint, graph, pixels))
     options.answer_with(answer, as_json, lambda: _show(blueprint, pixels))
     if graph is not None and not as_json:
         typer.echo(f"graph: {one_line(answer['graph'])}")
+
+
+def _blueprint_of(name: str) -> Blueprint:
+    from headstart.backbones.catalogue import find_backbone
+    from headstart.model.bundle import is_bundle, load
+    from headstart.model.tabular_classifier import is_tabular_model, load_rows
+
+    if is_tabular_model(name):
+        return load_rows(name).blueprint
+    return load(name).blueprint if is_bundle(name) else find_backbone(name).blueprint()
 
 
 def blueprint_rows(blueprint: Blueprint, pixels: int | None) -> dict[str, Any]:
@@ -66,13 +74,14 @@ def _show(blueprint: Blueprint, pixels: int | None) -> None:
     for node, row in zip(blueprint.nodes, answer["layers"], strict=True):
         counts = (f"{row[key]:,}" if row[key] else "" for key in ("parameters", "multiply_adds"))
         table.add_row(row["name"], _describe(node.op, dict(node.attrs)), "×".join(map(str, row["shape"])), *counts)
+    rows, count = answer["pixels"] == 1, answer["multiply_adds"]
+    kind = "of numbers" if rows else f"at {answer['pixels']} pixels"
+    work = f"{count / 1e6:,.0f} million" if count >= 1e6 else f"{count:,}"
     out = console()
     out.print(table)
     out.print(
-        Text(f"{answer['name']} at {answer['pixels']} pixels: ", "bold")
-        + Text(
-            f"{answer['parameters']:,} parameters, {answer['multiply_adds'] / 1e6:,.0f} million multiply-adds an image"
-        )
+        Text(f"{answer['name']} {kind}: ", "bold")
+        + Text(f"{answer['parameters']:,} parameters, {work} multiply-adds {'a row' if rows else 'an image'}")
     )
 
 

@@ -116,15 +116,35 @@ def rows_to_predict(path: PathLike, columns: Sequence[str]) -> Rows:
     """
     root = os.fspath(path)
     header, lines, cells = _read(root)
-    places = []
+    return _rows(root, header, lines, cells, _places_of(columns, header, root), ())
+
+
+def rows_to_judge(path: PathLike, columns: Sequence[str], label: str | None = None) -> Rows:
+    """As `rows_to_predict`, with labels; of a named set all rows.
+
+    Raises:
+        UsageError, DataError: as `rows_to_predict`; or it is not known which column holds the labels.
+    """
+    root = os.fspath(path)
+    if root in NAMED_ROWS and not os.path.isdir(root):
+        return _named_rows(root)
+    header, lines, cells = _read(root)
+    places = _places_of(columns, header, root)
+    others = [place for place in range(len(header)) if place not in places]
+    names, rest = [header[place] for place in others], [[row[place] for place in others] for row in cells]
+    at = _label_place(names, rest, label, repr(os.path.basename(root)))
+    return _rows(root, header, lines, cells, places, [row[at] for row in rest])
+
+
+def _places_of(columns: Sequence[str], header: Sequence[str], file: str) -> list[int]:
+    """Where the columns of a model are."""
     for name in columns:
         if name not in header:
             raise DataError(
-                f"{os.path.basename(root)!r} has no column '{name}', which the model was trained on. "
+                f"{os.path.basename(file)!r} has no column '{name}', which the model was trained on. "
                 f"{did_you_mean(name, header)}"
             )
-        places.append(header.index(name))
-    return _rows(root, header, lines, cells, places, ())
+    return [header.index(name) for name in columns]
 
 
 def rows_from_arrays(values: Any, labels: Iterable[object], columns: Sequence[str] | None = None) -> Rows:
@@ -176,6 +196,8 @@ def _read(file: str) -> tuple[list[str], list[int], list[list[str]]]:
     """Names of the columns; number and cells of each line below them."""
     if not os.path.exists(file):
         raise UsageError(f"No such file: {file!r}. {did_you_mean(file, NAMED_ROWS)}")
+    if os.path.isdir(file):
+        raise UsageError(f"{file!r} is a folder. Expected a CSV file of numbers.")
     where = repr(os.path.basename(file))
     rows = csv_rows(file)
     header = [name.strip() for name in next(rows, (0, list[str]()))[1]]

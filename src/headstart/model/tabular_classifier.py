@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,17 @@ from headstart.backbones.blueprint import INPUT, LOGITS, Blueprint
 from headstart.backbones.weights import read_weights
 from headstart.core.counts import counted
 from headstart.core.display import card_of, line_of, names_in_short
-from headstart.core.errors import UsageError
-from headstart.core.labels import TEXT, as_given
-from headstart.core.types import Prediction
-from headstart.data.rows import PathLike, Rows, rows_to_predict
+from headstart.core.errors import DataError, UsageError
+from headstart.core.labels import TEXT, as_given, as_kind
+from headstart.core.types import Evaluation, Prediction, Problem
+from headstart.data.frames import is_frame, names_of
+from headstart.data.inputs import one_each
+from headstart.data.rows import PathLike, Rows, rows_to_judge, rows_to_predict
+from headstart.data.sources import label_text
 from headstart.learn.calibrate import softmax
+from headstart.learn.evaluate import evaluate
 from headstart.model import files
+from headstart.model.measure import UNKNOWN_CLASS
 from headstart.model.records import TabularRecord, from_json, to_json
 
 KIND = "rows"
@@ -86,17 +92,14 @@ class TabularClassifier:
             how: accuracy.in_words("row") if accuracy else "accuracy not measured",
         }
 
-    def predict_proba(self, values: Matrix) -> NDArray[np.float64]:
-        """Calibrated probabilities (N, K) of rows (N, C), whose columns are in the order of ``columns``."""
-        matrix = np.asarray(values, np.float64)
-        if matrix.ndim != 2 or matrix.shape[1] != len(self.columns) or not np.isfinite(matrix).all():
-            raise UsageError(
-                f"Expected finite numbers of shape (rows, {len(self.columns)}), in the order of the columns "
-                f"{', '.join(self.columns)}. Received: {matrix.shape}."
-            )
-        return np.asarray(softmax(forward(self.blueprint, self.weights, self.scale(matrix))))
+    def predict_proba(self, values: Any) -> NDArray[np.float64]:
+        """Calibrated probabilities (N, K) of rows (N, C), whose columns are in the order of ``columns``.
 
-    def predict(self, values: Matrix) -> NDArray[Any]:
+        Of a DataFrame the columns are taken by their names.
+        """
+        return np.asarray(softmax(forward(self.blueprint, self.weights, self.scale(self._matrix(values)))))
+
+    def predict(self, values: Any) -> NDArray[Any]:
         """The most probable class of each row (N,), as the labels were given."""
         chosen: NDArray[Any] = self.classes_[self.predict_proba(values).argmax(axis=1)]
         return chosen
@@ -111,6 +114,60 @@ class TabularClassifier:
     def predict_file(self, path: PathLike) -> Iterator[Prediction]:
         """As `predictions`, for a CSV file with columns of the same names."""
         return self.predictions(rows_to_predict(path, self.columns))
+
+    def evaluate(
+        self, data: PathLike | Any, labels: Iterable[object] | None = None, *, label: str | None = None
+    ) -> Evaluation:
+        """Hold the classifier against rows with labels: a CSV file, a named set, or numbers (N, C) with ``labels``.
+
+        All rows count, those that it was trained on too: it keeps none of them. Rows of other classes are left out and
+        named. ``label`` is the column of the labels; default: one with a usual name, or the only one of text.
+
+        Raises:
+            DataError: none of the labels is known.
+        """
+        if isinstance(data, str | os.PathLike):
+            rows = rows_to_judge(data, self.columns, label)
+            values, words, names = rows.values, list(rows.labels), rows.names
+        else:
+            words = [label_text(as_kind(each, self.label_kind)) for each in one_each(() if labels is None else labels)]
+            values, names = self._matrix(data), tuple(f"row {place}" for place in range(len(words)))
+            if len(words) != len(values):
+                raise UsageError(f"Expected a label for each row. Received: {len(values)} rows, {len(words)} labels.")
+        place = {name: k for k, name in enumerate(self.classes)}
+        known = np.array([word in place for word in words], bool)
+        if not known.any():
+            raise DataError(
+                f"The classifier knows none of the labels, {words[0] if words else ''!r} first. It knows: "
+                f"{', '.join(self.classes[:10])}{' …' if len(self.classes) > 10 else ''}."
+            )
+        result = evaluate(
+            self.predict_proba(values[known]),
+            np.array([place[word] for word in words if word in place]),
+            self.classes,
+            self.scale.beyond(values[known]),
+        )
+        others = [(name, word) for name, word in zip(names, words, strict=True) if word not in place]
+        why = "class {!r} is none of the classifier's"
+        return replace(result, left_out=tuple(Problem(name, UNKNOWN_CLASS, why.format(word)) for name, word in others))
+
+    def score(self, data: PathLike | Any, labels: Iterable[object] | None = None) -> float:
+        """The accuracy of `evaluate`; a label that the classifier does not know counts as a wrong answer."""
+        result = self.evaluate(data, labels)
+        right = result.accuracy.value * result.accuracy.images
+        return right / (result.accuracy.images + len(result.left_out or ()))
+
+    def _matrix(self, values: Any) -> NDArray[np.float64]:
+        """Rows of numbers in the order of ``columns``: an array, or a table that has columns of these names."""
+        if is_frame(values) and {*self.columns} <= {*names_of(values)}:
+            values = np.stack([np.asarray(values[name]) for name in self.columns], axis=1)
+        matrix = np.asarray(values, np.float64)
+        if matrix.ndim != 2 or matrix.shape[1] != len(self.columns) or not np.isfinite(matrix).all():
+            raise UsageError(
+                f"Expected finite numbers of shape (rows, {len(self.columns)}), in the order of the columns "
+                f"{', '.join(self.columns)}. Received: {matrix.shape}."
+            )
+        return matrix
 
     def save(self, path: PathLike, *, overwrite: bool = False) -> Path:
         """Write a folder that `load_rows` opens. Until it is whole nothing is there, or what was there before.

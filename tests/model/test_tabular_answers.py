@@ -1,0 +1,83 @@
+"""A model of rows is measured, shown and asked like one of photos; what it cannot do is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import headstart as hs
+from headstart.data.named_sets import from_sklearn
+from headstart.model.tabular_classifier import TabularClassifier
+from making import Shell
+
+IRIS = from_sklearn("iris")
+NAMES = np.array([str(IRIS.target_names[number]) for number in IRIS.target])
+
+
+@pytest.fixture(scope="module")
+def flowers() -> TabularClassifier:
+    return hs.train_rows("iris")
+
+
+@pytest.fixture(scope="module")
+def folder(flowers: TabularClassifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return flowers.save(tmp_path_factory.mktemp("rows") / "model")
+
+
+@pytest.fixture(scope="module")
+def table(flowers: TabularClassifier) -> pd.DataFrame:
+    return pd.DataFrame(IRIS.data, columns=list(flowers.columns)).assign(species=NAMES)
+
+
+def test_rows_are_counted(flowers: TabularClassifier, table: pd.DataFrame, tmp_path: Path) -> None:
+    table.to_csv(tmp_path / "a.csv", index=False)
+    expected = float(np.mean(flowers.predict(IRIS.data) == NAMES))
+    assert flowers.score(IRIS.data, NAMES) == expected > 0.9
+    assert flowers.score(tmp_path / "a.csv") == flowers.score("iris") == expected
+    result = flowers.evaluate("iris")
+    assert result.accuracy.images == 150
+    assert sum(each.images for each in result.confusions) == round(150 * (1 - expected))
+
+
+def test_rows_of_other_classes_are_named_and_count_as_wrong_in_the_score(flowers: TabularClassifier) -> None:
+    labels = np.where(np.arange(150) < 15, "tulip", NAMES)
+    result = flowers.evaluate(IRIS.data, labels)
+    assert result.accuracy.images == 135
+    assert result.left_out is not None
+    assert (len(result.left_out), result.left_out[0].name) == (15, "row 0")
+    right = np.mean(flowers.predict(IRIS.data[15:]) == NAMES[15:])
+    assert flowers.score(IRIS.data, labels) == pytest.approx(right * 135 / 150)
+    with pytest.raises(hs.DataError, match=r"knows none of the labels, 'tulip' first\. It knows: setosa"):
+        flowers.evaluate(IRIS.data, ["tulip"] * 150)
+    with pytest.raises(hs.UsageError, match="Received: 150 rows, 3 labels"):
+        flowers.evaluate(IRIS.data, ["setosa"] * 3)
+
+
+def test_columns_of_a_table_are_taken_by_name(flowers: TabularClassifier, table: pd.DataFrame) -> None:
+    turned = table[["species", *reversed(flowers.columns)]]
+    np.testing.assert_array_equal(flowers.predict_proba(turned), flowers.predict_proba(IRIS.data))
+    with pytest.raises(hs.UsageError, match="in the order of the columns sepal length"):
+        flowers.predict(IRIS.data[:, :2])
+
+
+def test_the_commands(shell: Shell, folder: Path, table: pd.DataFrame, tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    table.rename(columns={"species": "what"}).to_csv(file, index=False)
+    said = shell("evaluate", folder, file, "--label", "what")
+    assert said.code == 0
+    assert "of the rows are unknown" in said.out
+    assert "150 (those that it was trained on count too" in said.out
+    assert shell("evaluate", folder, file, "--json").json["images"] == 150
+    assert "mlp of numbers: 131 parameters, 112 multiply-adds a row" in shell("show", folder).out
+    refused = shell("export", folder, "--to", "onnx", "--out", tmp_path / "a.onnx")
+    assert (refused.code, "What works for it: predict, evaluate and show" in refused.err) == (2, True)
+    nowhere = shell("evaluate", folder, tmp_path)
+    assert (nowhere.code, "is a folder. Expected a CSV file" in nowhere.err) == (2, True)
+
+
+def test_labels_that_are_numbers_are_compared_as_numbers() -> None:
+    model = hs.train_rows(IRIS.data, IRIS.target)
+    assert model.score(IRIS.data, IRIS.target) == model.score(IRIS.data, IRIS.target.astype(float)) > 0.9
