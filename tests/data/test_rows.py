@@ -150,7 +150,7 @@ def test_what_is_a_table_of_numbers(tmp_path: Path) -> None:
     assert not is_rows("digits")
     assert not is_rows(tmp_path)
     assert not is_rows(tmp_path / "missing.csv")
-    with pytest.raises(UsageError, match=r"No such file: 'irs'. Did you mean iris"):
+    with pytest.raises(UsageError, match=r"No such file or folder: 'irs'. Did you mean iris"):
         open_rows("irs")
 
 
@@ -317,7 +317,7 @@ def test_an_altered_model_is_refused(tmp_path: Path) -> None:
     change(newer := copy("newer"), format=99)
     with pytest.raises(UsageError, match="newer one"):
         load_rows(newer)
-    with pytest.raises(UsageError, match="no model of rows"):
+    with pytest.raises(UsageError, match="no model"):
         load_rows(tmp_path / "nothing")
 
 

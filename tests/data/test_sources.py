@@ -253,11 +253,11 @@ class TestSlips:
     @pytest.mark.parametrize(
         ("name", "message"),
         [
-            ("nowhere", "No such file or folder, and no data set of that name: 'nowhere'. Known: digits, elpv"),
+            ("nowhere", "No such file or folder: 'nowhere'. Known: digits, elpv"),
             ("elvp", "Did you mean elpv"),
             ("digit", "Did you mean digits"),
-            ("", "and no data set of that name: ''"),
-            ("nul\0", "No such file or folder"),
+            ("", "No such file or folder: ''"),
+            ("nul\0", "cannot be read: embedded null"),
             ("1.jpg", "is a single image, not a folder"),
             ("a.zip", "Unpack it first"),
             ("notes", r"is a file, not a folder.*photos/cat/1\.jpg"),

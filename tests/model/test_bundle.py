@@ -234,7 +234,7 @@ def other_golden(arrays: dict[str, NDArray[Any]]) -> None:
         (newer, hs.UsageError, "format 2.*pip install --upgrade"),
         (without("model.safetensors"), hs.CheckError, "model.safetensors is missing"),
         (without("golden.safetensors"), hs.CheckError, "golden.safetensors is missing"),
-        (without("config.json"), hs.UsageError, "is not a model"),
+        (without("config.json"), hs.UsageError, "is a folder, but no model"),
         (flip("model.safetensors"), hs.CheckError, "altered"),
         (flip("golden.safetensors"), hs.CheckError, "altered"),
         (other_names, hs.CheckError, r"config\.json' was altered"),
@@ -521,5 +521,5 @@ def test_a_backbone_itself_is_nothing_to_save(tmp_path: Path) -> None:
 def test_what_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(packed(picture("bars", 0)))
     for path in (tmp_path, tmp_path / "photo.png", tmp_path / "nothing"):
-        with pytest.raises(hs.UsageError, match="headstart fit"):
+        with pytest.raises(hs.UsageError, match="headstart (fit|predict)"):
             hs.load(path)

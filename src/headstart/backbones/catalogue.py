@@ -52,7 +52,8 @@ def find_backbone(name: str) -> Backbone:
         UsageError: there is none; names the nearest.
     """
     if name not in BACKBONES:
-        raise UsageError(why_no_name(name) or f"There is no backbone '{name}'. {did_you_mean(name, BACKBONES)}")
+        near = did_you_mean(name, BACKBONES, "headstart backbones")
+        raise UsageError(why_no_name(name) or f"There is no backbone '{name}'. {near}")
     return BACKBONES[name]
 
 

@@ -95,12 +95,11 @@ def finetune(
 
 def _open(model: str) -> Classifier:
     """A fitted one: a backbone, which other commands take in its place, has no head to go on from."""
+    from headstart.backbones.catalogue import BACKBONES
     from headstart.model.bundle import load
 
-    if not os.path.exists(model):
-        raise UsageError(
-            f"There is no model '{model}'. Expected the folder of a fitted one. Fit one first: headstart fit PHOTOS"
-        )
+    if model in BACKBONES and not os.path.exists(model):
+        raise UsageError(f"'{model}' is a network. Fit a head on it first: headstart fit PHOTOS --backbone {model}")
     return load(model)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import math
-import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -83,10 +82,9 @@ def open_model(
 ) -> Classifier:
     """A bundle, or a backbone with its own head."""
     from headstart.backbones.catalogue import BACKBONES
-    from headstart.backbones.not_names import why_no_name
-    from headstart.core.errors import did_you_mean
     from headstart.engines.names import framework_of
-    from headstart.model.bundle import load
+    from headstart.model.bundle import is_bundle, load
+    from headstart.model.mistaken import no_model
     from headstart.model.pretrained import pretrained
     from headstart.model.tabular_classifier import is_tabular_model
 
@@ -95,9 +93,7 @@ def open_model(
             f"'{model}' is a model of rows of numbers. What works for it: predict, evaluate and show; from Python "
             "headstart.load_rows(PATH), whose weights are plain NumPy arrays."
         )
-    if not os.path.isdir(model) and not framework_of(model) and (problem := why_no_name(model, "NAME")):
-        raise UsageError(problem)
-    if os.path.exists(model) and not (os.path.isfile(model) and framework_of(model)):
+    if is_bundle(model):
         if weights is not None:
             raise UsageError(f"'{model}' is a saved model and has its own weights: --weights is for backbones.")
         if spec:
@@ -108,7 +104,7 @@ def open_model(
         if found.record.assumed:
             say(found.record.assumed)
         return found
-    raise UsageError(f"There is no model '{model}', and no backbone of that name. {did_you_mean(model, BACKBONES)}")
+    raise no_model(model, networks=True)
 
 
 def normalisation(mean: str | None, std: str | None) -> Normalisation | None:

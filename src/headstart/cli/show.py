@@ -39,13 +39,18 @@ def show(
 
 
 def _blueprint_of(name: str) -> Blueprint:
-    from headstart.backbones.catalogue import find_backbone
+    from headstart.backbones.catalogue import BACKBONES, find_backbone
     from headstart.model.bundle import is_bundle, load
+    from headstart.model.mistaken import no_model
     from headstart.model.tabular_classifier import is_tabular_model, load_rows
 
     if is_tabular_model(name):
         return load_rows(name).blueprint
-    return load(name).blueprint if is_bundle(name) else find_backbone(name).blueprint()
+    if is_bundle(name):
+        return load(name).blueprint
+    if name in BACKBONES:
+        return find_backbone(name).blueprint()
+    raise no_model(name, networks=True)
 
 
 def blueprint_rows(blueprint: Blueprint, pixels: int | None) -> dict[str, Any]:

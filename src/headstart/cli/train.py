@@ -15,6 +15,7 @@ from headstart.cli.figures import add_seconds, add_training, figures_of, still_f
 from headstart.cli.terminal import Rows, accuracy_text, console, quoted
 from headstart.core.counts import counted
 from headstart.core.errors import UsageError, did_you_mean
+from headstart.core.missing import why_missing
 from headstart.core.text import one_line
 
 if TYPE_CHECKING:
@@ -123,12 +124,11 @@ def _check(
     data: str, numbers: bool, network: str | None, pixels: int | None, label: str | None, hidden: str | None
 ) -> None:
     """Refuse data that are not there, and options that say nothing of such data, or of such a network."""
-    from headstart.data.named_sets import NAMED
-    from headstart.data.rows import NAMED_ROWS
+    from headstart.data.named_sets import NAMED, NAMED_ROWS
 
     known = (*NAMED, *NAMED_ROWS)
-    if data not in known and not os.path.exists(data):
-        raise UsageError(f"No such file or folder, and no data set of that name: {data!r}. {did_you_mean(data, known)}")
+    if data not in known and (missing := why_missing(data)):
+        raise UsageError(f"{missing} {did_you_mean(data, known)}")
     if numbers and network not in (None, "mlp"):
         raise UsageError(f"'{data}' is a table of numbers, which an mlp is trained on. Received: --network {network}.")
     if numbers and pixels is not None:

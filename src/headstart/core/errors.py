@@ -93,10 +93,12 @@ def one_line(error: Exception, most: int = 300) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:most]
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence with the nearest known names; with the first `LISTED` names where none is near."""
+def did_you_mean(name: str, known: Iterable[str], see: str = "") -> str:
+    """A sentence with the nearest known names; where none is near, the command to ``see`` them, or the first ones."""
     known = sorted(known)
     if near := difflib.get_close_matches(name, known, n=3, cutoff=0.5):
         return f"Did you mean {' or '.join(near)}?"
+    if see:
+        return f"See them: {see}"
     more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
     return f"Known: {', '.join(known[:LISTED])}{more}."

@@ -51,3 +51,5 @@ def digits() -> ImageDataset:
 
 
 NAMED: dict[str, Callable[[], ImageDataset]] = {"digits": digits, "elpv": elpv}
+# 150 irises of 3 species, 4 lengths each (Fisher 1936); 178 wines of 3 growers; 569 tumours, malignant or benign
+NAMED_ROWS = ("iris", "wine", "breast_cancer")

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from headstart.core.counts import counted
 from headstart.core.errors import DataError, UsageError, did_you_mean
 from headstart.core.labels import TEXT, in_order, kind_of
+from headstart.core.missing import why_missing
 from headstart.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS
 from headstart.data.inputs import one_each
-from headstart.data.named_sets import from_sklearn
+from headstart.data.named_sets import NAMED_ROWS, from_sklearn
 from headstart.data.scan import printable
 from headstart.data.sources import label_text
 from headstart.data.tables import CSV_SUFFIXES, csv_rows
@@ -194,8 +195,8 @@ def check_rows(rows: Rows) -> Rows:
 
 def _read(file: str) -> tuple[list[str], list[int], list[list[str]]]:
     """Names of the columns; number and cells of each line below them."""
-    if not os.path.exists(file):
-        raise UsageError(f"No such file: {file!r}. {did_you_mean(file, NAMED_ROWS)}")
+    if missing := why_missing(file):
+        raise UsageError(f"{missing} {did_you_mean(file, NAMED_ROWS)}")
     if os.path.isdir(file):
         raise UsageError(f"{file!r} is a folder. Expected a CSV file of numbers.")
     where = repr(os.path.basename(file))
@@ -277,7 +278,3 @@ def _named_rows(name: str) -> Rows:
     labels = tuple(str(data.target_names[number]) for number in data.target.tolist())
     names = tuple(f"{name}#{place}" for place in range(len(labels)))
     return Rows(name, tuple(map(str, data.feature_names)), data.data.astype(np.float64), labels, names)
-
-
-# 150 irises of 3 species, 4 lengths each (Fisher 1936); 178 wines of 3 growers; 569 tumours, malignant or benign
-NAMED_ROWS = ("iris", "wine", "breast_cancer")

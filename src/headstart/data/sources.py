@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import os
 from collections.abc import Sequence
@@ -13,12 +14,13 @@ from numpy.typing import NDArray
 
 from headstart.core.counts import counted
 from headstart.core.errors import DataError, HeadstartError, UsageError, did_you_mean
+from headstart.core.missing import why_missing
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.class_folders import LAYOUT, class_folders, not_read, part_of
 from headstart.data.columns import PARTS, Columns
 from headstart.data.formats import ARCHIVES, SUFFIXES
 from headstart.data.idx import idx_dataset, idx_pairs, is_idx
-from headstart.data.named_sets import NAMED
+from headstart.data.named_sets import NAMED, NAMED_ROWS
 from headstart.data.parquet import parquet_dataset
 from headstart.data.scan import entries, printable, scan
 from headstart.data.tables import CSV_SUFFIXES, NOT_USED, Found, csv_samples, file_dataset, table_dataset
@@ -51,12 +53,17 @@ def open_source(
     root = os.fspath(data)
     if root in NAMED and not os.path.isdir(root):
         return NAMED[root]()
+    if root in NAMED_ROWS and not os.path.exists(root):
+        raise UsageError(f"{root!r} is a table of numbers, not of photos: headstart train {root}")
+    if os.path.isdir(root) and (problem := why_no_photos(root)):
+        raise UsageError(problem)
     if os.path.isdir(root):
         return class_folders(root, label_from) if label_from is not None else _folder(root, columns)
     if label_from is not None:
         raise UsageError(f"--label-from is for a folder of photos. Received: {root!r}.")
-    if not os.path.exists(root):
-        raise UsageError(f"No such file or folder, and no data set of that name: {root!r}. {did_you_mean(root, NAMED)}")
+    if missing := why_missing(root):
+        named = did_you_mean(root, NAMED) if root.isidentifier() else ""
+        raise UsageError(f"{missing} {named}".strip())
     folder, name = os.path.split(root)
     suffix = os.path.splitext(name)[1].lower()
     if suffix in CSV_SUFFIXES:
@@ -69,6 +76,13 @@ def open_source(
     what = "a single image" if suffix in SUFFIXES else "a file"
     todo = "Unpack it first, and give the folder" if suffix in ARCHIVES else LAYOUT
     raise UsageError(f"{root!r} is {what}, not a folder of images nor a CSV, Parquet or IDX file. {todo}.")
+
+
+def why_no_photos(folder: str) -> str:
+    """A sentence where a folder is a model that Headstart wrote, "" where it is not."""
+    if {"config.json", "model.safetensors"} <= {entry.name for entry in entries(folder)}:
+        return f"{folder!r} is a model, not a folder of photos. The model comes first: headstart predict {folder} PHOTO"
+    return ""
 
 
 def from_pairs(paths: Sequence[PathLike], labels: Sequence[object] | NDArray[Any]) -> ImageDataset:
@@ -123,16 +137,20 @@ def unlabelled(paths: Sequence[PathLike] | PathLike) -> ImageDataset:
     for given in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
         path = os.fspath(given)
         if os.path.isdir(path):
+            if problem := why_no_photos(path):
+                raise UsageError(problem)
             there = scan(path)
             problems += there.problems
             inside = sorted(there.images)
             if not inside:
                 raise DataError(f"{path!r} has no images in it.{not_read(there.problems)}")
             found += [(Sample(printable(os.path.join(path, name)), ""), os.path.join(path, name)) for name in inside]
-        elif os.path.exists(path):
+        elif not (missing := why_missing(path)):
             found.append((Sample(printable(path), ""), path))
+        elif matching := sorted(glob.glob(path, recursive=True)):  # in quotes, or on Windows, where no shell does it
+            found += [(Sample(printable(each), ""), each) for each in matching if os.path.isfile(each)]
         else:
-            raise UsageError(f"No such file or folder: {path!r}.")
+            raise UsageError(missing)
     if not found:
         raise UsageError("No images given. Expected paths of image files or of folders with images.")
     return file_dataset("", found, problems, in_order=True)

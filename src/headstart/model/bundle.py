@@ -20,6 +20,7 @@ from headstart.engines.registry import check_live, check_present
 from headstart.learn.unknown import Unknown
 from headstart.model import files
 from headstart.model.classifier import Classifier, Golden, no_thumbnails
+from headstart.model.mistaken import no_model
 from headstart.model.model_card import model_card
 from headstart.model.records import FitRecord, from_json, to_json
 
@@ -81,10 +82,7 @@ def load(
     """
     folder = Path(path)
     if not (folder / files.CONFIG).is_file():
-        raise UsageError(
-            f"'{folder}' is not a model: expected a folder with {files.CONFIG}. "
-            "Make one with: headstart fit PHOTOS --out MODEL"
-        )
+        raise no_model(str(path), networks=False)
     config = files.read_config(folder)
     if config.get("kind") == "rows":
         raise UsageError(

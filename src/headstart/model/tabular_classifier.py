@@ -26,6 +26,7 @@ from headstart.learn.calibrate import softmax
 from headstart.learn.evaluate import evaluate
 from headstart.model import files
 from headstart.model.measure import UNKNOWN_CLASS
+from headstart.model.mistaken import no_model
 from headstart.model.records import TabularRecord, from_json, to_json
 
 KIND = "rows"
@@ -218,6 +219,8 @@ def load_rows(path: PathLike) -> TabularClassifier:
         CheckError: a file of it is missing or was altered.
     """
     folder = Path(path)
+    if not (folder / files.CONFIG).is_file():
+        raise no_model(str(path), networks=False)
     if not is_tabular_model(folder):
         raise UsageError(f"'{folder}' is no model of rows. Make one with: headstart train ROWS.csv --out MODEL")
     config = files.read_config(folder)

@@ -1,0 +1,41 @@
+"""What was given where a model or photos were expected: the two are easily swapped."""
+
+from __future__ import annotations
+
+import os
+
+from headstart.backbones.not_names import why_no_name
+from headstart.backbones.published import BACKBONES
+from headstart.core.errors import UsageError, did_you_mean
+from headstart.core.missing import why_missing
+from headstart.data.formats import SUFFIXES, suffix_of
+from headstart.data.scan import scan
+from headstart.model import files
+
+MAKE = "Make one with: headstart fit PHOTOS --out MODEL"
+
+
+def no_model(name: str, *, networks: bool) -> UsageError:
+    """The error for a name that is no model: what it is instead, or what may be meant.
+
+    Args:
+        networks: whether the name of a network would do as well.
+    """
+    if os.path.isfile(name) and suffix_of(name) in SUFFIXES:
+        return UsageError(f"'{name}' is a photo. The model comes first: headstart predict MODEL PHOTO")
+    if os.path.isdir(name):
+        swapped = " The model comes first, the photos after it." if scan(name).images else ""
+        return UsageError(f"'{name}' is a folder, but no model: it has no {files.CONFIG}.{swapped} {MAKE}")
+    if networks and (problem := why_no_name(name, "NAME")):
+        return UsageError(problem)
+    if os.path.isfile(name):
+        return UsageError(f"'{name}' is a file. A model is a folder. {MAKE}")
+    missing = why_missing(name, lambda path: os.path.isfile(os.path.join(path, files.CONFIG)))
+    if not missing.startswith("No such file"):
+        return UsageError(missing)
+    if "Did you mean" in missing:
+        return UsageError(f"There is no model '{name}'. {missing.partition('. ')[2]}")
+    if networks:
+        near = did_you_mean(name, BACKBONES, "headstart backbones")
+        return UsageError(f"There is no model '{name}', and no network of that name. {near}")
+    return UsageError(f"There is no model '{name}'. {MAKE}")
