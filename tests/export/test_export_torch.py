@@ -18,12 +18,12 @@ import pytest
 from exporting import AWKWARD, BATCHES, difference, every_op, fp32, of_bundle, pictures
 from headstart.backbones.blueprint import LOGITS
 from headstart.core.errors import UsageError
+from headstart.core.quiet import quiet
 from headstart.core.types import ImageSpec
 from headstart.engines.registry import torch_engine
 from headstart.export import torch as format_torch
 from headstart.export.labels import LABELS, METADATA
 from headstart.export.package import Package
-from headstart.export.quiet import quiet
 from headstart.learn.calibrate import softmax
 from headstart.model.classifier import Golden
 from referee import photos as noise

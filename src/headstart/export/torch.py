@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.errors import UsageError, one_line
+from headstart.core.quiet import quiet
 from headstart.engines.registry import torch_engine
 from headstart.export.labels import members
-from headstart.export.quiet import quiet
 
 if TYPE_CHECKING:
     from headstart.export.package import Package
@@ -44,7 +44,7 @@ def write(package: Package, path: Path) -> None:
 
     size = package.spec.size
     images = torch.zeros(TRACED, size, size, 3, dtype=torch.uint8)
-    with _ALONE, quiet():
+    with _ALONE, quiet(native=False):  # its C++ writes nothing
         try:
             program = torch.export.export(
                 Exported().eval(),
@@ -65,7 +65,7 @@ def replay(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     torch_engine()
     import torch
 
-    with _ALONE, quiet(), torch.no_grad():
+    with _ALONE, quiet(native=False), torch.no_grad():
         program = torch.export.load(path).module()
         logits: NDArray[np.float32] = program(torch.from_numpy(images))["logits"].numpy()
     return logits
