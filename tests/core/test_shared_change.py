@@ -13,9 +13,8 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
+from headstart.core.quiet import muted, quiet
 from headstart.core.shared_change import SharedChange, ignored_warnings
-from headstart.engines.frameworks import muted
-from headstart.export.quiet import quiet
 
 WAIT = 20  # seconds after which a test fails
 
@@ -61,7 +60,8 @@ def interleave(
 def state() -> tuple[object, ...]:
     """What exports and imports of frameworks change."""
     places = [(os.fstat(stream).st_dev, os.fstat(stream).st_ino) for stream in (1, 2)]
-    return (*places, sys.stdout, sys.stderr, logging.root.manager.disable, list(warnings.filters))
+    files = [(stream.fileno(), stream.name) for stream in (sys.__stdout__, sys.__stderr__) if stream]
+    return (*places, *files, sys.stdout, sys.stderr, logging.Logger.callHandlers, list(warnings.filters))
 
 
 @pytest.mark.parametrize(

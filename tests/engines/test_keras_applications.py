@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from headstart.engines.keras.config import from_text  # noqa: E402
 from headstart.engines.keras.flat_model import unroll  # noqa: E402
 from headstart.engines.keras.models import wrap  # noqa: E402
 from headstart.engines.keras.network import KerasNetwork  # noqa: E402
+from headstart.engines.keras.pixels import BYTES, wanted  # noqa: E402
 from keras_examples import (  # noqa: E402
     SIZE,
     SPEC,
@@ -115,22 +117,34 @@ def expected_of(model: Any, images: Any, preprocess: Any) -> Any:
     return np.asarray(model(preprocess(images.astype(np.float32))))
 
 
+def told(model: Any) -> Any:
+    """The pixels that a model wants, and whether it takes blue, green, red."""
+    inner: list[Any] = []
+    flat = unroll(model, SIZE, "it", models=inner)
+    return wanted(flat, inner)
+
+
+def topped(x: Any) -> Any:
+    return layers.Dense(3)(layers.GlobalAveragePooling2D()(x))
+
+
 @pytest.mark.parametrize("name", ["MobileNet", "MobileNetV2", "VGG16", "ResNet50V2", "EfficientNetB0", "DenseNet121"])
 def test_the_pixels_of_a_live_application_are_its_own(name: str) -> None:
-    """By its name, as an object; and where it stands behind augmentation in a model of one's own."""
+    """As an object, and where it stands behind augmentation in a model of one's own; not behind other scalings."""
     make = getattr(keras.applications, name)
     base = make(weights=None, include_top=False, input_shape=(SIZE, SIZE, 3))
     images = keras.Input((SIZE, SIZE, 3))
     augmented = keras.Sequential([layers.RandomFlip(), layers.RandomRotation(0.1)])(images)
-    nested = keras.Model(images, layers.Dense(3)(layers.GlobalAveragePooling2D()(base(augmented))))
-    expected = keras_applications._spec(make, SIZE)
+    nested = keras.Model(images, topped(base(augmented)))
+    expected, turned = keras_applications._spec(make, BYTES.size)
     for model in (base, nested, keras.Sequential([base, layers.GlobalAveragePooling2D(), layers.Dense(3)])):
-        assert keras_applications.pixels_of(model, SIZE) == expected
-    scaled = keras.Model(
-        images, layers.Dense(3)(layers.GlobalAveragePooling2D()(base(layers.Rescaling(1 / 255)(images))))
-    )
-    assert keras_applications.pixels_of(scaled, SIZE) is None  # who scales the pixels gives them as they come
-    assert keras_applications.pixels_of(functional(), SIZE) is None
+        spec, flip = told(model)
+        np.testing.assert_allclose((spec.mean, spec.std), (expected.mean, expected.std), rtol=1e-9)
+        assert flip == turned
+    preprocess = sys.modules[make.__module__].preprocess_input
+    for scaling in (preprocess, layers.Rescaling(1 / 255), lambda x: x / 127.5 - 1):
+        took = told(keras.Model(images, topped(base(scaling(images)))))
+        assert took == (BYTES, False)  # who scales the pixels gives them as they come
 
 
 @pytest.mark.parametrize("way", ["live", "file", "size alone", "in a model"])
@@ -154,16 +168,30 @@ def test_a_live_application_says_what_it_says_to_keras(way: str, tmp_path: Path)
     np.testing.assert_allclose(network.forward(images), expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
-def test_an_application_of_any_size_or_without_its_own_scaling() -> None:
-    spec, flip = keras_applications._spec(keras.applications.MobileNetV2, SIZE)
+def test_an_application_of_any_size() -> None:
     anyhow = keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(None, None, 3))
-    assert keras_applications.pixels_of(anyhow, SIZE) == (spec, flip)
-    bare = keras.applications.MobileNetV3Small(weights=None, include_preprocessing=False, input_shape=(SIZE, SIZE, 3))
-    assert keras_applications.pixels_of(bare, SIZE) == (spec, flip)  # from -1 to 1, too
-    scaling = keras.applications.MobileNetV3Small(weights=None, input_shape=(SIZE, SIZE, 3))
-    found = keras_applications.pixels_of(scaling, SIZE)
-    assert found is not None
-    assert found[0].std == pytest.approx((1 / 255,) * 3)
+    assert told(anyhow) == keras_applications._spec(keras.applications.MobileNetV2, BYTES.size)
+
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [
+        ("MobileNetV3Small", ((0.5,) * 3, (0.5,) * 3)),
+        ("EfficientNetV2B0", IMAGENET),
+        ("EfficientNetV2S", ((128 / 255,) * 3, (128 / 255,) * 3)),
+        ("ConvNeXtTiny", IMAGENET),
+    ],
+)
+def test_an_application_without_its_own_scaling_gets_what_that_would_give(name: str, pixels: Any) -> None:
+    make = getattr(keras.applications, name)
+    size = {"weights": None, "include_top": False, "input_shape": (SIZE, SIZE, 3)}
+    spec, flip = told(make(**size, include_preprocessing=False))
+    assert not flip
+    np.testing.assert_allclose((spec.mean, spec.std), pixels, atol=2e-6)
+    assert told(make(**size)) == (BYTES, False)
 
 
 def test_who_says_all_of_the_pixels_is_taken_at_his_word() -> None:
@@ -178,6 +206,26 @@ def test_who_says_all_of_the_pixels_is_taken_at_his_word() -> None:
     with pytest.raises(UsageError, match="takes blue, green, red"):
         wrap(with_own)
     assert wrap(with_own, spec=spec).trunk.spec == spec
+    given = keras.Input((SIZE, SIZE, 3))  # as the sentence says
+    x = layers.GlobalAveragePooling2D()(base(keras.applications.vgg16.preprocess_input(given)))
+    assert wrap(keras.Model(given, layers.Dense(3)(Scale()(x)))).trunk.spec == replace(spec, resample="bilinear")
+
+
+def test_of_several_applications_in_a_model_only_what_they_all_want_is_taken() -> None:
+    images, apps = keras.Input((SIZE, SIZE, 3)), keras.applications
+    options = {"weights": None, "include_top": False, "input_shape": (SIZE, SIZE, 3), "pooling": "avg"}
+    first, alike, other, scaling = (
+        make(**options) for make in (apps.MobileNetV2, apps.MobileNet, apps.VGG16, apps.EfficientNetB0)
+    )
+
+    def both(one: Any, two: Any) -> Any:
+        return told(keras.Model(images, layers.Dense(3)(layers.Concatenate()([one, two]))))
+
+    assert both(first(images), alike(images)) == keras_applications._spec(apps.MobileNet, BYTES.size)
+    assert both(first(images), other(images)) is None
+    assert both(first(images), scaling(images)) is None
+    scaled = apps.mobilenet_v2.preprocess_input(images), apps.vgg16.preprocess_input(images)
+    assert both(first(scaled[0]), other(scaled[1])) == (BYTES, False)
 
 
 def test_the_commands_open_an_application(toy: tuple[Any, Path], photos: Path, shell: Shell) -> None:

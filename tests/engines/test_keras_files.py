@@ -223,3 +223,13 @@ def test_a_keras_file_is_a_backbone_of_the_commands(saved: Path, photos: Path, t
     compared = shell("compare", photos, "--backbones", f"{saved},keras/nothing", "--json")
     assert [row["backbone"] for row in compared.json["rows"]] == [str(saved)]
     assert "keras.applications has no model 'nothing'" in compared.json["skipped"][0]["why"]
+
+
+def test_a_file_that_was_exported_is_a_backbone_of_the_commands(photos: Path, tmp_path: Path, shell: Shell) -> None:
+    """It has two outputs, logits and probabilities, and scales its pixels itself."""
+    hs.fit(str(photos), backbone=make("nested"), spec=SPEC, cache=False).save(tmp_path / "model")
+    exported = shell("export", tmp_path / "model", "--to", "keras", "--out", tmp_path / "mine.keras")
+    assert exported.code == 0, exported.err
+    answer = shell("fit", photos, "--backbone", tmp_path / "mine.keras", "--out", tmp_path / "other", "--json")
+    assert answer.code == 0, answer.err
+    assert "assumed" not in answer.json

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -304,6 +305,11 @@ class Other(keras.Model):  # type: ignore[misc]
         return tf.nn.relu(self.stem(x))
 
 
+def channels_first() -> Any:
+    turned = keras.Sequential([keras.Input((3, 64, 48)), layers.Permute((2, 3, 1)), layers.Conv2D(2, 3), pooled()])
+    return keras.Sequential([turned, layers.Dense(2)])
+
+
 def two_inputs() -> Any:
     images, more = keras.Input((SIZE, SIZE, 3)), keras.Input((SIZE, SIZE, 3))
     return keras.Model([images, more], layers.Dense(2)(layers.Flatten()(images + more)))
@@ -323,6 +329,7 @@ def two_inputs() -> Any:
         (lambda: keras.Sequential([keras.Input((SIZE, SIZE, 4)), layers.Conv2D(2, 1)]), "fails on images of 32 pixels"),
         (lambda: ending(layers.Flatten(), layers.Dense(2)), None),
         (two_inputs, "Expected a model of one input, images"),
+        (channels_first, r"takes images of the shape \(3, 64, 48\): expected height, width, channels"),
     ],
 )
 def test_what_cannot_be_wrapped_is_refused(model: Any, sentence: str | None) -> None:
@@ -377,6 +384,94 @@ def test_what_pixels_are_assumed_is_said_where_nothing_tells_them() -> None:
     said = wrap(make("functional"), spec=ImageSpec(SPEC.size)).trunk.assumed
     assert "does not say which pixels it wants. It gets pixels from 0 to 255. Name others" in said
     assert wrap(make("functional"), spec=Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))).trunk.assumed == ""
-    inner = make("functional")
-    scaling = keras.Sequential([keras.Input((SPEC.size, SPEC.size, 3)), keras.layers.Rescaling(1 / 255), inner])
-    assert wrap(scaling, features="").trunk.assumed == ""
+
+
+def statistics(mean: float, variance: float) -> Any:
+    """A batch norm as after training on pixels with these."""
+    norm = layers.BatchNormalization()
+    norm.build((None, SIZE, SIZE, 3))
+    norm.moving_mean.assign([mean] * 3)
+    norm.moving_variance.assign([variance] * 3)
+    return norm
+
+
+@pytest.mark.parametrize(
+    ("scaling", "said"),
+    [
+        (layers.Rescaling(1 / 255), True),
+        (lambda x: x / 255.0, True),
+        (lambda x: (x - 128) / 64, True),
+        (keras.applications.resnet50.preprocess_input, True),
+        (lambda x: layers.Resizing(48, 48)(keras.applications.mobilenet.preprocess_input(x)), True),
+        (layers.Normalization(mean=[120.0] * 3, variance=[3600.0] * 3), True),
+        (statistics(100, 3600), True),
+        (keras.Sequential([layers.RandomFlip(), layers.Rescaling(1 / 127.5, -1)]), True),
+        (lambda x: x, False),
+        (lambda x: layers.ZeroPadding2D(2)(layers.Resizing(48, 48)(layers.RandomRotation(0.1)(x))), False),
+        (lambda x: x[..., ::-1], False),
+        (layers.Normalization(mean=[0.5] * 3, variance=[0.06] * 3), False),  # of pixels from 0 to 1
+        (statistics(0.1, 1), False),
+        (lambda x: layers.Rescaling(1 / 255)(layers.Conv2D(3, 3, name="first")(x)), False),
+    ],
+)
+def test_a_model_that_scales_its_pixels_before_its_first_weights_gets_bytes_and_nothing_is_said(
+    scaling: Any, said: bool
+) -> None:
+    """Whatever it does so with; one that does not, or later, or as for other pixels, gets a sentence."""
+    images = keras.Input((SIZE, SIZE, 3))
+    model = keras.Model(images, layers.Dense(2)(pooled()(layers.Conv2D(4, 3)(scaling(images)))))
+    found = wrap(model).trunk
+    assert found.spec == ImageSpec(SIZE, (0, 0, 0), (1 / 255, 1 / 255, 1 / 255), resample="bilinear")
+    assert bool(found.assumed) != said
+    np.testing.assert_allclose(
+        network_for(model).forward(photos()), model(photos().astype(np.float32), training=False), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_a_single_channel_is_scaled_in_the_model_too() -> None:
+    grey = keras.Input((SIZE, SIZE, 1))
+    for pixels, said in ((grey / 255.0, True), (grey, False)):
+        trunk = wrap(keras.Model(grey, layers.Dense(2)(pooled()(layers.Conv2D(4, 3)(pixels))))).trunk
+        assert bool(trunk.assumed) != said
+
+
+def test_the_statistics_of_a_file_tell_the_pixels_too(tmp_path: Path) -> None:
+    models = [ending_with(statistics(mean, variance)) for mean, variance in ((0, 1), (100, 3600))]
+    models[1].save_weights(tmp_path / "it.weights.h5")
+    assert wrap(models[0]).trunk.assumed != ""
+    assert wrap(models[0], tmp_path / "it.weights.h5").trunk.assumed == ""
+
+
+def ending_with(first: Any) -> Any:
+    steps = [first, layers.Conv2D(6, 3, name="conv"), pooled(), layers.Dense(2, name="top")]
+    first.name = "norm"
+    return keras.Sequential([keras.Input((SIZE, SIZE, 3)), *steps])
+
+
+@pytest.mark.parametrize("name", ["resnet50", "mobilenetv2_1.00_224", "inception_v3", "efficientnetb0"])
+def test_the_name_of_an_application_alone_tells_nothing(name: str) -> None:
+    x = images = keras.Input((SIZE, SIZE, 3))
+    for _ in range(6):
+        x = layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same")(x))
+    found = wrap(keras.Model(images, layers.Dense(2)(pooled()(x)), name=name)).trunk
+    assert (found.spec.mean, found.spec.std) == ((0, 0, 0), (1 / 255,) * 3)
+    assert "It gets pixels from 0 to 255" in found.assumed
+    scaled = wrap(ending_with(layers.Rescaling(1 / 127.5, -1))).trunk
+    assert (scaled.spec.mean, scaled.assumed) == ((0, 0, 0), "")
+
+
+def test_channels_that_come_first_are_turned_as_the_sentence_says() -> None:
+    model = channels_first()
+    turned = keras.Sequential([keras.Input((64, 48, 3)), layers.Permute((3, 1, 2)), model])
+    assert wrap(turned).trunk.blueprint.shapes()[FEATURES] == (2,)
+
+
+def test_of_logits_and_probabilities_the_head_is_what_gives_both() -> None:
+    images = keras.Input((SIZE, SIZE, 3))
+    logits = layers.Dense(4, name="logits")(pooled()(layers.Conv2D(6, 3)(images)))
+    model = trained(keras.Model(images, {"logits": logits, "probabilities": layers.Softmax()(logits)}))
+    found = wrap(model)
+    assert found.head is not None
+    np.testing.assert_array_equal(found.head[1], model.get_layer("logits").bias)
+    expected = model(photos().astype(np.float32))["logits"]
+    np.testing.assert_allclose(network_for(model).forward(photos()), expected, rtol=1e-4, atol=1e-3)

@@ -462,6 +462,33 @@ def test_what_pixels_are_assumed_is_said_where_nothing_tells_them() -> None:
     assert wrap(timm.create_model("test_resnet"), spec=ImageSpec(64)).trunk.assumed == ""
 
 
+class Around(nn.Module):  # type: ignore[misc]
+    """A model of timm, as people put it into one of their own."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.base = way, timm.create_model("test_vit", num_classes=0)
+        self.beside, self.fc = nn.Conv2d(3, self.base.num_features, 3), nn.Linear(self.base.num_features, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.base(x=images * 2 if self.way == "scaled" else images)
+        return self.fc(x + self.beside(images).mean((2, 3)) if self.way == "beside" else x)
+
+
+def test_a_model_of_timm_in_a_module_gets_its_pixels_if_it_gets_the_images_unchanged() -> None:
+    base = timm.create_model("test_vit", num_classes=0)
+    expected = wrap(timm.create_model("test_vit")).trunk.spec
+    assert expected.mean == (0.5, 0.5, 0.5)
+    for module in (nn.Sequential(base, nn.Linear(base.num_features, 2)), Around("plain")):
+        found = wrap(module).trunk
+        assert (found.spec, found.assumed) == (expected, "")
+        assert wrap(module, spec=ImageSpec(160)).trunk.spec == expected
+    for way in ("scaled", "beside"):
+        found = wrap(Around(way)).trunk
+        assert found.spec.mean == (0.485, 0.456, 0.406)
+        assert "does not say which pixels it wants" in found.assumed
+
+
 def test_a_file_with_a_head_for_other_classes_gives_a_trunk_and_no_classifier(tiny: Path, tmp_path: Path) -> None:
     state = torch.load(tiny, weights_only=True)
     state = {f"module.{name}": value[:3] if name.startswith("fc.") else value for name, value in state.items()}

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -121,10 +122,40 @@ def test_what_cannot_take_its_place_leaves_nothing(
     def fails(*_: object) -> Path:
         raise stop
 
-    monkeypatch.setattr(Path, "rename", fails)
+    for owner, name in ((os, "link"), (Path, "replace"), (Path, "rename")):
+        monkeypatch.setattr(owner, name, fails)
     with pytest.raises((hs.UsageError, KeyboardInterrupt)):
         model.export(to, tmp_path / f"it{FORMATS[to].suffix}")
     assert nothing_in(tmp_path)
+
+
+@every_light
+def test_two_exports_to_one_place_are_one_and_an_error(
+    to: str, model: hs.Classifier, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    both, outcomes, target = threading.Barrier(2, timeout=20), list[object](), tmp_path / f"it{FORMATS[to].suffix}"
+
+    def wait(_: Path) -> None:
+        both.wait()
+
+    stand_in(monkeypatch, to, wait)  # neither has found the other's file
+
+    def export() -> None:
+        try:
+            outcomes.append(model.export(to, target))
+        except hs.UsageError as error:
+            outcomes.append(str(error))
+
+    threads = [threading.Thread(target=export) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    (done,) = (each for each in outcomes if isinstance(each, hs.Exported))
+    (words,) = (each for each in outcomes if isinstance(each, str))
+    assert words.startswith(f"'{target}' exists already; an export overwrites nothing.")
+    assert [*tmp_path.iterdir()] == [target]
+    assert done.files == {file: file.stat().st_size for file in done.files}
 
 
 @every_light

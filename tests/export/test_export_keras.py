@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from exporting import AWKWARD, BATCHES, difference, every_op, fp32, of_bundle, pictures
 from headstart.backbones.blueprint import LOGITS
 from headstart.core.errors import MissingExtraError, UsageError
+from headstart.core.quiet import quiet
 from headstart.core.types import ImageSpec
 from headstart.engines.registry import keras_engine
 from headstart.export import keras as format_keras
@@ -26,7 +27,6 @@ from headstart.export import savedmodel as format_savedmodel
 from headstart.export import tflite as format_tflite
 from headstart.export.labels import LABELS, METADATA
 from headstart.export.package import Package
-from headstart.export.quiet import quiet
 from headstart.learn.calibrate import softmax
 from headstart.model.classifier import Golden
 from referee import photos as noise

@@ -16,12 +16,12 @@ from exporting import AWKWARD, BATCHES, difference, every_op, fp32, of_bundle, p
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.builder import Builder
 from headstart.core.errors import CheckError, DataError, MissingExtraError, UsageError
+from headstart.core.quiet import quiet
 from headstart.core.types import ImageSpec
 from headstart.data.load import content_key
 from headstart.engines.fast import FastNetwork
 from headstart.export import int8, tflite
 from headstart.export.package import Package
-from headstart.export.quiet import quiet
 from headstart.model.classifier import Golden
 from making import folder
 from referee import HEAD, INPUT, weights_for
@@ -42,7 +42,14 @@ text = {name: files.read(name).decode() for name in ("labels.txt", "headstart.js
 json.dump({name: value.tolist() for name, value in out.items()} | text, sys.stdout)
 """
 EVERY_FORMAT = """
-import pathlib, sys
+import pathlib, sys, threading
+said, over = [], threading.Event()
+def speak():
+    while not over.wait(0.01):
+        print(len(said), flush=True)
+        said.append(None)
+speaker = threading.Thread(target=speak)
+speaker.start()
 sys.path.insert(0, sys.argv[1])
 from exporting import every_op
 from referee import photos
@@ -53,6 +60,9 @@ for form, name in ((keras, "model.keras"), (savedmodel, "saved"), (tflite, "mode
     form.replay(folder / name, package.golden.images)
 tflite.write(package, folder / "int8.tflite", photos(20))
 tflite.replay(folder / "int8.tflite", package.golden.images)
+over.set()
+speaker.join()
+print(len(said))
 """
 
 
@@ -122,11 +132,13 @@ def test_opens_without_headstart_and_without_tensorflow(odd: Path, tmp_path: Pat
     assert tuple(json.loads(json.loads(found["headstart.json"])["classes"])) == AWKWARD
 
 
-def test_nothing_reaches_the_screen(tmp_path: Path) -> None:
+def test_nothing_reaches_the_screen_but_what_another_thread_prints(tmp_path: Path) -> None:
     """In a fresh process, for TensorFlow talks when it is loaded; Keras' formats too."""
     arguments = [sys.executable, "-W", "always", "-c", EVERY_FORMAT, str(Path(__file__).parents[1]), str(tmp_path)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("", "")
+    printed = done.stdout.splitlines()
+    assert len(printed) > 50
+    assert (printed, done.stderr) == ([str(number) for number in range(len(printed))], "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["int8.tflite", "model.keras", "model.tflite", "saved"]
 
 

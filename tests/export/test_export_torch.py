@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import warnings
 import zipfile
 from pathlib import Path
@@ -17,12 +18,12 @@ import pytest
 from exporting import AWKWARD, BATCHES, difference, every_op, fp32, of_bundle, pictures
 from headstart.backbones.blueprint import LOGITS
 from headstart.core.errors import UsageError
+from headstart.core.quiet import quiet
 from headstart.core.types import ImageSpec
 from headstart.engines.registry import torch_engine
 from headstart.export import torch as format_torch
 from headstart.export.labels import LABELS, METADATA
 from headstart.export.package import Package
-from headstart.export.quiet import quiet
 from headstart.learn.calibrate import softmax
 from headstart.model.classifier import Golden
 from referee import photos as noise
@@ -110,6 +111,22 @@ def test_a_module_that_cannot_be_followed_is_refused_with_a_way_out(tmp_path: Pa
     with pytest.raises(UsageError, match=r"cannot trace 'module:test_export_torch.Moody'.*to_torch\(\)"):
         format_torch.write(wrapped(Moody()), tmp_path / "model.pt2")
     assert not (tmp_path / "model.pt2").exists()
+
+
+def test_two_at_once_wait_for_each_other(package: Package, tmp_path: Path) -> None:
+    images, differences = package.golden.images, list[float]()
+
+    def export(path: Path) -> None:
+        format_torch.write(package, path)
+        differences.append(difference(format_torch.replay(path, images), package.golden.logits))
+
+    threads = [threading.Thread(target=export, args=(tmp_path / f"{number}.pt2",)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert len(differences) == 2
+    assert max(differences) <= 1e-4
 
 
 def test_the_archive_holds_no_code(file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -46,3 +47,35 @@ def put(made: Path, target: Path) -> None:
         old.rename(target)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def put_new(made: Path, target: Path) -> None:
+    """Move ``made``, a file or a folder that is not empty, to ``target``, where nothing may be.
+
+    Raises:
+        FileExistsError: something is there, though it came into being a moment ago.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if made.is_dir():
+            made.rename(target)  # it replaces nothing but an empty folder
+        else:
+            _link(made, target)  # a rename would replace a file
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
+        raise
+
+
+def _link(made: Path, target: Path) -> None:
+    try:
+        os.link(made, target)  # a second name of it; the first goes with its folder
+    except FileExistsError:
+        raise
+    except OSError:  # a disk that knows no links: take the name first
+        target.open("xb").close()
+        try:
+            made.replace(target)
+        except BaseException:
+            target.unlink()
+            raise

@@ -39,13 +39,17 @@ class SharedChange:
 
 def ignored_warnings(module: str = "") -> SharedChange:
     """Ignore all warnings, or those of the modules that the regular expression ``module`` matches."""
-    return _IGNORED.setdefault(module, SharedChange(lambda: _ignored(module)))
+    return _IGNORED.setdefault(module, SharedChange(lambda: ignoring(module=re.compile(module) if module else None)))
 
 
 @contextmanager
-def _ignored(module: str) -> Iterator[None]:
-    """Add one filter and remove that one; `warnings.catch_warnings` would restore all filters as they were."""
-    added = ("ignore", None, Warning, re.compile(module) if module else None, 0)
+def ignoring(message: Any = None, module: Any = None) -> Iterator[None]:
+    """Add one filter and remove that one; `warnings.catch_warnings` would restore all filters as they were.
+
+    Args:
+        message, module: what has ``match`` for the text of a warning and for the name of the module that warns.
+    """
+    added = ("ignore", message, Warning, module, 0)
     at_first: Any = warnings.filters
     at_first.insert(0, added)
     try:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
 import json
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from headstart.core.errors import UsageError
-from headstart.core.shared_change import SharedChange
 
 TRITON, TENSORFLOW = "triton._C.libtriton", "tensorflow"
 _LOADING = threading.Lock()
@@ -75,32 +71,3 @@ def _backend_in(file: Path) -> str:
     except (OSError, ValueError):
         return ""
     return str(config.get("backend", "")) if isinstance(config, dict) else ""
-
-
-def muted(stream: int = 2) -> SharedChange:
-    """Discard what is written to a file descriptor, 1 or 2, for a while; C++ writes there directly. Errors are raised.
-
-    TensorFlow writes there while it is imported, before it can be configured.
-    """
-    return _MUTED[stream]
-
-
-@contextmanager
-def _discarded(stream: int) -> Iterator[None]:
-    try:
-        kept = os.dup(stream)
-    except OSError:  # closed already
-        yield
-        return
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, stream)
-        yield
-    finally:
-        with suppress(OSError):
-            os.dup2(kept, stream)
-        os.close(null)
-        os.close(kept)
-
-
-_MUTED = {stream: SharedChange(functools.partial(_discarded, stream)) for stream in (1, 2)}

@@ -12,6 +12,7 @@ from types import ModuleType
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.catalogue import Pretrained, load_pretrained
 from headstart.core.errors import MissingExtraError, UsageError
+from headstart.core.quiet import quiet
 from headstart.core.types import ImageSpec, Normalisation
 from headstart.engines import frameworks
 from headstart.engines.names import framework_of, resolve_engine
@@ -125,7 +126,8 @@ def keras_engine() -> ModuleType:
     frameworks.guard()
     frameworks.check_keras_backend()
     try:
-        with contextlib.nullcontext() if frameworks.TENSORFLOW in sys.modules else frameworks.muted():
+        # TensorFlow writes messages while it is imported, before it can be configured
+        with contextlib.nullcontext() if frameworks.TENSORFLOW in sys.modules else quiet():
             from headstart.engines.keras import network
 
             network.check_backend()

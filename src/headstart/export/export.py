@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import LOGITS
-from headstart.core.atomic_files import beside, put
+from headstart.core.atomic_files import beside, put_new
 from headstart.core.errors import CheckError, HeadstartError, UsageError, one_line
 from headstart.data.inputs import Images
 from headstart.data.sources import PathLike
 from headstart.engines.registry import get_engine
-from headstart.export.formats import Format, check_holds, find_format, target_of
+from headstart.export.formats import Format, check_holds, exists_already, find_format, target_of
 from headstart.export.int8 import Loss, gather, measure
 from headstart.export.package import Package
 from headstart.model.bundle import greatest_difference
@@ -84,7 +84,10 @@ def export_model(
     try:
         with beside(target) as folder:
             result = _make(classifier, found, folder / target.name, target, data)
-            put(folder / target.name, target)
+            try:
+                put_new(folder / target.name, target)
+            except FileExistsError as error:  # another export was faster
+                raise exists_already(target) from error
     except HeadstartError:
         raise
     except OSError as error:

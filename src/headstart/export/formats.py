@@ -113,9 +113,7 @@ def target_of(found: Format, path: PathLike) -> Path:
     target = Path(os.path.realpath(path))
     try:
         if target.exists():
-            raise UsageError(
-                f"'{target}' exists already; an export overwrites nothing. Choose another place: --out PATH"
-            )
+            raise exists_already(target)
         if not target.name.endswith(found.suffix) or target.name == found.suffix:
             raise UsageError(f"The name of a file of format {found.name} ends in {found.suffix}. Received: '{path}'.")
         probe(target)
@@ -124,6 +122,11 @@ def target_of(found: Format, path: PathLike) -> Path:
             f"'{folder_above(target)}' cannot be written to: {error.strerror}. Choose another place: --out PATH"
         ) from error
     return target
+
+
+def exists_already(target: Path) -> UsageError:
+    """The error for a path at which something is."""
+    return UsageError(f"'{target}' exists already; an export overwrites nothing. Choose another place: --out PATH")
 
 
 def check_holds(found: Format, blueprint: Blueprint) -> None:

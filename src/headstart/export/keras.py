@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.errors import UsageError
+from headstart.core.quiet import quiet
 from headstart.engines.registry import keras_engine
 from headstart.export.labels import append
-from headstart.export.quiet import quiet
 
 if TYPE_CHECKING:
     from headstart.export.package import Package

@@ -63,6 +63,7 @@ class Package:
             "pixels": str(self.spec.size),
             "crop": repr(self.spec.crop),
             "resample": self.spec.resample,
+            "levels": json.dumps(self.spec.levels),
             "draft": str(DRAFT),
             "mean": json.dumps(self.spec.mean),
             "std": json.dumps(self.spec.std),

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.quiet import quiet
 from headstart.export.keras import on_processor, to_classifier
 from headstart.export.labels import members
-from headstart.export.quiet import quiet
 
 if TYPE_CHECKING:
     from headstart.export.package import Package

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.errors import UsageError, needs, one_line
+from headstart.core.quiet import quiet
 from headstart.export import savedmodel
 from headstart.export.labels import append
-from headstart.export.quiet import quiet
 
 if TYPE_CHECKING:
     from headstart.export.package import Package

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,15 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.errors import UsageError, one_line
+from headstart.core.quiet import quiet
 from headstart.engines.registry import torch_engine
 from headstart.export.labels import members
-from headstart.export.quiet import quiet
 
 if TYPE_CHECKING:
     from headstart.export.package import Package
 
 TRACED = 2  # images to trace the program with: a batch of one would become a constant
 MOST = 2**31 - 1  # images in a batch; without a limit PyTorch 2.6 and 2.7 find that slices might not hold them
+_ALONE = threading.Lock()  # torch.export keeps what it traces in variables of the whole process
 
 
 def write(package: Package, path: Path) -> None:
@@ -42,7 +44,7 @@ def write(package: Package, path: Path) -> None:
 
     size = package.spec.size
     images = torch.zeros(TRACED, size, size, 3, dtype=torch.uint8)
-    with quiet():
+    with _ALONE, quiet(native=False):  # its C++ writes nothing
         try:
             program = torch.export.export(
                 Exported().eval(),
@@ -63,7 +65,7 @@ def replay(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     torch_engine()
     import torch
 
-    with quiet(), torch.no_grad():
+    with _ALONE, quiet(native=False), torch.no_grad():
         program = torch.export.load(path).module()
         logits: NDArray[np.float32] = program(torch.from_numpy(images))["logits"].numpy()
     return logits

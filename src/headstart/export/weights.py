@@ -16,10 +16,10 @@ from headstart.backbones.names import COUNTER, KERAS, restore
 from headstart.backbones.ops import Shape
 from headstart.backbones.pth import read_pth
 from headstart.core.errors import CheckError, UsageError, needs
+from headstart.core.quiet import quiet
 from headstart.core.types import ImageSpec
 from headstart.engines import frameworks
 from headstart.export.library_forms import LIBRARIES, Part, find_part
-from headstart.export.quiet import quiet
 
 __all__ = ["LIBRARIES", "SUFFIX", "expects", "replay", "write"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import os
 import sys
 import threading
@@ -14,7 +15,9 @@ from unittest import mock
 
 import keras
 import numpy as np
+from keras.src.models.functional import Functional
 from keras.src.utils import file_utils
+from numpy.typing import NDArray
 
 from headstart.backbones.download import find_weights
 from headstart.backbones.weights import WeightsRecord, hash_of, match, read_weights
@@ -23,6 +26,7 @@ from headstart.core.shared_change import SharedChange, ignored_warnings
 from headstart.core.types import ImageSpec
 from headstart.engines.keras.config import undisturbed
 from headstart.engines.keras.flat_model import counted_by, find_head, named_layers, recounted, variables
+from headstart.engines.keras.start import tensors_before_weights
 from headstart.engines.protocol import APPLICATIONS
 from headstart.engines.wrapped import attempt
 
@@ -30,7 +34,7 @@ PathLike = str | os.PathLike[str]
 USUAL = 224  # pixels of a network without a fixed size
 DEVIATION = (0.229, 0.224, 0.225)
 SCALING = (keras.layers.Rescaling, keras.layers.Normalization)
-UNSCALED = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # of networks that scale pixels themselves, built without it: -1 to 1
+COMPARED = 10  # layers with weights by which a network is known
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,9 @@ _this_thread, _STOPPED_DOWNLOADS = threading.local(), SharedChange(_stopped_down
 
 
 def pixels_of(model: Any, size: int) -> tuple[ImageSpec, bool] | None:
-    """What a model wants that is one of `keras.applications` by its name, or that gives its images to one unchanged.
+    """What a model wants that is one of `keras.applications` and gives its first weights the images as they come.
+
+    It is known by its name and by its first layers: a name alone can be anybody's.
 
     Returns:
         The pixels, and whether red and blue are swapped; None for any other model.
@@ -143,31 +149,42 @@ def pixels_of(model: Any, size: int) -> tuple[ImageSpec, bool] | None:
     for known, make in sorted(_makers().items(), key=lambda item: -len(item[0])):
         rest = name.removeprefix(_letters(known))
         if rest != name and not rest.removesuffix("none").strip("0123456789"):
+            whole = _build(make, known, include_top=False)
+            if not _begins_as(model, whole):
+                return None
             spec, flip = _spec(make, size)
-            takes_bytes = spec.mean == (0.0, 0.0, 0.0)
-            if takes_bytes and not scales(model):
-                spec = ImageSpec(size, *UNSCALED, resample=spec.resample)
-            return spec, flip
-    first = next((layer for layer in model.layers if not _keeps_pixels(layer)), None)
-    return pixels_of(first, size) if isinstance(first, keras.Model) else None
+            if spec.mean != (0.0, 0.0, 0.0):
+                return spec, flip
+            # one that scales its pixels itself, built without that
+            optional = "include_preprocessing" in inspect.signature(make).parameters
+            return (_inner_spec(whole, size), False) if optional else None
+    return None
 
 
-def scales(model: Any) -> bool:
-    """Whether a model normalises its pixels itself, with a layer of its own or of a model in it."""
-    layers = getattr(model, "layers", ())
-    return any(isinstance(each, SCALING) or (isinstance(each, keras.Model) and scales(each)) for each in layers)
+def _begins_as(model: Any, whole: Any) -> bool:
+    """Whether a model has the first layers of another, of whatever width, by their names."""
+    own, expected = ({name: _kind(layer) for layer, name in _weighted(each)} for each in (model, whole))
+    return [*expected.items()][:COMPARED] == [(name, own.get(name)) for name in [*expected][:COMPARED]]
+
+
+def _weighted(model: Any) -> list[tuple[Any, str]]:
+    named = named_layers(model) if isinstance(model, Functional | keras.Sequential) else []
+    return [(layer, name) for layer, name in named if not isinstance(layer, SCALING)]
+
+
+def _kind(layer: Any) -> tuple[str, Any, int]:
+    return type(layer).__name__, getattr(layer, "kernel_size", None), len(layer.weights)
+
+
+def _inner_spec(whole: Any, size: int) -> ImageSpec:
+    """The pixels that the first layer with weights gets from the scaling in a network."""
+    first = tensors_before_weights(whole)[1][0]
+    return _spec_from(np.asarray(keras.Model(whole.input, first)(_colours(), training=False)), size)[0]
 
 
 def _letters(name: str) -> str:
     """Letters and digits: "mobilenetv2_1.00_224" as "mobilenetv2100224"."""
     return "".join(each for each in name.lower() if each.isalnum())
-
-
-def _keeps_pixels(layer: Any) -> bool:
-    """Whether a layer does nothing to the range of pixels: an input, or augmentation."""
-    if isinstance(layer, keras.Sequential):
-        return all(_keeps_pixels(each) for each in layer.layers)
-    return isinstance(layer, keras.layers.InputLayer) or type(layer).__name__.startswith("Random")
 
 
 def _makers() -> dict[str, Callable[..., Any]]:
@@ -191,16 +208,24 @@ def _build(make: Callable[..., Any], source: str, **options: Any) -> Any:
 
 def _spec(make: Callable[..., Any], size: int) -> tuple[ImageSpec, bool]:
     """The pixels that it takes, measured on its ``preprocess_input``; and whether it swaps red and blue."""
-    colours = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)])
-    seen = sys.modules[make.__module__].preprocess_input(
-        colours.reshape(1, 4, 1, 3).copy(), data_format="channels_last"
-    )
+    preprocess = sys.modules[make.__module__].preprocess_input
+    return _spec_from(preprocess(_colours(), data_format="channels_last"), size)
+
+
+def _colours() -> NDArray[np.float64]:
+    """An image of four pixels: black, red, green, blue."""
+    return np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)]).reshape(1, 4, 1, 3)
+
+
+def _spec_from(seen: Any, size: int) -> tuple[ImageSpec, bool]:
+    """The pixels that some scaling makes of `_colours`; and whether it swaps red and blue."""
+    digits = 12 if seen.dtype == np.float64 else 6
     black, *primary = np.asarray(seen, np.float64).reshape(4, 3)
     gains = np.array(primary) - black  # (given, seen)
     flip = not np.any(np.diag(gains)[::2])
     gain, offset = np.diag(gains[:, ::-1] if flip else gains), black[::-1] if flip else black
-    std = tuple((1 / gain).round(12).tolist())
-    mean = tuple(((0.0 - offset) / gain).round(12).tolist())
+    std = tuple((1 / gain).round(digits).tolist())
+    mean = tuple(((0.0 - offset) / gain).round(digits).tolist())
     return ImageSpec(size, mean, std, resample="bilinear"), flip
 
 

@@ -25,7 +25,15 @@ COMMON = ("name", "trainable", "dtype")  # which custom layers often do not take
 ENDS = ("linear", "softmax", "sigmoid", "log_softmax")  # activations that a head may have
 
 
-def unroll(model: Any, size: int, source: str, policy: str = POLICY, *, flip: bool = False) -> Any:
+def unroll(
+    model: Any,
+    size: int,
+    source: str,
+    policy: str = POLICY,
+    *,
+    flip: bool = False,
+    models: list[tuple[Any, Any]] | None = None,
+) -> Any:
     """A functional copy for normalised images (N, size, size, 3), which shares nothing with the ``model``.
 
     Its layers are the leaves: those of models within models too, and what the ``call`` of a subclassed one does with
@@ -36,12 +44,13 @@ def unroll(model: Any, size: int, source: str, policy: str = POLICY, *, flip: bo
         source: its name in messages.
         policy: dtype policy of the layers.
         flip: whether the model takes blue, green, red.
+        models: gets the model and those within it, the outer before the inner, each with what it is given in the copy.
 
     Raises:
         UsageError: it has no weights yet, a layer cannot be copied, or it fails on such images.
     """
     images = keras.Input((size, size, 3), name=INPUT, dtype="float64" if policy == "float64" else "float32")
-    copier = _Copier(policy)
+    copier = _Copier(policy, [] if models is None else models)
 
     def run() -> Any:
         with _untouched(model), undisturbed():
@@ -114,10 +123,13 @@ def find_head(model: Any) -> tuple[Any, Any] | None:
 
 
 def last_weighted(model: Any) -> tuple[Any, Any] | None:
-    """The last layer with weights, and its call, if only a chain of layers without weights follows."""
-    if len(model.outputs) != 1:
-        return None
-    tensor = model.outputs[0]
+    """The last layer with weights, and its call, if only a chain of layers without weights leads to each output."""
+    first, *others = [_weighted_before(output) for output in model.outputs]
+    # of logits and probabilities, for example, which are outputs of one model, it is the same
+    return first if first and all(each and each[1] is first[1] for each in others) else None
+
+
+def _weighted_before(tensor: Any) -> tuple[Any, Any] | None:
     while True:
         layer, place, _ = tensor._keras_history
         node = layer._inbound_nodes[place]
@@ -171,14 +183,14 @@ def counted_by(model: Any, name: str) -> Iterator[tuple[str, int]]:
 class _Copier:
     """Calls copies of a model's layers on other tensors."""
 
-    def __init__(self, policy: str) -> None:
-        self.policy = policy
-        self.copies: dict[
-            int, tuple[Any, Any, str]
-        ] = {}  # by id of the original: original, copy, name of the model around it
+    def __init__(self, policy: str, models: list[tuple[Any, Any]]) -> None:
+        self.policy, self.models = policy, models
+        # by id of the original: original, copy, name of the model around it
+        self.copies: dict[int, tuple[Any, Any, str]] = {}
 
     def run(self, model: Any, inputs: Sequence[Any], within: str = "") -> Any:
         graph = _graph(model, inputs)
+        self.models += [(model, each) for each in inputs[:1]]
         if graph is None:
             return self._stand_in(model, within)(*inputs)
         if len(graph.inputs) != len(inputs):

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from headstart.core.errors import UsageError
 from headstart.engines.wrapped import LUMA
 
 
@@ -25,6 +26,22 @@ def input_shape(model: Any) -> tuple[int | None, ...]:
     """The shape of the images that a model takes, the batch first; () where that is not known."""
     shapes = [tuple(each.shape) for each in getattr(model, "inputs", None) or ()] or [built_shape(model) or ()]
     return shapes[0] if len(shapes) == 1 else ()
+
+
+def own_size(model: Any, name: str) -> int | None:
+    """The image height of a model's input, where it is fixed.
+
+    Raises:
+        UsageError: its channels come first.
+    """
+    shape = input_shape(model)
+    if len(shape) == 4 and shape[1] in (1, 3) and shape[3] not in (1, 3):
+        channels, height, width = shape[1:]
+        raise UsageError(
+            f"'{name}' takes images of the shape {shape[1:]}: expected height, width, channels. Turn the axes inside: "
+            f"keras.Sequential([keras.Input(({height}, {width}, {channels})), keras.layers.Permute((3, 1, 2)), MODEL])"
+        )
+    return shape[1] if len(shape) in (3, 4) else None
 
 
 def built_shape(model: Any) -> tuple[int | None, ...] | None:

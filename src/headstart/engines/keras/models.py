@@ -13,7 +13,7 @@ from headstart.backbones.ops import Node
 from headstart.backbones.weights import WeightsRecord
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec, Normalisation
-from headstart.engines.keras.applications import application, fill, pixels_of, scales
+from headstart.engines.keras.applications import application, fill
 from headstart.engines.keras.config import POLICY, from_text, to_text
 from headstart.engines.keras.files import open_file
 from headstart.engines.keras.flat_model import (
@@ -25,13 +25,12 @@ from headstart.engines.keras.flat_model import (
     unroll,
     variables,
 )
-from headstart.engines.keras.inputs import input_shape
+from headstart.engines.keras.inputs import own_size
+from headstart.engines.keras.pixels import BYTES, wanted
 from headstart.engines.protocol import APPLICATIONS, LIVE_KERAS, nearest
-from headstart.engines.wrapped import Wrapped, assumed_pixels, check_pixels, check_same, make_trunk
+from headstart.engines.wrapped import Wrapped, assumed_pixels, attempt, check_pixels, check_same, make_trunk
 
 __all__ = ["build_model", "inner_tensors", "variables", "wrap"]
-
-BYTES = ImageSpec(224, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255), resample="bilinear")  # pixels from 0 to 255
 
 
 def wrap(
@@ -50,8 +49,8 @@ def wrap(
         weights: a file (.weights.h5, .h5) with its weights. Without one a network of `keras.applications` takes those
             that Keras would download, and any other keeps its own.
         spec: pixels that it wants; default, and where it says the size alone: of `keras.applications`, and of models
-            that are or begin with one by its name, what its ``preprocess_input`` gives, else those of the model's
-            input, from 0 to 255, as Keras' own loaders give them.
+            that are one or give one their images unchanged, what its ``preprocess_input`` gives, else those of the
+            model's input, from 0 to 255, as Keras' own loaders give them.
         features: the layer whose output, averaged over height and width, is the feature vector; "" for the model's own
             output. Default: the input of its last dense layer.
         pixels: height and width to scale images to, in place of those of ``spec``.
@@ -70,10 +69,14 @@ def wrap(
         model = open_file(source) if isinstance(source, str) else source
         check_live(model)
         name = f"{LIVE_KERAS}{_name_of(model)}"
-        size = _own_size(model) or BYTES.size
-        said = pixels_of(model, size)
-        known, flip = said or (replace(BYTES, size=size), False)
-        if not said and not scales(model):
+        asked = pixels or (spec.size if spec else None)
+        size = own_size(model, name) or BYTES.size
+        inner: list[tuple[Any, Any]] = []
+        flat, whole = _copied(model, asked or size, name, weights, models=inner)
+        said = attempt(f"'{name}' fails on images", lambda: wanted(flat, inner))
+        known, flip = said or (BYTES, False)
+        known = replace(known, size=size)
+        if not said:
             assumed = assumed_pixels(name, spec, known, "pixels from 0 to 255")
         flip = flip and (spec is None or spec.beside(known) != spec)  # who says all of the pixels says their order
         record = WeightsRecord(origin=name, licence="its own", names="keras")
@@ -81,9 +84,10 @@ def wrap(
     if pixels is not None:
         spec = replace(spec, size=pixels)
 
-    flat = unroll(model, spec.size, name, flip=flip)
-    if weights is not None and not name.startswith(APPLICATIONS):
-        whole = fill(flat, weights)
+    if name.startswith(APPLICATIONS):
+        flat = unroll(model, spec.size, name, flip=flip)
+    elif flip:
+        flat, whole = _copied(model, spec.size, name, weights, flip=True)
     head = find_head(flat) if features is None else None
     if head is None and features is None and not name.startswith(APPLICATIONS):
         raise UsageError(_no_head(flat, name))
@@ -134,16 +138,24 @@ def check_live(model: object) -> None:
         raise UsageError(f"Expected the name of a backbone or a keras.Model. Received: {type(model).__qualname__}.")
 
 
+def _copied(
+    model: Any,
+    size: int,
+    name: str,
+    weights: str | os.PathLike[str] | None,
+    *,
+    flip: bool = False,
+    models: list[tuple[Any, Any]] | None = None,
+) -> tuple[Any, bool]:
+    """A flat copy of a model, with the weights of a file where there is one; and whether its head has weights."""
+    flat = unroll(model, size, name, flip=flip, models=models)
+    return flat, weights is None or fill(flat, weights)
+
+
 def _name_of(model: Any) -> str:
     kind = type(model)
     own = kind.__module__.partition(".")[0] == "keras"
     return model_name(model) if own else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _own_size(model: Any) -> int | None:
-    """The image height of a model's input, where it is fixed."""
-    shape = input_shape(model)
-    return shape[1] if len(shape) in (3, 4) else None
 
 
 def _cut(flat: Any, layer: str, source: str, *, head: bool) -> Any:
@@ -178,6 +190,6 @@ def _no_head(flat: Any, name: str) -> str:
     layers = ", ".join([*inner_tensors(flat)][-6:])
     return (
         f"'{name}' has no head that can be recognised: looked for a keras.layers.Dense after which nothing has "
-        f"weights, found {kind} at the end. Name the layer whose output is to be the features: features='LAYER', one "
-        f"of {layers} and others, or features='' for the model's own output."
+        f"weights, found {kind} at the end. Name the layer whose output is to be the features, in Python: "
+        f"hs.fit(DATA, backbone=…, features='LAYER'), one of {layers} and others, or '' for the model's own output."
     )

@@ -138,6 +138,30 @@ class Trace:
                 handle.remove()
 
 
+def given_images(module: Any, size: int, name: str, *, grey: bool) -> list[str]:
+    """Paths of the submodules that a module gives its images to as they are, the outer before the inner."""
+    images = torch.rand(TRIED, 1 if grey else 3, size, size, generator=torch.Generator().manual_seed(0))
+    found: list[str] = []
+
+    def began(path: str) -> Callable[..., None]:
+        def hook(_module: Any, inputs: Any, named: Any) -> None:
+            if path and any(torch.equal(each, images) for each in _tensors((*inputs, *named.values()))):
+                found.append(path)
+
+        return hook
+
+    handles = [
+        submodule.register_forward_pre_hook(began(path), with_kwargs=True) for path, submodule in module.named_modules()
+    ]
+    try:
+        with torch.no_grad():
+            attempt(f"'{name}' fails on images of {size} pixels", lambda: module(images.clone()))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
 def luma(x: Tensor) -> Tensor:
     """One channel of three."""
     return (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)

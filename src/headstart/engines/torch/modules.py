@@ -22,7 +22,14 @@ from headstart.backbones.weights import Weights, WeightsRecord, match, read_weig
 from headstart.core.errors import MissingExtraError, UsageError
 from headstart.core.types import ImageSpec, Normalisation
 from headstart.engines.protocol import LIVE, TIMM
-from headstart.engines.torch.module_layers import TRIED, InnerLayers, Trace, alone_leads_to_output, takes_grey
+from headstart.engines.torch.module_layers import (
+    TRIED,
+    InnerLayers,
+    Trace,
+    alone_leads_to_output,
+    given_images,
+    takes_grey,
+)
 from headstart.engines.wrapped import Wrapped, assumed_pixels, attempt, check_pixels, check_same, make_trunk
 
 IMAGENET = ImageSpec(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -44,7 +51,8 @@ def wrap(
         weights: a file (.safetensors, .pth) with its state dict. Without one timm fetches the weights, and a live
             module keeps those that it has.
         spec: pixels that it wants; default, and where it says the size alone: what timm's record says, also that of a
-            live module, else 224 of them with ImageNet's mean and std.
+            live module or of the one within it that gets the images unchanged, else 224 of them with ImageNet's mean
+            and std.
         features: path of the layer whose output, averaged over height and width, is the feature vector; "" for the
             module's own output. Default: the input of its last linear layer.
         pixels: height and width to scale images to, in place of those of ``spec``.
@@ -63,7 +71,7 @@ def wrap(
         model = _copy(source)
         config = dict(model.pretrained_cfg) if _is_timm(model) else {}
         name = f"{LIVE}{type(model).__module__}.{type(model).__qualname__}"
-        said = _spec_of(model)
+        said = _spec_of(model) or _spec_within(model, name, pixels or (spec.size if spec else None))
         known = said or IMAGENET
         if not said:
             assumed = assumed_pixels(name, spec, known, "ImageNet's mean and standard deviation")
@@ -183,6 +191,25 @@ def _spec_of(model: Any) -> ImageSpec | None:
     if not {"input_size", "mean", "std", "crop_pct", "interpolation"} <= set(config):
         return None
     return _timm_spec(type(model).__qualname__, config)
+
+
+def _spec_within(model: Any, name: str, size: int | None) -> ImageSpec | None:
+    """The pixels of the one model of timm within a module, if it gets the images as they are.
+
+    None where there is none, or where other weights get the images, too.
+    """
+    known = [path for path, each in model.named_modules() if path and _is_timm(each)]
+    try:
+        said = {path: spec for path in known if (spec := _spec_of(model.get_submodule(path)))}
+        size = size or max(spec.size for spec in said.values()) if said else None
+        if size is None:
+            return None
+        given = given_images(model, size, name, grey=takes_grey(model, size, name))
+    except UsageError:
+        return None  # what is wrong with it is said when it is taken apart
+    first = next((path for path in given if path in said), None)
+    weighted = [path for path in given if next(model.get_submodule(path).parameters(recurse=False), None) is not None]
+    return said[first] if first and all(f"{path}.".startswith(f"{first}.") for path in weighted) else None
 
 
 def _is_timm(model: Any) -> bool:
