@@ -130,6 +130,29 @@ def test_what_cannot_take_its_place_leaves_nothing(
 
 
 @every_light
+def test_an_older_export_is_replaced_where_that_is_asked_for(to: str, model: hs.Classifier, tmp_path: Path) -> None:
+    target = tmp_path / f"it{FORMATS[to].suffix}"
+    first = model.export(to, target)
+    with pytest.raises(hs.UsageError, match=r"exists already.*overwrite=True"):
+        model.export(to, target)
+    again = model.export(to, target, overwrite=True)
+    assert again.files.keys() == first.files.keys()
+    assert [*tmp_path.iterdir()] == [target]
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(model: hs.Classifier, tmp_path: Path) -> None:
+    model.export("openvino", tmp_path / "it")
+    (tmp_path / "it" / "notes.txt").write_text("mine")
+    before = {path: path.read_bytes() for path in (tmp_path / "it").iterdir()}
+    with pytest.raises(hs.UsageError, match=r"other things in it \('notes\.txt' first\)"):
+        model.export("openvino", tmp_path / "it", overwrite=True)
+    assert {path: path.read_bytes() for path in (tmp_path / "it").iterdir()} == before
+    (tmp_path / "file.onnx").mkdir()
+    with pytest.raises(hs.UsageError, match="is a folder, the export is a file"):
+        model.export("onnx", tmp_path / "file.onnx", overwrite=True)
+
+
+@every_light
 def test_two_exports_to_one_place_are_one_and_an_error(
     to: str, model: hs.Classifier, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -153,7 +176,7 @@ def test_two_exports_to_one_place_are_one_and_an_error(
         thread.join(60)
     (done,) = (each for each in outcomes if isinstance(each, hs.Exported))
     (words,) = (each for each in outcomes if isinstance(each, str))
-    assert words.startswith(f"'{target}' exists already; an export overwrites nothing.")
+    assert words.startswith(f"'{target}' exists already. Choose another place:")
     assert [*tmp_path.iterdir()] == [target]
     assert done.files == {file: file.stat().st_size for file in done.files}
 

@@ -69,7 +69,7 @@ def test_what_is_there_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "link.onnx").symlink_to(tmp_path / "mine.onnx")
     for found, name in ((onnx, "mine.onnx"), (onnx, "link.onnx"), (openvino, "empty"), (onnx, "empty")):
-        with pytest.raises(hs.UsageError, match=r"exists already; an export overwrites nothing.*path=PATH"):
+        with pytest.raises(hs.UsageError, match=r"exists already\..*path=PATH.*overwrite=True"):
             target_of(found, tmp_path / name)
     assert (tmp_path / "mine.onnx").read_text() == "mine"
 

@@ -27,12 +27,13 @@ def export(
             "or timm.",
         ),
     ],
-    out: Annotated[str | None, typer.Option(metavar="PATH", help="Where it is written; nothing may be there.")] = None,
+    out: Annotated[str | None, typer.Option(metavar="PATH", help="Where it is written.")] = None,
     int8: Annotated[bool, typer.Option("--int8", help="tflite: in int8, with labelled photos as --data.")] = False,
     data: Annotated[
         str | None, typer.Option(metavar="DATA", help="Labelled photos for int8: its ranges, and what it costs.")
     ] = None,
     weights: options.Weights = None,
+    overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
     """Write a model for another runtime, open it there, and hold its answers against the model's own."""
@@ -40,8 +41,9 @@ def export(
 
     found = find_format(to, int8=int8)
     path = default_path(found, model, int8=int8) if out is None else out
-    target_of(found, path)  # before anything is loaded
-    done = options.open_model(model, weights, "auto", "fp32").export(to, path, int8=int8, data=data)
+    target_of(found, path, overwrite=overwrite)  # before anything is loaded
+    classifier = options.open_model(model, weights, "auto", "fp32")
+    done = classifier.export(to, path, int8=int8, data=data, overwrite=overwrite)
     options.answer_with(done.as_json(), as_json, lambda: _show(done))
 
 

@@ -15,7 +15,7 @@ from headstart.core.errors import CheckError, HeadstartError, UsageError, one_li
 from headstart.data.inputs import Images
 from headstart.data.sources import PathLike
 from headstart.engines.registry import get_engine
-from headstart.export.formats import Format, check_holds, exists_already, find_format, target_of
+from headstart.export.formats import Format, check_holds, exists_already, find_format, replace_older, target_of
 from headstart.export.int8 import Loss, gather, measure
 from headstart.export.package import Package
 from headstart.model.bundle import greatest_difference
@@ -58,16 +58,23 @@ class Exported:
 
 
 def export_model(
-    classifier: Classifier, to: str, path: PathLike, *, int8: bool = False, data: Images | None = None
+    classifier: Classifier,
+    to: str,
+    path: PathLike,
+    *,
+    int8: bool = False,
+    data: Images | None = None,
+    overwrite: bool = False,
 ) -> Exported:
     """Write a classifier to ``path`` in the format ``to``, one of `formats.FORMATS`; on an error nothing is written.
 
     Args:
         classifier: on any engine; the logits of the file are compared with its logits in fp32.
         to: the format.
-        path: a file, or a folder, depending on the format; it must not exist.
+        path: a file, or a folder, depending on the format.
         int8: weights and activations in int8, in formats that have it.
         data: labelled photos for int8, to take its ranges from and to measure its loss of accuracy on.
+        overwrite: whether an older export there is replaced. A folder with anything else in it never is.
 
     Raises:
         UsageError: an unknown format, a path that exists or cannot be written, a network that the format cannot hold.
@@ -75,7 +82,7 @@ def export_model(
         CheckError: the file gives other answers than the classifier, or int8 loses too much accuracy.
     """
     found = find_format(to, int8=int8)
-    target = target_of(found, path)
+    target = target_of(found, path, overwrite=overwrite)
     check_holds(found, classifier.blueprint)
     if int8 and data is None:
         raise UsageError("int8 takes its ranges from labelled photos, and is measured on others: --data PHOTOS")
@@ -84,10 +91,7 @@ def export_model(
     try:
         with beside(target) as folder:
             result = _make(classifier, found, folder / target.name, target, data)
-            try:
-                put_new(folder / target.name, target)
-            except FileExistsError as error:  # another export was faster
-                raise exists_already(target) from error
+            _put(folder / target.name, target, overwrite=overwrite)
     except HeadstartError:
         raise
     except OSError as error:
@@ -98,6 +102,16 @@ def export_model(
             f"'{name}' cannot be written in the format {to}: {one_line(error)}. Nothing was written."
         ) from error
     return result
+
+
+def _put(made: Path, target: Path, *, overwrite: bool) -> None:
+    if overwrite and target.exists():
+        replace_older(made, target)
+        return
+    try:
+        put_new(made, target)
+    except FileExistsError as error:  # another export was faster
+        raise exists_already(target) from error
 
 
 def _make(classifier: Classifier, found: Format, made: Path, target: Path, data: Images | None) -> Exported:

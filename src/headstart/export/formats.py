@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from headstart.backbones.blueprint import Blueprint
-from headstart.core.atomic_files import folder_above, probe
+from headstart.core.atomic_files import folder_above, probe, put
 from headstart.core.errors import MissingExtraError, UsageError, did_you_mean
 from headstart.data.sources import PathLike
 from headstart.engines.names import framework_of
@@ -104,15 +104,16 @@ def default_path(found: Format, model: str, *, int8: bool = False) -> str:
     return f"{name}{'_int8' * int8}{found.suffix or f'_{found.name}'}"
 
 
-def target_of(found: Format, path: PathLike) -> Path:
+def target_of(found: Format, path: PathLike, *, overwrite: bool = False) -> Path:
     """The absolute path of an export to ``path``.
 
     Raises:
-        UsageError: it exists already, cannot be written, or does not end in the format's suffix.
+        UsageError: something is there that is not to be replaced, it cannot be written, or does not end in the format's
+            suffix.
     """
     target = Path(os.path.realpath(path))
     try:
-        if target.exists():
+        if target.exists() and not overwrite:
             raise exists_already(target)
         if not target.name.endswith(found.suffix) or target.name == found.suffix:
             raise UsageError(f"The name of a file of format {found.name} ends in {found.suffix}. Received: '{path}'.")
@@ -126,7 +127,27 @@ def target_of(found: Format, path: PathLike) -> Path:
 
 def exists_already(target: Path) -> UsageError:
     """The error for a path at which something is."""
-    return UsageError(f"'{target}' exists already; an export overwrites nothing. Choose another place: --out PATH")
+    return UsageError(f"'{target}' exists already. Choose another place: --out PATH. Or replace it: --overwrite")
+
+
+def replace_older(made: Path, target: Path) -> None:
+    """Put an export in the place of an older one.
+
+    Raises:
+        UsageError: a folder for a file, a file for a folder, or a folder with other things in it.
+    """
+    if made.is_dir() != target.is_dir():
+        kinds = ("a folder", "a file") if target.is_dir() else ("a file", "a folder")
+        raise UsageError(f"'{target}' is {kinds[0]}, the export is {kinds[1]}. Choose another place: --out PATH")
+    if made.is_dir():
+        ours = {entry.name for entry in made.iterdir()}
+        others = sorted(entry.name for entry in target.iterdir() if entry.name not in ours)
+        if others:
+            raise UsageError(
+                f"'{target}' is a folder with other things in it ('{others[0]}' first); they are not overwritten. "
+                "Choose another place: --out PATH"
+            )
+    put(made, target)
 
 
 def check_holds(found: Format, blueprint: Blueprint) -> None:

@@ -221,7 +221,9 @@ class Classifier:
         resolve_engine("keras", self.blueprint)
         return keras_engine().to_model(self.blueprint, self.weights, self.spec, self.module)
 
-    def export(self, to: str, path: PathLike, *, int8: bool = False, data: Images | None = None) -> Exported:
+    def export(
+        self, to: str, path: PathLike, *, int8: bool = False, data: Images | None = None, overwrite: bool = False
+    ) -> Exported:
         """Write the classifier to ``path`` for other runtimes, once a replay there gives its own answers.
 
         Formats: onnx, openvino, keras, savedmodel, tflite, torch; and weights alone for keras-applications, torchvision
@@ -229,7 +231,7 @@ class Classifier:
         """
         import headstart
 
-        return headstart.export_model(self, to, path, int8=int8, data=data)
+        return headstart.export_model(self, to, path, int8=int8, data=data, overwrite=overwrite)
 
     def finetune(
         self,
