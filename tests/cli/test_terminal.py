@@ -96,7 +96,7 @@ def test_an_unknown_photo_is_not_called_sure(shell: Shell, photos: Path, tmp_pat
     model.unknown = replace(model.unknown, threshold=1.0)  # everything is unlike what was seen
     model.save(tmp_path / "m")
     (line,) = shell("predict", tmp_path / "m", photos / "bars" / "1.png").out.splitlines()
-    assert re.fullmatch(r"unknown {20,}\S+1\.png   \(most probable class: \w+, [\d.]+%\)", line)
+    assert re.fullmatch(r"unknown {20,}\S+1\.png   \(unlike the training photos; closest class: \w+\)", line)
 
 
 def test_nothing_in_a_pipe_is_wrapped_or_coloured(photos: Path, tmp_path: Path) -> None:

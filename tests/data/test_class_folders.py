@@ -68,7 +68,7 @@ class TestClassFolders:
         assert names(dataset) == ["cat/1.jpg"]
         remedies = {problem.name: problem.detail for problem in dataset.problems}
         for name, remedy in {
-            "cat/2.HEIC": r"pip install 'headstart[heic]'. Or save it as JPEG",
+            "cat/2.HEIC": r"pip install 'headstart[heic]' (up to 30 MB on disk). Or save it as JPEG",
             "cat/3.svg": "save it as JPEG or PNG",
             "cat/4.CR2": "camera raw files are not read",
             "cat/5.mov": "it is a video: save its frames",

@@ -18,6 +18,7 @@ import headstart as hs
 from headstart.backbones.blueprint import FEATURES, Blueprint
 from headstart.backbones.ops import SQRT_EPSILON, Node
 from headstart.core.errors import UsageError
+from headstart.core.install import extra_install
 from headstart.data.load import decode
 from headstart.engines import protocol
 from headstart.engines.registry import keras_engine, torch_engine
@@ -395,7 +396,7 @@ def test_without_tensorflow_the_sentence_says_what_to_type(missing: str) -> None
     code = NO_TENSORFLOW.format(missing, "pretrained('efficientnet_lite0', engine='keras')")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == (
-        f"The Keras engine needs {missing}, which is not installed. Install it with: pip install 'headstart[keras]'"
+        f"The Keras engine needs {missing}, which is not installed. Install it with: {extra_install('keras')}"
     )
 
 

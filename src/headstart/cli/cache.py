@@ -19,9 +19,15 @@ if TYPE_CHECKING:
 
 def cache(
     prune: Annotated[bool, typer.Option("--prune", help="Remove all, or what the next options select.")] = False,
-    days: Annotated[float | None, typer.Option(help="With --prune: features not used for this many days.")] = None,
+    days: Annotated[
+        float | None, typer.Option(metavar="N", help="With --prune: features not used for this many days.")
+    ] = None,
     max_gb: Annotated[
-        float | None, typer.Option(help="With --prune: the longest unused, until this many GB are left.")
+        float | None,
+        typer.Option(
+            metavar="N",
+            help="With --prune: the longest unused, until this many GB are left.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -34,7 +34,11 @@ def finetune(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's folder, as fit made it.")],
     data: options.Data,
     out: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Where the new model is written. Default: MODEL-finetuned.")
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Where the new model is written. Default: MODEL-finetuned.",
+        ),
     ] = None,
     recipe: options.RecipeName = "careful",
     trainer: options.Trainer = "auto",
@@ -46,9 +50,12 @@ def finetune(
     refit: Refit = None,
     resume: options.Resume = False,
     holdout: Annotated[
-        float | None, typer.Option(help="Share held out as test set, where the data has none. Default: as in the fit.")
+        float | None,
+        typer.Option(
+            metavar="SHARE", help="Share held out as test set, where the data has none. Default: as in the fit."
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the split. Default: that of the fit.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of the split. Default: that of the fit.")] = None,
     cache: options.Cache = True,
     label: options.LabelColumn = None,
     image: options.ImageColumn = None,

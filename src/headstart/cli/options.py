@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,7 +34,10 @@ SplitColumn = Annotated[
 ]
 LabelFrom = Annotated[
     str | None,
-    typer.Option(metavar="REGEX", help="Of a folder: the class is what the first group finds in an image's path."),
+    typer.Option(
+        metavar="REGEX",
+        help="Of a folder: the class is what the first group finds in an image's path.",
+    ),
 ]
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model's folder, or a backbone's name for its own ImageNet classes.")
@@ -40,33 +45,54 @@ Model = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what was written there before.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Backbone = Annotated[
-    str, typer.Option(help="A name from: headstart backbones. auto: the fastest that is as accurate on these photos.")
+    str,
+    typer.Option(
+        metavar="NAME", help="A name from: headstart backbones. auto: the fastest that is as accurate on these photos."
+    ),
 ]
 Weights = Annotated[str | None, typer.Option(metavar="FILE", help="Weights of your own: .safetensors, .pth or .h5.")]
 Pixels = Annotated[
-    int | None, typer.Option(help="Scale images to this size in pixels: smaller is faster, a little less accurate.")
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Scale images to this size in pixels: smaller is faster, a little less accurate.",
+    ),
 ]
 Mean = Annotated[
-    str | None, typer.Option(metavar="R,G,B", help="Mean of the pixels from 0 to 1, where the network's are not known.")
+    str | None,
+    typer.Option(
+        metavar="R,G,B",
+        help="Mean of the pixels from 0 to 1, where the network's are not known.",
+    ),
 ]
 Std = Annotated[str | None, typer.Option(metavar="R,G,B", help="Standard deviation that goes with --mean.")]
-Precision = Annotated[str, typer.Option(help="auto, bf16 or fp32.")]
-Head = Annotated[str, typer.Option(help="lda or ridge.")]
-Prior = Annotated[str, typer.Option(help="flat, or empirical: expect classes as often as in the data.")]
-Holdout = Annotated[float, typer.Option(help="Share held out as test set, where the data has none.")]
-Seed = Annotated[int, typer.Option(help="Seed of the split.")]
+Precision = Annotated[str, typer.Option(metavar="NAME", help="auto, bf16 or fp32.")]
+Head = Annotated[str, typer.Option(metavar="NAME", help="lda or ridge.")]
+Prior = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="flat, or empirical: expect classes as often as in the data.",
+    ),
+]
+Holdout = Annotated[float, typer.Option(metavar="SHARE", help="Share held out as test set, where the data has none.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Seed of the split.")]
 Cache = Annotated[bool, typer.Option(help="Keep features for the next time.")]
-Engine = Annotated[str, typer.Option(help="What runs the network: auto, fast, torch or keras.")]
+Engine = Annotated[str, typer.Option(metavar="NAME", help="What runs the network: auto, fast, torch or keras.")]
 
 RecipeName = Annotated[
     str, typer.Option("--recipe", metavar="PRESET|FILE", help="careful, fast, full or scratch; or a JSON file.")
 ]
-Trainer = Annotated[str, typer.Option(help="auto, pytorch, lightning, tensorflow or keras.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Trainer = Annotated[str, typer.Option(metavar="NAME", help="auto, pytorch, lightning, tensorflow or keras.")]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")]
 Devices = Annotated[int, typer.Option(metavar="N", help="How many devices, with --trainer lightning.")]
 Nodes = Annotated[int, typer.Option(metavar="N", help="How many machines, with --trainer lightning.")]
 Strategy = Annotated[
-    str, typer.Option(help="How several devices work together, such as ddp, with --trainer lightning.")
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="How several devices work together, such as ddp, with --trainer lightning.",
+    ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint of the same training.")]
 FindRate = Annotated[bool, typer.Option("--find-rate", help="Look for the learning rate first, and train with it.")]
@@ -189,4 +215,8 @@ def say(text: str) -> None:
     """One line on standard error."""
     from headstart.core.text import one_line
 
-    sys.stderr.write(f"headstart: {one_line(text)}\n")
+    line = f"headstart: {one_line(text)}"
+    if sys.stderr.isatty():  # at words; what has no blank in it, such as a path, stays whole
+        width = shutil.get_terminal_size().columns
+        line = textwrap.fill(line, max(width, 20), break_long_words=False, break_on_hyphens=False)
+    sys.stderr.write(f"{line}\n")

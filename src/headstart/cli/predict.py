@@ -12,8 +12,10 @@ from rich.text import Text
 
 from headstart.cli import options
 from headstart.cli.terminal import console
-from headstart.core.text import one_line
+from headstart.core.text import one_line, shortened
 from headstart.core.types import Prediction, Problem
+
+LABEL = 24  # characters of the column of labels; of a longer one the middle is left out
 
 
 def predict(
@@ -61,13 +63,12 @@ def show_prediction(item: Prediction, as_json: bool) -> None:
     if as_json:
         _json(asdict(item))
         return
-    label, sure, path = one_line(item.label), f"{item.probability:6.1%}", one_line(item.path)
+    label, path = shortened(item.label, LABEL), one_line(item.path)
     if item.unknown:
-        line = Text(f"{'unknown':<24}", "yellow") + Text(
-            f" {'':6}  {path}   (most probable class: {label}, {sure.strip()})"
-        )
+        why = f"   (unlike the training photos; closest class: {label})"
+        line = Text(f"{'unknown':<{LABEL}}", "yellow") + Text(f" {'':6}  {path}") + Text(why, "dim")
     else:
-        line = Text(f"{label:<24}", "bold") + Text(f" {sure}  {path}")
+        line = Text(f"{label:<{LABEL}}", "bold") + Text(f" {item.probability:6.1%}  {path}")
     console().print(line, soft_wrap=True)
 
 

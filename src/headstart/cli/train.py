@@ -33,7 +33,13 @@ TrainingData = Annotated[
         help="Photos, as fit takes them; or numbers: a CSV file with a line of names, iris, wine, breast_cancer.",
     ),
 ]
-Network = Annotated[str | None, typer.Option(help="mlp or small_cnn. Default: small_cnn for photos, mlp for numbers.")]
+Network = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="mlp or small_cnn. Default: small_cnn for photos, mlp for numbers.",
+    ),
+]
 Hidden = Annotated[
     str | None,
     typer.Option(
@@ -42,7 +48,11 @@ Hidden = Annotated[
     ),
 ]
 Pixels = Annotated[
-    int | None, typer.Option(help="Scale images to this size in pixels. Default: their own where small, else 64.")
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Scale images to this size in pixels. Default: their own where small, else 64.",
+    ),
 ]
 RecipeName = Annotated[
     str | None,
@@ -53,7 +63,11 @@ RecipeName = Annotated[
     ),
 ]
 Folds = Annotated[
-    int, typer.Option(metavar="K", help="Measure by K-fold cross-validation: K trainings, and one more on all.")
+    int,
+    typer.Option(
+        metavar="K",
+        help="Measure by K-fold cross-validation: K trainings, and one more on all.",
+    ),
 ]
 Label = Annotated[str | None, typer.Option(metavar="NAME", help="For numbers: the column of the labels.")]
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from headstart.core.install import extra_install
 from headstart.core.wording import worded
 
 LISTED = 24  # names in one message
@@ -54,9 +55,7 @@ class MissingExtraError(UsageError):
     """An optional dependency is not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(
-            f"{purpose} needs {package}, which is not installed. Install it with: pip install 'headstart[{extra}]'"
-        )
+        super().__init__(f"{purpose} needs {package}, which is not installed. Install it with: {extra_install(extra)}")
 
 
 class UnreadableImageError(DataError):

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from headstart.core.errors import UnreadableImageError
+from headstart.core.install import extra_install
 
 HEAD = 132  # bytes of a file by which it is recognised
 
@@ -47,7 +48,7 @@ HEIF = Format("HEIF", (".heic", ".heif", ".hif"), r".{4}ftyp(?:hei[cxms]|hev[cmx
 SUFFIXES = frozenset(suffix for form in READ for suffix in form.suffixes)
 FORMATS = tuple(form.name for form in (*READ, HEIF))
 
-_HEIC = "HEIC is read once this is installed: pip install 'headstart[heic]'. Or save it as JPEG"
+_HEIC = f"HEIC is read once this is installed: {extra_install('heic')}. Or save it as JPEG"
 _ARCHIVES = ".zip .tar .gz .tgz .bz2 .xz .7z .rar"
 ARCHIVES = frozenset(_ARCHIVES.split())
 _UNREAD = {  # what to do about files that look like images to people

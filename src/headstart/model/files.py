@@ -18,6 +18,7 @@ from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.weights import hash_of, match
 from headstart.core.atomic_files import beside, folder_above, probe, put
 from headstart.core.errors import CheckError, HeadstartError, MissingExtraError, UsageError, VersionError, one_line
+from headstart.core.install import pip_install
 from headstart.core.labels import TEXT, as_given
 from headstart.data.scan import printable
 from headstart.data.sources import PathLike
@@ -124,7 +125,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if version > FORMAT:
         raise UsageError(
             f"'{folder}' is of format {version}, this Headstart {__version__} reads up to {FORMAT}. "
-            "Install a newer one: pip install --upgrade headstart"
+            f"Install a newer one: {pip_install('headstart', '--upgrade')}"
         )
     if SEAL in config and config != sealed(config):
         raise CheckError(

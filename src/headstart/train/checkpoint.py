@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.weights import weights_digest
 from headstart.core.errors import CheckError, HeadstartError, UsageError
+from headstart.core.install import pip_install
 from headstart.train.identity import Identity
 
 FORMAT = 1
@@ -278,9 +279,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {})[_ABOUT])
             if header["format"] > FORMAT:
-                raise UsageError(
-                    f"'{path}' was written by a newer version of Headstart. Update with: pip install -U headstart"
-                )
+                update = pip_install("headstart", "--upgrade")
+                raise UsageError(f"'{path}' was written by a newer version of Headstart. Update with: {update}")
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is not a mapping
         sound = weights_digest(state) == header["digest"] and type(header["step"]) is int and header["format"] == FORMAT
         sound = sound and isinstance(header["about"], dict) and isinstance(header["identity"], dict)

@@ -15,6 +15,7 @@ from typing import Any
 import keras
 
 from headstart.core.errors import UsageError, VersionError
+from headstart.core.install import pip_install
 from headstart.core.shared_change import SharedChange
 from headstart.engines.wrapped import attempt
 
@@ -88,7 +89,7 @@ def of_keras_2(source: str, made_by: str = "") -> str:
     """A sentence for a file of Keras 2: what it is, and what to do with it."""
     return (
         f"'{source}' is a file of Keras 2{f' ({made_by})' * bool(made_by)}; Keras {keras.__version__} is here, and the "
-        "two have different formats. Open it in Keras 2 (pip install tf_keras) and save it there as "
+        f"two have different formats. Open it in Keras 2 ({pip_install('tf_keras')}) and save it there as "
         'model.save("model.h5"). In Keras 3, open that with keras.models.load_model("model.h5", compile=False) and '
         'save it again: model.save("model.keras"). Where that fails, build the network in Keras 3 and give it the '
         'weights: model.load_weights("model.h5")'
@@ -111,7 +112,7 @@ def _check_version(source: str, made_by: str, reason: str) -> None:
     if made_by and made_by != here:
         raise VersionError(
             f"'{source}' was made by Keras {made_by}; Keras {here} is here, and cannot open it: {reason}. "
-            f"Install the Keras that made it: pip install 'keras=={made_by}'"
+            f"Install the Keras that made it: {pip_install(f'keras=={made_by}')}"
         )
 
 
