@@ -221,10 +221,10 @@ def test_the_threads_of_blas_are_as_many_as_before() -> None:
 def test_the_settings_of_matplotlib_are_as_before() -> None:
     from matplotlib import rcParams
 
-    from headstart.plots import comparison
+    from headstart.plots import style
 
     before = dict(rcParams)
-    interleave(lambda: comparison._STYLE, lambda: comparison._STYLE, lambda: _expect_font(9.5))
+    interleave(lambda: style.STYLE, lambda: style.STYLE, lambda: _expect_font(9.5))
     assert dict(rcParams) == before
 
 

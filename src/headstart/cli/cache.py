@@ -23,11 +23,7 @@ def cache(
         float | None, typer.Option(metavar="N", help="With --prune: features not used for this many days.")
     ] = None,
     max_gb: Annotated[
-        float | None,
-        typer.Option(
-            metavar="N",
-            help="With --prune: the longest unused, until this many GB are left.",
-        ),
+        float | None, typer.Option(metavar="N", help="With --prune: the longest unused, until this many GB are left.")
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -65,14 +65,15 @@ def compare(
     group: options.GroupColumn = None,
     split: options.SplitColumn = None,
     label_from: options.LabelFrom = None,
+    overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
     """Fit several networks and sizes on the same photos, and choose the fastest within a point of the best."""
-    from headstart.plots.comparison import plot_comparison, why_no_folder
+    from headstart.plots.comparison import FILES, plot_comparison
     from headstart.workflows.compare import compare as compare_networks
 
-    if out is not None and (problem := why_no_folder(out)):
-        raise UsageError(problem)
+    if out is not None:
+        options.check_new_files(out, FILES, overwrite)
     own, names = options.files_of(weights or []), None if backbones is None else options.names_of(backbones)
     columns = {"label": label, "image": image, "group": group, "split": split, "label_from": label_from}
     settings: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -13,6 +14,8 @@ from headstart.cli.figures import add_confusions, add_figures, add_left_out
 from headstart.cli.terminal import FEW, Rows, console
 from headstart.core.text import one_line
 from headstart.core.types import Evaluation
+
+WRONG = 5  # images with a wrong label that a screen shows
 
 
 def evaluate(
@@ -33,20 +36,30 @@ def evaluate(
     group: options.GroupColumn = None,
     split: options.SplitColumn = None,
     label_from: options.LabelFrom = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Write the confusion matrix and the wrong images here.")
+    ] = None,
+    overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure a model on labelled photos that are not in its training set: on the test part, where the data has one."""
     from headstart.model.tabular_classifier import is_tabular_model, load_rows
+    from headstart.plots.confusion import FILES, write_confusions
 
-    if is_tabular_model(model):
-        rows = load_rows(model).evaluate(data, label=label)
-        options.answer_with(_answer(rows), as_json, lambda: _show(rows, "rows"))
-        return
-    normalisation = options.normalisation(mean, std)
-    classifier = options.open_model(model, weights, engine, precision, device, normalisation)
-    source = options.source(data, label, image, group, split, label_from)
-    result = classifier.evaluate(source, fitted_on_too=training_set_too or fitted_on_too)
-    options.answer_with(_answer(result), as_json, lambda: _show(result))
+    if out is not None:
+        options.check_new_files(out, FILES, overwrite)
+    things = "rows" if is_tabular_model(model) else "images"
+    if things == "rows":
+        rows = load_rows(model)
+        result, classes = rows.evaluate(data, label=label), rows.classes
+    else:
+        normalisation = options.normalisation(mean, std)
+        classifier = options.open_model(model, weights, engine, precision, device, normalisation)
+        source = options.source(data, label, image, group, split, label_from)
+        result = classifier.evaluate(source, fitted_on_too=training_set_too or fitted_on_too)
+        classes = classifier.classes
+    files = [] if out is None else [str(path) for path in write_confusions(result, classes, out)]
+    options.answer_with(_answer(result) | {"files": files}, as_json, lambda: _show(result, things, files))
 
 
 def _answer(result: Evaluation) -> dict[str, Any]:
@@ -57,7 +70,7 @@ def _answer(result: Evaluation) -> dict[str, Any]:
     }
 
 
-def _show(result: Evaluation, things: str = "images") -> None:
+def _show(result: Evaluation, things: str, files: Sequence[str]) -> None:
     """How a model did."""
     rows = Rows()
     add_figures(rows, result, things)
@@ -73,4 +86,11 @@ def _show(result: Evaluation, things: str = "images") -> None:
     worst = sorted(result.per_class.items(), key=lambda item: item[1].value)[:FEW]
     if len(result.per_class) > 2:
         rows.add("hardest", Text(", ".join(f"{one_line(name)} {figure.value:.0%}" for name, figure in worst)))
+    for place, each in enumerate((result.wrong or ())[:WRONG]):
+        text = f"{one_line(each.truth)} as {one_line(each.label)} {each.probability:.1%}  "
+        rows.add("" if place else "surest", Text(text) + Text(one_line(each.name), "dim"))
+    if (more := len(result.wrong or ()) - WRONG) > 0:
+        rows.add("", Text(f"and {more} more: --json or --out DIR has them all", "dim"))
+    if files:
+        rows.add("files", Text("  ".join(map(one_line, files))), whole=True)
     rows.show(console())

@@ -28,17 +28,18 @@ Refit = Annotated[
         help="At the end, train once more on all photos. Default: with few photos, or where most is frozen.",
     ),
 ]
+Holdout = Annotated[
+    float | None,
+    typer.Option(metavar="SHARE", help="Share held out as test set, where the data has none. Default: as in the fit."),
+]
+Seed = Annotated[int | None, typer.Option(metavar="N", help="Seed of the split. Default: that of the fit.")]
 
 
 def finetune(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's folder, as fit made it.")],
     data: options.Data,
     out: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL",
-            help="Where the new model is written. Default: MODEL-finetuned.",
-        ),
+        str | None, typer.Option(metavar="MODEL", help="Where the new model is written. Default: MODEL-finetuned.")
     ] = None,
     recipe: options.RecipeName = "careful",
     trainer: options.Trainer = "auto",
@@ -49,13 +50,8 @@ def finetune(
     find_rate: options.FindRate = False,
     refit: Refit = None,
     resume: options.Resume = False,
-    holdout: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SHARE", help="Share held out as test set, where the data has none. Default: as in the fit."
-        ),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of the split. Default: that of the fit.")] = None,
+    holdout: Holdout = None,
+    seed: Seed = None,
     cache: options.Cache = True,
     label: options.LabelColumn = None,
     image: options.ImageColumn = None,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,10 +35,7 @@ SplitColumn = Annotated[
 ]
 LabelFrom = Annotated[
     str | None,
-    typer.Option(
-        metavar="REGEX",
-        help="Of a folder: the class is what the first group finds in an image's path.",
-    ),
+    typer.Option(metavar="REGEX", help="Of a folder: the class is what the first group finds in an image's path."),
 ]
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model's folder, or a backbone's name for its own ImageNet classes.")
@@ -53,28 +51,15 @@ Backbone = Annotated[
 Weights = Annotated[str | None, typer.Option(metavar="FILE", help="Weights of your own: .safetensors, .pth or .h5.")]
 Pixels = Annotated[
     int | None,
-    typer.Option(
-        metavar="N",
-        help="Scale images to this size in pixels: smaller is faster, a little less accurate.",
-    ),
+    typer.Option(metavar="N", help="Scale images to this size in pixels: smaller is faster, a little less accurate."),
 ]
 Mean = Annotated[
-    str | None,
-    typer.Option(
-        metavar="R,G,B",
-        help="Mean of the pixels from 0 to 1, where the network's are not known.",
-    ),
+    str | None, typer.Option(metavar="R,G,B", help="Mean of the pixels from 0 to 1, where the network's are not known.")
 ]
 Std = Annotated[str | None, typer.Option(metavar="R,G,B", help="Standard deviation that goes with --mean.")]
 Precision = Annotated[str, typer.Option(metavar="NAME", help="auto, bf16 or fp32.")]
 Head = Annotated[str, typer.Option(metavar="NAME", help="lda or ridge.")]
-Prior = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        help="flat, or empirical: expect classes as often as in the data.",
-    ),
-]
+Prior = Annotated[str, typer.Option(metavar="NAME", help="flat, or empirical: expect classes as often as in the data.")]
 Holdout = Annotated[float, typer.Option(metavar="SHARE", help="Share held out as test set, where the data has none.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Seed of the split.")]
 Cache = Annotated[bool, typer.Option(help="Keep features for the next time.")]
@@ -88,11 +73,7 @@ Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mp
 Devices = Annotated[int, typer.Option(metavar="N", help="How many devices, with --trainer lightning.")]
 Nodes = Annotated[int, typer.Option(metavar="N", help="How many machines, with --trainer lightning.")]
 Strategy = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        help="How several devices work together, such as ddp, with --trainer lightning.",
-    ),
+    str, typer.Option(metavar="NAME", help="How several devices work together, such as ddp, with --trainer lightning.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint of the same training.")]
 FindRate = Annotated[bool, typer.Option("--find-rate", help="Look for the learning rate first, and train with it.")]
@@ -152,6 +133,19 @@ def _colours(option: str, text: str) -> tuple[float, float, float]:
     if not all(map(math.isfinite, (red, green, blue))):
         raise UsageError(f"{option}: expected three numbers, of red, green and blue. Received: '{text}'.")
     return red, green, blue
+
+
+def check_new_files(folder: str, names: Sequence[str], overwrite: bool) -> None:
+    """Refuse a folder that cannot be written to, or has one of these files already, before any work is done."""
+    from headstart.plots.style import why_no_folder
+
+    if problem := why_no_folder(folder):
+        raise UsageError(problem)
+    if not overwrite and (there := [name for name in names if os.path.lexists(os.path.join(folder, name))]):
+        raise UsageError(
+            f"'{os.path.normpath(os.path.join(folder, there[0]))}' exists already. Choose another place: --out. Or "
+            "replace it: --overwrite"
+        )
 
 
 def source(

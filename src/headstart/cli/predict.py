@@ -1,21 +1,28 @@
-"""`headstart predict`: what is on photos, a line each."""
+"""`headstart predict`: what is on photos, a line each; or a table, or folders of them."""
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
-from typing import Annotated, Any
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
 from headstart.cli import options
-from headstart.cli.terminal import console
+from headstart.cli.terminal import Rows, console
+from headstart.core.errors import UsageError
 from headstart.core.text import one_line, shortened
-from headstart.core.types import Prediction, Problem
+from headstart.core.types import Problem
+
+if TYPE_CHECKING:
+    from headstart.model.answers import Answer
 
 LABEL = 24  # characters of the column of labels; of a longer one the middle is left out
+COUNTED = 12  # labels that a summary counts
 
 
 def predict(
@@ -24,52 +31,144 @@ def predict(
         list[str],
         typer.Argument(metavar="PATH...", help="Images, or folders of images; for a model of numbers, CSV files."),
     ],
+    top: Annotated[int, typer.Option(metavar="K", help="So many classes of each, the most probable first.")] = 1,
+    every: Annotated[
+        bool, typer.Option("--all-probabilities", help="With --json or --out: the probability of every class.")
+    ] = False,
+    out: Annotated[
+        str | None, typer.Option(metavar="FILE.csv", help="Write a table instead, with a line each.")
+    ] = None,
+    sort_into: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Copy each photo into DIR/LABEL, or DIR/unknown.")
+    ] = None,
+    links: Annotated[bool, typer.Option("--links", help="With --sort-into: links in place of copies.")] = False,
     engine: options.Engine = "auto",
     weights: options.Weights = None,
     mean: options.Mean = None,
     std: options.Std = None,
     precision: options.Precision = "auto",
     device: options.Device = "auto",
+    overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
     """Say what is on photos: label and calibrated probability, or "unknown". A line, or a JSON object, a photo."""
-    from headstart.data.sources import unlabelled
+    from headstart.core.progress import shown
+    from headstart.model.answers import write_answers
     from headstart.model.tabular_classifier import is_tabular_model, load_rows
 
+    _check(top, out, sort_into, links=links, overwrite=overwrite)
+    asked: Iterator[tuple[int, Answer | Problem]]
     if is_tabular_model(model):
+        if sort_into is not None:
+            raise UsageError(f"'{model}' is a model of numbers, and rows cannot be sorted into folders.")
         rows = load_rows(model)
-        for path in paths:
-            for said in rows.predict_file(path):
-                show_prediction(said, as_json)
-        return
-    normalisation = options.normalisation(mean, std)
-    classifier = options.open_model(model, weights, engine, precision, device, normalisation)
-    dataset = unlabelled(paths)
-    unreadable = len(dataset.problems)
-    for problem in dataset.problems:
-        show_problem(problem, as_json)
-    for item in classifier.predictions(dataset):
-        if isinstance(item, Problem):
-            unreadable += 1
-            show_problem(item, as_json)
+        asked, classes = rows.answers(paths), rows.classes
+    else:
+        normalisation = options.normalisation(mean, std)
+        classifier = options.open_model(model, weights, engine, precision, device, normalisation)
+        asked, classes = _of_photos(classifier, paths, sort_into, links=links), classifier.classes
+    screen = _Screen(classes, top, every=every, as_json=as_json, summary=out is not None or sort_into is not None)
+    with shown(screen.summary and not as_json) as report:
+        answers = screen.told(asked, report)
+        if out is not None:
+            write_answers(answers, classes, Path(out).absolute(), top=top, every=every)
         else:
-            show_prediction(item, as_json)
-    if unreadable:
+            for _ in answers:
+                pass
+    screen.end(out, sort_into)
+    if screen.unreadable:
         raise typer.Exit(3)
 
 
-def show_prediction(item: Prediction, as_json: bool) -> None:
-    """One line for one image."""
-    if as_json:
-        _json(asdict(item))
+def _check(top: int, out: str | None, sort_into: str | None, *, links: bool, overwrite: bool) -> None:
+    """Refuse what cannot be, before anything is opened."""
+    if top < 1:
+        raise UsageError(f"--top: expected 1 or more. Received: {top}.")
+    if links and sort_into is None:
+        raise UsageError("--links goes with --sort-into DIR.")
+    if sort_into is not None and Path(sort_into).exists() and not Path(sort_into).is_dir():
+        raise UsageError(f"--sort-into: expected a folder. Received: the file '{sort_into}'.")
+    if out is None:
         return
-    label, path = shortened(item.label, LABEL), one_line(item.path)
+    if not out.lower().endswith(".csv"):
+        raise UsageError(f"--out: expected a name that ends in .csv. Received: '{out}'.")
+    options.check_new_files(str(Path(out).parent), [Path(out).name], overwrite)
+
+
+def _of_photos(
+    classifier: Any, paths: list[str], sort_into: str | None, *, links: bool
+) -> Iterator[tuple[int, Answer | Problem]]:
+    """Each answer with the number of all; photos are put into their folders on the way."""
+    from headstart.data.sources import images_in
+    from headstart.data.tables import file_dataset
+    from headstart.model.answers import UNKNOWN, Answer, put_into
+
+    found, problems = images_in(paths)
+    count = len(found) + len(problems)
+    yield from ((count, problem) for problem in problems)
+    judged = classifier.judge(file_dataset("", found, in_order=True))
+    for (item, unknown), (_, path) in zip(judged, found, strict=True):
+        if isinstance(item, Problem):
+            yield count, item
+            continue
+        answer = Answer(item.name, item.probabilities, unknown)
+        if sort_into is not None:
+            label = UNKNOWN if unknown else answer.top(classifier.classes)[0][0]
+            put_into(Path(sort_into), label, path, link=links)
+        yield count, answer
+
+
+class _Screen:
+    """What is printed: a line each, or how many of each label in the end."""
+
+    def __init__(self, classes: Any, top: int, *, every: bool, as_json: bool, summary: bool) -> None:
+        self.classes, self.top, self.every, self.as_json, self.summary = classes, top, every, as_json, summary
+        self.counts: Counter[str] = Counter()
+        self.unreadable = 0
+
+    def told(self, asked: Iterator[tuple[int, Answer | Problem]], report: Any) -> Iterator[Answer]:
+        """The answers; each is told when it comes."""
+        for done, (count, item) in enumerate(asked, 1):
+            if report:
+                report("images", done, count)
+            if isinstance(item, Problem):
+                self.unreadable += 1
+                show_problem(item, self.as_json)
+                continue
+            self.counts["unknown" if item.unknown else item.top(self.classes)[0][0]] += 1
+            if self.as_json:
+                _json(item.as_json(self.classes, self.top, every=self.every))
+            elif not self.summary:
+                show_answer(item, self.classes, self.top)
+            yield item
+
+    def end(self, out: str | None, sort_into: str | None) -> None:
+        """The summary, where there was no line each."""
+        if not self.summary or self.as_json:
+            return
+        rows = Rows()
+        counts = [f"{shortened(label, LABEL)} {count}" for label, count in self.counts.most_common(COUNTED)]
+        more = f", and {len(self.counts) - COUNTED} more labels" if len(self.counts) > COUNTED else ""
+        rows.add("answers", f"{self.counts.total()}: {', '.join(counts)}{more}")
+        for word, path in (("wrote", out), ("sorted into", sort_into)):
+            if path is not None:
+                rows.add(word, Text(one_line(path), "bold"), whole=True)
+        rows.show(console())
+
+
+def show_answer(item: Answer, classes: Any, top: int = 1) -> None:
+    """One line for one image; the next most probable classes below it."""
+    (label, chance), *others = item.top(classes, top)
+    label, path = shortened(label, LABEL), one_line(item.name)
     if item.unknown:
         why = f"   (unlike the training photos; closest class: {label})"
         line = Text(f"{'unknown':<{LABEL}}", "yellow") + Text(f" {'':6}  {path}") + Text(why, "dim")
     else:
-        line = Text(f"{label:<{LABEL}}", "bold") + Text(f" {item.probability:6.1%}  {path}")
-    console().print(line, soft_wrap=True)
+        line = Text(f"{label:<{LABEL}}", "bold") + Text(f" {chance:6.1%}  {path}")
+    out = console()
+    out.print(line, soft_wrap=True)
+    for label, chance in others:
+        out.print(Text(f"{shortened(label, LABEL):<{LABEL}} {chance:6.1%}", "dim"), soft_wrap=True)
 
 
 def show_problem(item: Problem, as_json: bool) -> None:

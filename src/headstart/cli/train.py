@@ -34,11 +34,7 @@ TrainingData = Annotated[
     ),
 ]
 Network = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="mlp or small_cnn. Default: small_cnn for photos, mlp for numbers.",
-    ),
+    str | None, typer.Option(metavar="NAME", help="mlp or small_cnn. Default: small_cnn for photos, mlp for numbers.")
 ]
 Hidden = Annotated[
     str | None,
@@ -49,10 +45,7 @@ Hidden = Annotated[
 ]
 Pixels = Annotated[
     int | None,
-    typer.Option(
-        metavar="N",
-        help="Scale images to this size in pixels. Default: their own where small, else 64.",
-    ),
+    typer.Option(metavar="N", help="Scale images to this size in pixels. Default: their own where small, else 64."),
 ]
 RecipeName = Annotated[
     str | None,
@@ -63,11 +56,7 @@ RecipeName = Annotated[
     ),
 ]
 Folds = Annotated[
-    int,
-    typer.Option(
-        metavar="K",
-        help="Measure by K-fold cross-validation: K trainings, and one more on all.",
-    ),
+    int, typer.Option(metavar="K", help="Measure by K-fold cross-validation: K trainings, and one more on all.")
 ]
 Label = Annotated[str | None, typer.Option(metavar="NAME", help="For numbers: the column of the labels.")]
 

@@ -195,6 +195,17 @@ class Confusion:
 
 
 @dataclass(frozen=True, slots=True)
+class Mistake:
+    """An image that got a wrong label."""
+
+    name: str
+    truth: str
+    label: str
+    probability: float  # of the label
+    of_truth: float  # of the class that it is of
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """The results of a classifier on a test set."""
 
@@ -208,6 +219,7 @@ class Evaluation:
     passed_over: int = 0  # images not counted, because they are in the training set
     unreadable: int = 0
     left_out: tuple[Problem, ...] | None = None  # images not counted for other reasons
+    wrong: tuple[Mistake, ...] | None = None  # the surest first; None where names were not asked for
 
     def __repr__(self) -> str:
         figures = f"NLL {self.nll:.3f}", f"calibration error {self.calibration_error:.1%}"

@@ -126,7 +126,13 @@ def from_arrays(
 
 
 def unlabelled(paths: Sequence[PathLike] | PathLike) -> ImageDataset:
-    """Image files, and all images in folders and their subfolders, to predict on; in this order, folders sorted.
+    """Image files, and all images in folders and their subfolders, to predict on; see `images_in`."""
+    found, problems = images_in(paths)
+    return file_dataset("", found, problems, in_order=True)
+
+
+def images_in(paths: Sequence[PathLike] | PathLike) -> tuple[list[Found], list[Problem]]:
+    """Image files, and all images in folders and their subfolders; in this order, folders sorted.
 
     Raises:
         UsageError: a path is not there.
@@ -153,7 +159,7 @@ def unlabelled(paths: Sequence[PathLike] | PathLike) -> ImageDataset:
             raise UsageError(missing)
     if not found:
         raise UsageError("No images given. Expected paths of image files or of folders with images.")
-    return file_dataset("", found, problems, in_order=True)
+    return found, problems
 
 
 def _parquet_files(root: str) -> list[str]:

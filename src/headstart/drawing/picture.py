@@ -22,7 +22,7 @@ from headstart.drawing.boxes import (
 )
 from headstart.drawing.layers import Item
 from headstart.drawing.layout import Frame, Line, Rect, arrange
-from headstart.plots.comparison import INK, QUIET
+from headstart.plots.style import INK, QUIET
 
 TEXT, SMALL, BOLD, ROW = 11, 10, 12.5, 15  # sizes of letters, bold counted as larger; the height of a line in a box
 INSET, COLUMNS = 8, 14  # between the words and the edge of a box; between columns of words

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.types import Accuracy, Confusion, Evaluation, Z
+from headstart.core.types import Accuracy, Confusion, Evaluation, Mistake, Z
 from headstart.learn.regularisation_path import Labels, Matrix
 from headstart.learn.significance import t_quantile
 
@@ -33,6 +35,20 @@ def evaluate(
             classes[k]: accuracy_of(right[labels == k], None if groups is None else groups[labels == k])
             for k in np.unique(labels)
         },
+    )
+
+
+def mistakes_of(
+    probabilities: Matrix, labels: Labels, classes: tuple[str, ...], names: Sequence[str]
+) -> tuple[Mistake, ...]:
+    """The images with a wrong label, by their names (N,): those with the most probable label first."""
+    guesses = probabilities.argmax(axis=1)
+    sure = probabilities[np.arange(len(labels)), guesses]
+    wrong = np.flatnonzero(guesses != labels)
+    order = wrong[np.argsort(-sure[wrong], kind="stable")]
+    return tuple(
+        Mistake(names[k], classes[labels[k]], classes[guesses[k]], float(sure[k]), float(probabilities[k, labels[k]]))
+        for k in order.tolist()
     )
 
 

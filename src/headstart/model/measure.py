@@ -15,7 +15,7 @@ from headstart.core.types import UNREADABLE, Evaluation, ImageDataset, Problem
 from headstart.data.fingerprints import Fingerprints
 from headstart.data.near_copies import join_groups, named_groups
 from headstart.data.split import CONFLICT, conflicting_labels
-from headstart.learn.evaluate import evaluate
+from headstart.learn.evaluate import evaluate, mistakes_of
 
 UNKNOWN_CLASS = "unknown class"  # the kind of a `Problem`
 
@@ -101,18 +101,16 @@ def measure(
             f"{known_before} {verb(known_before)} in the training set. Give other photos, or count those too: "
             "--include-training-set"
         )
-    result = evaluate(
-        np.stack([judged[k].item.probabilities for k in counts]),
-        np.array([place[part.samples[judged[k].row].label] for k in counts]),
-        classifier.classes,
-        np.array([judged[k].is_unknown for k in counts]),
-        groups[counts],
-    )
+    probabilities = np.stack([judged[k].item.probabilities for k in counts])
+    truth = np.array([place[part.samples[judged[k].row].label] for k in counts])
+    unknown = np.array([judged[k].is_unknown for k in counts])
+    result = evaluate(probabilities, truth, classifier.classes, unknown, groups[counts])
     return replace(
         result,
         passed_over=len(judged) - len(counts),
         unreadable=sum(problem.kind in UNREADABLE for problem in left_out),
         left_out=tuple(left_out),
+        wrong=mistakes_of(probabilities, truth, classifier.classes, [judged[k].item.name for k in counts]),
     )
 
 

@@ -18,6 +18,7 @@ OPTIONAL = (
     "settled",
     "groups",
     "left_out",
+    "wrong",
     "tuned_loss",
     "assumed",
 )  # left out of JSON where there is none

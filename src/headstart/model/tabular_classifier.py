@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from headstart.data.inputs import one_each
 from headstart.data.rows import PathLike, Rows, rows_to_judge, rows_to_predict
 from headstart.data.sources import label_text
 from headstart.learn.calibrate import softmax
-from headstart.learn.evaluate import evaluate
+from headstart.learn.evaluate import evaluate, mistakes_of
 from headstart.model import files
+from headstart.model.answers import Answer
 from headstart.model.measure import UNKNOWN_CLASS
 from headstart.model.mistaken import no_model
 from headstart.model.records import TabularRecord, from_json, to_json
@@ -112,6 +114,15 @@ class TabularClassifier:
             best = int(chances.argmax())
             yield Prediction(name, self.classes[best], float(chances[best]), bool(unknown))
 
+    def answers(self, files: Sequence[PathLike]) -> Iterator[tuple[int, Answer]]:
+        """Row by row of CSV files, as `predict_file`, with the probabilities of all classes, and the number of rows."""
+        tables = [rows_to_predict(file, self.columns) for file in files]
+        count = sum(map(len, tables))
+        for rows in tables:
+            beyond = self.scale.beyond(rows.values)
+            for name, chances, unknown in zip(rows.names, self.predict_proba(rows.values), beyond, strict=True):
+                yield count, Answer(name, chances, bool(unknown))
+
     def predict_file(self, path: PathLike) -> Iterator[Prediction]:
         """As `predictions`, for a CSV file with columns of the same names."""
         return self.predictions(rows_to_predict(path, self.columns))
@@ -142,15 +153,21 @@ class TabularClassifier:
                 f"The classifier knows none of the labels, {words[0] if words else ''!r} first. It knows: "
                 f"{', '.join(self.classes[:10])}{' …' if len(self.classes) > 10 else ''}."
             )
+        probabilities = self.predict_proba(values[known])
+        right = np.array([place[word] for word in words if word in place])
         result = evaluate(
-            self.predict_proba(values[known]),
-            np.array([place[word] for word in words if word in place]),
+            probabilities,
+            right,
             self.classes,
             self.scale.beyond(values[known]),
         )
         others = [(name, word) for name, word in zip(names, words, strict=True) if word not in place]
         why = "class {!r} is none of the classifier's"
-        return replace(result, left_out=tuple(Problem(name, UNKNOWN_CLASS, why.format(word)) for name, word in others))
+        return replace(
+            result,
+            left_out=tuple(Problem(name, UNKNOWN_CLASS, why.format(word)) for name, word in others),
+            wrong=mistakes_of(probabilities, right, self.classes, list(compress(names, known))),
+        )
 
     def score(self, data: PathLike | Any, labels: Iterable[object] | None = None) -> float:
         """The accuracy of `evaluate`; a label that the classifier does not know counts as a wrong answer."""

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart.core.atomic_files import folder_above, probe
 from headstart.core.counts import counted
 from headstart.core.errors import UsageError
-from headstart.core.shared_change import SharedChange
+from headstart.plots.style import INK, QUIET, STYLE
 from headstart.workflows.ranking import Candidate
 
 if TYPE_CHECKING:
@@ -24,7 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.transforms import Bbox
     from numpy.typing import NDArray
 
-INK, QUIET, FAINT, FRONT, CHOSEN = "#222222", "#6f6f6f", "#9a9a9a", "#1f6fb4", "#c8481f"
+FAINT, FRONT, CHOSEN = "#9a9a9a", "#1f6fb4", "#c8481f"
+FILES = ("compare.png", "compare.svg")
 NEAR, FAR, STEP = 9, 60, 7  # points between a mark and its label, where it must give way up to FAR
 
 
@@ -34,8 +33,8 @@ def plot_comparison(rows: Sequence[Candidate], chosen: Candidate | None, folder:
     Raises:
         UsageError: the folder cannot be written to.
     """
-    paths = [Path(folder) / f"compare.{ending}" for ending in ("png", "svg")]
-    with _STYLE:
+    paths = [Path(folder) / name for name in FILES]
+    with STYLE:
         figure = draw_comparison(rows, chosen)
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
@@ -44,25 +43,6 @@ def plot_comparison(rows: Sequence[Candidate], chosen: Candidate | None, folder:
         except OSError as error:
             raise UsageError(f"'{folder}' cannot be written to: {error.strerror or error}.") from error
     return paths
-
-
-def _style() -> AbstractContextManager[object]:
-    from matplotlib import rc_context
-
-    return rc_context({"svg.hashsalt": "headstart", "svg.fonttype": "none", "font.size": 9.5})
-
-
-_STYLE = SharedChange(_style)  # matplotlib's settings are those of the whole process
-
-
-def why_no_folder(path: str | os.PathLike[str]) -> str | None:
-    """A sentence if nothing can be written into a folder at ``path``, before any work is done for it."""
-    inside = Path(os.path.realpath(path)) / "plots"
-    try:
-        probe(inside)
-        return None
-    except OSError as error:
-        return f"'{folder_above(inside)}' cannot be written to: {error.strerror or error}. Choose another: --out DIR"
 
 
 def draw_comparison(rows: Sequence[Candidate], chosen: Candidate | None) -> Figure:

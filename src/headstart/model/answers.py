@@ -1,0 +1,102 @@
+"""The answers of a model as a table for a spreadsheet, and photos in folders by what is on them."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.core.atomic_files import beside, put
+from headstart.core.errors import UsageError
+
+UNKNOWN = "unknown"  # the folder of what is unlike the training photos
+_UNSAFE = re.compile(r'[\\/:*?"<>|\x00-\x1f\x7f]')
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a model says of one image or row."""
+
+    name: str
+    probabilities: NDArray[np.floating]  # (K,)
+    unknown: bool
+
+    def top(self, classes: Sequence[str], count: int = 1) -> list[tuple[str, float]]:
+        """The most probable classes with their probabilities."""
+        order = np.argsort(-self.probabilities, kind="stable")[:count]
+        return [(classes[k], float(self.probabilities[k])) for k in order.tolist()]
+
+    def as_json(self, classes: Sequence[str], top: int, *, every: bool) -> dict[str, Any]:
+        """Plain values; with the ``top`` classes where they are more than one, and with ``every`` probability."""
+        first, chance = self.top(classes)[0]
+        found: dict[str, Any] = {"path": self.name, "label": first, "probability": chance, "unknown": self.unknown}
+        if top > 1:
+            found["top"] = [{"label": label, "probability": p} for label, p in self.top(classes, top)]
+        if every:
+            found["probabilities"] = dict(zip(classes, self.probabilities.tolist(), strict=True))
+        return found
+
+
+def write_answers(
+    answers: Iterable[Answer], classes: Sequence[str], file: Path, *, top: int = 1, every: bool = False
+) -> None:
+    """A CSV file with a line each; it is there when it is whole, in the place of an older one.
+
+    Columns: path, label, probability, unknown; with ``top`` label_2, probability_2 and so on; with ``every`` one for
+    the probability of each class.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    numbers = range(2, min(top, len(classes)) + 1)
+    header = ["path", "label", "probability", "unknown"]
+    header += [name for k in numbers for name in (f"label_{k}", f"probability_{k}")]
+    try:
+        with beside(file) as folder:
+            made = folder / file.name
+            with made.open("w", newline="", encoding="utf-8") as opened:
+                writer = csv.writer(opened)
+                writer.writerow([*header, *(classes if every else ())])
+                for each in answers:
+                    (label, chance), *others = each.top(classes, max(top, 1))
+                    more = [value for pair in others for value in pair]
+                    all_of_them = each.probabilities.tolist() if every else []
+                    writer.writerow([each.name, label, chance, each.unknown, *more, *all_of_them])
+            put(made, file)
+    except OSError as error:
+        raise UsageError(f"'{file}' cannot be written: {error.strerror or error}.") from error
+
+
+def put_into(folder: Path, label: str, photo: str, *, link: bool) -> Path:
+    """A copy of a photo, or a link to it, in the folder of its label; nothing that is there is replaced.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    inside = folder / (_UNSAFE.sub("_", label).strip(". ") or "_")
+    stem, suffix = os.path.splitext(os.path.basename(photo))
+    try:
+        inside.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            target = inside / (f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")
+            try:
+                if link:
+                    target.symlink_to(os.path.abspath(photo))
+                else:
+                    with target.open("xb"):  # takes the name, which somebody else may want too
+                        pass
+                    shutil.copy2(photo, target)
+                return target
+            except FileExistsError:
+                number += 1
+    except OSError as error:
+        raise UsageError(f"'{photo}' cannot be put into '{inside}': {error.strerror or error}.") from error
