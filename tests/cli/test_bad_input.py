@@ -262,3 +262,24 @@ def test_check_proposes_no_fit_that_cannot_be(shell: Shell, tmp_path: Path) -> N
     assert "Nothing to fit yet" in answer.out
     assert "headstart fit" not in answer.out
     assert "headstart fit" in shell("check", folder(tmp_path / "two", 2)).out
+
+
+@pytest.mark.parametrize(("command", "kept"), [("check", False), ("fit", True), ("fit --no-cache", False)])
+def test_only_what_is_kept_is_said_to_be(
+    command: str, kept: bool, shell: Shell, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("headstart.data.fingerprints.Fingerprints.take", interrupted)
+    name, *options = command.split()
+    answer = shell(name, photos, *options, *(("--out", out) if name == "fit" else ()))
+    assert answer.code == 130
+    assert ("What was computed is kept" in answer.err) == kept
+
+
+def test_a_network_without_an_address_names_those_that_have_one(shell: Shell, photos: Path, out: Path) -> None:
+    answer = shell("fit", photos, "--backbone", "mobilenet_v2", "--out", out)
+    assert answer.code == 2
+    assert "come from a file of your own: --weights FILE. Or take one whose weights are fetched" in answer.err
+    assert "mobilenet_v2.torchvision, mobilenet_v2.v2, mobilenet_v2.timm" in answer.err

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import Blueprint
-from headstart.backbones.download import find_weights
+from headstart.backbones.download import at_hand, find_weights
 from headstart.backbones.names import rename, translate
 from headstart.backbones.not_names import why_no_name
 from headstart.backbones.published import BACKBONES, Backbone
@@ -83,6 +83,12 @@ def load_pretrained(
         raise UsageError(f"--pixels: expected {SMALLEST} to {LARGEST}. Received: {pixels}.")
     network = backbone.blueprint()
     (network if head else network.trunk(backbone.layers)).shapes(pixels)  # checked before any file is read
+    if (
+        weights is None
+        and not (backbone.weights.distribution or backbone.weights.url)
+        and not at_hand(backbone.weights)
+    ):
+        raise UsageError(_of_one_s_own(backbone))
     path = os.fspath(find_weights(backbone.weights, stage(progress, "weights")) if weights is None else weights)
     arrays = read_weights(path)
     own, assumed = weights is not None, ""
@@ -100,6 +106,21 @@ def load_pretrained(
         raise UsageError(_other_head(name, path, named.get(lacking[0]), shapes[lacking[0]][0]))
     spec = replace(backbone.spec, size=pixels or backbone.spec.size)
     return Pretrained(blueprint, fitting, spec, backbone, assumed)
+
+
+def _is_published(backbone: Backbone) -> bool:
+    return bool(backbone.weights.url or backbone.weights.distribution)
+
+
+def _of_one_s_own(backbone: Backbone) -> str:
+    """Which file a network needs that nobody publishes under an address, and which of its variants need none."""
+    others = [
+        other.name
+        for other in BACKBONES.values()
+        if other.architecture == backbone.architecture and _is_published(other)
+    ]
+    instead = f" Or take one whose weights are fetched by themselves: {', '.join(others)}." if others else ""
+    return f"The weights of '{backbone.name}' come from a file of your own: --weights FILE.{instead}"
 
 
 def _variant(path: str, weights: Weights, backbone: Backbone) -> tuple[Backbone, str]:

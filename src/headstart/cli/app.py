@@ -41,6 +41,7 @@ app = typer.Typer(
 )
 
 INTERRUPTED = 130
+KEEPS = {"fit", "compare"}  # commands that keep features
 
 
 def main() -> None:
@@ -66,7 +67,8 @@ def _main() -> None:
         say(str(error))
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        say("interrupted. What was computed is kept: the same command goes on from there.")
+        kept = " What was computed is kept: the same command goes on from there."
+        say(f"interrupted.{kept if KEEPS & {*arguments} and '--no-cache' not in arguments else ''}")
         code = INTERRUPTED
     except (BrokenPipeError, SystemExit) as error:
         code = _after_exit(error)
