@@ -111,3 +111,10 @@ def test_a_method_has_the_arguments_of_its_function(method: str, function: Any) 
     ]
     with pytest.raises(TypeError, match="recip"):
         hs.Classifier.finetune(None, [], recip="fast")  # type: ignore[call-arg,arg-type]
+
+
+def test_the_card_of_a_model_without_a_test_set_claims_none(by_name: hs.Classifier, tmp_path: Path) -> None:
+    by_name.save(tmp_path / "model")
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "24 images: training set 24, and no test set." in card
+    assert "held out" not in card.partition("## Figures")[0]

@@ -81,3 +81,16 @@ def test_the_commands(shell: Shell, folder: Path, table: pd.DataFrame, tmp_path:
 def test_labels_that_are_numbers_are_compared_as_numbers() -> None:
     model = hs.train_rows(IRIS.data, IRIS.target)
     assert model.score(IRIS.data, IRIS.target) == model.score(IRIS.data, IRIS.target.astype(float)) > 0.9
+
+
+def test_the_card_says_what_was_measured_and_how(flowers: TabularClassifier, folder: Path, tmp_path: Path) -> None:
+    card = (folder / "README.md").read_text()
+    assert "150 rows: training set 102, validation set 18, test set 30." in card
+    assert "on 30 rows that were held out." in card
+    assert "headstart train DATA --hidden 16 --holdout 0.2 --seed 0\n" in card
+    in_folds = (hs.train_rows("iris", folds=3).save(tmp_path / "folds") / "README.md").read_text()
+    assert "on 150 rows in 3-fold cross-validation." in in_folds
+    assert "test set" not in in_folds
+    without = (hs.train_rows("iris", holdout=0).save(tmp_path / "all") / "README.md").read_text()
+    assert "Not measured: no row was held out." in without
+    assert "test set" not in without

@@ -43,10 +43,10 @@ def _classes(names: Sequence[str]) -> str:
 def _data(record: FitRecord) -> str:
     how = {"held out": "held out", "cross-validation": "by cross-validation"}
     where = how.get(record.test_part, f"the {record.test_part} part of the data")
-    text = (
-        f"## Data\n\n{counted(record.images, 'image')}: training set {record.train}, test set {record.test} ({where}). "
-        "Copies of one photo are never in both."
-    )
+    parts = f"training set {record.train}, test set {record.test} ({where}). Copies of one photo are never in both."
+    if not record.test:
+        parts = f"training set {record.train}, and no test set."
+    text = f"## Data\n\n{counted(record.images, 'image')}: {parts}"
     if left_out := Counter(problem.kind for problem in record.left_out):
         text += "\n\nLeft out: " + ", ".join(f"{count} {kind}" for kind, count in left_out.most_common()) + "."
     return text

@@ -262,18 +262,25 @@ def _assemble(config: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> 
 
 
 def _card(model: TabularClassifier) -> str:
-    record, accuracy, figure = model.record, model.record.accuracy, "Not measured."
+    record, accuracy, parts = model.record, model.record.accuracy, model.record.parts
+    how = f"in {len(record.folds)}-fold cross-validation" if record.folds else "that were held out"
+    figure = "Not measured: no row was held out."
     if accuracy:
-        how = f"{len(record.folds)}-fold cross-validation" if record.folds else "rows that were held out"
-        figure = (
-            f"Accuracy {accuracy.value:.3f} (95 % interval {accuracy.low:.3f} to {accuracy.high:.3f}) on "
-            f"{counted(accuracy.images, 'row')}, by {how}."
-        )
+        low, high = accuracy.low, accuracy.high
+        rows = counted(accuracy.images, "row")
+        figure = f"Accuracy {accuracy.value:.3f} (95 % interval {low:.3f} to {high:.3f}) on {rows} {how}."
+    test = "" if record.folds or not record.test else f", test set {record.test}"
+    split = f"training set {parts.train}, validation set {parts.validation}{test}"
+    hidden = ",".join(map(str, record.hidden)) or "none"
+    made = f"--hidden {hidden} --holdout {record.holdout} --seed {record.seed}"
+    folds = f" --folds {len(record.folds)}" if record.folds else ""
     columns = "\n".join(f"- {name}" for name in model.columns)
     return (
         f"---\nlibrary_name: headstart\npipeline_tag: tabular-classification\n---\n\n# {record.data}\n\n"
-        f"Tells {counted(len(model.classes), 'class')} apart: {', '.join(model.classes)}.\n\n{figure}\n\n"
+        f"Tells {counted(len(model.classes), 'class')} apart: {', '.join(model.classes)}.\n\n"
+        f"{counted(record.images, 'row')}: {split}.\n\n{figure}\n\n"
         f"A perceptron, trained from random weights on the columns\n\n{columns}\n\n"
-        "each scaled to mean 0 and deviation 1. Probabilities are calibrated. "
-        'A row is "unknown" where one of its numbers lies far outside what was trained on.\n'
+        "each scaled to mean 0 and deviation 1. Probabilities are calibrated on the validation set. "
+        'A row is "unknown" where one of its numbers lies far outside what was trained on.\n\n'
+        f"    headstart train DATA {made}{folds}\n"
     )
