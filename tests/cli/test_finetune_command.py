@@ -258,7 +258,7 @@ def test_a_wrong_option_costs_no_work(
 def test_a_network_without_a_head_of_ones_own_is_refused(shell: Shell, photos: Path, tmp_path: Path) -> None:
     done = shell("finetune", "efficientnet_lite0", photos, "--out", tmp_path / "new")
     assert (done.code, done.out) == (2, "")
-    assert "Fit one first: headstart fit" in done.err
+    assert "Fit a head on it first: headstart fit" in done.err
 
 
 def test_two_runs_into_one_folder_and_an_unfinished_one(
@@ -282,15 +282,15 @@ def test_what_is_no_model_is_told_what_makes_one(shell: Shell, photos: Path) -> 
     """Other commands take backbones in its place, which have no head to go on from."""
     done = shell("finetune", "nowhere/model", photos)
     assert (done.code, done.out) == (2, "")
-    assert "There is no model 'nowhere/model'. Expected the folder of a fitted one." in done.err
+    assert "There is no model 'nowhere/model'. Make one with: headstart fit" in done.err
     assert "cifar_resnet" not in done.err
-    assert "is not a model: expected a folder with config.json" in shell("finetune", photos, photos).err
+    assert "is a folder, but no model: it has no config.json" in shell("finetune", photos, photos).err
 
 
 def test_train_lists_the_sets_of_photos_and_of_rows(shell: Shell) -> None:
     done = shell("train", "nowhere")
     assert (done.code, done.out) == (2, "")
-    assert "no data set of that name: 'nowhere'. Known: breast_cancer, digits, elpv, iris, wine." in done.err
+    assert "No such file or folder: 'nowhere'. Known: breast_cancer, digits, elpv, iris, wine." in done.err
 
 
 # --- nothing is lost --------------------------------------------------------------------------------------------------

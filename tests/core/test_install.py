@@ -22,10 +22,11 @@ def test_the_command_is_for_this_python() -> None:
     assert rest == ["-m", "pip", "install", "--upgrade", "headstart[torch]"]
 
 
-def test_it_works_where_it_is_printed(tmp_path: Path) -> None:
+def test_it_works_where_it_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With what is installed: as after `make demo`, where "pip" alone is another Python's."""
+    monkeypatch.chdir(tmp_path)
     command = pip_install("headstart[data]", "--dry-run --no-index --quiet --no-build-isolation")
-    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import headstart as hs
-from headstart.core.progress import WIDEST, Shown, function_of, in_notebook, one_step, shown, shows_progress
+from headstart.core.progress import WIDEST, Shown, amount, function_of, in_notebook, one_step, shown, shows_progress
 from headstart.train.recipe import open_recipe
 
 ONE_EPOCH, SCRATCH = hs.Recipe(epochs=1, unfreeze="head"), replace(open_recipe("scratch"), epochs=1)
@@ -61,6 +61,19 @@ def test_a_terminal_gets_bars(terminal: Callable[[], Terminal]) -> None:
     screen = terminal()
     assert work(7)
     assert "steps" in screen.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("stage", "done", "count", "said"),
+    [
+        ("steps", 7, 9, "7/9"),
+        ("steps", 7, 0, "7"),
+        ("head", 0, 1, ""),
+        ("weights", 2_500_000, 10_000_000, "2.5/10.0 MB"),
+    ],
+)
+def test_how_much_is_done(stage: str, done: int, count: int, said: str) -> None:
+    assert amount(stage, done, count) == said
 
 
 def test_the_bar_of_a_stage_goes_when_the_next_begins(terminal: Callable[[], Terminal]) -> None:

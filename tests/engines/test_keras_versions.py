@@ -27,7 +27,7 @@ from headstart.engines.keras.models import wrap  # noqa: E402
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 NEWER = "99.1.0"
-BOTH = rf"made by Keras 99\.1\.0; Keras {keras.__version__} is here.*pip install 'keras==99\.1\.0'"
+BOTH = rf"made by Keras 99\.1\.0; Keras {keras.__version__} is here.*pip install keras==99\.1\.0"
 
 Change = Callable[[dict[str, Any]], None]
 

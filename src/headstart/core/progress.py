@@ -89,7 +89,7 @@ def _bars() -> Iterator[Progress]:
             speed = bar.tasks[bar.task_ids.index(tasks[stage])].speed
             times, digits, unit = _unit(stage)
             rate = f"{speed / times:{digits}}{unit}/s" if speed else ""
-            bar.update(tasks[stage], completed=done, amount=_amount(stage, done, count), rate=rate)
+            bar.update(tasks[stage], completed=done, amount=amount(stage, done, count), rate=rate)
 
         yield report
 
@@ -102,7 +102,7 @@ def _line() -> Iterator[Progress]:
         now = time.monotonic()
         if now - last[0] >= OFTEN or done == count:
             last[0] = now
-            sys.stdout.write(f"\r{f'{stage} {_amount(stage, done, count)}':<{WIDEST}.{WIDEST}}")
+            sys.stdout.write(f"\r{f'{stage} {amount(stage, done, count)}':<{WIDEST}.{WIDEST}}")
             sys.stdout.flush()
 
     try:
@@ -117,7 +117,8 @@ def _unit(stage: str) -> tuple[float, str, str]:
     return (1e6, ".1f", " MB") if stage in BYTES else (1, ".0f", "")
 
 
-def _amount(stage: str, done: int, count: int) -> str:
+def amount(stage: str, done: int, count: int) -> str:
+    """How much of a stage is done, in words; "" where its steps cannot be counted."""
     if count == 1:
         return ""
     times, digits, unit = _unit(stage)
