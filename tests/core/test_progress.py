@@ -69,7 +69,7 @@ def test_a_terminal_gets_bars(terminal: Callable[[], Terminal]) -> None:
         ("steps", 7, 9, "7/9"),
         ("steps", 7, 0, "7"),
         ("head", 0, 1, ""),
-        ("weights", 2_500_000, 10_000_000, "2.5/10.0 MB"),
+        ("weights", 2_500_000, 10**7, "2.5/10.0 MB"),
     ],
 )
 def test_how_much_is_done(stage: str, done: int, count: int, said: str) -> None:

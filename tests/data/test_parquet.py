@@ -124,7 +124,7 @@ class TestParquet:
         named = open_source(tmp_path / "a.parquet", label_column="patient_id", group_column="wish")
         assert [(s.label, s.group) for s in named.samples] == [("p", "a"), ("q", "b")]
         for what in ("group", "split"):  # not passed over in silence
-            with pytest.raises(DataError, match=f"no column for the {what}: expected 'camera'.*--{what} COLUMN"):
+            with pytest.raises(DataError, match=f"no column for the {what}: expected 'camera'.*{what}_column=COLUMN"):
                 open_source(tmp_path / "a.parquet", **{f"{what}_column": "camera"})
 
     def test_images_that_are_named_instead_of_held(self, tmp_path: Path) -> None:
