@@ -26,7 +26,7 @@ def main() -> None:
     for name in options.sets:
         data = name if name == "elpv" else str(shared("data", name))
         with tempfile.TemporaryDirectory() as folder:
-            command = (*HEADSTART, "fit", data, "--out", str(Path(folder) / "model"), "--json", *fewer)
+            command = (*HEADSTART, "fit", data, "--out", str(Path(folder) / "model"), "--overwrite", "--json", *fewer)
             cold = [timed(command) for _ in range(options.repeats)]
             values = [float(cold[0].output["accuracy"])]
             for seed in range(1, 1 if name in OWN_TEST else options.seeds):  # from the same features

@@ -47,8 +47,8 @@ def few_photos(options: argparse.Namespace, place: Path) -> tuple[dict[str, Any]
 def _one(name: str, size: int, seed: int, place: Path) -> dict[str, Any]:
     known, fresh, model, tuned = (str(place / part) for part in ("known", "fresh", "model", "tuned"))
     _lay_out(name, size, seed, place)
-    timed((*HEADSTART, "fit", known, "--holdout", "0", "--out", model, "--seed", str(seed), "--json"))
-    found = timed((*HEADSTART, "finetune", model, known, "--out", tuned, "--json"))
+    timed((*HEADSTART, "fit", known, "--holdout", "0", "--out", model, "--seed", str(seed), "--overwrite", "--json"))
+    found = timed((*HEADSTART, "finetune", model, known, "--out", tuned, "--overwrite", "--json"))
     sides = [timed((*HEADSTART, "evaluate", one, fresh, "--json")).output for one in (model, tuned)]
     row: dict[str, Any] = {"set": name, "size": size, "seed": seed, "seconds": found.seconds}
     row |= {key: found.output[key] for key in ("chosen", "folds", "images")}

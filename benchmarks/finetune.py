@@ -135,8 +135,8 @@ def _gain(data: str, holdout: float, seed: int, place: Path) -> dict[str, Any]:
     """Both commands, as they come."""
     model, tuned = str(place / "model"), str(place / "tuned")
     share = ("--holdout", str(holdout)) if holdout else ()
-    fit = timed((*HEADSTART, "fit", data, "--out", model, *share, "--seed", str(seed), "--json"))
-    found = timed((*HEADSTART, "finetune", model, data, "--out", tuned, "--json"))
+    fit = timed((*HEADSTART, "fit", data, "--out", model, *share, "--seed", str(seed), "--overwrite", "--json"))
+    found = timed((*HEADSTART, "finetune", model, data, "--out", tuned, "--overwrite", "--json"))
     kept = ("before", "after", "chosen", "p", "images", "verdict", "epochs", "best", "stopped", "views", "stages")
     return {"fit_seconds": fit.seconds, "seconds": found.seconds, "peak_mb": found.peak_mb} | {
         key: found.output[key] for key in kept
@@ -186,7 +186,8 @@ def _race(
     for seed in range(options.repeats):  # in turn, so that a slow minute of the machine falls on all of them
         settings = {"preset": preset, "epochs": wanted, "patience": 0, "seed": seed}  # all epochs, as the others have
         (place / RECIPE_FILE).write_text(json.dumps(settings), encoding="utf-8")
-        fits.append(timed((*HEADSTART, "fit", str(folder), "--out", str(place / MODEL), "--seed", str(seed), "--json")))
+        out = ("--out", str(place / MODEL), "--overwrite")
+        fits.append(timed((*HEADSTART, "fit", str(folder), *out, "--seed", str(seed), "--json")))
         same = ["--epochs", str(epochs or wanted), "--rate", str(followed.learning_rate), "--seed", str(seed)]
         same += ["--augmentation", followed.augmentation, *["--full"] * (preset == "full")]
         commands = _commands(place, folder, listed, same, options.jit)
@@ -200,7 +201,8 @@ def _commands(place: Path, folder: Path, listed: Path, same: list[str], jit: str
     """Of each side; ``same`` says to the baselines what the recipe says to ours."""
     baselines = ROOT / "benchmarks" / "baselines"
     model, recipe, network = (str(place / name) for name in (MODEL, RECIPE_FILE, NETWORK_FILE))
-    ours = (*HEADSTART, "finetune", model, str(folder), "--recipe", recipe, "--out", str(place / "tuned"), "--json")
+    out = ("--out", str(place / "tuned"), "--overwrite")
+    ours = (*HEADSTART, "finetune", model, str(folder), "--recipe", recipe, *out, "--json")
     return {
         OURS: ours,
         ONCE: (*ours, "--no-refit"),

@@ -20,7 +20,7 @@ def main() -> None:
         place = Path(folder)
         if options.quick:
             options.repeats, photos = 1, a_few(photos, place / "photos", each=16)
-        default = (*HEADSTART, "fit", str(photos), "--out", str(place / "model"), "--json")
+        default = (*HEADSTART, "fit", str(photos), "--out", str(place / "model"), "--overwrite", "--json")
         ours = (*default, "--backbone", "mobilenet_v2", "--weights", weights)
         script = (sys.executable, str(ROOT / "benchmarks/baselines/sklearn_script.py"), str(photos), weights)
         a, b, c = [], [], []

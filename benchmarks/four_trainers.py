@@ -162,7 +162,7 @@ class Fit:
         fitted = hs.fit(
             _data("mobilenet_v2"), backbone="mobilenet_v2", weights=weights, pixels=self.pixels, cache=False
         )
-        fitted.save(self.model)
+        fitted.save(self.model, overwrite=True)
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             data = Path(folder) / "cifar.parquet"
             in_child(functools.partial(_write, source, data, size))
-            command = (*HEADSTART, "fit", str(data), "--pixels", str(options.pixels), "--json")
+            command = (*HEADSTART, "fit", str(data), "--pixels", str(options.pixels), "--overwrite", "--json")
             runs = [timed((*command, "--out", str(Path(folder) / "model"))) for _ in range(options.repeats)]
         row = {
             "images": size,

@@ -25,7 +25,7 @@ def main() -> None:
         place = Path(folder)
         if options.quick:
             options.repeats, photos = 1, a_few(photos, place / "photos", each=16)
-        fit = (*HEADSTART, "fit", str(photos), "--out", str(place / "model"), "--json")
+        fit = (*HEADSTART, "fit", str(photos), "--out", str(place / "model"), "--overwrite", "--json")
         network = ("--backbone", "mobilenet_v2", "--weights", weights)
         guide = (sys.executable, str(ROOT / "benchmarks/baselines/keras_guide.py"), str(photos))
         commands = {

@@ -73,7 +73,7 @@ def run(lab: Lab, trainer: str, folder: str, options: argparse.Namespace) -> dic
     fewer = (*lab.quick, "--recipe", str(short(Path(folder), lab))) if options.quick else ()
     runs = []
     for seed in range(2 if options.quick and lab.splits > 1 else lab.splits):
-        out = ("--out", str(Path(folder) / "model"), "--seed", str(seed), "--trainer", trainer, "--json")
+        out = ("--out", str(Path(folder) / "model"), "--seed", str(seed), "--trainer", trainer, "--overwrite", "--json")
         command = (*HEADSTART, "train", data, *lab.options, *fewer, *out)
         runs.append(timed(command, str(Path(folder) / "cache")))  # the split is the same for every trainer
     answers = [each.output for each in runs]

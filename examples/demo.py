@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import headstart as hs
-from headstart.cli.progress import progress
 from headstart.data.load import content_key
 
 PUBLISHED = (("SVM on hand-made features", 0.824), ("VGG-19, fine-tuned", 0.884))
@@ -19,8 +18,7 @@ def main() -> None:
     cells = hs.open_source("elpv")
     print(f"Fitting on {len(cells)} pictures of solar cells: {' or '.join(cells.classes)}?")
     start = time.perf_counter()
-    with progress() as report:
-        model = hs.fit(cells, progress=report)
+    model = hs.fit(cells)
     seconds = time.perf_counter() - start
     if model.record.result is None:
         raise SystemExit("No cell was held out, so nothing was measured.")
@@ -39,7 +37,7 @@ def main() -> None:
             print(f"  {seen.path:<22}{verdict:<18}the experts say: {cells.samples[row].label}")
 
     where = Path(tempfile.gettempdir()) / "headstart-solar-cells"
-    model.save(where)
+    model.save(where, overwrite=True)
     command = Path(sys.executable).parent / "headstart"
     print(f"\nThe model is in {where}. With photos of your own, a folder for each class:\n")
     print(f"  {command} check PHOTOS")

@@ -108,8 +108,14 @@ def test_show_backbones_and_cache(shell: Shell, photos: Path, bundle: Path, tmp_
     rows = {row["name"]: row for row in shell("backbones", "--json").json["backbones"]}
     assert rows["efficientnet_lite0"]["weights"] == "at hand"
     assert rows["efficientnet_lite0"]["default"]
-    words = shell("backbones").out
+    words = shell("backbones", "--all").out
     assert all(name in words for name in rows)
+    listed = [line.split()[0] for line in shell("backbones").out.partition("\n\n")[0].splitlines()[1:]]
+    assert (listed[0], rows[listed[0]]["imagenet_top1"]) == ("efficientnet_lite0", 75.1)
+    assert len(listed) == len({row["architecture"] for row in rows.values()})  # one each, what needs least:
+    assert {"resnet50", "mobilenet_v2.torchvision", "mobilenet_v1"} <= {*listed}
+    at_hand = [rows[name]["weights"] == "at hand" for name in listed]
+    assert at_hand == sorted(at_hand, reverse=True)
 
     assert shell("cache", "--json").json["spaces"] == []
     shell("fit", photos, "--out", tmp_path / "model", "--pixels", 32)

@@ -80,7 +80,7 @@ def test_backbones_say_how_to_come_by_their_weights(shell: Shell, monkeypatch: p
         raise UsageError(f"{distribution} is not installed")
 
     monkeypatch.setattr("headstart.backbones.download.find_package_file", absent)
-    words = shell("backbones").out
+    words = shell("backbones", "--all").out
     assert re.search(r"^efficientnet_lite1 .* install$", words, re.MULTILINE)
     assert re.search(r"^mobilenet_v2 .* yours$", words, re.MULTILINE)
     assert re.search(r"^resnet50 .* online$", words, re.MULTILINE)
@@ -109,10 +109,10 @@ def test_nothing_in_a_pipe_is_wrapped_or_coloured(photos: Path, tmp_path: Path) 
 
 
 def test_a_table_in_a_pipe_does_not_ask_how_wide_the_window_was() -> None:
-    lines = run(*HEADSTART, "backbones", COLUMNS="30").stdout.splitlines()
-    assert lines[0].split() == ["name", "parameters", "multiply-adds", "features", "pixels", "weights"]
+    lines = run(*HEADSTART, "backbones", "--all", COLUMNS="30").stdout.splitlines()
+    assert lines[0].split() == ["name", "ImageNet", "parameters", "multiply-adds", "pixels", "weights"]
     assert lines[1] == "google-research/efficientnet-lite, converted to PyTorch (Apache-2.0)"
-    assert lines[2].split() == ["efficientnet_lite0", "4.7", "M", "385.2", "M", "2432", "224", "at", "hand"]
+    assert lines[2].split() == ["efficientnet_lite0", "75.1%", "4.7", "M", "385.2", "M", "224", "at", "hand"]
 
 
 @pytest.mark.parametrize("name", ["line\nbreak", "\x1b[31mred", "e\u0301\u2028x", "plain name", "it's"], ids=ascii)
