@@ -77,7 +77,7 @@ def _show(rows: Sequence[dict[str, Any]], *, every: bool) -> None:
 
     def line(*cells: str) -> str:
         name, *numbers, weights = cells
-        beside = "".join(f"  {cell:>{size}}" for cell, size in zip(numbers, WIDTHS, strict=True))
+        beside = "".join(f" {cell:>{size}}" for cell, size in zip(numbers, WIDTHS, strict=True))
         return f"{name:<{wide}}{beside}  {weights}"
 
     def show(row: Mapping[str, Any], others: int = 0) -> None:
