@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 CONFUSIONS = 5  # that a screen shows
 KINDS = 8  # of images left out
-LEAST = 0.05  # seconds of a stage that is shown
+LEAST = 0.05  # seconds of a stage that is shown,
+REST = 0.3  # and of what is in none
+FRAMEWORKS = {"pytorch": "PyTorch", "lightning": "Lightning", "tensorflow": "TensorFlow", "keras": "Keras"}
 
 
 def figures_of(result: Evaluation | None) -> dict[str, Any]:
@@ -67,10 +69,13 @@ def add_left_out(rows: Rows, problems: Sequence[Problem]) -> None:
 
 
 def add_seconds(
-    rows: Rows, seconds: float, stages: Mapping[str, float], notes: Mapping[str, str] | None = None
+    rows: Rows, seconds: float, stages: Mapping[str, float], notes: Mapping[str, str] | None = None, rest: str = ""
 ) -> None:
-    """How long it took, and each stage of it; ``notes`` stand behind a stage."""
+    """How long it took, and each stage of it; ``notes`` stand behind a stage, and ``rest`` names what is left."""
     shown = [f"{name} {took:.1f}{(notes or {}).get(name, '')}" for name, took in stages.items() if took >= LEAST]
+    left = seconds - sum(stages.values())
+    if rest and left >= REST:
+        shown.append(f"{rest} {left:.1f}")
     rows.add("seconds", Text(f"{seconds:.1f}", "bold") + Text(f"  = {' + '.join(shown)}", "dim"))
 
 
@@ -81,6 +86,11 @@ def add_training(rows: Rows, record: TrainingRecord) -> None:
     early = f". It ended early: {record.stopped}" if record.stopped else ""
     rate = f"learning rate {record.rate:.2g}"
     rows.add("training", f"{counted(epochs, 'epoch')}, trainer {record.trainer}, {rate}{early}")
+
+
+def loading(record: TrainingRecord) -> str:
+    """What a training's seconds outside of its stages go to, mostly."""
+    return f"loading {FRAMEWORKS.get(record.trainer, record.trainer)} and saving"
 
 
 def still_falls(record: TrainingRecord, before: float = math.inf) -> bool:

@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from headstart.cli import options
-from headstart.cli.figures import add_seconds, add_training, still_falls
+from headstart.cli.figures import add_seconds, add_training, loading, still_falls
 from headstart.cli.terminal import Rows, accuracy_text, console, quoted
 from headstart.core.counts import counted
 from headstart.core.errors import UsageError
@@ -108,8 +108,10 @@ def _open(model: str) -> Classifier:
 
 def _answer(found: Classifier, where: str, folder: str, seconds: float) -> dict[str, Any]:
     from headstart.model.records import to_json
+    from headstart.plots.curves import plot_curves
 
     training: dict[str, Any] = to_json(found.record)["finetune"]
+    curves = found.record.finetune
     return training | {
         "accuracy": training["after"]["accuracy"],
         "interval": training["after"]["interval"],
@@ -117,6 +119,7 @@ def _answer(found: Classifier, where: str, folder: str, seconds: float) -> dict[
         "classes": list(found.classes),
         "model": where,
         "log": folder,
+        "plot": None if curves is None else str(plot_curves(curves, folder)),
         "seconds": round(seconds, 3),
         "stages": training["seconds"],
     }
@@ -138,8 +141,9 @@ def show(found: Classifier, answer: Mapping[str, Any]) -> None:
     _add_choice(rows, record)
     add_training(rows, record)
     rows.add("trained", moved(record, sum(found.blueprint.parameters().values())))
-    add_seconds(rows, answer["seconds"], record.seconds)
+    add_seconds(rows, answer["seconds"], record.seconds, rest=loading(record))
     rows.add("log", Text(one_line(answer["log"])), whole=True)
+    rows.add("plot", Text(one_line(answer["plot"])), whole=True)
     rows.add("model", Text(one_line(answer["model"]), "bold"), whole=True)
     rows.add("next", Text(f"headstart predict {quoted(answer['model'])} PHOTO …", "cyan"), whole=True)
     rows.show(console())

@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from headstart.cli import options
-from headstart.cli.figures import add_seconds, add_training, figures_of, still_falls
+from headstart.cli.figures import add_seconds, add_training, figures_of, loading, still_falls
 from headstart.cli.terminal import Rows, accuracy_text, console, quoted
 from headstart.core.counts import counted
 from headstart.core.errors import UsageError, did_you_mean
@@ -20,7 +20,7 @@ from headstart.core.text import one_line
 
 if TYPE_CHECKING:
     from headstart.model.classifier import Classifier
-    from headstart.model.records import FitRecord, TabularRecord
+    from headstart.model.records import FitRecord, ScratchRecord, TabularRecord
     from headstart.model.tabular_classifier import TabularClassifier
 
 WIDEST = 65_536  # units of a hidden layer
@@ -156,6 +156,7 @@ def _units(text: str | None, usual: tuple[int, ...]) -> tuple[int, ...]:
 
 def _answer(model: Classifier | TabularClassifier, where: str, folder: str, seconds: float) -> dict[str, Any]:
     from headstart.model.records import to_json
+    from headstart.plots.curves import plot_curves
 
     record = to_json(model.record)
     training = record.get("scratch", record)
@@ -168,6 +169,7 @@ def _answer(model: Classifier | TabularClassifier, where: str, folder: str, seco
         "stages": record["seconds"],
         "model": where,
         "log": folder,
+        "plot": str(plot_curves(_training_of(model.record), folder)),
         "network": model.blueprint.name,
         "folds": [fold["value"] for fold in training["folds"]],
         "left_out": record.get("left_out", []),
@@ -176,13 +178,18 @@ def _answer(model: Classifier | TabularClassifier, where: str, folder: str, seco
     }
 
 
-def _show(record: FitRecord | TabularRecord, answer: Mapping[str, Any], what: str) -> None:
-    """How it did, what was kept, what the curves say, where it lies, how to go on."""
-    from headstart.train.training_run import TrainingRecord
+def _training_of(record: FitRecord | TabularRecord) -> TabularRecord | ScratchRecord:
+    from headstart.model.records import TabularRecord
 
-    training = record if isinstance(record, TrainingRecord) else record.scratch
+    training = record if isinstance(record, TabularRecord) else record.scratch
     if training is None:
         raise UsageError("This model was not trained from scratch.")
+    return training
+
+
+def _show(record: FitRecord | TabularRecord, answer: Mapping[str, Any], what: str) -> None:
+    """How it did, what was kept, what the curves say, where it lies, how to go on."""
+    training = _training_of(record)
     rows, parts = Rows(), answer["parts"]
     amount = f"{counted(answer['images'], what)} in {counted(len(answer['classes']), 'class')}"
     rows.add("data", f"{one_line(record.data)}: {amount}")
@@ -204,8 +211,9 @@ def _show(record: FitRecord | TabularRecord, answer: Mapping[str, Any], what: st
     rows.add("network", f"{answer['network']}{hidden}, {training.moving:,} weight{'' if training.moving == 1 else 's'}")
     if lost := answer["left_out"]:
         rows.add("left out", f"{len(lost)}, first '{one_line(lost[0]['name'])}': {one_line(lost[0]['detail'])}")
-    add_seconds(rows, answer["seconds"], record.seconds)
+    add_seconds(rows, answer["seconds"], record.seconds, rest=loading(training))
     rows.add("log", Text(one_line(answer["log"])), whole=True)
+    rows.add("plot", Text(one_line(answer["plot"])), whole=True)
     rows.add("model", Text(one_line(answer["model"]), "bold"), whole=True)
     example = "ROWS.csv" if what == "row" else "PHOTO …"
     rows.add("next", Text(f"headstart predict {quoted(answer['model'])} {example}", "cyan"), whole=True)
