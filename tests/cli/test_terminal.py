@@ -227,3 +227,9 @@ def test_progress_is_told_by_a_function_of_ones_own(photos: Path) -> None:
     told.clear()
     model.evaluate(str(photos), progress=lambda *what: told.append(what))
     assert told[-1] == ("images", 36, 36)
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    for typed, place, expected in (("headstart pre", "1", "predict"), ("headstart fit --pix", "2", "--pixels")):
+        done = run(*HEADSTART, _HEADSTART_COMPLETE="complete_bash", COMP_WORDS=typed, COMP_CWORD=place)
+        assert (done.stdout.split(), done.stderr) == ([expected], "")

@@ -34,13 +34,14 @@ app = typer.Typer(
     name="headstart",
     help="A folder of labelled photos becomes an image classifier you can trust, in seconds, on an ordinary machine.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 INTERRUPTED = 130
+COMPLETES = {"--install-completion", "--show-completion", "_HEADSTART_COMPLETE"}  # what a shell, or somebody, asks
 KEEPS = {"fit", "compare"}  # commands that keep features
 
 
@@ -87,6 +88,8 @@ def _main() -> None:
 
 def _after_exit(error: BrokenPipeError | SystemExit) -> int:
     """0 where whoever read the output has had enough, of which typer and rich make an exit; others are no success."""
+    if isinstance(error, SystemExit) and COMPLETES & {*sys.argv, *os.environ}:
+        return int(error.code or 0)  # typer's way out
     if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
         return _unforeseen(error)
     _mute()
