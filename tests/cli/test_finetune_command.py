@@ -31,7 +31,7 @@ HEAD = {"unfreeze": "head", "epochs": 3, "augmentation": "none", "views": 1, "le
 KEYS = {
     "before", "after", "chosen", "verdict", "accuracy", "interval", "model", "epochs", "stopped", "trainer", "recipe",
     "cut", "views", "seconds", "stages", "kept", "refit", "p", "best", "moving", "images", "rate", "tested_on",
-    "classes", "log", "folds",
+    "classes", "log", "plot", "folds",
 }  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def test_the_answer_in_words(shell: Shell, photos: Path, given: Path, recipe: Pa
     assert done.code == 0
     lines = {line[:15].strip(): line[15:] for line in done.out.splitlines() if line[:15].strip()}
     assert list(lines) == ["split", "before", "after", "difference", "kept", "curves", "training", "trained", "seconds",
-                           "log", "model", "next"]  # fmt: skip
+                           "log", "plot", "model", "next"]  # fmt: skip
     story = record_of(hs.load(out))["finetune"]
     assert lines["kept"].startswith(f"{story['chosen']}: ")
     assert lines["after"].startswith(f"{story['after']['accuracy']:.1%}   95 % interval")
@@ -215,7 +215,7 @@ def test_the_screen_and_the_card_say_what_became_of_it(
     model = hs.load(given)
     finetuned = record_with(**changes)
     model = replace(model, record=replace(model.record, finetune=finetuned))
-    show(model, {"seconds": 3.0, "log": "a b.training", "model": "a b"})
+    show(model, {"seconds": 3.0, "log": "a b.training", "plot": "a b.training/training.png", "model": "a b"})
     out = capsys.readouterr().out
     for each in words:
         assert each in out
