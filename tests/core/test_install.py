@@ -38,6 +38,14 @@ def test_a_python_below_the_working_directory_is_named_in_short(
     assert pip_install("rich") == "'my env/python' -m pip install rich"
 
 
+def test_a_working_directory_that_is_gone_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert pip_install("rich").endswith(" -m pip install rich")
+    monkeypatch.chdir(tmp_path)
+
+
 def test_every_extra_says_its_size() -> None:
     named = {line.split(" = ")[0] for line in _extras()} - EXTRAS
     assert named == {*SIZES}

@@ -15,8 +15,8 @@ from typer.core import TyperCommand
 
 from headstart import __version__
 from headstart.cli import backbones, cache, check, compare, evaluate, export, finetune, fit, predict, show, train
-from headstart.cli.options import say
 from headstart.core.errors import HeadstartError, UsageError
+from headstart.core.text import say
 from headstart.core.wording import on_command_line
 
 _TYPE = re.compile(r" <(?:str|list\[str\])>")

@@ -6,9 +6,7 @@ import inspect
 import json
 import math
 import os
-import shutil
 import sys
-import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +14,7 @@ import typer
 
 from headstart.cli.terminal import quoted
 from headstart.core.errors import UsageError
+from headstart.core.text import say
 
 if TYPE_CHECKING:
     from headstart.core.types import ImageDataset, Normalisation
@@ -203,14 +202,3 @@ def answer_with(values: dict[str, Any], as_json: bool, screen: Callable[[], None
         sys.stdout.write(json.dumps(values) + "\n")
     else:
         screen()
-
-
-def say(text: str) -> None:
-    """One line on standard error."""
-    from headstart.core.text import one_line
-
-    line = f"headstart: {one_line(text)}"
-    if sys.stderr.isatty():  # at words; what has no blank in it, such as a path, stays whole
-        width = shutil.get_terminal_size().columns
-        line = textwrap.fill(line, max(width, 20), break_long_words=False, break_on_hyphens=False)
-    sys.stderr.write(f"{line}\n")

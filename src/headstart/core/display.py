@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
@@ -23,6 +24,20 @@ def names_in_short(names: Sequence[str]) -> str:
 def line_of(kind: str, facts: Iterable[str]) -> str:
     """What `print` shows of an object: its type and the facts, in one line."""
     return f"<{kind}: {'; '.join(facts)}>"
+
+
+class Described(ABC):
+    """An object that is shown by its ``facts``: in one line, and as a card in a notebook."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, str]:
+        """What is said of it, by a word for each."""
+
+    def __repr__(self) -> str:
+        return line_of(type(self).__name__, self.facts().values())
+
+    def _repr_html_(self) -> str:
+        return card_of(type(self).__name__, self.facts())
 
 
 def card_of(kind: str, facts: Mapping[str, str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from contextlib import suppress
 
 SIZES = {  # of an extra with all that it needs, on disk; Linux has the largest
     "data": "0.4 GB",
@@ -21,8 +22,9 @@ SIZES = {  # of an extra with all that it needs, on disk; Linux has the largest
 def pip_install(package: str, options: str = "") -> str:
     """The command, as the shell of this system takes it."""
     python = sys.executable or "python"
-    if python.startswith(os.path.join(os.getcwd(), "")):
-        python = os.path.relpath(python)
+    with suppress(OSError):  # the working directory was removed
+        if python.startswith(os.path.join(os.getcwd(), "")):
+            python = os.path.relpath(python)
     python, package = map(_quoted, (python, package))
     return f"{python} -m pip install {options}{' ' if options else ''}{package}"
 

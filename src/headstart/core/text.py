@@ -1,6 +1,10 @@
-"""Names from elsewhere as a screen can bear them: on one line, and not too long."""
+"""Texts for a screen: names from elsewhere on one line and not too long, and sentences on standard error."""
 
 from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
 
 
 def one_line(name: str) -> str:
@@ -13,3 +17,12 @@ def shortened(name: str, most: int) -> str:
     name = one_line(name)
     end = (most - 1) // 2
     return name if len(name) <= most else f"{name[: most - 1 - end]}…{name[len(name) - end :]}"
+
+
+def say(text: str) -> None:
+    """One line on standard error, which a terminal gets in lines of its width."""
+    line = f"headstart: {one_line(text)}"
+    if sys.stderr.isatty():  # at words; what has no blank in it, such as a path, stays whole
+        width = shutil.get_terminal_size().columns
+        line = textwrap.fill(line, max(width, 20), break_long_words=False, break_on_hyphens=False)
+    sys.stderr.write(f"{line}\n")

@@ -48,7 +48,6 @@ HEIF = Format("HEIF", (".heic", ".heif", ".hif"), r".{4}ftyp(?:hei[cxms]|hev[cmx
 SUFFIXES = frozenset(suffix for form in READ for suffix in form.suffixes)
 FORMATS = tuple(form.name for form in (*READ, HEIF))
 
-_HEIC = f"HEIC is read once this is installed: {extra_install('heic')}. Or save it as JPEG"
 _ARCHIVES = ".zip .tar .gz .tgz .bz2 .xz .7z .rar"
 ARCHIVES = frozenset(_ARCHIVES.split())
 _UNREAD = {  # what to do about files that look like images to people
@@ -120,9 +119,9 @@ def why_not_read(name: str, head: bytes) -> str | None:
     if suffix in SUFFIXES:
         return None
     if found := sniff(head):
-        return _HEIC if found == HEIF.name and not has_heif() else None
+        return _heic_remedy() if found == HEIF.name and not has_heif() else None
     if suffix in HEIF.suffixes:
-        return _HEIC if not has_heif() else None
+        return _heic_remedy() if not has_heif() else None
     if remedy := _remedy_of(head):
         return remedy
     if suffix in COMPANIONS or not suffix:
@@ -130,10 +129,15 @@ def why_not_read(name: str, head: bytes) -> str | None:
     return f"{suffix} files are not read; this one does not begin like an image"
 
 
+def _heic_remedy() -> str:
+    """Made when it is said: the command depends on the working directory."""
+    return f"HEIC is read once this is installed: {extra_install('heic')}. Or save it as JPEG"
+
+
 def unknown_format(head: bytes) -> UnreadableImageError:
     """The error for bytes that no decoder knows."""
     if sniff(head) == HEIF.name:
-        return UnreadableImageError("unreadable", _HEIC)
+        return UnreadableImageError("unreadable", _heic_remedy())
     unknown = f"not an image file of a known format (begins {head[:8]!r})"
     return UnreadableImageError("unreadable", _remedy_of(head) or unknown)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.errors import DataError, UsageError
-from headstart.core.labels import kind_of
+from headstart.core.labels import TEXT, kind_of
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.columns import (
     IMAGE_COLUMNS,
@@ -26,7 +26,7 @@ from headstart.data.columns import (
 from headstart.data.in_memory import content_of, name_of_item
 from headstart.data.scan import printable
 from headstart.data.sources import from_arrays, label_text
-from headstart.data.tables import NO_LABEL, NOT_USED, unused_columns
+from headstart.data.tables import NO_LABEL, NOT_USED, label_of, unused_columns
 
 Read = Callable[[int], Any]
 
@@ -56,11 +56,9 @@ def frame_dataset(frame: Any, columns: Columns) -> ImageDataset:
     rows = [["" if at == image else label_text(cells[at][row]) for at in range(len(header))] for row in range(count)]
     layout = lay_out(header, rows, columns, IN_PYTHON)
     kept = [row for row in range(count) if layout.label < 0 or rows[row][layout.label]]
-    labels = [
-        cells[layout.label][row] if layout.label >= 0 else
-        next(header[at].strip() for at in layout.one_hot if float(rows[row][at]) == 1)
-        for row in kept
-    ]  # fmt: skip
+    labels = [  # as they are, where the table has them: numbers stay numbers
+        cells[layout.label][row] if layout.label >= 0 else label_of(rows[row], header, layout) for row in kept
+    ]
     part, group = layout.split, layout.group
     read_cell = _cells_of(frame, header[image])
     names = _names(frame, read_cell)
@@ -81,12 +79,12 @@ def frame_dataset(frame: Any, columns: Columns) -> ImageDataset:
     return ImageDataset("", drop_lone_split(samples), reader, tuple(problems), label_kind=kind_of(labels))
 
 
-def frame_images(frame: Any, columns: Columns = Columns()) -> ImageDataset:  # noqa: B008  # frozen
+def frame_images(frame: Any) -> ImageDataset:
     """The images of a table without their labels, to predict on."""
     if isinstance(frame, Mapping):
         raise UsageError(f"Received several tables: {', '.join(map(str, frame))}. Give one of them.")
     header = names_of(frame)
-    read_cell = _cells_of(frame, header[pick_column(header, columns.image, IMAGE_COLUMNS, IN_PYTHON, "image")])
+    read_cell = _cells_of(frame, header[pick_column(header, None, IMAGE_COLUMNS, IN_PYTHON, "image")])
     samples = [Sample(name, "") for name in _names(frame, read_cell)]
     return ImageDataset("", samples, _reader(read_cell, range(len(frame))))
 
@@ -164,11 +162,10 @@ def _joined(parts: Mapping[str, ImageDataset]) -> ImageDataset:
     ]
     places = [(part, row) for part in parts.values() for row in range(len(part))]
     problems = [replace(each, name=f"{name}/{each.name}") for name, part in parts.items() for each in part.problems]
-    kinds: Iterable[str] = {part.label_kind for part in parts.values()}
-    kind = next(iter(kinds)) if len({*kinds}) == 1 else "text"
+    kinds = {part.label_kind for part in parts.values()}
 
     def read(index: int) -> bytes | NDArray[np.generic]:
         part, row = places[index]
         return part.read(row)
 
-    return ImageDataset("", samples, read, tuple(problems), label_kind=kind)
+    return ImageDataset("", samples, read, tuple(problems), label_kind=kinds.pop() if len(kinds) == 1 else TEXT)

@@ -16,7 +16,7 @@ from headstart.core.types import ImageDataset
 from headstart.data.columns import Columns
 from headstart.data.frames import frame_dataset, frame_images, is_frame
 from headstart.data.in_memory import WHAT, as_array, from_items, is_tensor
-from headstart.data.sources import PathLike, from_pairs, label_text, label_texts, open_source, unlabelled
+from headstart.data.sources import PathLike, from_pairs, label_texts, open_source, unlabelled
 
 Images = PathLike | bytes | Image.Image | ImageDataset | Iterable[Any]  # of paths, arrays, bytes or images
 
@@ -56,9 +56,7 @@ def _of_kind(dataset: ImageDataset, kind: str) -> ImageDataset:
     """The same with labels of another kind, so far as they can be."""
     if kind in (TEXT, dataset.label_kind):
         return dataset
-    words = [as_kind(label, kind) for label in as_given([each.label for each in dataset.samples], dataset.label_kind)]
-    samples = [replace(each, label=label_text(word)) for each, word in zip(dataset.samples, words, strict=True)]
-    return replace(dataset, samples=samples, label_kind=kind_of(words))
+    return labelled_dataset(dataset, as_given([each.label for each in dataset.samples], dataset.label_kind), kind)
 
 
 def unlabelled_dataset(images: Images) -> ImageDataset:

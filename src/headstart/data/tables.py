@@ -119,7 +119,7 @@ def csv_samples(file: str, root: str, columns: Columns, split: str = "") -> tupl
         here = f"{where}, line {line}"
         path = images.find(cells[layout.image], here) if cells[layout.image] else ""
         name = printable(os.path.relpath(path, root or os.curdir).replace(os.sep, "/")) if path else f"line {line}"
-        label = _label_of(cells, header, layout)
+        label = label_of(cells, header, layout)
         if reason := images.why_not_there(path) if path else "names no file":
             problems.append(Problem(name, "missing", f"{here}: {reason}"))
         elif remedy := REMEDIES.get(suffix_of(path)):
@@ -141,7 +141,8 @@ def unused_columns(names: Sequence[str]) -> str:
     return f"the {word} not used: {shown}. Images that belong together (a patient, a video): --group COLUMN"
 
 
-def _label_of(cells: Sequence[str], header: Sequence[str], layout: Layout) -> str:
+def label_of(cells: Sequence[str], header: Sequence[str], layout: Layout) -> str:
+    """The label of a row: a cell, or the name of the one-hot column with the 1."""
     if layout.label >= 0:
         return cells[layout.label]
     return next(header[at].strip() for at in layout.one_hot if float(cells[at]) == 1)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import LOGITS, Blueprint
-from headstart.core.display import card_of, line_of, names_in_short
+from headstart.core.display import Described, names_in_short
 from headstart.core.errors import DataError, UsageError
 from headstart.core.labels import TEXT, as_given, kind_of
 from headstart.core.progress import Shown, function_of, shows_progress
@@ -49,7 +49,7 @@ class Golden:
 
 
 @dataclass(eq=False, repr=False)
-class Classifier:
+class Classifier(Described):
     """A network with a head for its classes, on one engine.
 
     Images are given as a path, a folder, a list or column of paths, arrays (NHWC or a list of HWC: uint8, or floats in
@@ -88,12 +88,6 @@ class Classifier:
     def classes_(self) -> NDArray[Any]:
         """The classes in their order (K,), as the labels were given: whole numbers stay whole numbers."""
         return as_given(self.classes, self.label_kind)
-
-    def __repr__(self) -> str:
-        return line_of(type(self).__name__, self._facts().values())
-
-    def _repr_html_(self) -> str:
-        return card_of(type(self).__name__, self._facts())
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "network"}  # compiled for this process
@@ -286,7 +280,7 @@ class Classifier:
         scores = self.unknown.score(np.stack([one.x for one in seen]), np.stack([one.probabilities for one in seen]))
         return np.asarray(scores < self.unknown.threshold)
 
-    def _facts(self) -> dict[str, str]:
+    def facts(self) -> dict[str, str]:
         """What is said of it in one line, and in a notebook."""
         result = self.record.result
         return {

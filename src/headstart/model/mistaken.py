@@ -7,7 +7,7 @@ import os
 from headstart.backbones.not_names import why_no_name
 from headstart.backbones.published import BACKBONES
 from headstart.core.errors import UsageError, did_you_mean
-from headstart.core.missing import why_missing
+from headstart.core.missing import is_absent, near_path, why_missing
 from headstart.data.formats import SUFFIXES, suffix_of
 from headstart.data.scan import scan
 from headstart.model import files
@@ -30,11 +30,10 @@ def no_model(name: str, *, networks: bool) -> UsageError:
         return UsageError(problem)
     if os.path.isfile(name):
         return UsageError(f"'{name}' is a file. A model is a folder. {MAKE}")
-    missing = why_missing(name, lambda path: os.path.isfile(os.path.join(path, files.CONFIG)))
-    if not missing.startswith("No such file"):
-        return UsageError(missing)
-    if "Did you mean" in missing:
-        return UsageError(f"There is no model '{name}'. {missing.partition('. ')[2]}")
+    if not is_absent(name):
+        return UsageError(why_missing(name))
+    if near := near_path(name, lambda path: os.path.isfile(os.path.join(path, files.CONFIG))):
+        return UsageError(f"There is no model '{name}'. Did you mean {near!r}?")
     if networks:
         near = did_you_mean(name, BACKBONES, "headstart backbones")
         return UsageError(f"There is no model '{name}', and no network of that name. {near}")

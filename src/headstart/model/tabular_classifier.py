@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import INPUT, LOGITS, Blueprint
 from headstart.backbones.weights import read_weights
 from headstart.core.counts import counted
-from headstart.core.display import card_of, line_of, names_in_short
+from headstart.core.display import Described, names_in_short
 from headstart.core.errors import DataError, UsageError
 from headstart.core.labels import TEXT, as_given, as_kind
 from headstart.core.types import Evaluation, Prediction, Problem
@@ -65,7 +65,7 @@ class Scale:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TabularClassifier:
+class TabularClassifier(Described):
     """A perceptron for rows of numbers; `train_rows` and `load_rows` make one."""
 
     blueprint: Blueprint
@@ -81,13 +81,8 @@ class TabularClassifier:
         """The classes in their order (K,), as the labels were given: whole numbers stay whole numbers."""
         return as_given(self.classes, self.label_kind)
 
-    def __repr__(self) -> str:
-        return line_of(type(self).__name__, self._facts().values())
-
-    def _repr_html_(self) -> str:
-        return card_of(type(self).__name__, self._facts())
-
-    def _facts(self) -> dict[str, str]:
+    def facts(self) -> dict[str, str]:
+        """What is said of it in one line, and in a notebook."""
         accuracy, how = self.record.accuracy, "cross-validation" if self.record.folds else "test set"
         return {
             "classes": names_in_short(self.classes),
@@ -109,19 +104,20 @@ class TabularClassifier:
 
     def predictions(self, rows: Rows) -> Iterator[Prediction]:
         """Row by row: label, probability, and whether a number of it is beyond all that was trained on."""
-        beyond = self.scale.beyond(rows.values)
-        for name, chances, unknown in zip(rows.names, self.predict_proba(rows.values), beyond, strict=True):
-            best = int(chances.argmax())
-            yield Prediction(name, self.classes[best], float(chances[best]), bool(unknown))
+        for each in self._answers(rows):
+            ((label, chance),) = each.top(self.classes)
+            yield Prediction(each.name, label, chance, each.unknown)
 
     def answers(self, files: Sequence[PathLike]) -> Iterator[tuple[int, Answer]]:
         """Row by row of CSV files, as `predict_file`, with the probabilities of all classes, and the number of rows."""
         tables = [rows_to_predict(file, self.columns) for file in files]
         count = sum(map(len, tables))
-        for rows in tables:
-            beyond = self.scale.beyond(rows.values)
-            for name, chances, unknown in zip(rows.names, self.predict_proba(rows.values), beyond, strict=True):
-                yield count, Answer(name, chances, bool(unknown))
+        yield from ((count, answer) for rows in tables for answer in self._answers(rows))
+
+    def _answers(self, rows: Rows) -> Iterator[Answer]:
+        beyond = self.scale.beyond(rows.values)
+        for name, chances, unknown in zip(rows.names, self.predict_proba(rows.values), beyond, strict=True):
+            yield Answer(name, chances, bool(unknown))
 
     def predict_file(self, path: PathLike) -> Iterator[Prediction]:
         """As `predictions`, for a CSV file with columns of the same names."""

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.text import Text
 
 from headstart.core.progress import Shown, in_notebook
-from headstart.core.text import one_line
+from headstart.core.text import one_line, say
 from headstart.train.callbacks import BaseCallback
 from headstart.train.overfitting_watch import selection_losses
 from headstart.train.protocol import Epoch
@@ -65,7 +65,7 @@ class TrainingScreen(BaseCallback):
         if self._out is not None and self._out.is_terminal:
             self._out.print(Text(one_line(sentence), "yellow"))
         elif is_main_process():
-            sys.stderr.write(f"headstart: {one_line(sentence)}\n")
+            say(sentence)
 
     def step(self, number: int, of: int, loss: float) -> str | None:
         """One step further."""
