@@ -42,6 +42,10 @@ def predict(
         str | None, typer.Option(metavar="DIR", help="Copy each photo into DIR/LABEL, or DIR/unknown.")
     ] = None,
     links: Annotated[bool, typer.Option("--links", help="With --sort-into: links in place of copies.")] = False,
+    crop: Annotated[
+        bool,
+        typer.Option("--crop/--no-crop", help="Look at the middle of each photo, or at all of it, scaled as it is."),
+    ] = True,
     engine: options.Engine = "auto",
     weights: options.Weights = None,
     mean: options.Mean = None,
@@ -66,7 +70,7 @@ def predict(
     else:
         normalisation = options.normalisation(mean, std)
         classifier = options.open_model(model, weights, engine, precision, device, normalisation)
-        asked, classes = _of_photos(classifier, paths, sort_into, links=links), classifier.classes
+        asked, classes = _of_photos(classifier, paths, sort_into, links=links, crop=crop), classifier.classes
     screen = _Screen(classes, top, every=every, as_json=as_json, summary=out is not None or sort_into is not None)
     with shown(screen.summary and not as_json) as report:
         answers = screen.told(asked, report)
@@ -96,7 +100,7 @@ def _check(top: int, out: str | None, sort_into: str | None, *, links: bool, ove
 
 
 def _of_photos(
-    classifier: Any, paths: list[str], sort_into: str | None, *, links: bool
+    classifier: Any, paths: list[str], sort_into: str | None, *, links: bool, crop: bool
 ) -> Iterator[tuple[int, Answer | Problem]]:
     """Each answer with the number of all; photos are put into their folders on the way."""
     from headstart.data.sources import images_in
@@ -106,7 +110,7 @@ def _of_photos(
     found, problems = images_in(paths)
     count = len(found) + len(problems)
     yield from ((count, problem) for problem in problems)
-    judged = classifier.judge(file_dataset("", found, in_order=True))
+    judged = classifier.judge(file_dataset("", found, in_order=True), crop=crop)
     for (item, unknown), (_, path) in zip(judged, found, strict=True):
         if isinstance(item, Problem):
             yield count, item

@@ -9,6 +9,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -82,6 +83,12 @@ class Network(ABC):
         """The same network, computing in another precision; weights and compiled functions are shared."""
         other = copy.copy(self)
         other.precision = precision
+        return other
+
+    def seeing_all(self) -> Self:
+        """The same network for images of which nothing is cut away: a square of its own size goes in as it is."""
+        other = copy.copy(self)
+        other.spec = replace(self.spec, crop=1.0)
         return other
 
     def load(self, weights: Weights) -> None:
