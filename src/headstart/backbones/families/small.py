@@ -56,3 +56,8 @@ def small_cnn(
         x = b.max_pool(b.act(x, f"act{place}", "relu"), f"pool{place}", 2, 2, ceil=True)
     b.classifier(x, classes, dropout)
     return b.build(name, size)
+
+
+def sees_luma(blueprint: Blueprint) -> bool:
+    """Whether a network sees one channel of its images, the luma."""
+    return any(node.op == "luma" for node in blueprint.nodes)
