@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -148,6 +148,23 @@ def make_split(
             labels[rows], [fingerprints.keys[row] for row in rows.tolist()], groups[rows], holdout, seed
         )
     return Split(kept, labels, usable & ~held, usable & held, groups, own_test, left_out, near_duplicates)
+
+
+def split_beside(
+    dataset: ImageDataset, fingerprints: Fingerprints, holdout: float, seed: int, fitted_on: Collection[bytes]
+) -> tuple[Split, int]:
+    """As `make_split`, with no image in the test set that a model was fitted on; and how many left it for that.
+
+    Args:
+        fitted_on: the keys of those images.
+    """
+    split = make_split(dataset, fingerprints, holdout, seed)
+    known = np.array([key in fitted_on for key in fingerprints.keys])
+    if (split.test & known).any() and not split.own_test:  # other settings, or more images than there were
+        split = make_split(dataset, fingerprints, holdout, seed, known)
+    count = int((split.test & known).sum())
+    split.test &= ~known
+    return split, count
 
 
 def validation_part(plan: Split, keys: Sequence[bytes], seed: int, share: float = VALIDATION) -> NDArray[np.bool_]:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headstart.backbones.ops import Node, Shape
+from headstart.backbones.ops import LUMA, Node, Shape
 from headstart.core.errors import UsageError
 from headstart.engines.protocol import nearest
-from headstart.engines.wrapped import LUMA, attempt
+from headstart.engines.wrapped import attempt
 
 TRIED = 2  # images in a trial pass: with one, a module that drops the batch axis would go unnoticed
 
