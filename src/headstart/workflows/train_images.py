@@ -26,7 +26,7 @@ from headstart.model.classifier import Classifier
 from headstart.model.records import FitRecord, ImageCounts, ScratchRecord
 from headstart.train.batches import PhotoBatches
 from headstart.train.identity import digest_of_all, fingerprint
-from headstart.train.recipe import Recipe, open_recipe
+from headstart.train.recipe import PRESETS, Recipe, open_recipe
 from headstart.train.screen import on_screen, shows_training
 from headstart.train.training_run import TrainingRun
 from headstart.workflows.from_scratch import (
@@ -93,8 +93,7 @@ def train_photos(
     settings.check(run)
     if network not in NETWORKS:
         raise UsageError(f"There is no network '{network}' to train from scratch. {did_you_mean(network, NETWORKS)}")
-    if pixels is not None and not LEAST <= pixels <= MOST:
-        raise UsageError(f"--pixels: from scratch, expected {LEAST} to {MOST}. Received: {pixels}.")
+    check_size(pixels)
     check_recipe(chosen, norms=network == "small_cnn")
 
     timer = StageTimer()
@@ -109,10 +108,7 @@ def train_photos(
         chosen = replace(chosen, augmentation="none")
         run.say("Small grey pictures are trained on as they are: a mirrored or turned digit is another, or none.")
     pixels = pixels or (size if size >= LEAST else SMALL)
-    if network == "mlp":
-        blueprint = mlp(3, hidden, len(split.classes), size=pixels, dropout=chosen.dropout)
-    else:
-        blueprint = small_cnn(pixels, len(split.classes), dropout=chosen.dropout)
+    blueprint = small_network(network, len(split.classes), pixels, hidden, chosen.dropout)
     spec = ImageSpec(pixels, crop=1.0 if pixels == size else CROP, levels=common_levels(dataset))
     job = _Job(dataset, seen, spec, blueprint, chosen, settings)
 
@@ -130,6 +126,27 @@ def train_photos(
     )
     record = replace(record, data=name_of(data, dataset), holdout=holdout, seconds=timer.seconds, scratch=scratch)
     return replace(model, record=record)
+
+
+def small_network(
+    network: str, classes: int, pixels: int = SMALL, hidden: Sequence[int] = HIDDEN, dropout: float | None = None
+) -> Blueprint:
+    """The network that `train_photos` trains; ``dropout`` is by default that of its recipe.
+
+    Raises:
+        UsageError: a size out of range.
+    """
+    check_size(pixels)
+    dropout = PRESETS[SCRATCH].dropout if dropout is None else dropout
+    if network == "mlp":
+        return mlp(3, hidden, classes, size=pixels, dropout=dropout)
+    return small_cnn(pixels, classes, dropout=dropout)
+
+
+def check_size(pixels: int | None) -> None:
+    """Refuse a size of images that no small network is for."""
+    if pixels is not None and not LEAST <= pixels <= MOST:
+        raise UsageError(f"--pixels: from scratch, expected {LEAST} to {MOST}. Received: {pixels}.")
 
 
 def size_and_grey(dataset: ImageDataset, rows: NDArray[np.int_]) -> tuple[int, bool]:
