@@ -75,4 +75,6 @@ def test_train_says_what_it_left_out(data: Path, tmp_path: Path, shell: Shell) -
     (tmp_path / "once.json").write_text('{"preset": "scratch", "epochs": 1}')
     done = shell("train", root, "--network", "mlp", "--recipe", tmp_path / "once.json", "--out", tmp_path / "model")
     (line,) = [each for each in done.out.splitlines() if each.startswith("left out")]
-    assert line.startswith(f"left out       2 conflicting labels: {LONG[0]}/3.png … (the same file is labelled ")
+    assert line.startswith(
+        f"left out       2 conflicting labels: {LONG[0]}/3.png … (the same file as 'discs/copy.png', labelled discs)"
+    )
