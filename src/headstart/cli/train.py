@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from headstart.cli import options
-from headstart.cli.figures import add_seconds, add_training, figures_of, loading, still_falls
+from headstart.cli.figures import add_left_out, add_seconds, add_training, figures_of, loading, still_falls
 from headstart.cli.terminal import Rows, accuracy_text, console, quoted
 from headstart.core.counts import counted
 from headstart.core.errors import UsageError, did_you_mean
@@ -241,8 +241,7 @@ def _show(record: FitRecord | TabularRecord, answer: Mapping[str, Any], what: st
     add_training(rows, training)
     hidden = f" ({', '.join(map(str, answer['hidden']))})" if answer["hidden"] else ""
     rows.add("network", f"{answer['network']}{hidden}, {training.moving:,} weight{'' if training.moving == 1 else 's'}")
-    if lost := answer["left_out"]:
-        rows.add("left out", f"{len(lost)}, first '{one_line(lost[0]['name'])}': {one_line(lost[0]['detail'])}")
+    add_left_out(rows, getattr(record, "left_out", ()))
     add_seconds(rows, answer["seconds"], record.seconds, rest=loading(training))
     rows.add("log", Text(one_line(answer["log"])), whole=True)
     rows.add("plot", Text(one_line(answer["plot"])), whole=True)

@@ -26,7 +26,7 @@ from headstart.model.records import FitRecord, ImageCounts, ScratchRecord
 from headstart.train.batches import PhotoBatches
 from headstart.train.identity import digest_of_all, fingerprint
 from headstart.train.protocol import Task
-from headstart.train.recipe import Recipe, open_recipe
+from headstart.train.recipe import PRESETS, Recipe, open_recipe
 from headstart.train.screen import on_screen, shows_training
 from headstart.train.training_run import TrainingRun
 from headstart.workflows.earlier_training import (
@@ -147,6 +147,33 @@ def train_photos(
     return replace(model, record=record)
 
 
+def small_network(
+    network: str,
+    classes: int,
+    pixels: int = SMALL,
+    hidden: Sequence[int] = HIDDEN,
+    dropout: float | None = None,
+    *,
+    grey: bool = False,
+) -> Blueprint:
+    """The network that `train_photos` trains; ``dropout`` is by default that of its recipe.
+
+    Raises:
+        UsageError: a size out of range.
+    """
+    check_size(pixels)
+    dropout = PRESETS[SCRATCH].dropout if dropout is None else dropout
+    if network == "mlp":
+        return mlp(3, hidden, classes, size=pixels, dropout=dropout, grey=grey)
+    return small_cnn(pixels, classes, dropout=dropout, grey=grey)
+
+
+def check_size(pixels: int | None) -> None:
+    """Refuse a size of images that no small network is for."""
+    if pixels is not None and not LEAST <= pixels <= MOST:
+        raise UsageError(f"--pixels: from scratch, expected {LEAST} to {MOST}. Received: {pixels}.")
+
+
 @dataclass(frozen=True)
 class _Wanted:
     """The network to train, as far as that was said; the images tell the rest."""
@@ -163,8 +190,7 @@ class _Wanted:
         name = network or NETWORKS[0]
         if name not in NETWORKS:
             raise UsageError(f"There is no network '{name}' to train from scratch. {did_you_mean(name, NETWORKS)}")
-        if pixels is not None and not LEAST <= pixels <= MOST:
-            raise UsageError(f"--pixels: from scratch, expected {LEAST} to {MOST}. Received: {pixels}.")
+        check_size(pixels)
         return cls(name, HIDDEN if hidden is None else tuple(hidden), pixels, grey)
 
     @classmethod
@@ -181,10 +207,7 @@ class _Wanted:
         spec = self.spec or ImageSpec(pixels, crop=1.0 if pixels == size else CROP, levels=common_levels(dataset))
         colourless = are_grey(dataset, rows, spec)
         grey, classes = colourless if self.grey is None else self.grey, len(split.classes)
-        if self.network == "mlp":
-            blueprint = mlp(3, self.hidden, classes, size=spec.size, dropout=dropout, grey=grey)
-        else:
-            blueprint = small_cnn(spec.size, classes, dropout=dropout, grey=grey)
+        blueprint = small_network(self.network, classes, spec.size, self.hidden, dropout, grey=grey)
         return spec, blueprint, "" if not colourless else SMALL_AND_GREY if size else GREY
 
 
