@@ -144,7 +144,8 @@ def _blueprint_of(name: str, pixels: int | None) -> tuple[Blueprint, list[str]]:
     from headstart.model.bundle import is_bundle, load
     from headstart.model.mistaken import no_model
     from headstart.model.tabular_classifier import is_tabular_model, load_rows
-    from headstart.workflows.train_images import HIDDEN, NETWORKS, SMALL, small_network
+    from headstart.workflows.picture_statistics import SMALL
+    from headstart.workflows.train_images import HIDDEN, NETWORKS, small_network
 
     if is_tabular_model(name):
         return load_rows(name).blueprint, []
