@@ -103,7 +103,8 @@ def finetune(
         epochs = _epochs_to_take(fits, training, again=again)
         weights = _weights_after(job, epochs, fits)
     with timer("judging"):
-        judgement = judge(job, weights, fits.history.start) if weights else None
+        attacked = fits.history.epochs[epochs - 1].val_calibrated if fits.recipe.adversarial and epochs else None
+        judgement = judge(job, weights, fits.history.start, attacked) if weights else None
     better = judgement is not None and judgement.better
     with timer("refit"):
         refitted = _refit(job, epochs, fits.recipe) if better and again else None
