@@ -153,6 +153,7 @@ TRICKS = (
             **{name: {"unfreeze": name} for name in ("head", "top", "all")},
         },
     ),
+    Trick("adversarial", LEAVES, {"none": {}, "1 level of 255": {"adversarial": 1.0}}),
     Trick("batch norm, fine-tuning", LEAVES, _each("batch_norm", "train", "frozen")),
     Trick("batch norm, its statistics from scratch", PHOTOS, _each("batch_norm", "frozen", "train")),
     Trick(

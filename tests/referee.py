@@ -56,6 +56,8 @@ def slow_node(node: Node, inputs: list[Array], weight: Any, bias: Any, mean: Any
     if node.op == "pad_channels":
         zeros = [np.zeros((len(x), count, *x.shape[2:])) for count in (node["before"], node["after"])]
         return np.concatenate([zeros[0], x, zeros[1]], axis=1)
+    if node.op == "luma":
+        return np.asarray(0.299 * x[:, :1] + 0.587 * x[:, 1:2] + 0.114 * x[:, 2:])
     if node.op == "flatten":
         return x.reshape(len(x), x.shape[1] * x.shape[2] * x.shape[3])
     if node.op == "max_pool":
@@ -154,8 +156,11 @@ EVERY_OP = Blueprint(
         Node("wide", "pad_channels", ("gated",), {"before": 1, "after": 2}),
         Node("swish", "act", ("wide",), {"kind": "hard_swish"}),
         Node("flat", "flatten", ("swish",), {}),
+        Node("luma", "luma", ("input",), {}),
+        conv("of_luma", "luma", 3, (3, 3), stride=2),
+        Node("luma_pool", "pool", ("of_luma",), {"kind": "global_average"}),
         Node("joined_pool", "pool", ("joined_norm",), {"kind": "global_average"}),
-        Node("pooled", "concat", ("joined_pool", "again_pool", "flat"), {}),
+        Node("pooled", "concat", ("joined_pool", "again_pool", "flat", "luma_pool"), {}),
         Node("pooled_norm", "norm", ("pooled",), {"epsilon": 1e-3}),  # of a vector
         Node("dropout", "dropout", ("pooled_norm",), {"rate": 0.5}),
         Node("logits", "dense", ("dropout",), {"units": 5}),

@@ -290,7 +290,7 @@ def test_what_is_no_model_is_told_what_makes_one(shell: Shell, photos: Path) -> 
 def test_train_lists_the_sets_of_photos_and_of_rows(shell: Shell) -> None:
     done = shell("train", "nowhere")
     assert (done.code, done.out) == (2, "")
-    assert "No such file or folder: 'nowhere'. Known: breast_cancer, digits, elpv, iris, wine." in done.err
+    assert "No such file or folder: 'nowhere'. Known: breast_cancer, digits, elpv, iris, mnist, wine." in done.err
 
 
 # --- nothing is lost --------------------------------------------------------------------------------------------------

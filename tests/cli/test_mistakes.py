@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import shutil
+import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
 import headstart as hs
 from headstart.core import missing
-from making import Shell
+from making import Shell, picture
 
 
 @pytest.fixture
@@ -106,3 +113,84 @@ def test_python_gets_the_same_sentences(call: object, said: str, here: Path) -> 
     with pytest.raises(hs.UsageError) as error:
         call()  # type: ignore[operator]
     assert said in str(error.value)
+
+
+SAVED = Image.fromarray(picture("bars", 3))
+
+
+def saved(kind: str, image: Image.Image = SAVED, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+NO_PHOTOS = {  # file -> its content, and what is said of it
+    "empty.jpg": (b"", "empty", "0 bytes"),
+    "cut.jpg": (saved("JPEG")[:1500], "truncated", "image file is truncated"),
+    "words.jpg": (b"Some words that somebody wrote.\n", "unreadable", "it is text, not an image"),
+    "page.jpg": (b"\n<!DOCTYPE html><html>404", "unreadable", "it is a web page, not an image: fetch the image again"),
+    "pointer.jpg": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "unreadable", "it is a pointer of Git LFS",
+    ),
+    "zeros.jpg": (bytes(5000), "unreadable", "it begins with zeros alone"),
+    "archive.jpg": (b"PK\x03\x04" + bytes(200), "unreadable", "it is an archive, not an image"),
+    "film.png": (b"\0\0\0\x20ftypisom" + bytes(200), "unreadable", "it is a video, not an image"),
+    "paper.png": (saved("PDF"), "unreadable", "PDF is not read: save it as JPEG or PNG"),
+    "paper.pdf": (saved("PDF"), "unreadable", "it is not read: save it as JPEG or PNG"),
+    "drawing.svg": (b"<svg></svg>", "unreadable", "it is not read: save it as JPEG or PNG"),
+    "drawing.png": (b"<?xml version='1.0'?>\n<svg></svg>", "unreadable", "SVG is not read: save it as JPEG or PNG"),
+    "canon.CR2": (b"II*\0\x10\0\0\0CR\x02\0" + bytes(200), "unreadable", "camera raw files are not read"),
+    "canon.jpg": (b"II*\0\x10\0\0\0CR\x02\0" + bytes(200), "unreadable", "camera raw files are not read"),
+    "adobe.dng": (saved("TIFF"), "unreadable", "camera raw files are not read: save it as JPEG"),
+    "fuji.jpg": (b"FUJIFILMCCD-RAW 0201", "unreadable", "camera raw files are not read"),
+    "phone.heic": (b"\0\0\0\x18ftypheic" + bytes(200), "unreadable", "HEIC is read once this is installed: "),
+    "phone.jpg": (b"\0\0\0\x18ftypheic" + bytes(200), "unreadable", "HEIC is read once this is installed: "),
+    "newer.avif": (b"\0\0\0\x18ftypavif" + bytes(200), "unreadable", "AVIF is read with Pillow 11.3"),
+}  # fmt: skip
+
+
+def test_each_file_that_is_no_photo_is_said_to_be_what_it_is(
+    here: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By predict, check and fit alike; the rest is used."""
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setattr("headstart.data.load.has_avif", lambda: False)
+    for name, (content, _, _) in NO_PHOTOS.items():
+        (here / "photos" / "discs" / name).write_bytes(content)
+    predicted = shell("predict", "model", "photos/discs", "--json")
+    assert predicted.code == 3
+    answers = [json.loads(line) for line in predicted.out.splitlines()]
+    told = {each["path"]: (each["error"], each["detail"]) for each in answers if "error" in each}
+    assert len(answers) - len(told) == 12
+    checked = shell("check", "photos", "--json").json["unreadable"]
+    fitted = shell("fit", "photos", "--pixels", 32, "--out", "new", "--json").json["left_out"]
+    for name, (_, kind, detail) in NO_PHOTOS.items():
+        found = [told[f"photos/discs/{name}"]]
+        found += [(p["kind"], p["detail"]) for said in (checked, fitted) for p in said if p["name"] == f"discs/{name}"]
+        assert len({*found}) == 1, found
+        assert len(found) == 3
+        assert found[0][0] == kind, name
+        assert found[0][1].startswith(detail), (name, found[0])
+    assert len(told) == len(checked) == len(fitted) == len(NO_PHOTOS)
+
+
+def test_odd_photos_are_read(here: Path, shell: Shell) -> None:
+    """Of one bit, of floating point in 64 bits, animated, or of four inks: none is said to be no photo."""
+    other = Image.fromarray(picture("waves", 5))
+    odd = {
+        "bit.png": saved("PNG", SAVED.convert("1")),
+        "inks.tif": saved("TIFF", SAVED.convert("CMYK")),
+        "film.gif": saved("GIF", save_all=True, append_images=[other]),
+        "film.webp": saved("WEBP", save_all=True, append_images=[other], lossless=True),
+    }
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.asarray(SAVED) / 255, photometric="rgb")
+    odd["float64.tif"] = file.getvalue()
+    (here / "odd").mkdir()
+    for name, content in odd.items():
+        (here / "odd" / name).write_bytes(content)
+    done = shell("predict", "model", "odd", "--json")
+    answers = {Path(each["path"]).name: each["label"] for each in map(json.loads, done.out.splitlines())}
+    assert (done.code, done.err) == (0, "")
+    assert {*answers} == {*odd}
+    assert {answers[name] for name in ("inks.tif", "film.gif", "film.webp", "float64.tif")} == {"bars"}  # not "waves"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import headstart as hs
+from headstart.core.errors import UnreadableImageError
 from headstart.core.types import ImageSpec
 from headstart.data.check import check
 from headstart.data.depth import common_levels
@@ -110,6 +111,42 @@ def test_transparency_has_all_bits_whatever_the_colours_have() -> None:
     assert np.abs(grey(png(half)).astype(float) - (RAMP / 257 + 255) / 2).mean() < 2
     whole = np.stack([g, g, g, np.full_like(g, 4095)], 2)  # with as few bits as the colours
     assert np.abs(grey(png(whole)).astype(float) - RAMP / 257).mean() < 2
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(("photometric", "extra"), [("rgb", 1), ("minisblack", 3)])
+def test_a_fourth_band_that_is_not_called_transparency_is_left_out(dtype: type, photometric: str, extra: int) -> None:
+    """Near infrared beside red, green and blue, as satellites and drones give it."""
+    g: NDArray[Any] = (RAMP / (257 if dtype == np.uint8 else 1)).astype(dtype)
+    bands = np.stack([g, g // 2, g // 4, g[::-1]], 2)
+    raw = tiff(bands, photometric=photometric, planarconfig="contig", extrasamples=["unspecified"] * extra)
+    found = decode(raw, SPEC).astype(float)
+    for channel, share in enumerate((1, 2, 4)):
+        assert np.abs(found[..., channel] - RAMP / 257 / share).mean() < 2
+    clear = tiff(np.stack([g, g, g, np.zeros_like(g)], 2), photometric="rgb", extrasamples=["unassalpha"])
+    assert (decode(clear, SPEC) == 255).all()
+
+
+def test_of_more_bands_the_colours_must_be_known() -> None:
+    g = RAMP.astype(np.uint16)
+    bands = np.stack([g, g // 2, g // 4, g, g], 2)
+    for extra in (["unspecified", "unspecified"], ["unassalpha", "unspecified"]):
+        bands[..., 3] = 65535 if "unassalpha" in extra else 7
+        raw = tiff(bands, photometric="rgb", extrasamples=extra)
+        assert np.abs(grey(raw).astype(float) - RAMP / 257).mean() < 2
+    with pytest.raises(UnreadableImageError, match="5 bands, and nothing says which are red, green and blue"):
+        decode(tiff(bands, photometric="minisblack", planarconfig="contig"), SPEC)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_inks_are_no_colours(dtype: type) -> None:
+    """Cyan, magenta, yellow and black: as Pillow turns those of 8 bits into colours."""
+    rng = np.random.default_rng(0)
+    inks = np.kron(rng.integers(0, 256, (8, 8, 4), np.uint8), np.ones((8, 8, 1), np.uint8))
+    expected = np.asarray(Image.fromarray(inks, "CMYK").convert("RGB")).astype(float)
+    pixels: NDArray[Any] = inks if dtype == np.uint8 else inks.astype(np.uint16) * 257
+    found = decode(tiff(pixels, photometric="separated"), SPEC).astype(float)
+    assert np.abs(found - expected).max() <= 1
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -66,7 +66,7 @@ def test_a_table_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(rows.values, [[5.1, 3.5], [6.2, 2.9], [7.0, 3.2], [4.9, 3.0]])
     assert rows.labels == ("setosa", "versicolor", "versicolor", "setosa")
     assert rows.classes == ("setosa", "versicolor")
-    assert rows.names == ("flowers.csv#2", "flowers.csv#3", "flowers.csv#5", "flowers.csv#6")
+    assert rows.names == tuple(f"{tmp_path / 'flowers.csv'}#{line}" for line in (2, 3, 5, 6))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_the_label_may_be_named_and_may_be_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("x,label\n1,a\n,b\n", r"'flowers.csv', line 3, column 'x': a value is missing \(''\)"),
+        ("x,label\n1,a\n,b\n", r"/flowers.csv', line 3, column 'x': a value is missing \(''\)"),
         ("x,label\n1,a\nNA,b\n", r"line 3, column 'x': a value is missing \('NA'\)"),
         ("x,label\n1,a\nnan,b\n", r"line 3, column 'x': a value is missing \('nan'\)"),
         ("x,label\n1,a\ninf,b\n", r"line 3, column 'x': expected a number. Received: 'inf'"),
@@ -327,7 +327,7 @@ def test_predictions_name_the_line(tmp_path: Path, shell: Shell) -> None:
     path = table(tmp_path, "c,b,a\n1,7,2\n1,7,99\n", "new.csv")
     rows = [json.loads(line) for line in shell("predict", tmp_path / "model", path, "--json").out.splitlines()]
     expected = model.predict_proba(np.array([[2.0, 7, 1], [99, 7, 1]]))
-    assert [row["path"] for row in rows] == ["new.csv#2", "new.csv#3"]
+    assert [row["path"] for row in rows] == [f"{path}#2", f"{path}#3"]
     assert [row["unknown"] for row in rows] == [False, True]
     np.testing.assert_allclose([row["probability"] for row in rows], expected.max(axis=1))
     assert [row["label"] for row in rows] == [model.classes[k] for k in expected.argmax(axis=1)]

@@ -132,6 +132,36 @@ class TestNamed:
         assert dataset.classes == tuple("0123456789")
         assert [sample.label for sample in dataset.samples[:3]] == ["0", "1", "2"]
 
+    def test_mnist_of_torchvision(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "data" / "MNIST" / "raw").mkdir(parents=True)
+        for stem in ("train", "t10k"):
+            plant_idx(tmp_path / "data" / "MNIST" / "raw", stem)
+        dataset = open_source("mnist")
+        assert dataset.root == "mnist"
+        assert {sample.split for sample in dataset.samples} == {"", "test"} or dataset.own_test == "test"
+
+    def test_mnist_of_keras(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        file = tmp_path / "mnist.npz"
+        monkeypatch.setattr("headstart.data.named_sets.KERAS_FILE", str(file))
+        monkeypatch.chdir(tmp_path)
+        images = np.random.default_rng(0).integers(0, 256, (9, 28, 28), np.uint8)
+        labels = np.array([3, 1, 2, 1, 2, 3, 1, 2, 3], np.uint8)
+        np.savez(file, x_train=images[:6], y_train=labels[:6], x_test=images[6:], y_test=labels[6:])
+        dataset = open_source("mnist")
+        assert np.array_equal(np.stack(contents(dataset)), images)
+        assert [sample.label for sample in dataset.samples] == [str(label) for label in labels]
+        assert [sample.split for sample in dataset.samples] == ["train"] * 6 + ["test"] * 3
+        file.write_bytes(b"PK\x03\x04 cut short")
+        with pytest.raises(DataError, match=r"damaged or not Keras' file of MNIST"):
+            open_source("mnist")
+
+    def test_mnist_is_never_downloaded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("headstart.data.named_sets.KERAS_FILE", str(tmp_path / "none.npz"))
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(DataError, match=r"nothing is downloaded\. Looked for torchvision's in MNIST"):
+            open_source("mnist")
+
     def test_digits_is_an_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
         with pytest.raises(MissingExtraError, match=r"headstart\[data\]"):

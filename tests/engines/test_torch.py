@@ -140,7 +140,7 @@ def test_a_module_is_copied_saved_exported_and_printed(tmp_path: Path) -> None:
 # --- gradients as torch has them --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("fp64", 1e-12)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 2e-5), ("fp64", 1e-12)])
 def test_the_gradient_is_that_of_torch_func_vjp(precision: str, tolerance: float) -> None:
     network, rng = network_for(EVERY_OP, precision), np.random.default_rng(3)
     pixels = rng.uniform(0, 1, (3, 9, 9, 3))

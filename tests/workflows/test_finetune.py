@@ -465,6 +465,23 @@ def test_full_moves_all_and_needs_no_views(given: hs.Classifier, many: Path) -> 
     assert not any("view" in sentence for sentence in said)
 
 
+def test_a_model_that_is_to_be_robust_is_judged_under_attack(
+    given: hs.Classifier, many: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The given one makes no mistake on the photos as they are, but does where they are attacked."""
+    robust = replace(preset("robust"), epochs=2, batch_size=16, augmentation="none", adversarial=8.0)
+    ended = trainings(monkeypatch)
+    found = given.finetune(many, recipe=robust, refit=False)
+    story, first = found.record.finetune, ended[0].history
+    assert story is not None
+    assert story.before.val_calibrated == first.start
+    assert story.tuned_loss == first.epochs[story.kept - 1].val_calibrated < first.start
+    assert story.recipe["adversarial"] == 8.0
+    clean = given.finetune(many, recipe=replace(robust, adversarial=0.0), refit=False).record.finetune
+    assert clean is not None
+    assert clean.before.val_calibrated < first.start
+
+
 @pytest.mark.parametrize("trainer", ["lightning", "tensorflow", "keras"])
 def test_every_trainer_comes_to_the_same(
     trainer: str, given: hs.Classifier, many: Path, monkeypatch: pytest.MonkeyPatch

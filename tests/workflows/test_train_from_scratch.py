@@ -15,7 +15,7 @@ from PIL import Image
 import headstart as hs
 from headstart.backbones.families.small import mlp
 from headstart.core.errors import DataError, UsageError
-from headstart.core.types import ImageDataset
+from headstart.core.types import ImageDataset, ImageSpec
 from headstart.data.named_sets import digits
 from headstart.data.rows import rows_from_arrays
 from headstart.model.classifier import Classifier
@@ -27,7 +27,8 @@ from headstart.train.recipe import PRESETS, Recipe, preset
 from headstart.train.training_run import TrainingRun
 from headstart.workflows import train_tables
 from headstart.workflows.from_scratch import ScratchSettings
-from headstart.workflows.train_images import size_and_grey, train_photos
+from headstart.workflows.picture_statistics import are_grey, own_size
+from headstart.workflows.train_images import train_photos
 from headstart.workflows.train_tables import _Job, train_rows
 from making import Shell, folder, packed, picture, record_of
 from trainers import one_thread  # noqa: F401
@@ -197,12 +198,42 @@ def test_size_and_colour_are_looked_at() -> None:
     colour[0, 0, 1] = 9
     as_rgb = packed(np.full((8, 8, 3), 7, np.uint8))
     rows = np.arange(2)
-    assert size_and_grey(table_of(grey, as_rgb), rows) == (8, True)
-    assert size_and_grey(table_of(grey, colour), rows) == (8, False)
-    assert size_and_grey(table_of(grey, grey[:, :7]), rows) == (0, False)
-    assert size_and_grey(table_of(grey, np.zeros((9, 9), np.uint8)), rows) == (0, False)
-    assert size_and_grey(table_of(*[np.zeros((65, 65), np.uint8)] * 2), rows) == (0, False)
-    assert size_and_grey(table_of(grey, b"no image"), rows) == (8, True)
+    spec = ImageSpec(8, crop=1.0)
+    assert own_size(table_of(grey, as_rgb), rows) == 8
+    assert own_size(table_of(grey, grey[:, :7]), rows) == own_size(table_of(grey[:, :7], grey[:, :7]), rows) == 0
+    assert own_size(table_of(*[np.zeros((65, 65), np.uint8)] * 2), rows) == 0
+    assert own_size(table_of(grey, b"no image"), rows) == 8
+    assert are_grey(table_of(grey, as_rgb), rows, spec)
+    assert are_grey(table_of(grey, b"no image"), rows, spec)
+    assert not are_grey(table_of(grey, colour), rows, spec)
+    assert not are_grey(table_of(b"no image", b"none"), rows, spec)
+
+
+def test_grey_pictures_are_one_channel_for_the_network() -> None:
+    """A perceptron of one layer has a weight for each pixel and class, as every text book counts them."""
+    short = replace(QUICK, epochs=1)
+    grey = train_photos(few_digits(8), network="mlp", hidden=(), recipe=short)
+    assert grey.weights["logits.weight"].shape == (3, 8 * 8)
+    assert grey.record.scratch is not None
+    assert grey.record.scratch.moving == 8 * 8 * 3 + 3
+    colour = train_photos(few_digits(8), network="mlp", hidden=(), recipe=short, grey=False)
+    assert colour.weights["logits.weight"].shape == (3, 3 * 8 * 8)
+    cnn = train_photos(few_digits(8), recipe=short)
+    assert cnn.weights["conv1.weight"].shape[1] == 1
+
+
+def test_of_coloured_pictures_the_luma_may_be_asked_for() -> None:
+    """A grey network gives a coloured picture and its luma the same answer."""
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (24, 8, 8, 3), np.uint8)
+    labels = ["dark" if k % 2 else "light" for k in range(24)]
+    model = train_photos(pictures, labels, network="mlp", hidden=(), recipe=replace(QUICK, epochs=1), grey=True)
+    as_grey = np.asarray(pictures @ (0.299, 0.587, 0.114)).round().astype(np.uint8)[..., None].repeat(3, axis=-1)
+    assert model.predict_proba(as_grey) == pytest.approx(model.predict_proba(pictures), abs=5e-3)
+    assert model.spec.mean == pytest.approx([as_grey.mean() / 255] * 3, abs=0.02)
+    assert (
+        train_photos(pictures, labels, network="mlp", hidden=(), recipe=QUICK).weights["logits.weight"].shape[1] == 192
+    )
 
 
 def test_no_fold_has_seen_what_it_is_measured_on() -> None:

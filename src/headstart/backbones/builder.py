@@ -68,6 +68,10 @@ class Builder:
         """Channels of zeros before and after those of ``x``."""
         return self._add(name, "pad_channels", (x,), before + self.channels(x) + after, before=before, after=after)
 
+    def luma(self, x: str, name: str = "luma") -> str:
+        """The grey of red, green and blue."""
+        return self._add(name, "luma", (x,), 1)
+
     def flatten(self, x: str, name: str = "flatten") -> str:
         """A vector of all values, channel by channel."""
         return self._add(name, "flatten", (x,))

@@ -28,6 +28,7 @@ OPS: dict[str, tuple[int | None, frozenset[str]]] = {
     "scale": (2, frozenset()),  # each channel of the first times its number in the second
     "concat": (None, frozenset()),  # along the channels
     "pad_channels": (1, frozenset({"before", "after"})),  # with zeros
+    "luma": (1, frozenset()),  # one channel of three: the grey of red, green and blue
     "flatten": (1, frozenset()),  # channel by channel, row by row
     "dropout": (1, frozenset({"rate"})),
     "dense": (1, frozenset({"units"})),
@@ -43,6 +44,7 @@ OPTIONAL = frozenset({"statistics", "grey"})  # attributes that a node need not 
 ACTIVATIONS = ("relu", "relu6", "hard_sigmoid", "hard_swish", "sqrt")
 POOLS = ("global_average",)
 SQRT_EPSILON = 1e-6
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601), as Pillow makes a photo grey
 
 
 def _whole(value: Any, least: int = 1) -> bool:
@@ -181,6 +183,9 @@ def shape_of(node: Node, inputs: Sequence[Shape], size: int) -> Shape:
             return (node["units"],)
         case "pool":
             return x[:1]
+        case "luma":
+            _expect(node, x, len(x) == 3 == x[0], "3 channels × height × width")
+            return (1, *x[1:])
         case "flatten":
             return (math.prod(x),)
         case "pad_channels":
@@ -190,8 +195,8 @@ def shape_of(node: Node, inputs: Sequence[Shape], size: int) -> Shape:
         case "scale":
             _expect(node, inputs[1], inputs[1] == x[:1], f"a number for each of {x[0]} channels")
         case "concat":
-            for shape in inputs:
-                _expect(node, shape, shape[1:] == x[1:], f"equal heights and widths, the first {x}")
+            odd = next((shape for shape in inputs if shape[1:] != x[1:]), None)
+            _expect(node, odd or x, odd is None, f"equal heights and widths, the first {x}")
             return (sum(shape[0] for shape in inputs), *x[1:])
         case "conv":
             groups = node["groups"]

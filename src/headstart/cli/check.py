@@ -12,7 +12,7 @@ from headstart.cli import options
 from headstart.cli.fit import fit
 from headstart.cli.terminal import FEW, Rows, console, names_of_classes, quoted
 from headstart.core.counts import counted
-from headstart.core.text import one_line
+from headstart.core.text import all_shortened, one_line
 from headstart.core.types import Problem
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def _show(health: Health, data: str, columns: str) -> None:
     rows.add("images", f"{health.images} in {counted(len(sizes), 'class')}: {names_of_classes([*health.classes])}")
     if sizes:
         largest, smallest = sizes[0], sizes[-1]
-        text = f"{one_line(largest[0])} has most ({largest[1]}), {one_line(smallest[0])} fewest ({smallest[1]})"
+        short = all_shortened(health.classes)
+        text = f"{short[largest[0]]} has most ({largest[1]}), {short[smallest[0]]} fewest ({smallest[1]})"
         rows.add("balance", Text(text, "yellow" if health.imbalanced else ""))
     if len(health.splits) > 1:
         rows.add("parts", ", ".join(f"{name or 'none'} {sum(of.values())}" for name, of in health.splits.items()))
@@ -51,8 +52,8 @@ def _show(health: Health, data: str, columns: str) -> None:
         black, white = health.levels
         rows.add("depth", f"more than 8 bits: {black:g} is black and {white:g} is white in all images")
     if health.tiny_classes:
-        names = ", ".join(one_line(name) for name in health.tiny_classes[:FEW])
-        rows.add("tiny classes", Text(f"{len(health.tiny_classes)}: {names}{_more(health.tiny_classes)}", "yellow"))
+        names = names_of_classes(health.tiny_classes)
+        rows.add("tiny classes", Text(f"{len(health.tiny_classes)}: {names}", "yellow"))
     rows.show(out)
     _list(out, "cannot be read", health.unreadable)
     _list(out, "with a name that does not fit the content (read all the same)", health.wrong_names)
@@ -103,7 +104,3 @@ def _repeats(out: Console, title: str, repeats: Sequence[Repeat]) -> None:
         )
     if len(repeats) > FEW:
         out.print(Text(f"  and {counted(len(repeats) - FEW, 'more group')}: --json has them all", "dim"))
-
-
-def _more(names: Sequence[str]) -> str:
-    return " …" if len(names) > FEW else ""

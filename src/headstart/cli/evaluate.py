@@ -12,7 +12,7 @@ from rich.text import Text
 from headstart.cli import options
 from headstart.cli.figures import add_confusions, add_figures, add_left_out
 from headstart.cli.terminal import FEW, Rows, console
-from headstart.core.text import one_line
+from headstart.core.text import all_shortened, one_line
 from headstart.core.types import Evaluation
 
 WRONG = 5  # images with a wrong label that a screen shows
@@ -59,7 +59,7 @@ def evaluate(
         result = classifier.evaluate(source, fitted_on_too=training_set_too or fitted_on_too)
         classes = classifier.classes
     files = [] if out is None else [str(path) for path in write_confusions(result, classes, out)]
-    options.answer_with(_answer(result) | {"files": files}, as_json, lambda: _show(result, things, files))
+    options.answer_with(_answer(result) | {"files": files}, as_json, lambda: _show(result, things, classes, files))
 
 
 def _answer(result: Evaluation) -> dict[str, Any]:
@@ -70,9 +70,9 @@ def _answer(result: Evaluation) -> dict[str, Any]:
     }
 
 
-def _show(result: Evaluation, things: str, files: Sequence[str]) -> None:
+def _show(result: Evaluation, things: str, classes: Sequence[str], files: Sequence[str]) -> None:
     """How a model did."""
-    rows = Rows()
+    rows, short = Rows(), all_shortened(classes)
     add_figures(rows, result, things)
     rows.add("macro F1", f"{result.macro_f1:.3f}")
     rows.add("NLL", f"{result.nll:.3f}")
@@ -82,12 +82,12 @@ def _show(result: Evaluation, things: str, files: Sequence[str]) -> None:
         apart = " (those that it was trained on count too: a model of rows keeps none of them)"
     rows.add(things, f"{result.accuracy.images}{apart}")
     add_left_out(rows, result.left_out or ())
-    add_confusions(rows, result.confusions)
+    add_confusions(rows, result.confusions, classes)
     worst = sorted(result.per_class.items(), key=lambda item: item[1].value)[:FEW]
     if len(result.per_class) > 2:
-        rows.add("hardest", Text(", ".join(f"{one_line(name)} {figure.value:.0%}" for name, figure in worst)))
+        rows.add("hardest", Text(", ".join(f"{short[name]} {figure.value:.0%}" for name, figure in worst)))
     for place, each in enumerate((result.wrong or ())[:WRONG]):
-        text = f"{one_line(each.truth)} as {one_line(each.label)} {each.probability:.1%}  "
+        text = f"{short[each.truth]} as {short[each.label]} {each.probability:.1%}  "
         rows.add("" if place else "surest", Text(text) + Text(one_line(each.name), "dim"))
     if (more := len(result.wrong or ()) - WRONG) > 0:
         rows.add("", Text(f"and {more} more: --json or --out DIR has them all", "dim"))

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from headstart.cli.terminal import Rows, accuracy_text
 from headstart.core.counts import counted
-from headstart.core.text import one_line
+from headstart.core.text import all_shortened, one_line
 from headstart.core.types import Confusion, Evaluation, Problem
 
 if TYPE_CHECKING:
@@ -44,10 +44,11 @@ def add_figures(rows: Rows, result: Evaluation, things: str = "images") -> None:
     rows.add("calibration", f"error (ECE) {result.calibration_error:.1%}; {unknown}")
 
 
-def add_confusions(rows: Rows, confusions: Sequence[Confusion]) -> None:
+def add_confusions(rows: Rows, confusions: Sequence[Confusion], classes: Sequence[str]) -> None:
     """The most frequent mistakes."""
+    short = all_shortened(classes)
     for place, each in enumerate(confusions[:CONFUSIONS]):
-        text = f"{each.images} × {one_line(each.truth)} predicted as {one_line(each.label)}"
+        text = f"{each.images} × {short[each.truth]} predicted as {short[each.label]}"
         rows.add("" if place else "mistakes", text)
     if others := sum(each.images for each in confusions[CONFUSIONS:]):
         rows.add("", Text(f"and {others} others", "dim"))

@@ -111,7 +111,7 @@ def _show(model: Classifier, answer: dict[str, Any]) -> None:
         rows.add("split", f"training set {record.train}, test set {record.test} ({own})")
         add_figures(rows, record.result)
         _add_not_measured(rows, record.not_measured)
-        add_confusions(rows, record.result.confusions)
+        add_confusions(rows, record.result.confusions, model.classes)
     if record.train < FEWEST_IN_ALL or min(record.per_class.values(), default=0) < FEWEST:
         few = f"fewer than {FEWEST_IN_ALL} training images, or {FEWEST} of a class"
         text = f"photos of other things are often missed with {few}"

@@ -65,7 +65,7 @@ Cache = Annotated[bool, typer.Option(help="Keep features for the next time.")]
 Engine = Annotated[str, typer.Option(metavar="NAME", help="What runs the network: auto, fast, torch or keras.")]
 
 RecipeName = Annotated[
-    str, typer.Option("--recipe", metavar="PRESET|FILE", help="careful, fast, full or scratch; or a JSON file.")
+    str, typer.Option("--recipe", metavar="PRESET|FILE", help="careful, fast, full or robust; or a JSON file.")
 ]
 Trainer = Annotated[str, typer.Option(metavar="NAME", help="auto, pytorch, lightning, tensorflow or keras.")]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,13 +15,12 @@ from rich.text import Text
 from headstart.cli import options
 from headstart.cli.terminal import Rows, console
 from headstart.core.errors import UsageError
-from headstart.core.text import one_line, shortened
+from headstart.core.text import LONGEST, all_shortened, one_line
 from headstart.core.types import Problem
 
 if TYPE_CHECKING:
     from headstart.model.answers import Answer
 
-LABEL = 24  # characters of the column of labels; of a longer one the middle is left out
 COUNTED = 12  # labels that a summary counts
 
 
@@ -127,6 +126,7 @@ class _Screen:
 
     def __init__(self, classes: Any, top: int, *, every: bool, as_json: bool, summary: bool) -> None:
         self.classes, self.top, self.every, self.as_json, self.summary = classes, top, every, as_json, summary
+        self.short = all_shortened(("unknown", *classes))
         self.counts: Counter[str] = Counter()
         self.unreadable = 0
 
@@ -143,7 +143,7 @@ class _Screen:
             if self.as_json:
                 _json(item.as_json(self.classes, self.top, every=self.every))
             elif not self.summary:
-                show_answer(item, self.classes, self.top)
+                show_answer(item.top(self.classes, self.top), item, self.short)
             yield item
 
     def end(self, out: str | None, sort_into: str | None) -> None:
@@ -151,7 +151,7 @@ class _Screen:
         if not self.summary or self.as_json:
             return
         rows = Rows()
-        counts = [f"{shortened(label, LABEL)} {count}" for label, count in self.counts.most_common(COUNTED)]
+        counts = [f"{self.short[label]} {count}" for label, count in self.counts.most_common(COUNTED)]
         more = f", and {len(self.counts) - COUNTED} more labels" if len(self.counts) > COUNTED else ""
         rows.add("answers", f"{self.counts.total()}: {', '.join(counts)}{more}")
         for word, path in (("wrote", out), ("sorted into", sort_into)):
@@ -160,19 +160,19 @@ class _Screen:
         rows.show(console())
 
 
-def show_answer(item: Answer, classes: Any, top: int = 1) -> None:
+def show_answer(top: Sequence[tuple[str, float]], item: Answer, short: Mapping[str, str]) -> None:
     """One line for one image; the next most probable classes below it."""
-    (label, chance), *others = item.top(classes, top)
-    label, path = shortened(label, LABEL), one_line(item.name)
+    (label, chance), *others = top
+    label, path = short[label], one_line(item.name)
     if item.unknown:
         why = f"   (unlike the training photos; closest class: {label})"
-        line = Text(f"{'unknown':<{LABEL}}", "yellow") + Text(f" {'':6}  {path}") + Text(why, "dim")
+        line = Text(f"{'unknown':<{LONGEST}}", "yellow") + Text(f" {'':6}  {path}") + Text(why, "dim")
     else:
-        line = Text(f"{label:<{LABEL}}", "bold") + Text(f" {chance:6.1%}  {path}")
+        line = Text(f"{label:<{LONGEST}}", "bold") + Text(f" {chance:6.1%}  {path}")
     out = console()
     out.print(line, soft_wrap=True)
     for label, chance in others:
-        out.print(Text(f"{shortened(label, LABEL):<{LABEL}} {chance:6.1%}", "dim"), soft_wrap=True)
+        out.print(Text(f"{short[label]:<{LONGEST}} {chance:6.1%}", "dim"), soft_wrap=True)
 
 
 def show_problem(item: Problem, as_json: bool) -> None:

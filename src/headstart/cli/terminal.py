@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from headstart.core.text import one_line
+from headstart.core.text import all_shortened, one_line
 
 FEW = 8  # lines or names of a long list that a screen shows; --json has them all
 INDENT = 15  # of what stands beside a word
@@ -53,5 +53,5 @@ def quoted(path: str) -> str:
 
 
 def names_of_classes(classes: Sequence[str]) -> str:
-    """The first few."""
-    return ", ".join(map(one_line, classes[:FEW])) + (" …" if len(classes) > FEW else "")
+    """The first few, long ones without their middle."""
+    return ", ".join([*all_shortened(classes).values()][:FEW]) + (" …" if len(classes) > FEW else "")

@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from headstart.cli import options
-from headstart.cli.figures import add_seconds, add_training, figures_of, loading, still_falls
+from headstart.cli.figures import add_left_out, add_seconds, add_training, figures_of, loading, still_falls
 from headstart.cli.terminal import Rows, accuracy_text, console, quoted
 from headstart.core.counts import counted
 from headstart.core.errors import UsageError, did_you_mean
@@ -47,6 +47,26 @@ Pixels = Annotated[
     int | None,
     typer.Option(metavar="N", help="Scale images to this size in pixels. Default: their own where small, else 64."),
 ]
+Grey = Annotated[
+    bool | None,
+    typer.Option(
+        "--grey/--colours", help="See photos as one channel, or as three. Default: one where they have no colours."
+    ),
+]
+Start = Annotated[
+    str | None,
+    typer.Option("--from", metavar="MODEL", help="Go on with a model that train made, from the weights that it has."),
+]
+Holdout = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Share held out as test set, where the data has none. Default: 0.2, or as for the model of --from.",
+    ),
+]
+Seed = Annotated[
+    int | None, typer.Option(metavar="N", help="Seed of the split. Default: 0, or that of the model of --from.")
+]
 RecipeName = Annotated[
     str | None,
     typer.Option(
@@ -67,6 +87,8 @@ def train(
     network: Network = None,
     hidden: Hidden = None,
     pixels: Pixels = None,
+    grey: Grey = None,
+    start: Start = None,
     recipe: RecipeName = None,
     trainer: options.Trainer = "pytorch",
     device: options.Device = "auto",
@@ -76,8 +98,8 @@ def train(
     find_rate: options.FindRate = False,
     folds: Folds = 0,
     label: Label = None,
-    holdout: options.Holdout = 0.2,
-    seed: options.Seed = 0,
+    holdout: Holdout = None,
+    seed: Seed = None,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
@@ -90,13 +112,14 @@ def train(
     from headstart.train.recipe import open_recipe
     from headstart.train.screen import training_screen
     from headstart.train.training_run import TrainingRun, is_main_process
-    from headstart.workflows.train_images import HIDDEN, NETWORKS, SCRATCH, train_photos
-    from headstart.workflows.train_tables import HIDDEN as HIDDEN_OF_ROWS
+    from headstart.workflows.train_images import SCRATCH, train_photos
     from headstart.workflows.train_tables import TABLE, train_rows
 
-    start = time.perf_counter()
+    began = time.perf_counter()
     numbers = is_rows(data)
-    _check(data, numbers, network, pixels, label, hidden)
+    _check(data, numbers, label, network=network, pixels=pixels, grey=grey)
+    if hidden is not None and not numbers and network != "mlp":
+        raise UsageError("--hidden is for the mlp. Add: --network mlp")
     if problem := why_not_writable(out, overwrite=overwrite):
         raise UsageError(problem)
     name = recipe or (TABLE if numbers else SCRATCH)
@@ -108,25 +131,23 @@ def train(
             folder=folder, resume=resume, callbacks=[screen], say=screen.say,
         )  # fmt: skip
         common: dict[str, Any] = {"recipe": name, "trainer": run, "folds": folds, "holdout": holdout, "seed": seed}
-        common["progress"] = screen
+        common |= {"hidden": _units(hidden), "start": start and _open(start, numbers=numbers), "progress": screen}
         if numbers:
-            model = train_rows(data, label=label, hidden=_units(hidden, HIDDEN_OF_ROWS), **common)
+            model = train_rows(data, label=label, **common)
         else:
-            model = train_photos(
-                data, network=network or NETWORKS[0], hidden=_units(hidden, HIDDEN), pixels=pixels, **common
-            )
+            model = train_photos(data, network=network, pixels=pixels, grey=grey, **common)
     if not is_main_process():  # of several processes that trained together, one answers
         return
     model.save(out, overwrite=overwrite)
     discard(folder)
-    answer = _answer(model, os.path.realpath(out), folder, time.perf_counter() - start)
+    answer = _answer(model, os.path.realpath(out), folder, time.perf_counter() - began)
     options.answer_with(answer, as_json, lambda: _show(model.record, answer, "row" if numbers else "image"))
 
 
 def _check(
-    data: str, numbers: bool, network: str | None, pixels: int | None, label: str | None, hidden: str | None
+    data: str, numbers: bool, label: str | None, *, network: str | None, pixels: int | None, grey: bool | None
 ) -> None:
-    """Refuse data that are not there, and options that say nothing of such data, or of such a network."""
+    """Refuse data that are not there, and options that say nothing of such data."""
     from headstart.data.named_sets import NAMED, NAMED_ROWS
 
     known = (*NAMED, *NAMED_ROWS)
@@ -134,18 +155,28 @@ def _check(
         raise UsageError(f"{missing} {did_you_mean(data, known)}")
     if numbers and network not in (None, "mlp"):
         raise UsageError(f"'{data}' is a table of numbers, which an mlp is trained on. Received: --network {network}.")
-    if numbers and pixels is not None:
-        raise UsageError(f"'{data}' is a table of numbers, which has no pixels. Leave --pixels out.")
+    for name, value in (("pixels", pixels), ("grey", grey)):
+        if numbers and value is not None:
+            raise UsageError(f"'{data}' is a table of numbers, which has no pixels. Leave --{name} out.")
     if not numbers and label is not None:
         raise UsageError(f"--label names a column of a table of numbers, and '{data}' is none. Leave it out.")
-    if hidden is not None and not numbers and network != "mlp":
-        raise UsageError("--hidden is for the mlp. Add: --network mlp")
 
 
-def _units(text: str | None, usual: tuple[int, ...]) -> tuple[int, ...]:
-    """ "512,256" as (512, 256), "none" as ()."""
+def _open(model: str, *, numbers: bool) -> Classifier | TabularClassifier:
+    """The model to go on with, of photos or of rows."""
+    from headstart.model.bundle import is_bundle, load
+    from headstart.model.tabular_classifier import is_tabular_model, load_rows
+
+    if is_tabular_model(model) if not numbers else is_bundle(model):
+        kinds = ("photos", "rows of numbers")
+        raise UsageError(f"'{model}' is a model of {kinds[not numbers]}, and the data are {kinds[numbers]}.")
+    return load_rows(model) if numbers else load(model)
+
+
+def _units(text: str | None) -> tuple[int, ...] | None:
+    """ "512,256" as (512, 256), "none" as (); None where it was not said."""
     if text is None:
-        return usual
+        return None
     words = options.names_of(text)
     if words == ["none"]:
         return ()
@@ -160,7 +191,7 @@ def _answer(model: Classifier | TabularClassifier, where: str, folder: str, seco
 
     record = to_json(model.record)
     training = record.get("scratch", record)
-    copied = ("trainer", "recipe", "rate", "epochs", "best", "stopped", "verdict", "hidden", "moving")
+    copied = ("trainer", "recipe", "rate", "epochs", "epochs_before", "best", "stopped", "verdict", "hidden", "moving")
     return {
         **figures_of(model.record.result),
         "images": record["images"],
@@ -203,14 +234,14 @@ def _show(record: FitRecord | TabularRecord, answer: Mapping[str, Any], what: st
         rows.add("folds", f"mean {sum(folds) / len(folds):.4f} of {len(folds)}: {' '.join(f'{f:.3f}' for f in folds)}")
         rows.add("", Text("the model itself is trained on all of them", "dim"))
     start = Text("the weights it began with: no epoch did better", "yellow")
-    rows.add("kept", f"epoch {training.best + 1}" if training.best >= 0 else start)
+    before = f", after {counted(training.epochs_before, 'epoch')} before" if training.epochs_before else ""
+    rows.add("kept", f"epoch {training.best + 1}{before}" if training.best >= 0 else start)
     if still_falls(training):
         rows.add("", "The loss still fell in the last epoch: a recipe with more epochs may do more.")
     add_training(rows, training)
     hidden = f" ({', '.join(map(str, answer['hidden']))})" if answer["hidden"] else ""
     rows.add("network", f"{answer['network']}{hidden}, {training.moving:,} weight{'' if training.moving == 1 else 's'}")
-    if lost := answer["left_out"]:
-        rows.add("left out", f"{len(lost)}, first '{one_line(lost[0]['name'])}': {one_line(lost[0]['detail'])}")
+    add_left_out(rows, getattr(record, "left_out", ()))
     add_seconds(rows, answer["seconds"], record.seconds, rest=loading(training))
     rows.add("log", Text(one_line(answer["log"])), whole=True)
     rows.add("plot", Text(one_line(answer["plot"])), whole=True)

@@ -7,17 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from headstart.core.counts import counted
-from headstart.core.text import shortened
+from headstart.core.text import all_shortened
 
 FEW = 4  # classes that are named
-LONGEST = 24  # characters of a class in a line
 _TABLE = "border-collapse:collapse;border:1px solid #8888;text-align:left"
 _CELL = "padding:2px 10px;text-align:left;vertical-align:top"
 
 
 def names_in_short(names: Sequence[str]) -> str:
     """How many classes, and the first few: "2 classes (cats, dogs)"."""
-    first = ", ".join(shortened(name, LONGEST) for name in names[:FEW])
+    first = ", ".join(all_shortened(names[:FEW]).values())
     return f"{counted(len(names), 'class')} ({first}{', …' if len(names) > FEW else ''})"
 
 

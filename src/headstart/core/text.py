@@ -5,6 +5,10 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
+from collections import Counter
+from collections.abc import Iterable
+
+LONGEST = 24  # characters of a class on a screen
 
 
 def one_line(name: str) -> str:
@@ -17,6 +21,14 @@ def shortened(name: str, most: int) -> str:
     name = one_line(name)
     end = (most - 1) // 2
     return name if len(name) <= most else f"{name[: most - 1 - end]}…{name[len(name) - end :]}"
+
+
+def all_shortened(names: Iterable[str], most: int = LONGEST) -> dict[str, str]:
+    """Each name, and it `shortened`; those that would then look alike keep more characters."""
+    short = {name: shortened(name, most) for name in names}
+    counts = Counter(short.values())
+    alike = [name for name, text in short.items() if counts[text] > 1 and text != one_line(name)]
+    return short | all_shortened(alike, 2 * most) if alike else short
 
 
 def say(text: str) -> None:

@@ -166,7 +166,7 @@ def _by_pattern(root: str, there: Scan, label_from: str) -> ImageDataset:
         )
     found, problems = [], [*there.problems]
     tops = parts_of({name.split("/", 1)[0] for name in there.images if "/" in name})
-    for name in sorted(there.images):
+    for name in there.images:
         match = pattern.search(name)
         if match and match[1]:
             part = tops.get(name.split("/", 1)[0], "")

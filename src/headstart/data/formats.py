@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headstart.core.errors import UnreadableImageError
@@ -27,7 +29,7 @@ READ = (
     Format("WEBP", (".webp",), r"RIFF....WEBP"),
     Format("BMP", (".bmp", ".dib"), r"BM....\0{4}"),  # many texts begin with these letters; the reserved bytes differ
     Format("GIF", (".gif",), r"GIF8"),
-    Format("TIFF", (".tif", ".tiff"), r"II[*+]\0|MM\0[*+]"),
+    Format("TIFF", (".tif", ".tiff"), r"II[*+]\0(?!.{4}CR\x02)|MM\0[*+]"),  # but for Canon's raw files
     Format("PPM", (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"), r"P[1-6f]\s"),
     Format("JPEG2000", (".jp2", ".j2k", ".jpx", ".jpf", ".j2c", ".jpc"), r"\0{3}\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
     Format("AVIF", (".avif", ".avifs"), r".{4}ftypavi[fs]"),
@@ -65,10 +67,20 @@ _UNREAD = {  # what to do about files that look like images to people
 }
 REMEDIES = {suffix: remedy for remedy, suffixes in _UNREAD.items() for suffix in suffixes.split()}
 _MARKS = {  # and those that may have any name
+    r"II\*\0.{4}CR\x02|.{4}ftypcrx |FUJIFILMCCD-RAW": "camera raw files are not read: save it as JPEG",
+    r"\s*<(?:\?xml[^>]*>\s*<)?svg": "SVG is not read: save it as JPEG or PNG",
     r".{128}DICM": "medical images are not read: save its slices as PNG",
     r"\xff\x0a|\0{3}\x0cJXL ": "JPEG XL is not read: save it as JPEG or PNG",
     r"%PDF": "PDF is not read: save it as JPEG or PNG",
     r"\x93NUMPY": "NumPy arrays are not read: save it as PNG",
+}
+_MISNAMED = {  # what only surprises under the name of an image
+    r"version https://git-lfs": "it is a pointer of Git LFS: fetch the file itself with git lfs pull",
+    r"(?i)\s*<(?:!doctype html|html|head)": "it is a web page, not an image: fetch the image again",
+    r"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!|BZh|\xfd7zXZ": "it is an archive, not an image: unpack it",
+    r".{4}ftyp|RIFF....AVI |\x1a\x45\xdf\xa3": "it is a video, not an image: save its frames as JPEG",
+    r"\0{132}": "it begins with zeros alone, as where a copy or a download did not end: fetch it again",
+    r"[\t\n\r\x20-\x7e]{8,}\Z": "it is text, not an image",
 }
 # what lies beside photos and is none: passed over in silence
 COMPANIONS = frozenset(
@@ -90,6 +102,7 @@ def _pattern(magic: str) -> re.Pattern[bytes]:
 
 _PATTERNS = [(form, _pattern(form.magic)) for form in (*READ, HEIF) if form.magic]
 _UNREAD_PATTERNS = [(_pattern(mark), remedy) for mark, remedy in _MARKS.items()]
+_MISNAMED_PATTERNS = [(_pattern(mark), remedy) for mark, remedy in _MISNAMED.items()]
 
 
 def suffix_of(name: str) -> str:
@@ -106,6 +119,11 @@ def has_heif() -> bool:
         return False
     pillow_heif.register_heif_opener()
     return True
+
+
+def has_avif() -> bool:
+    """Whether Pillow was built with AVIF, as it usually is from 11.3 on."""
+    return importlib.util.find_spec("PIL._avif") is not None
 
 
 def why_not_read(name: str, head: bytes) -> str | None:
@@ -138,10 +156,12 @@ def unknown_format(head: bytes) -> UnreadableImageError:
     """The error for bytes that no decoder knows."""
     if sniff(head) == HEIF.name:
         return UnreadableImageError("unreadable", _heic_remedy())
+    if sniff(head) == "AVIF":
+        return UnreadableImageError("unreadable", "AVIF is read with Pillow 11.3 or newer. Or save it as JPEG")
     unknown = f"not an image file of a known format (begins {head[:8]!r})"
-    return UnreadableImageError("unreadable", _remedy_of(head) or unknown)
+    return UnreadableImageError("unreadable", _remedy_of(head, (*_UNREAD_PATTERNS, *_MISNAMED_PATTERNS)) or unknown)
 
 
-def _remedy_of(head: bytes) -> str:
+def _remedy_of(head: bytes, known: Sequence[tuple[re.Pattern[bytes], str]] = _UNREAD_PATTERNS) -> str:
     """What to do about a file that is not read, by its content; "" where that says nothing."""
-    return next((remedy for mark, remedy in _UNREAD_PATTERNS if mark.match(head)), "")
+    return next((remedy for mark, remedy in known if mark.match(head)), "")

@@ -85,4 +85,8 @@ def name_of_item(item: Any, index: int) -> str:
     """What an image is called in messages and answers: its path where it has one, else by its number."""
     if isinstance(item, Mapping) and item.get("path"):
         item = item["path"]
+    elif isinstance(item, Image.Image):
+        item = getattr(item, "filename", None) or None  # "" where it was opened from memory
+    elif hasattr(item, "read"):
+        item = getattr(item, "name", None)  # of an open file; it may be a number
     return os.fspath(item) if isinstance(item, str | os.PathLike) else f"images[{index}]"

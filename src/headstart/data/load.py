@@ -18,7 +18,7 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from headstart.core.errors import DataError, UnreadableImageError, reason_of
 from headstart.core.types import ImageDataset, ImageSpec
-from headstart.data.formats import HEAD, HEIF, has_heif, sniff, unknown_format
+from headstart.data.formats import HEAD, HEIF, has_avif, has_heif, sniff, unknown_format
 from headstart.data.pixels import Levels, deep_pixels, from_array, read_tiff, to_rgb
 
 _PLUGINS = (TiffImagePlugin, WebPImagePlugin)  # the two that Pillow does not load by itself, without the other forty
@@ -92,7 +92,7 @@ def open_unscaled(raw: Raw) -> Image.Image | NDArray[Any]:
         raise UnreadableImageError("empty", "0 bytes")
     known = sniff(raw[:HEAD])
     try:  # no other decoder is tried: some start a program
-        if known == HEIF.name and not has_heif():
+        if (known == HEIF.name and not has_heif()) or (known == "AVIF" and not has_avif()):
             raise unknown_format(raw[:HEAD])
         image = Image.open(io.BytesIO(raw), formats=_DECODERS.get(known, (known or "TGA",)))
         pixels = deep_pixels(raw, image)

@@ -1,10 +1,12 @@
-"""Named data sets. Each is part of an installed package; none is downloaded."""
+"""Named data sets. Each is part of an installed package, or was fetched by one before; none is downloaded."""
 
 from __future__ import annotations
 
 import importlib
 import os
+import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import distribution
 from typing import Any
 
@@ -12,7 +14,12 @@ import numpy as np
 
 from headstart.core.errors import DataError, needs
 from headstart.core.types import ImageDataset, Sample
+from headstart.data.idx import idx_dataset, idx_pairs
 from headstart.data.tables import file_dataset
+
+# where torchvision.datasets.MNIST(".") or MNIST("data"), and keras.datasets.mnist, leave their files
+TORCHVISIONS = (os.path.join("MNIST", "raw"), os.path.join("data", "MNIST", "raw"))
+KERAS_FILE = os.path.join("~", ".keras", "datasets", "mnist.npz")
 
 
 def from_sklearn(name: str) -> Any:
@@ -50,6 +57,38 @@ def digits() -> ImageDataset:
     return ImageDataset("digits", samples, images.__getitem__)
 
 
-NAMED: dict[str, Callable[[], ImageDataset]] = {"digits": digits, "elpv": elpv}
+def mnist() -> ImageDataset:
+    """70 000 handwritten digits of 28 × 28 pixels (LeCun et al. 1998), where torchvision or Keras left them.
+
+    Raises:
+        DataError: they are in none of those places.
+    """
+    for folder in TORCHVISIONS:
+        if os.path.isdir(folder) and (pairs := idx_pairs(folder, os.listdir(folder))):
+            return replace(idx_dataset(folder, pairs), root="mnist")
+    file = os.path.expanduser(KERAS_FILE)
+    if os.path.isfile(file):
+        return _of_keras(file)
+    raise DataError(
+        f"The digits of MNIST are not at hand, and nothing is downloaded. Looked for torchvision's in "
+        f"{' and '.join(TORCHVISIONS)}, and for Keras' in {KERAS_FILE}. Fetch them with either, or name the folder of "
+        "its files: headstart train FOLDER"
+    )
+
+
+def _of_keras(file: str) -> ImageDataset:
+    try:
+        with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+            parts = [(part, arrays[f"x_{part}"], arrays[f"y_{part}"].tolist()) for part in ("train", "test")]
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"'{file}' is damaged or not Keras' file of MNIST: {error}. Fetch it again.") from error
+    samples = [
+        Sample(f"{part}#{row}", str(label), part) for part, _, labels in parts for row, label in enumerate(labels)
+    ]
+    images = np.concatenate([pixels for _, pixels, _ in parts])
+    return ImageDataset("mnist", samples, images.__getitem__)
+
+
+NAMED: dict[str, Callable[[], ImageDataset]] = {"digits": digits, "elpv": elpv, "mnist": mnist}
 # 150 irises of 3 species, 4 lengths each (Fisher 1936); 178 wines of 3 growers; 569 tumours, malignant or benign
 NAMED_ROWS = ("iris", "wine", "breast_cancer")

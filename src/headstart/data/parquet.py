@@ -30,7 +30,7 @@ from headstart.data.columns import (
     split_of,
 )
 from headstart.data.load import AHEAD, CHUNK
-from headstart.data.scan import printable
+from headstart.data.scan import name_below
 from headstart.data.spelling import one_spelling
 from headstart.data.tables import NO_LABEL
 from headstart.data.unpacked import Unpacked
@@ -72,11 +72,13 @@ def parquet_dataset(root: str, files: Sequence[str], wanted: Columns) -> ImageDa
     rows: list[int] = []
     groups: list[_Group] = []
     columns: dict[str, str] = {}
+    folder = root if os.path.isdir(root) else os.path.dirname(root)
     start = 0
     for path in files:
+        where = name_below(folder, path)
         try:
             with pq.ParquetFile(path) as file:
-                columns[path] = _image_column(file.schema_arrow, wanted.image, path)
+                columns[path] = _image_column(file.schema_arrow, wanted.image, repr(where))
                 for number in range(file.metadata.num_row_groups):
                     meta = file.metadata.row_group(number)
                     average = meta.total_byte_size // max(meta.num_rows, 1) + 1
@@ -84,7 +86,7 @@ def parquet_dataset(root: str, files: Sequence[str], wanted: Columns) -> ImageDa
                     groups.append(_Group(path, number, start, batch, meta.total_byte_size))
                     start += meta.num_rows
                 first = start - file.metadata.num_rows
-                for row, item in enumerate(_described(file, path, columns[path], wanted)):
+                for row, item in enumerate(_described(file, path, where, columns[path], wanted)):
                     if isinstance(item, Sample):
                         samples.append(item)
                         rows.append(first + row)
@@ -99,9 +101,9 @@ def parquet_dataset(root: str, files: Sequence[str], wanted: Columns) -> ImageDa
     return ImageDataset(root, drop_lone_split(samples), lambda index: images.read(rows[index]), tuple(problems))
 
 
-def _image_column(schema: Any, wanted: str | None, path: str) -> str:
+def _image_column(schema: Any, wanted: str | None, where: str) -> str:
     holds = {str(field.name): _holds_images(field.type) for field in schema}
-    usable, where = [name for name, usable in holds.items() if usable], f"{os.path.basename(path)!r}"
+    usable = [name for name, usable in holds.items() if usable]
     if wanted is None and len(usable) == 1:
         return usable[0]
     header = [*holds]
@@ -123,10 +125,10 @@ def _holds_images(kind: Any) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _described(file: Any, path: str, image: str, wanted: Columns) -> Iterator[Sample | Problem]:
+def _described(file: Any, path: str, where: str, image: str, wanted: Columns) -> Iterator[Sample | Problem]:
     """Each row of one file without its image: a sample, or the problem with it."""
     schema = file.schema_arrow
-    where, header = os.path.basename(path), [str(name) for name in schema.names]
+    header = [str(name) for name in schema.names]
     group_at = optional_column(header, wanted.group, GROUP_COLUMNS, repr(where), "group")
     split_at = optional_column(header, wanted.split, SPLIT_COLUMNS, repr(where), "split")
     taken = (header.index(image), group_at, split_at)
@@ -143,7 +145,7 @@ def _described(file: Any, path: str, image: str, wanted: Columns) -> Iterator[Sa
         split = None
     of_file = part_in_name(path) or part_in_name(os.path.dirname(path))
     for row, value in enumerate(values[column]):
-        name = f"{printable(where)}#{row}"
+        name = f"{where}#{row}"
         label = _label(value, names, f"{where!r}, row {row}")
         if label is None:
             yield Problem(name, NO_LABEL, f"the column {column!r} holds {str(value)[:40]!r}")

@@ -16,7 +16,8 @@ from headstart.core.errors import UnreadableImageError
 Levels = tuple[float, float]  # the values that are black and white
 DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners use, in files of 16 bits too
 _OTHER_BYTE = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}  # of Pillow's raw modes
-_PLANAR, _PHOTOMETRIC, _BITS, _WHITE_IS_ZERO = 284, 262, 258, 0  # TIFF's tags
+_PLANAR, _PHOTOMETRIC, _BITS = 284, 262, 258  # TIFF's tags,
+_WHITE_IS_ZERO, _RGB, _CMYK, _ALPHA = 0, 2, 5, (1, 2)  # values of the photometric, and of the extra samples
 
 
 def to_rgb(image: Image.Image, levels: Levels | None = None) -> Image.Image:
@@ -40,6 +41,11 @@ def from_array(pixels: NDArray[Any], levels: Levels | None = None) -> Image.Imag
     """HW or HWC, 1 to 4 channels: booleans, integers or floats."""
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
+    if pixels.ndim == 3 and pixels.shape[2] > 4:
+        raise UnreadableImageError(
+            "unreadable",
+            f"{pixels.shape[2]} bands, and nothing says which are red, green and blue: save those three as PNG",
+        )
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (2, 3, 4)) or 0 in pixels.shape:
         raise UnreadableImageError("unreadable", f"expected height × width [× channels], received shape {pixels.shape}")
     if pixels.dtype.kind not in "buif":
@@ -129,6 +135,25 @@ def read_tiff(raw: bytes) -> NDArray[Any]:
         if pixels.ndim == 3 and page.planarconfig == 2:
             pixels = np.moveaxis(pixels, 0, -1)
         if page.photometric == _WHITE_IS_ZERO:
-            white = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "ui" else max(1.0, float(pixels.max()))
-            pixels = (white - pixels).astype(pixels.dtype)
+            pixels = (_white_of(pixels) - pixels).astype(pixels.dtype)
+        if pixels.ndim == 3:
+            pixels = _colours_of(pixels, page)
     return pixels
+
+
+def _white_of(pixels: NDArray[Any]) -> float:
+    return float(np.iinfo(pixels.dtype).max) if pixels.dtype.kind in "ui" else max(1.0, float(pixels.max()))
+
+
+def _colours_of(pixels: NDArray[Any], page: Any) -> NDArray[Any]:
+    """Grey or RGB, with transparency if that is what the next channel is; without other bands, such as infrared."""
+    if page.photometric == _CMYK and pixels.shape[2] >= 4:
+        white = _white_of(pixels)
+        ink = pixels[:, :, :4].astype(np.float64)
+        colours = (white - ink[:, :, :3]) * (white - ink[:, :, 3:]) / white
+        return np.asarray(np.rint(colours) if pixels.dtype.kind in "ui" else colours).astype(pixels.dtype)
+    alpha = [kind in _ALPHA for kind in page.extrasamples]
+    if page.photometric == _RGB:
+        return pixels[:, :, : 4 if alpha[:1] == [True] else 3]
+    bands = pixels.shape[2]  # called grey, as several bands of a satellite are too: of four, three are the colours
+    return pixels if any(alpha) else pixels[:, :, : {2: 1, 4: 3}.get(bands, bands)]

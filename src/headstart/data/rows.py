@@ -78,7 +78,7 @@ def open_rows(data: PathLike, label: str | None = None) -> Rows:
     if root in NAMED_ROWS and not os.path.isdir(root):
         return _named_rows(root)
     header, lines, cells = _read(root)
-    where = repr(os.path.basename(root))
+    where = repr(root)
     at = _label_place(header, cells, label, where)
     columns = [place for place in range(len(header)) if place != at]
     if not columns:
@@ -133,7 +133,7 @@ def rows_to_judge(path: PathLike, columns: Sequence[str], label: str | None = No
     places = _places_of(columns, header, root)
     others = [place for place in range(len(header)) if place not in places]
     names, rest = [header[place] for place in others], [[row[place] for place in others] for row in cells]
-    at = _label_place(names, rest, label, repr(os.path.basename(root)))
+    at = _label_place(names, rest, label, repr(root))
     return _rows(root, header, lines, cells, places, [row[at] for row in rest])
 
 
@@ -142,8 +142,7 @@ def _places_of(columns: Sequence[str], header: Sequence[str], file: str) -> list
     for name in columns:
         if name not in header:
             raise DataError(
-                f"{os.path.basename(file)!r} has no column '{name}', which the model was trained on. "
-                f"{did_you_mean(name, header)}"
+                f"{file!r} has no column '{name}', which the model was trained on. {did_you_mean(name, header)}"
             )
     return [header.index(name) for name in columns]
 
@@ -199,7 +198,7 @@ def _read(file: str) -> tuple[list[str], list[int], list[list[str]]]:
         raise UsageError(f"{missing} {did_you_mean(file, NAMED_ROWS)}")
     if os.path.isdir(file):
         raise UsageError(f"{file!r} is a folder. Expected a CSV file of numbers.")
-    where = repr(os.path.basename(file))
+    where = repr(file)
     rows = csv_rows(file)
     header = [name.strip() for name in next(rows, (0, list[str]()))[1]]
     if twice := [name for name in header if header.count(name) > 1]:
@@ -246,10 +245,10 @@ def _rows(
         for column, place in enumerate(places):
             number = _number(words[place])
             if number is None:
-                at = f"{os.path.basename(file)!r}, line {line}, column '{header[place]}'"
+                at = f"{file!r}, line {line}, column '{header[place]}'"
                 raise DataError(f"{at}: {_why_no_number(words[place])}")
             values[row, column] = number
-    name = printable(os.path.basename(file))
+    name = printable(file)
     columns = tuple(header[place] for place in places)
     return Rows(name, columns, values, tuple(labels), tuple(f"{name}#{line}" for line in lines))
 

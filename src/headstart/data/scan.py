@@ -23,7 +23,7 @@ _NO_FOLDERS = frozenset(
 
 @dataclass
 class Scan:
-    """What is below a folder: paths relative to it, with forward slashes, in no order."""
+    """What is below a folder: paths relative to it, with forward slashes, sorted."""
 
     images: list[str] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
@@ -51,6 +51,9 @@ def scan(root: str) -> Scan:
             continue
         for entry in inside:
             _look_at(entry, folder + entry.name, real, found, waiting)
+    found.images.sort()
+    found.folders.sort()
+    found.problems.sort(key=lambda problem: problem.name)
     return found
 
 
@@ -117,6 +120,11 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
         yield from (
             entry for entry in inside if not entry.name.startswith(".") and entry.name.lower() not in _NO_FOLDERS
         )
+
+
+def name_below(root: str, path: str) -> str:
+    """What a file is called in messages: its path from the folder that was given, "" being the working directory."""
+    return printable(os.path.relpath(path, root or os.curdir).replace(os.sep, "/"))
 
 
 def printable(name: str) -> str:

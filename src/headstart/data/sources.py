@@ -146,11 +146,11 @@ def images_in(paths: Sequence[PathLike] | PathLike) -> tuple[list[Found], list[P
             if problem := why_no_photos(path):
                 raise UsageError(problem)
             there = scan(path)
-            problems += there.problems
-            inside = sorted(there.images)
-            if not inside:
+            problems += [replace(each, name=os.path.join(printable(path), each.name)) for each in there.problems]
+            if not there.images:
                 raise DataError(f"{path!r} has no images in it.{not_read(there.problems)}")
-            found += [(Sample(printable(os.path.join(path, name)), ""), os.path.join(path, name)) for name in inside]
+            inside = [os.path.join(path, name) for name in there.images]
+            found += [(Sample(printable(name), ""), name) for name in inside]
         elif not (missing := why_missing(path)):
             found.append((Sample(printable(path), ""), path))
         elif matching := sorted(glob.glob(path, recursive=True)):  # in quotes, or on Windows, where no shell does it
@@ -180,7 +180,7 @@ def _folder(root: str, columns: Columns) -> ImageDataset:
     names = {entry.name for entry in entries(root)}
     if METADATA in names:
         return table_dataset(root, [(os.path.join(root, METADATA), "")], columns)
-    if idx := [name for name in names if is_idx(name)]:
+    if idx := sorted(name for name in names if is_idx(name)):
         return idx_dataset(root, idx_pairs(root, idx))
     if files := _parquet_files(root):
         return parquet_dataset(root, files, columns)

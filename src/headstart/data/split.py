@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,8 +119,9 @@ def make_split(
     near_duplicates = _in_company(groups)
     groups = join_groups(groups, named_groups(samples))
     if own_test:
-        copies = np.isin(groups, groups[held & usable]) & usable & ~held
-        drop(np.flatnonzero(copies), "copy of a test image", lambda row: f"nearly the same as one in {own_test}/")
+        tested = {groups[row]: samples[row] for row in np.flatnonzero(held & usable)[::-1]}  # the first of each group
+        copies = [row for row in np.flatnonzero(usable & ~held) if groups[row] in tested]
+        drop(copies, "copy of a test image", lambda row: _why_together(samples[row], tested[groups[row]]))
 
     text = np.array([sample.label for sample in samples])
     counts = dict(zip(*np.unique(text[usable & ~held], return_counts=True), strict=True))
@@ -150,6 +151,23 @@ def make_split(
     return Split(kept, labels, usable & ~held, usable & held, groups, own_test, left_out, near_duplicates)
 
 
+def split_beside(
+    dataset: ImageDataset, fingerprints: Fingerprints, holdout: float, seed: int, fitted_on: Collection[bytes]
+) -> tuple[Split, int]:
+    """As `make_split`, with no image in the test set that a model was fitted on; and how many left it for that.
+
+    Args:
+        fitted_on: the keys of those images.
+    """
+    split = make_split(dataset, fingerprints, holdout, seed)
+    known = np.array([key in fitted_on for key in fingerprints.keys])
+    if (split.test & known).any() and not split.own_test:  # other settings, or more images than there were
+        split = make_split(dataset, fingerprints, holdout, seed, known)
+    count = int((split.test & known).sum())
+    split.test &= ~known
+    return split, count
+
+
 def validation_part(plan: Split, keys: Sequence[bytes], seed: int, share: float = VALIDATION) -> NDArray[np.bool_]:
     """A validation set out of the training set: mask (N,), a share of every class, whole groups.
 
@@ -172,6 +190,12 @@ def validation_part(plan: Split, keys: Sequence[bytes], seed: int, share: float 
     return validation
 
 
+def _why_together(sample: Sample, test: Sample) -> str:
+    """Why an image may not be in the training set beside one in the test set."""
+    same_group = sample.group and sample.group == test.group
+    return f"{'of one group with' if same_group else 'nearly the same as'} '{test.name}'"
+
+
 def _in_company(groups: NDArray[np.int_]) -> int:
     """How many are not alone in their group."""
     sizes = np.unique(groups, return_counts=True)[1]
@@ -190,19 +214,27 @@ def _drop_repeats(
     for row in [*np.flatnonzero(usable & held).tolist(), *np.flatnonzero(usable & ~held).tolist()]:
         first.setdefault(keys[row], row)
     rows = np.flatnonzero(usable).tolist()
-    conflicts = conflicting_labels([(keys[row], samples[row].label) for row in rows])
-    again = [row for row in rows if first[keys[row]] != row and keys[row] not in conflicts]
-    contradicting = [row for row in rows if keys[row] in conflicts]
+    conflicts = conflicting_labels((keys[row], samples[row]) for row in rows)
+    contradicting = [row for row in rows if (keys[row], samples[row].label) in conflicts]
+    again = sorted({*rows} - {*first.values(), *contradicting})
     drop(again, "duplicate", lambda row: f"the same file as '{samples[first[keys[row]]].name}'")
-    drop(contradicting, CONFLICT, lambda row: conflicts[keys[row]])
+    drop(contradicting, CONFLICT, lambda row: conflicts[keys[row], samples[row].label])
 
 
-def conflicting_labels(images: Iterable[tuple[bytes, str]]) -> dict[bytes, str]:
-    """The keys of contents that stand under several labels, of which one is wrong, and what to say of each."""
-    labels: dict[bytes, set[str]] = {}
-    for key, label in images:
-        labels.setdefault(key, set()).add(label)
-    return {key: f"the same file is labelled {' and '.join(sorted(of))}" for key, of in labels.items() if len(of) > 1}
+def conflicting_labels(images: Iterable[tuple[bytes, Sample]]) -> dict[tuple[bytes, str], str]:
+    """Contents, by their keys, that stand under several labels, of which one is wrong.
+
+    Returns:
+        for each such content and label what to say of it: which other file is labelled otherwise.
+    """
+    first: dict[bytes, dict[str, str]] = {}
+    for key, sample in images:
+        first.setdefault(key, {}).setdefault(sample.label, sample.name)
+    return {
+        (key, label): "the same file as "
+        + " and ".join(f"'{name}', labelled {other}" for other, name in of.items() if other != label)
+        for key, of in first.items() if len(of) > 1 for label in of
+    }  # fmt: skip
 
 
 def _too_few(dataset: ImageDataset, left_out: Sequence[Problem]) -> str:

@@ -24,7 +24,7 @@ from headstart.data.columns import (
     split_of,
 )
 from headstart.data.formats import REMEDIES, SUFFIXES, suffix_of
-from headstart.data.scan import entries, printable, scan
+from headstart.data.scan import entries, name_below, printable, scan
 from headstart.data.spelling import one_spelling
 
 NO_LABEL = "no label"  # kinds of a Problem: an image without a class,
@@ -80,12 +80,12 @@ def _not_named(root: str, found: Sequence[Found], files: Sequence[str]) -> list[
     for _, path in found:
         folder, name = os.path.split(os.path.normpath(path))
         named[folder].add(name)
-    tables = " or ".join(repr(os.path.basename(file)) for file in files[:3])
+    tables = " or ".join(repr(name_below(root, file)) for file in files[:3])
     problems = []
     for folder, names in sorted(named.items()):
         there = {entry.name for entry in entries(folder) if suffix_of(entry.name) in SUFFIXES and entry.is_file()}
         if missing := sorted(there - names):
-            shown = printable(os.path.relpath(os.path.join(folder, missing[0]), root or os.curdir).replace(os.sep, "/"))
+            shown = name_below(root, os.path.join(folder, missing[0]))
             more = "this image is" if len(missing) == 1 else f"{len(missing)} images, this one first, are"
             problems.append(Problem(shown, NO_LABEL, f"{more} not named in {tables}"))
     return problems
@@ -100,7 +100,8 @@ def csv_samples(file: str, root: str, columns: Columns, split: str = "") -> tupl
     Raises:
         DataError: not UTF-8, a column missing, a path that leaves the folder, an unknown part.
     """
-    where = repr(os.path.basename(file))
+    table = name_below(root, file)
+    where = repr(table)
     numbered, header = [*csv_rows(file)], list[str]()
     if numbered:
         header = numbered.pop(0)[1]
@@ -118,7 +119,7 @@ def csv_samples(file: str, root: str, columns: Columns, split: str = "") -> tupl
     for (line, _), cells in zip(numbered, rows, strict=True):
         here = f"{where}, line {line}"
         path = images.find(cells[layout.image], here) if cells[layout.image] else ""
-        name = printable(os.path.relpath(path, root or os.curdir).replace(os.sep, "/")) if path else f"line {line}"
+        name = name_below(root, path) if path else f"{table}, line {line}"
         label = label_of(cells, header, layout)
         if reason := images.why_not_there(path) if path else "names no file":
             problems.append(Problem(name, "missing", f"{here}: {reason}"))
@@ -130,7 +131,7 @@ def csv_samples(file: str, root: str, columns: Columns, split: str = "") -> tupl
             part = split if layout.split is None else split_of(cells[layout.split], here, header[layout.split])
             found.append((Sample(name, label, part, "" if layout.group is None else cells[layout.group]), path))
     if layout.unused:
-        problems.append(Problem(os.path.basename(file), NOT_USED, unused_columns(layout.unused)))
+        problems.append(Problem(table, NOT_USED, unused_columns(layout.unused)))
     return found, problems
 
 

@@ -152,6 +152,8 @@ def describe(node: Node) -> str:
             return "scale: channels × gate"
         case "pad_channels":
             return f"zeros: {counted(node['before'], 'channel')} before, {node['after']} after"
+        case "luma":
+            return "grey: the luma of 3 channels"
         case "dropout":
             return f"dropout {node['rate']:g}"
         case "dense":

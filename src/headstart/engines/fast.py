@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import FEATURES, Blueprint
-from headstart.backbones.ops import SQRT_EPSILON, Node, Shape, padding_of
+from headstart.backbones.ops import LUMA, SQRT_EPSILON, Node, Shape, padding_of
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
 from headstart.data.load import CHUNK, cores
@@ -239,6 +239,18 @@ def _node(op: Any, node: Node, inputs: list[Any], weights: Weights, shapes: Mapp
             top, bottom, left, right = padding_of(node, *shapes[node.inputs[0]][1:])
             strides, kernel = [node["stride"]] * 2, list(node["kernel"])
             return op.max_pool(x, strides, [1, 1], [top, left], [bottom, right], kernel).output(0)
+        case "dense":
+            product = op.matmul(x, op.constant(weights[f"{node.name}.weight"]), False, True)
+            return op.add(product, weights[f"{node.name}.bias"])
+        case "dropout":  # evaluation mode
+            return x
+    return _arrangement(op, node, inputs)
+
+
+def _arrangement(op: Any, node: Node, inputs: list[Any]) -> Any:
+    """Nodes that combine or rearrange values."""
+    x = inputs[0]
+    match node.op:
         case "add":
             return op.add(x, inputs[1])
         case "scale":
@@ -246,15 +258,13 @@ def _node(op: Any, node: Node, inputs: list[Any], weights: Weights, shapes: Mapp
         case "pad_channels":
             before, after = [0, node["before"], 0, 0], [0, node["after"], 0, 0]
             return op.pad(x, before, after, "constant", np.float32(0))
+        case "luma":
+            shares = np.array(LUMA, np.float32)[:, None, None]
+            return op.reduce_sum(op.multiply(x, shares), np.array([1]), keep_dims=True)
         case "flatten":
             return op.reshape(x, np.array([0, -1]), special_zero=True)
         case "concat":
             return op.concat(inputs, 1)
-        case "dense":
-            product = op.matmul(x, op.constant(weights[f"{node.name}.weight"]), False, True)
-            return op.add(product, weights[f"{node.name}.bias"])
-        case "dropout":  # evaluation mode
-            return x
     raise UsageError(f"The fast engine does not support the op '{node.op}' of node '{node.name}'.")
 
 

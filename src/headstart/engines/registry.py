@@ -11,12 +11,14 @@ from types import ModuleType
 
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.catalogue import Pretrained, load_pretrained
+from headstart.backbones.ops import Node
 from headstart.core.errors import MissingExtraError, UsageError
 from headstart.core.quiet import quiet
 from headstart.core.types import ImageSpec, Normalisation
 from headstart.engines import frameworks
 from headstart.engines.names import framework_of, resolve_engine
 from headstart.engines.protocol import Network, Weights
+from headstart.engines.summary import Summary
 
 
 def get_engine(
@@ -95,6 +97,22 @@ def open_backbone(
     if spec is not None:
         found = replace(found, spec=replace(spec.beside(found.spec), size=found.spec.size))
     return found, None
+
+
+def summary_of(source: str | Node, pixels: int | None = None) -> Summary:
+    """The layers of a network of another library, by its name, or of the module that a node stands for.
+
+    Args:
+        source: "timm/NAME", "keras/NAME", a ".keras" file, or a node.
+        pixels: height and width of the images; default: the network's own; of a node 224.
+
+    Raises:
+        UsageError: no such network, or a size that it does not take.
+        MissingExtraError: its library is not installed.
+    """
+    framework = framework_of(source if isinstance(source, str) else source["source"])
+    summary: Summary = (torch_engine() if framework == "torch" else keras_engine()).summary_of(source, pixels)
+    return summary
 
 
 def check_live(module: object, framework: str) -> None:

@@ -16,8 +16,6 @@ from headstart.backbones.weights import Weights, WeightsRecord
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec, Normalisation
 
-LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601), as Pillow makes a photo grey
-
 
 @dataclass(frozen=True, eq=False)
 class Wrapped:

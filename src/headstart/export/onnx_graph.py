@@ -9,7 +9,7 @@ import numpy as np
 
 from headstart import __version__
 from headstart.backbones.blueprint import LOGITS
-from headstart.backbones.ops import SQRT_EPSILON, Node, Shape, padding_of
+from headstart.backbones.ops import LUMA, SQRT_EPSILON, Node, Shape, padding_of
 from headstart.core.errors import UsageError, needs
 from headstart.export.package import INPUT, Package
 
@@ -122,6 +122,8 @@ def _add(graph: _Graph, node: Node, package: Package, incoming: Shape) -> None:
         case "pad_channels":
             pads = constant("pads", [0, node["before"], 0, 0, 0, node["after"], 0, 0], np.int64)
             graph.add("Pad", name, [*inputs, pads, constant("zero", 0)])
+        case "luma":
+            graph.add("Conv", name, [*inputs, constant("shares", np.reshape(LUMA, (1, 3, 1, 1)))], kernel_shape=[1, 1])
         case "add" | "flatten" | "dropout":
             graph.add(_ALIKE[node.op], name, inputs)
         case "dense":

@@ -185,6 +185,12 @@ def assemble(
     return Assembled(classifier, probabilities, is_unknown)
 
 
+def knowing_too(found: Classifier, given: Classifier) -> Classifier:
+    """A classifier that a ``given`` one was trained further to: it knows the photos that this was fitted on, too."""
+    thumbnails = np.unique(np.concatenate([found.thumbnails, given.thumbnails]), axis=0)
+    return replace(found, fitted_on=found.fitted_on | given.fitted_on, thumbnails=thumbnails)
+
+
 def golden_images(dataset: ImageDataset, spec: ImageSpec, rows: NDArray[np.int_]) -> NDArray[np.uint8]:
     """A few images of some rows of a data set, as the network sees them."""
     read = [load_image(dataset, row, spec).pixels for row in evenly_spread(rows, GOLDEN)]

@@ -86,12 +86,12 @@ def measure(
             left_out.append(item)
         else:
             judged.append(_Judgement(done, item, is_unknown))
-    conflicts = conflicting_labels((one.item.key, part.samples[one.row].label) for one in judged)
+    conflicts = conflicting_labels((one.item.key, part.samples[one.row]) for one in judged)
+    why = [conflicts.get((one.item.key, part.samples[one.row].label)) for one in judged]
     left_out += [
-        Problem(part.samples[one.row].name, CONFLICT, conflicts[one.item.key])
-        for one in judged if one.item.key in conflicts
-    ]  # fmt: skip
-    judged = [one for one in judged if one.item.key not in conflicts]
+        Problem(part.samples[one.row].name, CONFLICT, reason) for one, reason in zip(judged, why, strict=True) if reason
+    ]
+    judged = [one for one, reason in zip(judged, why, strict=True) if not reason]
     groups, trained = _groups(classifier, part, judged)
     counts = np.flatnonzero(~trained) if not training_set_too else np.arange(len(judged))
     if not len(counts):

@@ -80,6 +80,7 @@ def _trainings(classifier: Classifier) -> list[str]:
     record, sections = classifier.record, []
     if scratch := record.scratch:
         best = f"epoch {scratch.best + 1}" if scratch.best >= 0 else "the weights that it began with"
+        best += f", after {counted(scratch.epochs_before, 'epoch')} before" if scratch.epochs_before else ""
         sections.append(_training("Training", scratch, scratch.images, [("kept", best)]))
     if finetune := record.finetune:
         rows = [

@@ -121,6 +121,7 @@ class ScratchRecord(TrainingRecord):
     images: ImageCounts
     network: str = ""
     hidden: tuple[int, ...] = ()
+    epochs_before: int = 0  # of the trainings that it goes on from
     folds: tuple[Accuracy, ...] = ()
 
 
@@ -173,6 +174,7 @@ class TabularRecord(Keyed, TrainingRecord):
     test: int = 0
     folds: tuple[Accuracy, ...] = ()
     hidden: tuple[int, ...] = ()
+    epochs_before: int = 0  # of the trainings that it goes on from
     holdout: float = 0.0
     seed: int = 0
     seconds: dict[str, float] = field(default_factory=dict)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.errors import UsageError
-from headstart.core.text import shortened
+from headstart.core.text import all_shortened
 from headstart.core.types import Evaluation
 from headstart.plots.style import INK, STYLE
 
@@ -73,7 +73,7 @@ def draw_confusions(names: Sequence[str], matrix: NDArray[np.int_], result: Eval
     axes.set_xlabel("label")
     axes.set_ylabel("truth")
     axes.set_title(result.accuracy.in_words("image"), fontsize=10, color=INK)
-    short = [shortened(name, NAME) for name in names] if count <= NAMED else []
+    short = [*all_shortened(names, NAME).values()] if count <= NAMED else []
     axes.set_xticks(range(len(short)), short, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(short)), short)
     if count <= COUNTED:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.errors import DataError, UnreadableImageError, UsageError, did_you_mean
-from headstart.core.types import ImageDataset, ImageSpec
+from headstart.core.types import ImageDataset, ImageSpec, Sample
 from headstart.data.augment import augment, margin_of
 from headstart.data.load import became_unreadable, decode, in_chunks
 from headstart.train.protocol import Batch
@@ -134,7 +134,7 @@ class PhotoBatches(_Ordered):
         super().__init__(len(rows), recipe.batch_size, recipe.seed, train)
         self._dataset, self._rows, self._size = dataset, [int(row) for row in rows], spec.size
         numbers = {name: number for number, name in enumerate(dataset.classes if classes is None else classes)}
-        self._y = np.array([_class_of(dataset.samples[row].label, numbers) for row in self._rows])
+        self._y = np.array([_class_of(dataset.samples[row], numbers) for row in self._rows])
         self._strength = recipe.augmentation if train else "none"
         wide = min(spec.crop * margin_of(self._strength), 1.0)
         self._source = replace(spec, size=round(spec.size * margin_of(self._strength)), crop=wide)
@@ -180,9 +180,10 @@ class PhotoBatches(_Ordered):
             raise became_unreadable(self._dataset, row, error) from error
 
 
-def _class_of(label: str, numbers: dict[str, int]) -> int:
-    if label not in numbers:
+def _class_of(sample: Sample, numbers: dict[str, int]) -> int:
+    if sample.label not in numbers:
         raise DataError(
-            f"A photo is labelled '{label}', which is no class of the model. {did_you_mean(label, numbers)}"
+            f"'{sample.name}' is labelled '{sample.label}', which is no class of the model. "
+            f"{did_you_mean(sample.label, numbers)}"
         )
-    return numbers[label]
+    return numbers[sample.label]

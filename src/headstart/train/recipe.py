@@ -48,6 +48,7 @@ class Recipe:
     initialisation: str = "he"  # of random starting weights
     unfreeze: str = "top"  # "head", "top" (the upper third of the stages), "all", or the lowest node or stage
     batch_norm: str = "frozen"  # "train" lets its statistics follow the photos: from scratch, or many photos
+    adversarial: float = 0.0  # trains on photos attacked by up to so many levels of 255 a pixel; 0 for none
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -69,6 +70,12 @@ class Recipe:
             raise UsageError(
                 "Recipe: batch_norm 'train' moves statistics below the head, unfreeze 'head' keeps all there as it is. "
                 "Expected batch_norm 'frozen', or more that is unfrozen."
+            )
+
+        if self.adversarial and self.unfreeze in ("head", "top"):
+            raise UsageError(
+                "Recipe: adversarial changes pixels, which every layer must see again. Expected unfreeze 'all'. "
+                f"Received: unfreeze {self.unfreeze!r}."
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -156,6 +163,7 @@ _RULES: dict[str, _Rule] = {
     "initialisation": _one_of(*INITIALISATIONS),
     "unfreeze": (lambda v: isinstance(v, str) and bool(v), "'head', 'top', 'all', or the name of a node or stage"),
     "batch_norm": _one_of(*NORMS),
+    "adversarial": _real(0, 64),
     "seed": _whole(0, 2**32 - 1),
 }
 
@@ -170,6 +178,7 @@ PRESETS: dict[str, Recipe] = {
     "careful": Recipe(),
     "fast": Recipe(epochs=4),
     "full": Recipe(learning_rate=1e-4, unfreeze="all", layer_decay=0.8),
+    "robust": Recipe(learning_rate=1e-4, unfreeze="all", layer_decay=0.8, adversarial=1.0),
     "scratch": Recipe(
         epochs=30,
         batch_size=64,

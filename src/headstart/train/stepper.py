@@ -14,6 +14,7 @@ from headstart.backbones.ops import Shape
 from headstart.core.counts import counted, verb
 from headstart.core.errors import UsageError
 from headstart.learn.calibrate import fit_inverse_temperature, log_softmax
+from headstart.train.adversarial import attacked, check_pixels
 from headstart.train.batches import ends_of
 from headstart.train.protocol import Array, Batch, Task, ValidationResult, check_batch, check_framework, check_task
 from headstart.train.recipe import Recipe
@@ -55,6 +56,7 @@ class Stepper(ABC):
     ) -> None:
         check_task(task)
         check_framework(task.blueprint, self.framework)
+        check_pixels(task, recipe)
         if steps < 1:
             raise UsageError(f"A training has at least one step. Received: {steps}.")
         self.task, self.recipe, self.steps, self.steps_done = task, recipe, steps, 0
@@ -93,10 +95,25 @@ class Stepper(ABC):
                 scores.append(np.zeros((len(batch.y), classes)))
                 labels.append(batch.y)
                 for part in self.parts(len(batch.y)) if number % self.ranks == self.rank else ():
-                    scores[-1][part] = self._evaluate(batch.x[part])
+                    seen = self.attacked(Batch(batch.x[part], batch.y[part]), None)
+                    scores[-1][part] = self._evaluate(seen.x)
         return evaluate_logits(
             self.total(np.concatenate(scores)), np.concatenate(labels)
         )  # rows of other processes are 0
+
+    def attacked(self, batch: Batch, step: int | None) -> Batch:
+        """What the network is given of a batch: where the recipe says so, photos changed so that it errs more.
+
+        Args:
+            step: of the training; None for validation. See `adversarial.attacked`.
+        """
+        if not self.recipe.adversarial:
+            return batch
+
+        def gradient(x: Array, y: NDArray[np.int64]) -> Array:
+            return np.concatenate([self._pixel_gradient(x[part], y[part]) for part in self.parts(len(y))])
+
+        return attacked(batch, gradient, self.recipe, step)
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """The weights that would be kept: the averaged ones, where the recipe averages."""
@@ -177,6 +194,10 @@ class Stepper(ABC):
     @abstractmethod
     def _evaluate(self, x: Array) -> Array:
         """Logits of images, in evaluation mode."""
+
+    @abstractmethod
+    def _pixel_gradient(self, x: Array, y: NDArray[np.int64]) -> Array:
+        """The gradient of the sum of the losses with respect to photos, but for a factor; in evaluation mode."""
 
     @abstractmethod
     def _update_statistics(self, x: Array) -> None:

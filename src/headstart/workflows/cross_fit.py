@@ -160,11 +160,13 @@ class Judgement:
         return self.tuned < self.given
 
 
-def judge(job: FinetuneJob, weights: Sequence[Weights], start: float) -> Judgement:
+def judge(job: FinetuneJob, weights: Sequence[Weights], start: float, attacked: float | None = None) -> Judgement:
     """Hold the fine-tuned networks, one for each fold, against the given classifier.
 
     Args:
         start: loss of heads that were fitted without each fold, for photos of which the given head cannot be asked.
+        attacked: loss of the fine-tuned networks, where it and ``start`` are of attacked photos, on which they were
+            trained: then those two decide.
     """
     photos, network = job.photos, job.network(weights[0])
     labelled, labels, train = photos.photos, photos.split.labels, np.flatnonzero(photos.split.train)
@@ -176,6 +178,8 @@ def judge(job: FinetuneJob, weights: Sequence[Weights], start: float) -> Judgeme
         parts.append(HeldOut.of(running, network.below, labelled, rows, photos.seed, job.progress))
     running.release()
     held_out = HeldOut.together(parts)
+    if attacked is not None:
+        return Judgement(start, attacked, held_out)
     inverse_temperature, tuned = fit_inverse_temperature(held_out.logits, labels[held_out.rows])
     head = photos.closed_form(job.given, train)
     both, ours, theirs = np.intersect1d(held_out.rows, train[head.rows], return_indices=True)

@@ -18,7 +18,7 @@ from headstart.data.split import Split
 from headstart.learn.evaluate import accuracy_of, nll_of
 from headstart.learn.heads import Head
 from headstart.learn.significance import mcnemar
-from headstart.model.assemble import HeldOut, assemble
+from headstart.model.assemble import HeldOut, assemble, knowing_too
 from headstart.model.classifier import Classifier
 from headstart.model.records import FinetuneRecord, ImageCounts, Side
 from headstart.train.overfitting_watch import GONE_WRONG, watch
@@ -103,7 +103,8 @@ def finetune(
         epochs = _epochs_to_take(fits, training, again=again)
         weights = _weights_after(job, epochs, fits)
     with timer("judging"):
-        judgement = judge(job, weights, fits.history.start) if weights else None
+        attacked = fits.history.epochs[epochs - 1].val_calibrated if fits.recipe.adversarial and epochs else None
+        judgement = judge(job, weights, fits.history.start, attacked) if weights else None
     better = judgement is not None and judgement.better
     with timer("refit"):
         refitted = _refit(job, epochs, fits.recipe) if better and again else None
@@ -155,7 +156,7 @@ def _warn_of_known_photos(job: FinetuneJob) -> None:
         )
     record, keys, held_out = job.given.record, job.photos.features.keys, job.photos.held_out.tolist()
     known = sum(keys[row] in job.given.fitted_on for row in held_out)
-    if known and (record.scratch is not None or (record.finetune is not None and record.finetune.kept)):
+    if known and record.finetune is not None and record.finetune.kept:
         job.run.say(
             f"The network was trained before on {known} of the {counted(len(held_out), 'photo')} that it is judged by, "
             "so its probabilities will be too sure. To train longer, begin with the model that fit made, and more "
@@ -229,12 +230,8 @@ def _assemble(job: FinetuneJob, weights: Weights, held_out: HeldOut) -> tuple[Cl
     )
     prior = "flat" if expects_all_alike(classifier) else "empirical"
     head = found.record.head and replace(found.record.head, prior=prior, settled=head_settings(classifier))
-    fitted_on = found.fitted_on | classifier.fitted_on
-    thumbnails = np.unique(np.concatenate([found.thumbnails, classifier.thumbnails]), axis=0)
     record = replace(found.record, head=head)
-    kind = classifier.label_kind
-    found = replace(found, fitted_on=fitted_on, thumbnails=thumbnails, record=record, label_kind=kind)
-    return found, probabilities
+    return replace(knowing_too(found, classifier), record=record, label_kind=classifier.label_kind), probabilities
 
 
 def _probabilities(classifier: Classifier, photos: FinetuneData, rows: NDArray[np.int_]) -> Probabilities:

@@ -18,7 +18,7 @@ from headstart.core.types import ImageDataset
 from headstart.data.folds import folds_of
 from headstart.data.hold_out import FEWEST
 from headstart.data.inputs import Images, labelled_dataset
-from headstart.data.split import Split, check_holdout, make_split, validation_part
+from headstart.data.split import Split, check_holdout, split_beside, validation_part
 from headstart.engines.protocol import Network
 from headstart.engines.registry import get_engine
 from headstart.learn.features import Features, extract
@@ -88,12 +88,7 @@ class FinetuneData:
         report, digest = stage(progress, "features"), weights_digest(weights)
         features = extract(dataset, network, digest, keep=cache, progress=report)
         network.release()
-        split = make_split(dataset, features, holdout, seed)
-        fitted_on = np.array([key in classifier.fitted_on for key in features.keys])
-        if (split.test & fitted_on).any() and not split.own_test:  # other settings, or more photos than there were
-            split = make_split(dataset, features, holdout, seed, fitted_on)
-        known = int((split.test & fitted_on).sum())
-        split.test &= ~fitted_on
+        split, known = split_beside(dataset, features, holdout, seed, classifier.fitted_on)
         if split.classes != classifier.classes:
             raise DataError(other_classes(split.classes, classifier.classes))
         folds = held_out_in_turn(split, features.keys, seed)
@@ -213,6 +208,11 @@ class FinetuneStart:
         Raises:
             UsageError: a classifier that was not fitted, or a recipe that names no part of its network.
         """
+        if classifier.record.scratch is not None:
+            raise UsageError(
+                "This model was trained from random weights, all of it. To train it longer: headstart train DATA "
+                "--from MODEL; from Python: train_photos(…, start=model)."
+            )
         if not classifier.fitted_on or FEATURES not in classifier.blueprint.layers:
             raise UsageError(
                 "This classifier has no head of photos of yours to begin with. Fit one first: headstart fit PHOTOS"

@@ -13,7 +13,10 @@ from headstart.core.errors import UsageError
 from headstart.core.progress import Progress
 from headstart.core.types import Accuracy, Evaluation, ImageSpec
 from headstart.data.split import HOLDOUT, VALIDATION, check_holdout
+from headstart.engines.protocol import Weights, fitting
 from headstart.learn.evaluate import accuracy_of, evaluate
+from headstart.model.classifier import Classifier
+from headstart.model.tabular_classifier import TabularClassifier
 from headstart.train.initialisation import initial_weights
 from headstart.train.protocol import Task
 from headstart.train.recipe import Recipe
@@ -33,6 +36,19 @@ class ScratchSettings:
     validation: float = VALIDATION
     folds: int = 0
     seed: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        holdout: float | None,
+        validation: float,
+        folds: int,
+        seed: int | None,
+        start: Classifier | TabularClassifier | None,
+    ) -> ScratchSettings:
+        """What was said, else as in the training before, else the default."""
+        share, number = (HOLDOUT, 0) if start is None else (start.record.holdout, start.record.seed)
+        return cls(share if holdout is None else holdout, validation, folds, number if seed is None else seed)
 
     def check(self, run: TrainingRun) -> None:
         """Refuse what can be known to be wrong before any data is looked at."""
@@ -60,9 +76,14 @@ def check_recipe(recipe: Recipe, *, norms: bool) -> None:
         )
 
 
-def random_start(blueprint: Blueprint, recipe: Recipe, spec: ImageSpec | None = None) -> Task:
-    """All of a network, to be trained from random weights."""
-    weights = initial_weights(blueprint, recipe.initialisation, recipe.seed)
+def whole_task(
+    blueprint: Blueprint, recipe: Recipe, spec: ImageSpec | None = None, start: Weights | None = None
+) -> Task:
+    """All of a network, to be trained from random weights, or from those it has from a training before."""
+    if start is None:
+        weights = initial_weights(blueprint, recipe.initialisation, recipe.seed)
+    else:
+        weights = fitting(start, blueprint)
     return Task(blueprint, weights, rates_by_layer(blueprint, recipe), spec)
 
 

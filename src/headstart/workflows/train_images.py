@@ -9,26 +9,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import Blueprint
-from headstart.backbones.families.small import mlp, small_cnn
-from headstart.core.errors import UnreadableImageError, UsageError, did_you_mean
+from headstart.backbones.families.small import mlp, sees_luma, small_cnn
+from headstart.backbones.weights import weights_digest
+from headstart.core.errors import UsageError, did_you_mean
 from headstart.core.progress import Progress, Shown, function_of, stage
-from headstart.core.spread import evenly_spread
 from headstart.core.timing import StageTimer
 from headstart.core.types import Accuracy, Evaluation, ImageDataset, ImageSpec
 from headstart.data.depth import common_levels
 from headstart.data.fingerprints import Fingerprints, take_fingerprints
 from headstart.data.folds import folds_of
 from headstart.data.inputs import Images, labelled_dataset, name_of
-from headstart.data.load import decode, open_image
-from headstart.data.split import HOLDOUT, VALIDATION, Split, make_split, validation_part
-from headstart.model.assemble import Assembled, LabelledPhotos, TrainedNetwork, assemble
+from headstart.data.split import VALIDATION, Split, validation_part
+from headstart.model.assemble import Assembled, LabelledPhotos, TrainedNetwork, assemble, knowing_too
 from headstart.model.classifier import Classifier
 from headstart.model.records import FitRecord, ImageCounts, ScratchRecord
 from headstart.train.batches import PhotoBatches
 from headstart.train.identity import digest_of_all, fingerprint
-from headstart.train.recipe import Recipe, open_recipe
+from headstart.train.protocol import Task
+from headstart.train.recipe import PRESETS, Recipe, open_recipe
 from headstart.train.screen import on_screen, shows_training
 from headstart.train.training_run import TrainingRun
+from headstart.workflows.earlier_training import (
+    check_nothing_else,
+    epochs_of,
+    known_to_validate,
+    scratch_record,
+    split_for,
+)
 from headstart.workflows.from_scratch import (
     CrossValidated,
     Judged,
@@ -36,17 +43,17 @@ from headstart.workflows.from_scratch import (
     ScratchSettings,
     check_recipe,
     cross_validate,
-    random_start,
+    whole_task,
 )
+from headstart.workflows.picture_statistics import SMALL, are_grey, normalised, own_size
 
 NETWORKS = ("small_cnn", "mlp")
 HIDDEN = (512, 256)
 SCRATCH = "scratch"  # the preset for photos
-SMALL = 64  # pixels: what is no larger is trained on at its own size, what is larger at this one
 LEAST, MOST = 5, 512  # pixels: three halvings need so many; more are for pretrained networks
+GREY = "The pictures have no colours: the network sees one channel, the luma."
+SMALL_AND_GREY = f"{GREY} Small ones are trained on as they are: a mirrored or turned digit is another, or none."
 CROP = 0.875  # share of the shorter side that is seen of photos; of small pictures all
-LOOKED_AT, WEIGHED = 32, 256  # images that tell whether all are alike, and what their colours are
-FLAT = 0.02  # least deviation of a colour that pixels are divided by
 
 
 @shows_training
@@ -54,32 +61,41 @@ def train_photos(
     data: Images,
     labels: Iterable[object] | None = None,
     *,
-    network: str = NETWORKS[0],
-    hidden: Sequence[int] = HIDDEN,
+    network: str | None = None,
+    hidden: Sequence[int] | None = None,
     pixels: int | None = None,
+    grey: bool | None = None,
+    start: Classifier | None = None,
     recipe: str | Recipe = SCRATCH,
     trainer: str | TrainingRun = "pytorch",
-    holdout: float = HOLDOUT,
+    holdout: float | None = None,
     validation: float = VALIDATION,
     folds: int = 0,
-    seed: int = 0,
+    seed: int | None = None,
     progress: Shown = True,
 ) -> Classifier:
     """Train a small network from random weights, and measure it on the test set that `fit` with this seed has.
 
+    Or go on with one that was trained so, from its weights.
+
     Args:
         data, labels: as `fit` takes them.
-        network: "small_cnn" or "mlp".
-        hidden: units of the perceptron's hidden layers, the lowest first; none make it one layer.
+        network: "small_cnn", which is the default, or "mlp".
+        hidden: units of the perceptron's hidden layers, the lowest first; none make it one layer. Default: `HIDDEN`.
         pixels: default: the size of the images where they are all alike and small, else 64.
+        grey: whether the network sees one channel, the luma, in place of three; default: where the images, or 256 of
+            them, have no colours.
+        start: a classifier that this function gave. Its network goes on from the weights that it has, with the same
+            pixels; what it was trained on before is never in the test set.
         recipe: a preset, a JSON file or a `Recipe`. The preset "scratch" mirrors, turns and crops photos; small grey
             pictures it leaves as they are, for a mirrored digit is none.
         trainer: "pytorch", "lightning", "tensorflow", "keras", or a `TrainingRun` with device, checkpoints and more.
-        holdout: share of every class held out as the test set, where the data brings none.
+        holdout: share of every class held out as the test set, where the data brings none; default: that of the
+            ``start``, else 0.2.
         validation: share of every class of the rest for the validation set: the epoch with the lowest loss on it is
             the one that is kept.
         folds: measure by cross-validation instead, with as many trainings; one more, on all photos, gives the model.
-        seed: of the split; that of the weights and the order is the recipe's.
+        seed: of the split; that of the weights and the order is the recipe's. Default: that of the ``start``, else 0.
         progress: as for `fit`; with bars, a line for each epoch.
 
     Raises:
@@ -89,13 +105,11 @@ def train_photos(
     """
     chosen, report = open_recipe(recipe), function_of(progress)
     run = TrainingRun.of(on_screen(trainer, progress, chosen.epochs))
-    settings = ScratchSettings(holdout, validation, folds, seed)
+    check_nothing_else(start, folds, network=network, hidden=hidden, pixels=pixels, grey=grey)
+    settings = ScratchSettings.of(holdout, validation, folds, seed, start)
     settings.check(run)
-    if network not in NETWORKS:
-        raise UsageError(f"There is no network '{network}' to train from scratch. {did_you_mean(network, NETWORKS)}")
-    if pixels is not None and not LEAST <= pixels <= MOST:
-        raise UsageError(f"--pixels: from scratch, expected {LEAST} to {MOST}. Received: {pixels}.")
-    check_recipe(chosen, norms=network == "small_cnn")
+    wanted = _Wanted.of(network, hidden, pixels, grey) if start is None else _Wanted.as_in(start)
+    check_recipe(chosen, norms=wanted.network == "small_cnn")
 
     timer = StageTimer()
     with timer("split"):
@@ -103,18 +117,13 @@ def train_photos(
         if folds and dataset.own_test:
             raise UsageError(f"--folds: the data brings its own test set ({dataset.own_test}/). Leave --folds out.")
         seen = take_fingerprints(dataset, stage(report, "images"))
-        split = make_split(dataset, seen, 0.0 if folds else holdout, seed)
-    size, grey = size_and_grey(dataset, np.flatnonzero(split.train))
-    if grey and recipe == SCRATCH:
+        split = split_for(start, dataset, seen, 0.0 if folds else settings.holdout, settings.seed)
+    spec, blueprint, found = wanted.look_at(dataset, split, chosen.dropout)
+    if found == SMALL_AND_GREY and recipe == SCRATCH:
         chosen = replace(chosen, augmentation="none")
-        run.say("Small grey pictures are trained on as they are: a mirrored or turned digit is another, or none.")
-    pixels = pixels or (size if size >= LEAST else SMALL)
-    if network == "mlp":
-        blueprint = mlp(3, hidden, len(split.classes), size=pixels, dropout=chosen.dropout)
-    else:
-        blueprint = small_cnn(pixels, len(split.classes), dropout=chosen.dropout)
-    spec = ImageSpec(pixels, crop=1.0 if pixels == size else CROP, levels=common_levels(dataset))
-    job = _Job(dataset, seen, spec, blueprint, chosen, settings)
+    if found and wanted.grey is None:
+        run.say(found)
+    job = _Job(dataset, seen, spec, blueprint, chosen, settings, start)
 
     each: tuple[Accuracy, ...] = ()
     pooled: Evaluation | None = None
@@ -126,43 +135,80 @@ def train_photos(
     if pooled is not None:
         record = replace(record, result=pooled, test=int(split.train.sum()), test_part="cross-validation")
     scratch = record.scratch and replace(
-        record.scratch, network=network, hidden=tuple(hidden) if network == "mlp" else (), folds=each
+        record.scratch,
+        network=wanted.network,
+        hidden=wanted.hidden if wanted.network == "mlp" else (),
+        folds=each,
+        epochs_before=0 if start is None else epochs_of(scratch_record(start)),
     )
-    record = replace(record, data=name_of(data, dataset), holdout=holdout, seconds=timer.seconds, scratch=scratch)
+    record = replace(
+        record, data=name_of(data, dataset), holdout=settings.holdout, seconds=timer.seconds, scratch=scratch
+    )
     return replace(model, record=record)
 
 
-def size_and_grey(dataset: ImageDataset, rows: NDArray[np.int_]) -> tuple[int, bool]:
-    """The images' own size where they are small squares, all alike, else 0; and whether those have no colours."""
-    sizes, grey = set(), True
-    for row in evenly_spread(rows, LOOKED_AT):
-        try:
-            raw = dataset.read(row)
-            width, height = open_image(raw).size
-            sizes.add((width, height))
-            if len(sizes) > 1 or width != height or width > SMALL:
-                return 0, False
-            pixels = decode(raw, ImageSpec(width, crop=1.0))
-        except (OSError, UnreadableImageError):  # it could be read before; the training will say so
-            continue
-        grey = grey and bool((pixels == pixels[..., :1]).all())
-    return (sizes.pop()[0], grey) if sizes else (0, False)
+def small_network(
+    network: str,
+    classes: int,
+    pixels: int = SMALL,
+    hidden: Sequence[int] = HIDDEN,
+    dropout: float | None = None,
+    *,
+    grey: bool = False,
+) -> Blueprint:
+    """The network that `train_photos` trains; ``dropout`` is by default that of its recipe.
+
+    Raises:
+        UsageError: a size out of range.
+    """
+    check_size(pixels)
+    dropout = PRESETS[SCRATCH].dropout if dropout is None else dropout
+    if network == "mlp":
+        return mlp(3, hidden, classes, size=pixels, dropout=dropout, grey=grey)
+    return small_cnn(pixels, classes, dropout=dropout, grey=grey)
 
 
-def normalised(dataset: ImageDataset, rows: NDArray[np.int_], spec: ImageSpec) -> ImageSpec:
-    """The same with the mean and deviation that colours have in these images."""
-    seen = []
-    for row in evenly_spread(rows, WEIGHED):
-        try:
-            seen.append(decode(dataset.read(row), spec).reshape(-1, 3) / 255)
-        except (OSError, UnreadableImageError):  # it could be read before; the training will say so
-            continue
-    if not seen:
-        return spec
-    pixels = np.concatenate(seen)
-    red, green, blue = pixels.mean(axis=0).round(4).tolist()
-    r, g, b = np.maximum(pixels.std(axis=0), FLAT).round(4).tolist()
-    return replace(spec, mean=(red, green, blue), std=(r, g, b))
+def check_size(pixels: int | None) -> None:
+    """Refuse a size of images that no small network is for."""
+    if pixels is not None and not LEAST <= pixels <= MOST:
+        raise UsageError(f"--pixels: from scratch, expected {LEAST} to {MOST}. Received: {pixels}.")
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The network to train, as far as that was said; the images tell the rest."""
+
+    network: str
+    hidden: tuple[int, ...]
+    pixels: int | None
+    grey: bool | None
+    spec: ImageSpec | None = None  # of the model that the training goes on from
+
+    @classmethod
+    def of(cls, network: str | None, hidden: Sequence[int] | None, pixels: int | None, grey: bool | None) -> _Wanted:
+        """What was asked for, or the default."""
+        name = network or NETWORKS[0]
+        if name not in NETWORKS:
+            raise UsageError(f"There is no network '{name}' to train from scratch. {did_you_mean(name, NETWORKS)}")
+        check_size(pixels)
+        return cls(name, HIDDEN if hidden is None else tuple(hidden), pixels, grey)
+
+    @classmethod
+    def as_in(cls, start: Classifier) -> _Wanted:
+        """The network of a classifier that was trained so."""
+        record = scratch_record(start)
+        return cls(record.network, record.hidden, start.spec.size, sees_luma(start.blueprint), start.spec)
+
+    def look_at(self, dataset: ImageDataset, split: Split, dropout: float) -> tuple[ImageSpec, Blueprint, str]:
+        """The images as the network takes them, the network, and a sentence where those have no colours."""
+        rows = np.flatnonzero(split.train)
+        size = own_size(dataset, rows)
+        pixels = self.pixels or (size if size >= LEAST else SMALL)
+        spec = self.spec or ImageSpec(pixels, crop=1.0 if pixels == size else CROP, levels=common_levels(dataset))
+        colourless = are_grey(dataset, rows, spec)
+        grey, classes = colourless if self.grey is None else self.grey, len(split.classes)
+        blueprint = small_network(self.network, classes, spec.size, self.hidden, dropout, grey=grey)
+        return spec, blueprint, "" if not colourless else SMALL_AND_GREY if size else GREY
 
 
 @dataclass(frozen=True)
@@ -175,14 +221,20 @@ class _Job:
     blueprint: Blueprint
     recipe: Recipe
     settings: ScratchSettings
+    start: Classifier | None
 
     def train(self, split: Split, run: TrainingRun, timer: StageTimer, progress: Progress | None) -> Assembled:
         """A classifier, trained and measured as the split says."""
         keys, seed, classes = self.seen.keys, self.settings.seed, split.classes
         validation = validation_part(split, keys, seed, self.settings.validation)
         parts = {"train": np.flatnonzero(split.train & ~validation), "validation": np.flatnonzero(validation)}
-        spec = normalised(self.dataset, parts["train"], self.spec)
-        task = random_start(self.blueprint, self.recipe, spec)
+        task = self._task(parts["train"])
+        if self.start is not None:
+            own = {part: [keys[row] for row in rows.tolist()] for part, rows in parts.items()}
+            train = {*own["train"], *own["validation"]}
+            if sentence := known_to_validate(own["validation"], train, self.start.fitted_on):
+                run.say(sentence)
+        spec = task.spec or self.spec
         batches, steering = (
             PhotoBatches(self.dataset, rows, spec, self.recipe, train=part == "train", classes=classes)
             for part, rows in parts.items()
@@ -191,6 +243,7 @@ class _Job:
             "photos": digest_of_all(keys, split.labels.tolist()),
             "split": fingerprint(*(b"".join(keys[row] for row in rows.tolist()) for rows in parts.values())),
             "network": self.blueprint.name,
+            "start": "" if self.start is None else weights_digest(self.start.weights),
             "pixels": spec.size,
             **asdict(self.settings),
         }
@@ -209,7 +262,17 @@ class _Job:
         network = TrainedNetwork(self.blueprint, trained.weights, spec)
         with timer("finish"):
             photos = LabelledPhotos(self.dataset, split, validation, keys, self.seen.thumbnails)
-            return assemble(network, photos, record, seed=seed, progress=progress)
+            found = assemble(network, photos, record, seed=seed, progress=progress)
+        if self.start is None:
+            return found
+        return found._replace(classifier=knowing_too(found.classifier, self.start))
+
+    def _task(self, rows: NDArray[np.int_]) -> Task:
+        """All of the network, from random weights, or from those that it has; normalised by what it was trained on."""
+        if self.start is not None:
+            return whole_task(self.blueprint, self.recipe, self.spec, self.start.weights)
+        spec = normalised(self.dataset, rows, self.spec, grey=sees_luma(self.blueprint))
+        return whole_task(self.blueprint, self.recipe, spec)
 
     def cross_validate(self, split: Split, run: TrainingRun, progress: Progress | None) -> CrossValidated:
         """See `from_scratch.cross_validate`."""

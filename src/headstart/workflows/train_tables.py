@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.families.small import mlp
+from headstart.backbones.weights import weights_digest
 from headstart.core.counts import counted, verb
 from headstart.core.errors import DataError, UsageError
 from headstart.core.progress import Progress, Shown, function_of
@@ -20,7 +21,7 @@ from headstart.core.types import Accuracy, Evaluation
 from headstart.data.folds import folds_of
 from headstart.data.hold_out import hold_out
 from headstart.data.rows import PathLike, Rows, open_rows, rows_from_arrays
-from headstart.data.split import HOLDOUT, VALIDATION
+from headstart.data.split import VALIDATION
 from headstart.learn.calibrate import fit_inverse_temperature, with_scaled_logits
 from headstart.learn.evaluate import evaluate
 from headstart.model.records import PartCounts, TabularRecord
@@ -30,6 +31,7 @@ from headstart.train.identity import digest_of_all, fingerprint
 from headstart.train.recipe import Recipe, open_recipe
 from headstart.train.screen import on_screen, shows_training
 from headstart.train.training_run import TrainingRun
+from headstart.workflows.earlier_training import check_classes, check_nothing_else, epochs_of
 from headstart.workflows.from_scratch import (
     CrossValidated,
     Judged,
@@ -37,7 +39,7 @@ from headstart.workflows.from_scratch import (
     ScratchSettings,
     check_recipe,
     cross_validate,
-    random_start,
+    whole_task,
 )
 
 TABLE = "table"  # the preset for rows
@@ -51,13 +53,14 @@ def train_rows(
     labels: Iterable[object] | None = None,
     *,
     label: str | None = None,
-    hidden: Sequence[int] = HIDDEN,
+    hidden: Sequence[int] | None = None,
+    start: TabularClassifier | None = None,
     recipe: str | Recipe = TABLE,
     trainer: str | TrainingRun = "pytorch",
-    holdout: float = HOLDOUT,
+    holdout: float | None = None,
     validation: float = VALIDATION,
     folds: int = 0,
-    seed: int = 0,
+    seed: int | None = None,
     progress: Shown = True,
 ) -> TabularClassifier:
     """Train a perceptron on rows of numbers, and measure it on rows that it has not seen.
@@ -66,6 +69,9 @@ def train_rows(
         data: a CSV file, a named set ("iris", "wine", "breast_cancer"), or numbers (N, C) with ``labels``.
         label: the column that holds the labels; default: the one with a usual name, or the only one of text.
         hidden: units of the hidden layers, the lowest first; none make it one layer, which is softmax regression.
+            Default: `HIDDEN`.
+        start: a classifier that this function gave, whose network goes on from its weights. It does not keep the rows
+            that it was trained on: give the same ones, which are split as they were.
         others: as `train_photos` has them; columns are scaled by the mean and deviation of the part trained on.
 
     Raises:
@@ -75,17 +81,22 @@ def train_rows(
     """
     chosen = open_recipe(recipe)
     run = TrainingRun.of(on_screen(trainer, progress, chosen.epochs))
-    settings = ScratchSettings(holdout, validation, folds, seed)
+    check_nothing_else(start, folds, hidden=hidden)
+    settings = ScratchSettings.of(holdout, validation, folds, seed, start)
     settings.check(run)
     check_recipe(chosen, norms=False)
     rows = _rows(data, labels, label)
     for sentence in rows.not_used:
         run.say(f"{sentence[0].upper()}{sentence[1:]}.")
-    job = _Job.of(rows, mlp(len(rows.columns), hidden, len(rows.classes), dropout=chosen.dropout), chosen, settings)
+    if start is not None:
+        _check_start(start, rows, run)
+    hidden = start.record.hidden if start else HIDDEN if hidden is None else tuple(hidden)
+    blueprint = mlp(len(rows.columns), hidden, len(rows.classes), dropout=chosen.dropout)
+    job = _Job.of(rows, blueprint, chosen, settings, start)
 
     timer = StageTimer()
     everything = np.ones(len(rows), bool)
-    test = ~everything if folds or not holdout else job.held_out(everything, holdout)
+    test = ~everything if folds or not settings.holdout else job.held_out(everything, settings.holdout)
     each: tuple[Accuracy, ...] = ()
     result: Evaluation | None = None
     if folds:
@@ -104,9 +115,10 @@ def train_rows(
         accuracy=None if result is None else result.accuracy,
         test=0 if result is None else result.accuracy.images,
         folds=each,
-        hidden=tuple(hidden),
-        holdout=holdout,
-        seed=seed,
+        hidden=hidden,
+        epochs_before=epochs_of(start.record) if start else 0,
+        holdout=settings.holdout,
+        seed=settings.seed,
         seconds=timer.seconds,
     )
     return replace(model, record=record)
@@ -123,9 +135,17 @@ class _Job:
     blueprint: Blueprint
     recipe: Recipe
     settings: ScratchSettings
+    start: TabularClassifier | None = None
 
     @classmethod
-    def of(cls, rows: Rows, blueprint: Blueprint, recipe: Recipe, settings: ScratchSettings) -> _Job:
+    def of(
+        cls,
+        rows: Rows,
+        blueprint: Blueprint,
+        recipe: Recipe,
+        settings: ScratchSettings,
+        start: TabularClassifier | None = None,
+    ) -> _Job:
         place = {name: k for k, name in enumerate(rows.classes)}
         y = np.array([place[label] for label in rows.labels])
         groups = np.unique(rows.values, axis=0, return_inverse=True)[1].ravel()
@@ -136,7 +156,7 @@ class _Job:
                     f"{FEWEST} at least: to train on, to validate with and to measure on. Add rows, or leave it out."
                 )
         keys = [row.tobytes() for row in rows.values]
-        return cls(rows, y, keys, groups, blueprint, recipe, settings)
+        return cls(rows, y, keys, groups, blueprint, recipe, settings, start)
 
     def held_out(self, among: Mask, share: float) -> Mask:
         """A share of every class among some rows."""
@@ -149,15 +169,16 @@ class _Job:
         """A classifier, trained and calibrated on these rows."""
         steering = self.held_out(train, self.settings.validation)
         moving = train & ~steering
-        scale = Scale.of(self.rows.values[moving])
+        scale = Scale.of(self.rows.values[moving]) if self.start is None else self.start.scale
         x = scale(self.rows.values)[:, :, None, None]
-        task = random_start(self.blueprint, self.recipe)
+        task = whole_task(self.blueprint, self.recipe, start=self.start.weights if self.start else None)
         size, seed = self.recipe.batch_size, self.recipe.seed
         batches = ArrayBatches(x[moving], self.y[moving], size, seed)
         validation = ArrayBatches(x[steering], self.y[steering], size, seed, shuffle=False)
         data = {
             "rows": digest_of_all(self.keys, self.y.tolist()),
             "split": fingerprint(x[moving].tobytes(), x[steering].tobytes()),
+            "start": "" if self.start is None else weights_digest(self.start.weights),
             **asdict(self.settings),
         }
         classes = self.rows.classes
@@ -189,6 +210,21 @@ class _Job:
             self.rows.classes,
             lambda train, test: self.judge(self.train(train, run), test),
             progress,
+        )
+
+
+def _check_start(start: TabularClassifier, rows: Rows, run: TrainingRun) -> None:
+    """Refuse rows that are not such as a model was trained on; say it where they are not the same ones."""
+    check_classes(rows.classes, start.classes)
+    if rows.columns != start.columns:
+        raise DataError(
+            f"To train a model longer, give data with its columns, in their order: {', '.join(start.columns)}. "
+            f"Received: {', '.join(rows.columns)}."
+        )
+    if len(rows) != start.record.images:
+        run.say(
+            f"The model was trained on {start.record.images} rows, these are {len(rows)}. It does not keep them: some "
+            "of the test set may be among them, and the accuracy too high."
         )
 
 

@@ -201,6 +201,15 @@ def _maker(source: str) -> Callable[..., Any]:
     return known[name]
 
 
+def build_application(source: str, **options: Any) -> Any:
+    """The network "keras/NAME" with random weights; ``options`` are those of its function in `keras.applications`.
+
+    Raises:
+        UsageError: no such network, or not with these options.
+    """
+    return _build(_maker(source), source, **options)
+
+
 def _build(make: Callable[..., Any], source: str, **options: Any) -> Any:
     with undisturbed(), ignored_warnings():  # about sizes without weights
         return attempt(f"keras.applications cannot build '{source}'", lambda: make(**{"weights": None} | options))

@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
+from headstart.backbones.ops import LUMA
 from headstart.core.errors import UsageError
-from headstart.engines.wrapped import LUMA
 
 
 def as_taken(pixels: Any, model: Any, policy: str) -> Any:

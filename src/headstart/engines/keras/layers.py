@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras.src.ops.numpy import Sqrt  # the class behind keras.ops.sqrt, which has no public name
 
-from headstart.backbones.ops import SQRT_EPSILON, Node, Shape, padding_of, same_padding
+from headstart.backbones.ops import LUMA, SQRT_EPSILON, Node, Shape, padding_of, same_padding
 from headstart.core.errors import UsageError
 from headstart.engines.keras.models import build_model
 
@@ -79,6 +79,13 @@ class LayerMaker:
                 pad = own.ZeroPadding2D(((0, 0), (node["before"], node["after"])), **LAST, **self._also("pad"))
                 turn, layer = own.Permute((1, 3, 2), **self._also("turn")), own.Permute((1, 3, 2), **common)
                 return lambda x: layer(pad(turn(x))), layer
+            case "luma":  # the mean over the channels as if they were columns
+                threefold = np.array([[LUMA]]) * 3  # three axes: see `graph.to_model`
+                exact = common["dtype"] == "float64"  # where a list, which every file can keep, would be rounded
+                shares = own.Rescaling(threefold if exact else threefold.tolist(), **self._also("shares"))
+                turn, layer = own.Permute((1, 3, 2), **self._also("turn")), own.Permute((1, 3, 2), **common)
+                mean = own.AveragePooling2D((1, 3), **LAST, **self._also("mean"))
+                return lambda x: layer(mean(turn(shares(x)))), layer
             case "flatten":
                 first, layer = own.Permute((3, 1, 2), **self._also("turn")), own.Flatten(**LAST, **common)
                 return lambda x: layer(first(x)), layer

@@ -16,9 +16,19 @@ from headstart.engines.frameworks import check_keras_backend
 from headstart.engines.keras.functions import CompiledNetwork
 from headstart.engines.keras.graph import rename_without_dots, to_model, weights_of
 from headstart.engines.keras.models import check_live, wrap
+from headstart.engines.keras.summary import summary_of
 from headstart.engines.protocol import Array, Differentiable, Pullback, Weights, fitting
 
-__all__ = ["KerasNetwork", "check_backend", "check_live", "rename_without_dots", "to_model", "weights_of", "wrap"]
+__all__ = [
+    "KerasNetwork",
+    "check_backend",
+    "check_live",
+    "rename_without_dots",
+    "summary_of",
+    "to_model",
+    "weights_of",
+    "wrap",
+]
 
 
 class KerasNetwork(Differentiable):

@@ -15,7 +15,7 @@ from headstart.backbones.ops import SQRT_EPSILON, Node, Shape, padding_of
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
 from headstart.engines.protocol import Weights, check_module, foldable
-from headstart.engines.torch.module_layers import InnerLayers, Taps
+from headstart.engines.torch.module_layers import InnerLayers, Taps, luma
 from headstart.engines.torch.modules import build_module
 from headstart.engines.wrapped import needed
 
@@ -235,6 +235,7 @@ _OPERATIONS: Mapping[str, Callable[..., Tensor]] = {
     "concat": lambda node, *xs: torch.cat(xs, 1),
     "pad_channels": _pad_channels,
     "flatten": lambda node, x: x.flatten(1),
+    "luma": lambda node, x: luma(x),
 }
 
 

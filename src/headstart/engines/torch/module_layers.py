@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headstart.backbones.ops import Node, Shape
+from headstart.backbones.ops import LUMA, Node, Shape
 from headstart.core.errors import UsageError
 from headstart.engines.protocol import nearest
-from headstart.engines.wrapped import LUMA, attempt
+from headstart.engines.wrapped import attempt
 
 TRIED = 2  # images in a trial pass: with one, a module that drops the batch axis would go unnoticed
 
@@ -145,7 +145,7 @@ def given_images(module: Any, size: int, name: str, *, grey: bool) -> list[str]:
 
     def began(path: str) -> Callable[..., None]:
         def hook(_module: Any, inputs: Any, named: Any) -> None:
-            if path and any(torch.equal(each, images) for each in _tensors((*inputs, *named.values()))):
+            if path and any(torch.equal(each, images) for each in tensors_in((*inputs, *named.values()))):
                 found.append(path)
 
         return hook
@@ -198,17 +198,17 @@ def alone_leads_to_output(module: Any, path: str, size: int, *, grey: bool) -> b
             answer = module(x)
     finally:
         handle.remove()
-    answers = [each for each in _tensors(answer) if each.shape in shapes]
+    answers = [each for each in tensors_in(answer) if each.shape in shapes]
     same = [bool(torch.equal(each[0], each[1])) for each in answers]
     return not answers or any(same)
 
 
-def _tensors(value: Any) -> list[Tensor]:
+def tensors_in(value: Any) -> list[Tensor]:
     """The tensors in what a module returned."""
     if isinstance(value, Tensor):
         return [value]
     parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple | list) else ()
-    return [tensor for part in parts for tensor in _tensors(part)]
+    return [tensor for part in parts for tensor in tensors_in(part)]
 
 
 def pooled(value: Tensor) -> Tensor:

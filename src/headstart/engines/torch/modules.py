@@ -63,10 +63,10 @@ def wrap(
     check_pixels(pixels)
     named, assumed = isinstance(source, str), ""
     if isinstance(source, str):
-        name, model = source, _timm(source)
+        name, model = source, timm_model(source)
         config = dict(model.pretrained_cfg)
         record = _timm_record(source, config)
-        known = _timm_spec(source, config)
+        known = timm_spec(source, config)
     else:
         model = _copy(source)
         config = dict(model.pretrained_cfg) if _is_timm(model) else {}
@@ -77,8 +77,8 @@ def wrap(
             assumed = assumed_pixels(name, spec, known, "ImageNet's mean and standard deviation")
         record = WeightsRecord(origin=name, licence="its own", names="timm")
     spec = spec.beside(known) if spec else known
-    if named and config.get("fixed_input_size") and pixels not in (None, spec.size):
-        raise UsageError(f"'{name}' takes images of {spec.size} pixels and no others. Received: {pixels}.")
+    if named:
+        check_fixed_size(name, config, spec.size, pixels)
     if pixels is not None:
         spec = replace(spec, size=pixels)
 
@@ -114,13 +114,19 @@ def build_module(node: Node, live: object | None) -> Any:
     Raises:
         UsageError: a live module other than the node's.
     """
-    model = _timm(node["source"]) if live is None else _copy(live)
+    model = timm_model(node["source"]) if live is None else _copy(live)
     if node["head"]:
         _behead(model, node["features"])
     elif live is None:
         _behead(model, "")
     check_same(node, {name: tuple(value.shape) for name, value in model.state_dict().items()})
     return model
+
+
+def check_fixed_size(name: str, config: Mapping[str, Any], size: int, pixels: int | None) -> None:
+    """Refuse other ``pixels`` than its ``size`` where timm's record says that a model takes no others."""
+    if config.get("fixed_input_size") and pixels not in (None, size):
+        raise UsageError(f"'{name}' takes images of {size} pixels and no others. Received: {pixels}.")
 
 
 def check_live(module: object) -> None:
@@ -158,7 +164,13 @@ def _prepared(model: Any) -> Any:
     return model.cpu().float().eval()
 
 
-def _timm(source: str) -> Any:
+def timm_model(source: str) -> Any:
+    """The model "timm/NAME" with random weights, in evaluation mode.
+
+    Raises:
+        UsageError: timm has no such model, or cannot build it.
+        MissingExtraError: timm is not installed.
+    """
     try:
         import timm
     except ModuleNotFoundError as error:
@@ -190,7 +202,7 @@ def _spec_of(model: Any) -> ImageSpec | None:
     config = dict(model.pretrained_cfg) if _is_timm(model) else {}
     if not {"input_size", "mean", "std", "crop_pct", "interpolation"} <= set(config):
         return None
-    return _timm_spec(type(model).__qualname__, config)
+    return timm_spec(type(model).__qualname__, config)
 
 
 def _spec_within(model: Any, name: str, size: int | None) -> ImageSpec | None:
@@ -217,7 +229,8 @@ def _is_timm(model: Any) -> bool:
     return isinstance(getattr(model, "pretrained_cfg", None), Mapping) and hasattr(model, "reset_classifier")
 
 
-def _timm_spec(source: str, config: dict[str, Any]) -> ImageSpec:
+def timm_spec(source: str, config: Mapping[str, Any]) -> ImageSpec:
+    """The pixels that a model wants, from timm's record of it."""
     channels, size = config["input_size"][:2]
     if channels != 3 or len(config["mean"]) != 3:
         raise UsageError(f"Images have 3 channels. '{source}' takes {channels}.")

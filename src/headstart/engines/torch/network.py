@@ -23,8 +23,9 @@ from headstart.engines.devices import find_device
 from headstart.engines.protocol import TIMM, Array, Differentiable, Pullback, Weights, fitting, not_before
 from headstart.engines.torch.graph import BlueprintModule, head_of
 from headstart.engines.torch.modules import check_live, wrap
+from headstart.engines.torch.summary import summary_of
 
-__all__ = ["TorchNetwork", "check_live", "to_module", "wrap"]
+__all__ = ["TorchNetwork", "check_live", "summary_of", "to_module", "wrap"]
 
 
 @dataclass

@@ -104,8 +104,9 @@ class _Stream:
                     f"{'more' if batch else place}. Batches have as many in an epoch as their `steps`."
                 )
             self._stepper.check(batch)
-            self.drawn = [batch]
-            masks = network.masks(loop.epoch * steps + int(place), len(batch.y))
+            self.drawn, step = [batch], loop.epoch * steps + int(place)
+            batch = self._stepper.attacked(batch, step)
+            masks = network.masks(step, len(batch.y))
             classes = network.shapes[network.task.blueprint.layers[-1]][0]
             return [network.images(batch.x), *masks.values(), np.eye(classes, dtype=np.float32)[batch.y]]
         except Exception as error:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from headstart.core.errors import DivergedError
 from headstart.train.protocol import Array, Batch
 from headstart.train.stepper import Stepper, Sums
-from headstart.train.tensorflow.network import TrainableNetwork
+from headstart.train.tensorflow.network import IMAGES, TrainableNetwork
 from headstart.train.tensorflow.optimiser import Average, RecipeOptimiser
 
 Gradients = list[Any]
@@ -41,12 +42,14 @@ class TensorFlowStepper(Stepper):
         self._pass = _compiled(self._forward_and_back, network.signature(masked=True), labels, whole)
         self._logits = _compiled(lambda inputs: network.model(inputs, training=False), network.signature(masked=False))
         self._update = _compiled(lambda inputs: network.model(inputs, training=True), network.signature(masked=False))
+        self._to_pixels = _compiled(self._back_to_pixels, network.signature(masked=False), labels)
         self._apply = _compiled(
             self.optimiser.apply, [tf.TensorSpec(each.shape, tf.float32) for each in self._parameters]
         )
 
     def _step(self, batch: Batch, rate: float) -> float:
         self.check(batch)
+        batch = self.attacked(batch, self.steps_done)
         statistics = self.network.copies(self.network.statistics)
         try:
             with self.network.placed():
@@ -75,6 +78,17 @@ class TensorFlowStepper(Stepper):
 
     def _evaluate(self, x: Array) -> Array:
         return np.asarray(self._logits(self.network.inputs(x)).numpy())
+
+    def _pixel_gradient(self, x: Array, y: NDArray[np.int64]) -> Array:
+        with self.network.placed():
+            return np.asarray(self._to_pixels(self.network.inputs(x), tf.constant(y, tf.int64)).numpy())
+
+    def _back_to_pixels(self, inputs: Mapping[str, Any], labels: Any) -> Any:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(inputs[IMAGES])
+            logits = self.network.model(inputs, training=False)
+            loss = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+        return tape.gradient(loss, inputs[IMAGES])
 
     def _update_statistics(self, x: Array) -> None:
         self._update(self.network.inputs(x))

@@ -69,7 +69,7 @@ class TrainableNetwork(BaseTrainableNetwork):
         """Means and variances that training changes; they are new tensors once the network is on another device."""
         return {name: self.module.get_buffer(key) for name, key in self._statistics.items()}
 
-    def logits(self, x: Array, masks: Masks | None = None) -> Tensor:
+    def logits(self, x: Array | Tensor, masks: Masks | None = None) -> Tensor:
         """Logits, (N, classes) in fp32, of as many images; in training where there are ``masks``, even empty ones."""
         training = masks is not None
         if self.module.training:  # Lightning sets it
@@ -130,8 +130,8 @@ class TrainableNetwork(BaseTrainableNetwork):
             return torch.tensor(array)
         return torch.empty_like(weight, requires_grad=False).copy_(torch.tensor(array))
 
-    def _tensor(self, x: Array) -> Tensor:
-        tensor = torch.tensor(np.ascontiguousarray(x)).to(self.device)
+    def _tensor(self, x: Array | Tensor) -> Tensor:
+        tensor = x if isinstance(x, Tensor) else torch.tensor(np.ascontiguousarray(x)).to(self.device)
         if self.task.spec:
             return self.module.normalise(tensor)
         tensor = tensor.float()

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -42,6 +43,7 @@ class TorchStepper(Stepper):
         Of ``ranks`` processes each takes its share of the batch, and ``backward`` averages their gradients.
         """
         self.check(batch)
+        batch = self.attacked(batch, self.steps_done)
         self.optimiser.zero_grad()
         for group in self.optimiser.param_groups:
             group["lr"] = group["share"] * rate
@@ -80,6 +82,13 @@ class TorchStepper(Stepper):
 
     def _evaluate(self, x: Array) -> Array:
         return np.asarray(self.network.logits(x).cpu().numpy())
+
+    def _pixel_gradient(self, x: Array, y: NDArray[np.int64]) -> Array:
+        pixels = torch.tensor(x, device=self.network.device, requires_grad=True)
+        with torch.enable_grad(), self._in_fp32():
+            labels = torch.tensor(y, device=self.network.device)
+            loss = functional.cross_entropy(self.network.logits(pixels), labels, reduction="sum")
+            return np.asarray(torch.autograd.grad(loss, pixels)[0].cpu().numpy())
 
     def _update_statistics(self, x: Array) -> None:
         self.network.logits(x, {})
