@@ -118,7 +118,8 @@ def test_of_equal_pixels_the_first_of_a_window_has_the_gradient() -> None:
 def test_a_window_may_have_more_places_than_a_byte_can_name() -> None:
     attrs = MAX_POOL | {"kernel": (17, 16), "stride": 1}
     blueprint, spec = Blueprint("one", (INPUT, Node("it", "max_pool", ("input",), attrs)), 18), ImageSpec(18)
-    images = np.random.default_rng(0).permutation(18 * 18 * 3).reshape(1, 18, 18, 3) / (18 * 18 * 3)
+    images = np.random.default_rng(0).permutation(18 * 18 * 3).reshape(1, 18, 18, 3) / (18 * 18 * 3 + 1)
+    images[:, 16, 15] = 1  # place 271 of the first window
     (value, pullback), (_, expected) = (make(blueprint, spec).vjp(images, "it") for make in (fast, by_torch))
     weight = cotangent_of(value)
     assert apart(pullback(weight), expected(weight)) < 1e-6

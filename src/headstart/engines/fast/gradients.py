@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import openvino as ov
 
 KEPT = 8  # compiled pairs that a network holds; the one used longest ago goes first
-T = TypeVar("T")
 
 
 class _Pair(NamedTuple):
@@ -48,26 +47,21 @@ class Gradients:
         pair = self._pair(at, wrt, rows, alone=len(pixels) == 1)
         parts = [slice(start, start + rows) for start in range(0, len(pixels), rows)]
 
-        def forth(part: slice) -> ov.InferRequest:
-            request = pair.forward.create_infer_request()
-            request.infer({0: _filled(pixels[part], rows)}, share_inputs=True)
+        requests = [pair.forward.create_infer_request() for _ in parts]
+        _run(requests, [_filled(pixels[part], rows) for part in parts])
+        for request, part in zip(requests, parts, strict=True):
             value[part] = request.get_output_tensor(0).data[: len(value[part])]
-            return request
-
-        requests = _on_all_cores(forth, parts)
 
         def gradient(cotangent: Array) -> Array:
             weight = np.asarray(cotangent, np.float32)
             found = np.empty(gradient_shape, np.float32)
-
-            def back(part: slice) -> None:
-                request, before = pair.backward.create_infer_request(), requests[part.start // rows]
+            back = [pair.backward.create_infer_request() for _ in parts]
+            for request, before in zip(back, requests, strict=True):
                 for place in range(1, len(pair.forward.outputs)):
                     request.set_input_tensor(place, before.get_output_tensor(place))
-                request.infer({0: _filled(weight[part], rows)}, share_inputs=True)
+            _run(back, [_filled(weight[part], rows) for part in parts])
+            for request, part in zip(back, parts, strict=True):
                 found[part] = request.get_output_tensor(0).data[: len(found[part])]
-
-            _on_all_cores(back, parts)
             return found
 
         return value, gradient
@@ -109,8 +103,9 @@ def _filled(array: Array, rows: int) -> Array:
     return filled
 
 
-def _on_all_cores(work: Callable[[slice], T], parts: Sequence[slice]) -> list[T]:
-    if len(parts) == 1:
-        return [work(parts[0])]
-    with ThreadPoolExecutor(min(cores(), len(parts))) as pool:
-        return list(pool.map(work, parts))
+def _run(requests: Sequence[ov.InferRequest], inputs: Sequence[Array]) -> None:
+    """Run them all, on as many cores at once as there are streams."""
+    for request, first in zip(requests, inputs, strict=True):
+        request.start_async({0: first}, share_inputs=True)
+    for request in requests:
+        request.wait()
