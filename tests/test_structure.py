@@ -42,7 +42,7 @@ FACE = "__init__.py"  # shows what the rooms have; belongs to none
 THROUGH_THE_FACE = {"model/classifier.py"}
 FRAMEWORKS = {"openvino", "torch", "torchvision", "timm", "tensorflow", "keras", "lightning", "onnx", "onnxruntime"}
 FRAMEWORK_FILES = (  # where one may be imported
-    *("engines/fast.py", "engines/torch/", "engines/keras/", "train/torch/", "train/tensorflow/"),
+    *("engines/fast/", "engines/torch/", "engines/keras/", "train/torch/", "train/tensorflow/"),
     *(
         f"export/{name}.py"
         for name in ("keras", "onnx", "onnx_graph", "openvino", "savedmodel", "tflite", "torch", "weights")
