@@ -8,6 +8,7 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from rich.console import Console
@@ -15,12 +16,13 @@ from rich.text import Text
 
 from headstart.cli.ended_early import EndedEarlyError, ended_early
 from headstart.cli.figures import still_falls
+from headstart.core.progress import Shown
 from headstart.engines.registry import torch_engine
 from headstart.train.callbacks import Watch
 from headstart.train.checkpoint import Terminated
 from headstart.train.overfitting_watch import Verdict
 from headstart.train.protocol import Epoch
-from headstart.train.screen import HEADER, LINES, TrainingScreen, epoch_line, training_screen
+from headstart.train.screen import HEADER, LINES, TrainingScreen, epoch_line, shows_training, training_screen
 from headstart.train.training_run import TrainingRecord
 
 NAN = float("nan")
@@ -240,3 +242,40 @@ def test_a_training_that_could_go_on_is_told_from_one_that_has_ended(
         verdict=Verdict("healthy", ""), moving=0,
     )  # fmt: skip
     assert still_falls(record, before) == falls
+
+
+def test_a_notebook_gets_lines_without_what_moves_a_cursor(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its kernel says that it is a terminal, and would show each state of a bar as a line of its own."""
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    for name in ("FORCE_COLOR", "CLICOLOR_FORCE"):
+        monkeypatch.setenv(name, "1")
+
+    @shows_training
+    def training(*, progress: Shown = True) -> None:
+        assert isinstance(progress, TrainingScreen)
+        progress.epochs = 2
+        progress("images", 5, 5)
+        for number in range(4):
+            progress.step(number, 4, 1.0)
+            if number % 2:
+                progress.epoch(history(0.5, 0.4)[: (number + 1) // 2])
+
+    training()
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "images 5/5" in printed
+    assert "epoch 2 of 2 4/4" in printed
+    left = [line.rpartition("\r")[2].split() for line in printed.split("\n")]  # what is seen in the end
+    assert [line[0] for line in left if line] == ["training", "epoch", "1/2", "2/2"]
+    assert not left[-1]
+
+
+def test_off_a_terminal_and_a_notebook_python_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    @shows_training
+    def training(*, progress: Shown = True) -> None:
+        assert progress is None
+
+    training()
+    assert capsys.readouterr() == ("", "")

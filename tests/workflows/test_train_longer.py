@@ -140,6 +140,12 @@ def test_the_command(shell: Shell, tmp_path: Path) -> None:
     found = json.loads(done.out)
     assert found["epochs_before"] == 2
     assert found["moving"] == 8 * 8 * 10 + 10
+    rows, more = tmp_path / "rows", tmp_path / "more"
+    recipe.write_text('{"preset": "table", "epochs": 2}', encoding="utf-8")
+    assert shell("train", "iris", "--recipe", recipe, "--out", rows).code == 0
+    assert shell("train", "iris", "--from", rows, "--recipe", recipe, "--out", more).code == 0
+    done = shell("train", "digits", "--from", rows, "--out", tmp_path / "third")
+    assert f"'{rows}' is a model of rows of numbers, and the data are photos." in " ".join(done.err.split())
     done = shell("train", "iris", "--from", first, "--out", tmp_path / "third")
     assert done.code == 2
     assert f"'{first}' is a model of photos, and the data are rows of numbers." in " ".join(done.err.split())

@@ -167,7 +167,8 @@ def _open(model: str, *, numbers: bool) -> Classifier | TabularClassifier:
     from headstart.model.bundle import is_bundle, load
     from headstart.model.tabular_classifier import is_tabular_model, load_rows
 
-    if is_tabular_model(model) if not numbers else is_bundle(model):
+    rows = is_tabular_model(model)
+    if rows != numbers and (rows or is_bundle(model)):
         kinds = ("photos", "rows of numbers")
         raise UsageError(f"'{model}' is a model of {kinds[not numbers]}, and the data are {kinds[numbers]}.")
     return load_rows(model) if numbers else load(model)

@@ -94,23 +94,34 @@ def _bars() -> Iterator[Progress]:
         yield report
 
 
-def _line() -> Iterator[Progress]:
+class ChangingLine:
     """One line that changes, and is gone in the end: every notebook shows that, with whatever is installed."""
-    last = [0.0]
 
-    def report(stage: str, done: int, count: int) -> None:
+    def __init__(self) -> None:
+        self._last = 0.0  # when it changed; 0: it is not there
+
+    def __call__(self, stage: str, done: int, count: int) -> None:
+        """So much of a stage is done."""
         now = time.monotonic()
-        if now - last[0] >= OFTEN or done == count:
-            last[0] = now
+        if now - self._last >= OFTEN or done == count:
+            self._last = now
             sys.stdout.write(f"\r{f'{stage} {amount(stage, done, count)}':<{WIDEST}.{WIDEST}}")
             sys.stdout.flush()
 
-    try:
-        yield report
-    finally:
-        if last[0]:
+    def clear(self) -> None:
+        """Make room for what is printed next."""
+        if self._last:
+            self._last = 0.0
             sys.stdout.write(f"\r{'':{WIDEST}}\r")
             sys.stdout.flush()
+
+
+def _line() -> Iterator[Progress]:
+    line = ChangingLine()
+    try:
+        yield line
+    finally:
+        line.clear()
 
 
 def _unit(stage: str) -> tuple[float, str, str]:

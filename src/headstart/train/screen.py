@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from headstart.core.progress import Shown, in_notebook
+from headstart.core.progress import ChangingLine, Shown, in_notebook
 from headstart.core.text import one_line, say
 from headstart.train.callbacks import BaseCallback
 from headstart.train.overfitting_watch import selection_losses
@@ -33,10 +33,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class TrainingScreen(BaseCallback):
-    """A callback for the trainer; for what goes on around it, itself and ``say``. Without a console, quiet."""
+    """A callback for the trainer; for what goes on around it, itself and ``say``. Without a console, quiet.
 
-    def __init__(self, out: Console | None, epochs: int = 0) -> None:
-        self._out, self.epochs = out, epochs
+    Args:
+        line: what changes below the epochs where there is no terminal for a bar, in a notebook.
+    """
+
+    def __init__(self, out: Console | None, epochs: int = 0, line: ChangingLine | None = None) -> None:
+        self._out, self.epochs, self._line = out, epochs, line
         self._shown = 0  # epochs that were told
         self._loss = math.nan
         self._bar: Progress | None = None
@@ -46,7 +50,10 @@ class TrainingScreen(BaseCallback):
     def live(self) -> Iterator[None]:
         """Show the bar on a terminal, where it is gone afterwards; the lines above it stay."""
         if self._out is None or not self._out.is_terminal:
-            yield
+            try:
+                yield
+            finally:
+                self._clear()
             return
         texts = [TextColumn(f"{{task.{field}}}") for field in ("description", "fields[amount]", "fields[note]")]
         columns = (texts[0], BarColumn(bar_width=24), *texts[1:], TimeRemainingColumn())
@@ -62,6 +69,7 @@ class TrainingScreen(BaseCallback):
 
     def say(self, sentence: str) -> None:
         """A sentence above the bar; off a terminal, a line on standard error."""
+        self._clear()
         if self._out is not None and self._out.is_terminal:
             self._out.print(Text(one_line(sentence), "yellow"))
         elif is_main_process():
@@ -78,6 +86,7 @@ class TrainingScreen(BaseCallback):
         """A line for each epoch that is new: of a training that goes on, also those before."""
         if self._out is None:
             return None
+        self._clear()
         if len(history) <= self._shown:  # another training
             self._shown, self._loss = 0, math.nan
         if not self._shown:
@@ -89,8 +98,14 @@ class TrainingScreen(BaseCallback):
         self._shown = len(history)
         return None
 
+    def _clear(self) -> None:
+        if self._line:
+            self._line.clear()
+
     def _show(self, stage: str, done: int, of: int, words: str = "", note: str = "") -> None:
         bar = self._bar
+        if self._line:
+            self._line(words or stage, done, of)
         if bar is None:
             return
         if stage not in self._tasks:
@@ -128,12 +143,12 @@ def shows_training(function: F) -> F:
         if progress is not True:
             return function(*args, progress=progress or None, **kwargs)
         if sys.stderr.isatty():
-            out = Console(stderr=True, highlight=False)
-        elif in_notebook():
-            out = Console(file=sys.stdout, force_jupyter=False, width=PAGE, highlight=False)
+            screen = TrainingScreen(Console(stderr=True, highlight=False))
+        elif in_notebook():  # which says that it is a terminal, and shows what moves a cursor as new lines
+            page = Console(file=sys.stdout, force_jupyter=False, force_terminal=False, width=PAGE, highlight=False)
+            screen = TrainingScreen(page, line=ChangingLine())
         else:
             return function(*args, progress=None, **kwargs)
-        screen = TrainingScreen(out)
         with screen.live():
             return function(*args, progress=screen, **kwargs)
 
