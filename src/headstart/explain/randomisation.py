@@ -38,11 +38,11 @@ def other_classes(classes: NDArray[np.intp], count: int, seed: int = 42) -> NDAr
 def random_logit(maps: Maps, others: Maps) -> NDArray[np.float64]:
     """How similar the maps of a class are to those of another one (N,): 1 for the same map (Sixt et al. 2020).
 
-    Structural similarity (Wang et al. 2004) along the rows, one after the other, with a window of seven values and the
-    range of both maps. Not a number where both are constant.
+    Structural similarity (Wang et al. 2004) along the rows, one after the other, with a window of seven values; each
+    map relative to its largest value. Not a number where both are constant.
     """
-    pairs = zip(maps.reshape(len(maps), -1), others.reshape(len(others), -1), strict=True)
-    return np.array([_structural_similarity(one.astype(np.float64), other.astype(np.float64)) for one, other in pairs])
+    pairs = zip(maps, others, strict=True)
+    return np.array([_structural_similarity(_to_one(one), _to_one(other)) for one, other in pairs])
 
 
 def complexity_rise(maps: Maps, of_random_weights: Maps) -> NDArray[np.float64]:
@@ -70,6 +70,11 @@ def _drawn(array: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.f
         return array
     spread = np.sqrt(2 / np.prod(array.shape[1:]))
     return np.asarray(spread * rng.standard_normal(array.shape), np.float32)
+
+
+def _to_one(values: Maps) -> NDArray[np.float64]:
+    flat = values.astype(np.float64).ravel()
+    return flat / (np.abs(flat).max() or 1.0)
 
 
 def _structural_similarity(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
