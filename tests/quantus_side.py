@@ -20,7 +20,7 @@ PERCENTAGES = (10, 30, 50, 70, 90)
 STEPS = 12  # of pixels taken away
 SEED = 0
 
-Array = NDArray[Any]
+Array = Any  # of NumPy, float64
 
 
 def photos() -> NDArray[np.uint8]:

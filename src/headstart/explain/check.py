@@ -87,7 +87,7 @@ def _check(
     drop, increase = average_drop(network, images[:1], maps[:1], classes[:1])
     of_this, random = maps[:1], of_random.at_size(size)[None]
     similar = _number(random_logit(of_this, of_other.at_size(size)[None]))
-    unchanged = rank_correlation(given.values, of_random.values)
+    unchanged = rank_correlation(of_this, random)
     score = float(insertion[0] - deletion[0])
     return ExplanationCheck(
         insertion=float(insertion[0]),
