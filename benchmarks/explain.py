@@ -215,7 +215,7 @@ def _agreement(case: Case, count: int) -> dict[str, float]:
         pairs = zip(images, labels, strict=True)
         each = [explain_photos(model, [pixels], label, crop=False, progress=False)[0] for pixels, label in pairs]
         found = np.stack([one.at_size(size) for one in each])
-        return found - found.min((1, 2), keepdims=True)  # Quantus takes no map without a value above 0
+        return np.asarray(found - found.min((1, 2), keepdims=True))  # Quantus takes no map without a value above 0
 
     maps = np.stack([each.at_size(size) for each in found])
     of_others, of_random = explained(classifier, others), explained(randomised(classifier), [e.label for e in found])

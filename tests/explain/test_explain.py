@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from headstart.core.types import ImageSpec
 from headstart.explain.closed_form import LinearHead, evidence, linear_head
 from headstart.explain.explain import explain_photos, explanations, scaled
 from headstart.explain.gradients import integrated_gradients, layer_evidence, with_gradients
-from headstart.explain.request import plan_of
+from headstart.explain.request import check_spatial, last_spatial, plan_of, spatial_layers
 from headstart.train.initialisation import initial_weights
 from making import picture
 
@@ -274,6 +275,17 @@ def test_a_network_without_places_has_no_class_activation_but_gradients() -> Non
     (found,) = explain_photos(classifier, [seen()], method="gradient")
     assert found.values.shape == (16, 16)
     assert not found.empty
+
+
+def test_tokens_are_no_places() -> None:
+    """Of a transformer: heads × tokens × numbers, which has three numbers, too."""
+    shapes = {"input": (3, 32, 32), "patches": (8, 4, 4), "attention": (3, 17, 8), "tokens": (17, 24), "logits": (2,)}
+    network: Any = SimpleNamespace(name="vit", layers=tuple(shapes), shape=shapes.__getitem__)
+    assert spatial_layers(network) == ["patches"]
+    assert last_spatial(network) == "patches"
+    for layer in ("attention", "tokens"):
+        with pytest.raises(hs.UsageError, match=r"has no places .* Among its layers with places: patches\."):
+            check_spatial(network, layer)
 
 
 def test_an_engine_without_gradients_says_which_has_them(fitted: hs.Classifier) -> None:

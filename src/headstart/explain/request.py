@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headstart.backbones.blueprint import INPUT
+from headstart.backbones.ops import Shape
 from headstart.core.errors import UsageError, did_you_mean
 from headstart.engines.protocol import Network, check_known, check_layers
 from headstart.explain.closed_form import LinearHead, linear_head
@@ -68,17 +69,15 @@ def class_index(classifier: Classifier, label: object) -> int:
 def check_spatial(network: Network, layer: str) -> None:
     """Refuse a layer that is not there, or has no places."""
     check_layers(network.name, (layer,), network.layers)
-    shape = network.shape(layer)
-    if layer == INPUT or len(shape) != 3 or shape[1] * shape[2] == 1:
+    if layer == INPUT or not _has_places(network.shape(layer)):
         places = spatial_layers(network)
         near = f"Among its layers with places: {', '.join(places[-4:])}." if places else ""
         raise UsageError(f"The layer '{layer}' of '{network.name}' has no places on the photo (height × width). {near}")
 
 
 def spatial_layers(network: Network) -> list[str]:
-    """The layers with more than one place, (channels, height, width), in order, without the input."""
-    shapes = {name: network.shape(name) for name in network.layers if name != INPUT}
-    return [name for name, shape in shapes.items() if len(shape) == 3 and shape[1] * shape[2] > 1]
+    """The layers with more than one place, in order, without the input."""
+    return [name for name in network.layers if name != INPUT and _has_places(network.shape(name))]
 
 
 def last_spatial(network: Network) -> str:
@@ -94,3 +93,8 @@ def last_spatial(network: Network) -> str:
             "activation. What works for it: --method gradient or --method integrated"
         )
     return places[-1]
+
+
+def _has_places(shape: Shape) -> bool:
+    """Whether a layer is (channels, height, width) of the square photo; heads × tokens × numbers, say, are not."""
+    return len(shape) == 3 and shape[1] == shape[2] > 1
