@@ -100,3 +100,12 @@ def test_what_speaks_against_the_class_is_as_dark_as_what_says_nothing(classifie
     corner = {name: drawn[y, x].astype(int) for name, y, x in (("for", 5, 5), ("against", 218, 218), ("none", 5, 218))}
     assert np.array_equal(corner["against"], corner["none"])
     assert corner["for"].sum() > corner["none"].sum() + 150
+
+
+def test_one_pixel_does_not_darken_all_others(classifier: hs.Classifier) -> None:
+    (found,) = explain_photos(classifier, [np.full((64, 64, 3), 128, np.uint8)], crop=False)
+    values = np.zeros((224, 224), np.float32)
+    values[:112, :112] = 1
+    values[180, 180] = 1e4
+    drawn = np.asarray(draw_explanation(replace(found, values=values, layers=(), method="gradient")))[8:232, 240:464]
+    assert drawn[50, 50].astype(int).sum() > drawn[60, 180].astype(int).sum() + 150

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from headstart.explain.explain import Explanation, LayerMap
+from headstart.explain.explain import Explanation, scaled
 from headstart.explain.feature_maps import FeatureMaps
 from headstart.plots.pictures import Tile, coloured, laid_over, sheet
 
 SIDE, SMALL = 224, 96  # pixels: the height of a map, and of one channel
 ACROSS = 8  # channels in a row
+GRAIN = 4  # pixels: the side of what is shown as one, of a map of single pixels
 
 
 def draw_explanation(found: Explanation) -> Image.Image:
@@ -27,15 +28,12 @@ def draw_explanation(found: Explanation) -> Image.Image:
     size = len(found.pixels)
     tiles = [
         Tile(found.pixels, answer),
-        Tile(laid_over(found.pixels, _from_zero(found.at_size(size))), (title_of(found), _about(found))),
+        Tile(laid_over(found.pixels, _from_zero(_to_be_seen(found))), (title_of(found), _about(found))),
     ]
     if len(found.layers) > 1:
-        tiles += [
-            Tile(
-                laid_over(found.pixels, _from_zero(layer.values)), (layer.layer, f"{layer.share:+.0%} of the evidence")
-            )
-            for layer in found.layers
-        ]
+        for layer in found.layers:
+            above = _from_zero(scaled(layer.values - layer.values.min(), (size, size)))
+            tiles.append(Tile(laid_over(found.pixels, above), (layer.layer, f"{layer.share:.0%} of the evidence")))
     return sheet([tiles], side=SIDE)
 
 
@@ -61,9 +59,13 @@ def title_of(found: Explanation) -> str:
     return names.get(found.method, "integrated gradients")
 
 
-def share_of(layer: LayerMap) -> str:
-    """How much of the evidence a layer gave, in words."""
-    return f"{layer.share:.0%} of the evidence"
+def _to_be_seen(found: Explanation) -> NDArray[np.floating]:
+    """The values; of single pixels means of a few of them, without the brightest hundredth, or only dots would show."""
+    if found.layers:
+        return found.at_size(len(found.pixels))
+    side = max(1, len(found.values) // GRAIN)
+    means = scaled(found.values, (side, side))
+    return np.minimum(means, np.percentile(means, 99))
 
 
 def _about(found: Explanation) -> str:
