@@ -13,6 +13,12 @@ from .core.types import Sample as Sample
 from .core.types import Table as Table
 from .data.check import check as check
 from .data.sources import open_source as open_source
+from .explain.check import ExplanationCheck as ExplanationCheck
+from .explain.check import check_explanations as check_explanations
+from .explain.explain import Explanation as Explanation
+from .explain.explain import explain_photos as explain_photos
+from .explain.feature_maps import FeatureMaps as FeatureMaps
+from .explain.feature_maps import feature_maps as feature_maps
 from .export.export import Exported as Exported
 from .export.export import export_model as export_model
 from .model.bundle import load as load

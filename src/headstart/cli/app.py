@@ -14,7 +14,20 @@ import typer
 from typer.core import TyperCommand
 
 from headstart import __version__
-from headstart.cli import backbones, cache, check, compare, evaluate, export, finetune, fit, predict, show, train
+from headstart.cli import (
+    backbones,
+    cache,
+    check,
+    compare,
+    evaluate,
+    explain,
+    export,
+    finetune,
+    fit,
+    predict,
+    show,
+    train,
+)
 from headstart.core.errors import HeadstartError, UsageError
 from headstart.core.text import say
 from headstart.core.wording import on_command_line
@@ -132,6 +145,7 @@ COMMANDS = (  # with what the list says of each, and an example
     (compare.compare, "Compare networks and sizes on your photos.", "headstart compare photos --pixels 96,160,224"),
     (evaluate.evaluate, "Measure a model on labelled photos.", "headstart evaluate model photos/test"),
     (predict.predict, "Say what is on photos.", "headstart predict model a.jpg b.jpg"),
+    (explain.explain, "Show why a model answers what it does.", "headstart explain model cat.jpg --class cat"),
     (finetune.finetune, "Train more of a model than its head.", "headstart finetune model photos --recipe fast"),
     (train.train, "Train a small network from random weights.", "headstart train digits"),
     (export.export, "Write a model for another runtime.", "headstart export model --to onnx"),

@@ -41,10 +41,7 @@ def predict(
         str | None, typer.Option(metavar="DIR", help="Copy each photo into DIR/LABEL, or DIR/unknown.")
     ] = None,
     links: Annotated[bool, typer.Option("--links", help="With --sort-into: links in place of copies.")] = False,
-    crop: Annotated[
-        bool,
-        typer.Option("--crop/--no-crop", help="Look at the middle of each photo, or at all of it, scaled as it is."),
-    ] = True,
+    crop: options.Crop = True,
     engine: options.Engine = "auto",
     weights: options.Weights = None,
     mean: options.Mean = None,

@@ -26,11 +26,11 @@ COLUMNS = ("image", "label", "group", "split")  # of a table of images: "--label
 SAME = (  # those that have the same
     *("weights", "pixels", "mean", "std", "backbone", "backbones", "engine", "precision", "device", "devices", "nodes"),
     *("strategy", "head", "prior", "holdout", "seed", "folds", "hidden", "network", "recipe", "trainer", "to", "data"),
-    *("budget", "within", "top", "validation", "grey"),
+    *("budget", "within", "top", "validation", "grey", "method"),
 )
 CHOICES = (  # values that a message may name
     *("auto", "fast", "torch", "keras", "cpu", "cuda", "mps", "bf16", "fp32", "pytorch", "lightning", "tensorflow"),
-    *("onnx", "openvino", "savedmodel", "tflite", "full", "careful", "flat", "empirical"),
+    *("onnx", "openvino", "savedmodel", "tflite", "full", "careful", "flat", "empirical", "gradient", "integrated"),
 )
 _NAMES = "|".join(sorted((*SWITCHES, *ARGUMENTS, *COLUMNS, *SAME), key=len, reverse=True))
 _PATH = r"[^\s,;:()]*[./][^\s,;:()]*[^\s,;:().]"

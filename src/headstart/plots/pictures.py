@@ -16,6 +16,7 @@ from headstart.core.errors import UsageError
 from headstart.plots.style import INK, QUIET
 
 Picture = NDArray[np.uint8]  # (height, width, 3)
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 GAP, LINE, TEXT = 8, 17, 13  # pixels: between tiles, from line to line, and of letters
 # A scale from dark to bright whose lightness grows evenly: five colours, with straight lines between them.
@@ -30,16 +31,22 @@ class Tile:
     lines: tuple[str, ...] = ()
 
 
-def sheet(rows: Sequence[Sequence[Tile]], *, side: int = 224) -> Image.Image:
-    """The tiles of each row beside each other, each scaled to a height of ``side`` pixels."""
+def sheet(rows: Sequence[Sequence[Tile]], *, side: int = 224, titles: Sequence[str] = ()) -> Image.Image:
+    """The tiles of each row beside each other, each scaled to a height of ``side`` pixels.
+
+    ``titles`` stand above the rows, one each.
+    """
     font = ImageFont.load_default(TEXT)
     drawn = [[_drawn(tile, side, font) for tile in row] for row in rows]
     heights = [max(tile.height for tile in row) for row in drawn]
     widths = [sum(tile.width + GAP for tile in row) for row in drawn]
-    whole = Image.new("RGB", (max(widths) + GAP, sum(heights) + GAP * (len(rows) + 1)), "white")
-    top = GAP
-    for row, height in zip(drawn, heights, strict=True):
+    above = LINE if titles else 0
+    whole = Image.new("RGB", (max(widths) + GAP, sum(heights) + (GAP + above) * len(rows) + GAP), "white")
+    draw, top = ImageDraw.Draw(whole), GAP
+    for row, height, title in zip(drawn, heights, titles or [""] * len(rows), strict=True):
         left = GAP
+        draw.text((left + 1, top), _cut(title, whole.width - 2 * GAP, draw, font), font=font, fill=INK)
+        top += above
         for tile in row:
             whole.paste(tile, (left, top))
             left += tile.width + GAP
@@ -83,7 +90,7 @@ def write_pictures(pictures: Mapping[str, Image.Image], folder: str | os.PathLik
     return paths
 
 
-def _drawn(tile: Tile, side: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> Image.Image:
+def _drawn(tile: Tile, side: int, font: Font) -> Image.Image:
     """A tile with its lines; text that is wider than the picture is cut at its end."""
     picture = Image.fromarray(tile.pixels)
     width = round(picture.width * side / picture.height)
@@ -93,8 +100,13 @@ def _drawn(tile: Tile, side: int, font: ImageFont.FreeTypeFont | ImageFont.Image
     whole.paste(picture)
     draw = ImageDraw.Draw(whole)
     for number, text in enumerate(tile.lines):
-        shown = text
-        while shown and draw.textlength(shown, font=font) > width:
-            shown = shown[:-2].rstrip() + "…" if len(shown) > 1 else ""
-        draw.text((1, side + LINE * number + 1), shown, font=font, fill=QUIET if number else INK)
+        place = (1, side + LINE * number + 1)
+        draw.text(place, _cut(text, width, draw, font), font=font, fill=QUIET if number else INK)
     return whole
+
+
+def _cut(text: str, width: int, draw: ImageDraw.ImageDraw, font: Font) -> str:
+    """A line of at most so many pixels; "…" for the end of a longer one."""
+    while text and draw.textlength(text, font=font) > width:
+        text = text[:-2].rstrip() + "…" if len(text) > 1 else ""
+    return text
