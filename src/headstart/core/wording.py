@@ -26,6 +26,7 @@ SAME = (  # those that have the same
     *("weights", "pixels", "mean", "std", "backbone", "backbones", "engine", "precision", "device", "devices", "nodes"),
     *("strategy", "head", "prior", "holdout", "seed", "folds", "hidden", "network", "recipe", "trainer", "to", "data"),
     *("budget", "within", "top", "validation"),
+    *("target", "method", "norm", "epsilon", "steps", "restarts", "images"),
 )
 CHOICES = (  # values that a message may name
     *("auto", "fast", "torch", "keras", "cpu", "cuda", "mps", "bf16", "fp32", "pytorch", "lightning", "tensorflow"),

@@ -1,0 +1,134 @@
+"""The attack of Carlini and Wagner in L2: Adam on the change itself, for several weights of the two aims."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.attack.goal import Array, Found, Goal, Victim, batches
+
+INSIDE = np.float32(0.999999)  # the hyperbolic tangent reaches 1 nowhere
+SEARCHES = 6  # weights that are tried
+RATE = 0.01  # of Adam
+CONSTANT = 0.01  # the first weight of the margin against the squared norm of the change
+TEN, BETTER = 10, 0.9999  # parts of a search; an image whose loss is not below so much of the last part's, leaves
+
+
+def carlini_wagner(
+    network: Victim,
+    images: Array,
+    goal: Goal,
+    *,
+    steps: int,
+    searches: int = SEARCHES,
+    rate: float = RATE,
+    constant: float = CONSTANT,
+) -> Found:
+    """The smallest change in L2 (Carlini and Wagner 2017): minimise ‖change‖² + c · margin, where it is positive.
+
+    Pixels are tanh(w) / 2 + 1/2, so they stay in [0, 1] by themselves. Each image has a ``constant`` c of its own: ten
+    times as large while the goal is not reached, then by bisection; of all points that reach it the nearest counts.
+    """
+    x = images.astype(np.float32)
+    reached = np.zeros(len(x), bool)
+    for rows in batches(network, np.arange(len(x))):
+        search = _Search(network, images[rows], goal.part(rows), constant)
+        for _ in range(searches):
+            search.run(steps, rate)
+        reached[rows] = search.nearest < np.inf
+        x[rows] = search.best
+    return Found(x, reached)
+
+
+@dataclass(eq=False)
+class _Search:
+    """A batch of images, with the best that was found of each."""
+
+    network: Victim
+    images: Array
+    goal: Goal
+    constant: float
+    nearest: NDArray[np.float64] = field(init=False)  # (N,) the smallest norm at which the goal was reached
+    best: NDArray[np.float32] = field(init=False)  # the image there, else as it is
+
+    def __post_init__(self) -> None:
+        count = len(self.images)
+        self.start = np.arctanh((2 * self.images.astype(np.float32) - 1) * INSIDE)
+        self.middle = np.tanh(self.start) / 2 + np.float32(0.5)  # the images, as the tangent gives them
+        self.best, self.nearest = self.images.astype(np.float32), np.full(count, np.inf)
+        self.constants = np.full(count, self.constant)
+        self.low, self.high = np.zeros(count), np.full(count, np.inf)
+
+    def run(self, steps: int, rate: float) -> None:
+        """Minimise with these constants, then choose the next ones."""
+        count = len(self.images)
+        w, adam = self.start.copy(), _Adam(self.start.shape, rate)
+        found, before = np.zeros(count, bool), np.full(count, np.inf)
+        active = np.arange(count)
+        for step in range(steps):
+            losses = self._step(w, adam, active, found)
+            if step % -(-steps // TEN) == 0:
+                better = losses <= BETTER * before[active]
+                before[active] = losses
+                active = active[better]
+                if not len(active):
+                    break
+        self.high = np.where(found, self.constants, self.high)
+        self.low = np.where(found, self.low, self.constants)
+        halves = (self.low + np.where(np.isinf(self.high), 0, self.high)) / 2
+        self.constants = np.where(np.isinf(self.high), 10 * self.constants, halves)
+
+    def _step(self, w: Array, adam: _Adam, active: Array, found: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """One step of the active images; their losses before it."""
+        x = np.tanh(w[active])
+        x *= np.float32(0.5)
+        x += np.float32(0.5)
+        goal = self.goal.part(active)
+        logits, pullback = self.network.vjp(x)
+        margins, reached = goal.margins(logits), goal.reached(logits)
+        weights = np.where(margins > 0, self.constants[active], 0)
+        slopes = -pullback(goal.narrowing(logits) * weights[:, None].astype(np.float32)) if weights.any() else None
+        losses = weights * margins
+        adam.time += 1
+        for k, row in enumerate(active):
+            change = x[k] - self.middle[row]
+            losses[k] += float(np.vdot(change, change))
+            norm = float(np.linalg.norm(x[k] - self.images[row]))
+            if reached[k]:
+                found[row] = True
+                if norm < self.nearest[row]:
+                    self.nearest[row], self.best[row] = norm, x[k]
+            change *= 2
+            if slopes is not None:
+                change += slopes[k]
+            change *= 2 * x[k] * (1 - x[k])  # the derivative of the tangent
+            adam.move(w, row, change)
+        return losses
+
+
+class _Adam:
+    """Adam (Kingma and Ba 2015) of images that do not see each other."""
+
+    FIRST, SECOND, LEAST = np.float32(0.9), np.float32(0.999), np.float32(1e-8)
+
+    def __init__(self, shape: tuple[int, ...], rate: float) -> None:
+        self.mean, self.square = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        self.rate, self.time = rate, 0
+
+    def move(self, w: Array, row: int, gradient: Array) -> None:
+        """One step of one row of ``w``, in place; the gradient's memory is used up."""
+        mean, square = self.mean[row], self.square[row]
+        mean *= self.FIRST
+        mean += (1 - self.FIRST) * gradient
+        square *= self.SECOND
+        np.square(gradient, out=gradient)
+        gradient *= 1 - self.SECOND
+        square += gradient
+        np.divide(square, 1 - float(self.SECOND) ** self.time, out=gradient)
+        np.sqrt(gradient, out=gradient)
+        gradient += self.LEAST
+        np.divide(mean, gradient, out=gradient)
+        gradient *= self.rate / (1 - float(self.FIRST) ** self.time)
+        w[row] -= gradient
