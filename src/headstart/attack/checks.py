@@ -14,7 +14,7 @@ from headstart.attack.plan import Plan, attack, epsilon_text, in_floats
 from headstart.core.progress import Progress, one_step
 
 NOISE = "noise"  # in place of an attack
-MORE = 4  # times as many steps
+MORE = 2  # times as many steps
 CONVERGED = 0.05  # share of the photos that so many more steps may fool beside
 FLAT = 0.01  # share of the photos whose gradient may vanish
 

@@ -91,6 +91,8 @@ def _faster(velocity: Array, gradient: Array, decay: float) -> Array:
 
 def _move(x: Array, image: Array, gradient: Array, norm: str, epsilon: float, length: float) -> None:
     """One step of one image, in place; the gradient's memory is used up."""
+    if norm == "l1":  # the few values that a step changes are none that black or white holds back
+        gradient *= ((x > 0) | (gradient > 0)) & ((x < 1) | (gradient < 0))
     steepest(gradient, norm)
     gradient *= length
     x += gradient

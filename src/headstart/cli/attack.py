@@ -87,12 +87,10 @@ def attack(
         settings |= {"method": method or "pgd", "epsilon": epsilon}
         _one(open_model, photo, target, settings, crop, out, as_json, quoted(model))
         return
-    settings = settings | {
-        "methods": options.names_of(method or "fgsm,pgd"),
-        "epsilons": epsilon and options.names_of(epsilon),
-    }
+    settings |= {"methods": options.names_of(method or "fgsm,pgd"), "images": images}
+    settings |= {"epsilons": None if epsilon is None else options.names_of(epsilon)}
     source = options.source(str(data), label, image, group, split, label_from)
-    _curve(open_model, source, settings | {"images": images, "fitted_on_too": training_set_too}, out, as_json)
+    _curve(open_model, source, settings | {"fitted_on_too": training_set_too}, out, as_json)
 
 
 def _check(photo: str | None, target: str | None, data: str | None) -> None:

@@ -28,7 +28,7 @@ def write_attack(result: Attacked, folder: str | os.PathLike[str], index: int = 
     before, after = result.before[index], result.after[index]
     tiles = [
         Tile(photo, ("the photo", *_answers(result, before, before, after))),
-        Tile(change, (f"the change, × {times:.3g}",)),
+        Tile(change, (f"the change, {times:.3g} times",)),
         Tile(made, ("the result", *_answers(result, after, before, after))),
     ]
     pictures = dict(zip(FILES[:3], map(Image.fromarray, (photo, change, made)), strict=True))

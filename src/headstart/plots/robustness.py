@@ -62,8 +62,8 @@ def draw_robustness(result: Robustness) -> Figure:
                   linewidth=1.4, label=label)  # fmt: skip
     low, high = zip(*((100 * point.accuracy.low, 100 * point.accuracy.high) for point in result.curve), strict=True)
     axes.fill_between(places, low, high, color=WORST, alpha=0.15, linewidth=0)
-    axes.plot(places, [100 * point.accuracy.value for point in result.curve], color=WORST, linewidth=2,
-              label="the worst of all")  # fmt: skip
+    axes.plot(places, [100 * point.accuracy.value for point in result.curve], color=WORST, linewidth=5, alpha=0.45,
+              zorder=1, label="the worst of all")  # fmt: skip
     axes.set_xscale("log")
     axes.set_xticks(places, [f"{place:.3g}" for place in places])
     axes.xaxis.set_minor_locator(NullLocator())
