@@ -25,12 +25,8 @@ Array = NDArray[Any]
 CATS, IMAGENET = "cats and dogs", "ImageNet"
 LINF, L2 = {CATS: 0.5 / 255, IMAGENET: 0.5 / 255}, {CATS: 0.3, IMAGENET: 0.3}  # about where half of the photos fall
 STEPS, DEEP = 10, 50  # of PGD, and of DeepFool
-CW_STEPS, CW_SEARCHES, CW_RATE, CW_PHOTOS = (
-    50,
-    5,
-    0.003,
-    32,
-)  # Foolbox takes a minute and more for each photo with its own 10 000 and 9
+CW_STEPS, CW_SEARCHES, CW_RATE, CW_CONSTANT = 50, 5, 0.003, 0.01  # of Carlini and Wagner's: Foolbox's own take hours
+CW_PHOTOS = 32
 BATCH = 16
 BOTH = ("headstart", "foolbox")
 
@@ -157,9 +153,10 @@ def verdicts(subject: Subject, options: argparse.Namespace, goals: list[Goal]) -
          fb.attacks.L2ProjectedGradientDescentAttack(**fixed)),
         ("deepfool", "l2", None, every, partial(deepfool, norm="l2", steps=DEEP),
          fb.attacks.L2DeepFoolAttack(steps=DEEP)),
-        ("cw", "l2", None, few, partial(carlini_wagner, steps=CW_STEPS, searches=CW_SEARCHES, rate=CW_RATE, constant=0.01),
-         fb.attacks.L2CarliniWagnerAttack(steps=CW_STEPS, binary_search_steps=CW_SEARCHES, stepsize=CW_RATE, initial_const=0.01,
-                                          abort_early=False)),
+        ("cw", "l2", None, few,
+         partial(carlini_wagner, steps=CW_STEPS, searches=CW_SEARCHES, rate=CW_RATE, constant=CW_CONSTANT),
+         fb.attacks.L2CarliniWagnerAttack(steps=CW_STEPS, binary_search_steps=CW_SEARCHES, stepsize=CW_RATE,
+                                          initial_const=CW_CONSTANT, abort_early=False)),
     ]  # fmt: skip
     print(f"\n{subject.name}\n{'attack':<16}{'photos':>7}{'fooled':>9}{'theirs':>9}{'same':>9}"
           f"{'norm':>9}{'theirs':>9}{'seconds':>9}{'theirs':>9}", flush=True)  # fmt: skip

@@ -23,7 +23,7 @@ METHODS: dict[str, Callable[..., Found]] = {
     "pgd": partial(pgd, norm="l2", epsilon=1.0, steps=5),
     "mifgsm": partial(mifgsm, norm="l1", epsilon=6.0, steps=5),
     "deepfool": partial(deepfool, norm="l2", steps=10),
-    "cw": partial(carlini_wagner, steps=40),
+    "cw": partial(carlini_wagner, steps=40, rate=0.02),
     "fmn": partial(fast_minimum_norm, norm="linf", steps=20),
 }
 every_method = pytest.mark.parametrize("name", METHODS)
@@ -40,9 +40,8 @@ def distances(network: Linear, images: Array, goal: Goal, norm: str) -> Array:
     found = []
     for row, own in zip(logits, goal.classes, strict=True):
         others = [k for k in range(len(row)) if k != own]
-        found.append(
-            min((row[own] - row[k]) / dual_size(network.weights[k] - network.weights[own], norm) for k in others)
-        )
+        planes = [(row[own] - row[k], network.weights[k] - network.weights[own]) for k in others]
+        found.append(min(gap / dual_size(slope, norm) for gap, slope in planes))
     return np.array(found)
 
 
@@ -75,7 +74,7 @@ def test_no_budget_is_exceeded_and_pixels_stay_pixels(norm: str) -> None:
     network = Linear.random(3)
     for epsilon in (0.02, 0.5):
         for run in (fgsm, partial(pgd, steps=6), partial(mifgsm, steps=6)):
-            found = run(network, images, away(network, images), norm=norm, epsilon=epsilon)  # type: ignore[operator]
+            found = run(network, images, away(network, images), norm=norm, epsilon=epsilon)
             assert (sizes(found.images - images, norm) <= epsilon * (1 + 1e-5)).all()
             assert found.images.min() >= 0
             assert found.images.max() <= 1
@@ -87,12 +86,8 @@ def test_momentum_goes_on_where_the_gradient_turns() -> None:
     goal = Goal(1 - network.forward(images).argmax(axis=1), targeted=False)  # reached, so nothing but the steps counts
     slope = network.weights[goal.classes[0]] - network.weights[1 - goal.classes[0]]
     found = pgd(network, images, goal, norm="linf", epsilon=0.04, steps=4, step=0.01, decay=1.0, leave=False)
-    np.testing.assert_allclose(
-        (found.images - images)[0].ravel(), 0.04 * np.sign(-slope), rtol=1e-3
-    )  # on a plane momentum changes no sign
-    assert (
-        mifgsm(network, images, away(network, images), norm="linf", epsilon=0.04, steps=4).images.shape == images.shape
-    )
+    change = (found.images - images)[0].ravel()
+    np.testing.assert_allclose(change, 0.04 * np.sign(-slope), rtol=1e-3)  # on a plane momentum changes no sign
 
 
 def test_the_velocity_is_the_decayed_sum_of_gradients_of_norm_one() -> None:

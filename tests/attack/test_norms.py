@@ -15,6 +15,7 @@ from victims import Array
 some = settings(max_examples=60, deadline=None, derandomize=True)
 every_norm = pytest.mark.parametrize("norm", NORMS)
 changes = arrays(np.float64, (2, 3), elements=st.floats(-3, 3, allow_subnormal=False))
+values = arrays(np.float64, 7, elements=st.floats(-3, 3))
 budgets = st.floats(0.01, 5)
 
 
@@ -70,9 +71,7 @@ def test_sizes_by_hand(norm: str, expected: float) -> None:
 
 @every_norm
 @some
-@given(
-    gradient=arrays(np.float64, 7, elements=st.floats(-3, 3)), change=arrays(np.float64, 7, elements=st.floats(-3, 3))
-)
+@given(gradient=values, change=values)
 def test_no_change_of_size_one_rises_more_than_the_dual_size(norm: str, gradient: Array, change: Array) -> None:
     within = projected(change, norm, 1.0)
     assert float(gradient @ within) <= dual_size(gradient, norm) + 1e-9
