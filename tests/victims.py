@@ -48,18 +48,18 @@ class Masked(Linear):
 
 
 class Bowl(Linear):
-    """Class 0 near grey, class 1 far from it: at grey itself the gradient vanishes, and nowhere else."""
+    """Class 0 near a grey, class 1 far from it: at that grey itself the gradient vanishes, and nowhere else."""
 
-    def __init__(self, radius: float) -> None:
+    def __init__(self, radius: float, grey: float = 0.5) -> None:
         super().__init__(np.zeros((2, int(np.prod(SHAPE)))), np.zeros(2))
-        self.radius = radius
+        self.radius, self.grey = radius, np.float32(grey)
 
     def forward(self, images: Array, at: str = "logits") -> Array:
-        far = ((images - 0.5) ** 2).sum(axis=(1, 2, 3))
+        far = ((images - self.grey) ** 2).sum(axis=(1, 2, 3))
         return np.stack([np.full_like(far, self.radius**2), far], axis=1).astype(np.float32)
 
     def slope(self, images: Array, cotangent: Array) -> Array:
-        return (2 * (images - 0.5) * cotangent[:, 1, None, None, None]).astype(np.float32)
+        return (2 * (images - self.grey) * cotangent[:, 1, None, None, None]).astype(np.float32)
 
 
 def greys(count: int, seed: int = 0) -> NDArray[np.float32]:

@@ -23,7 +23,7 @@ METHODS: dict[str, Callable[..., Found]] = {
     "pgd": partial(pgd, norm="l2", epsilon=1.0, steps=5),
     "mifgsm": partial(mifgsm, norm="l1", epsilon=6.0, steps=5),
     "deepfool": partial(deepfool, norm="l2", steps=10),
-    "cw": partial(carlini_wagner, steps=40, rate=0.02),
+    "cw": partial(carlini_wagner, steps=40),
     "fmn": partial(fast_minimum_norm, norm="linf", steps=20),
 }
 every_method = pytest.mark.parametrize("name", METHODS)
@@ -138,7 +138,7 @@ def test_deepfool_towards_a_target_takes_its_boundary() -> None:
 def test_carlini_wagner_ends_near_the_boundary() -> None:
     network, images = Linear.random(3), greys(6)
     goal = away(network, images)
-    found = carlini_wagner(network, images, goal, steps=200, searches=8)
+    found = carlini_wagner(network, images, goal, steps=200)
     assert found.reached.all()
     ratio = sizes(found.images - images, "l2") / distances(network, images, goal, "l2")
     assert (ratio > 1 - 1e-3).all()

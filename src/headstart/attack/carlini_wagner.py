@@ -8,12 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.attack.goal import Array, Found, Goal, Victim, batches
-from headstart.attack.norms import size
+from headstart.attack.norms import size, sizes
 
 INSIDE = np.float32(0.999999)  # the hyperbolic tangent reaches 1 nowhere
-SEARCHES = 6  # weights that are tried
-RATE = 0.003  # of Adam: at 224 pixels the first steps of the paper's 0.01 lead far beyond the boundary
-CONSTANT = 0.01  # the first weight of the margin against the squared norm of the change
+SEARCHES = 4  # weights that are tried
+FIRST, FASTEST = 1.5, 0.05  # norm of the first step, in distances from the boundary; the largest rate
 
 
 def carlini_wagner(
@@ -23,20 +22,28 @@ def carlini_wagner(
     *,
     steps: int,
     searches: int = SEARCHES,
-    rate: float = RATE,
-    constant: float = CONSTANT,
+    rate: float | None = None,
+    constant: float | None = None,
 ) -> Found:
     """The smallest change in L2 (Carlini and Wagner 2017): minimise ‖change‖² + c · margin, where it is positive.
 
-    Pixels are tanh(w) / 2 + 1/2, so they stay in [0, 1] by themselves. Each image has a ``constant`` c of its own: ten
-    times as large while the goal is not reached, then by bisection; of all points that reach it the nearest counts.
+    Pixels are tanh(w) / 2 + 1/2, so they stay in [0, 1] by themselves. Each image has a c of its own: ten times as
+    large while the goal is not reached, then by bisection; of all points that reach it the nearest counts.
+
+    Args:
+        rate: of Adam; None: of each image as its distance from the boundary, if the network were linear, wants it.
+        constant: the first c; None: that of each image whose solution lies on that boundary.
     """
     x = images.astype(np.float32)
     reached = np.zeros(len(x), bool)
     for rows in batches(network, np.arange(len(x))):
-        search = _Search(network, images[rows], goal.part(rows), constant)
+        search = _Search(network, images[rows], goal.part(rows))
+        if rate is None or constant is None:
+            search.make_linear()
+        search.rates = search.rates if rate is None else np.full(len(rows), rate)
+        search.constants = search.constants if constant is None else np.full(len(rows), constant)
         for _ in range(searches):
-            search.run(steps, rate)
+            search.run(steps)
         reached[rows] = search.nearest < np.inf
         x[rows] = search.best
     return Found(x, reached)
@@ -49,7 +56,6 @@ class _Search:
     network: Victim
     images: Array
     goal: Goal
-    constant: float
     nearest: NDArray[np.float64] = field(init=False)  # (N,) the smallest norm at which the goal was reached
     best: NDArray[np.float32] = field(init=False)  # the image there, else as it is
 
@@ -58,12 +64,24 @@ class _Search:
         self.start = np.arctanh((2 * self.images.astype(np.float32) - 1) * INSIDE)
         self.middle = np.tanh(self.start) / 2 + np.float32(0.5)  # the images, as the tangent gives them
         self.best, self.nearest = self.images.astype(np.float32), np.full(count, np.inf)
-        self.constants = np.full(count, self.constant)
+        self.constants, self.rates = np.zeros(count), np.zeros(count)
         self.low, self.high = np.zeros(count), np.full(count, np.inf)
 
-    def run(self, steps: int, rate: float) -> None:
+    def make_linear(self) -> None:
+        """Rates and constants for a linear network.
+
+        With c = 2 · margin / ‖its gradient‖², the margin is 0 where ‖change‖² + c · margin is least. Adam's first step
+        changes every pixel by half its rate.
+        """
+        logits, pullback = self.network.vjp(self.images)
+        steep = np.maximum(sizes(pullback(self.goal.narrowing(logits)), "l2"), 1e-12)
+        far = np.abs(self.goal.margins(logits)) / steep
+        self.constants = 2 * far / steep
+        self.rates = np.minimum(2 * FIRST * far / self.images[0].size ** 0.5, FASTEST)
+
+    def run(self, steps: int) -> None:
         """Minimise with these constants, then choose the next ones."""
-        w, adam = self.start.copy(), _Adam(self.start.shape, rate)
+        w, adam = self.start.copy(), _Adam(self.start.shape, self.rates)
         found = np.zeros(len(self.images), bool)
         for _ in range(steps):
             self._step(w, adam, found)
@@ -98,9 +116,9 @@ class _Adam:
 
     FIRST, SECOND, LEAST = np.float32(0.9), np.float32(0.999), np.float32(1e-8)
 
-    def __init__(self, shape: tuple[int, ...], rate: float) -> None:
+    def __init__(self, shape: tuple[int, ...], rates: NDArray[np.float64]) -> None:
         self.mean, self.square = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        self.rate, self.time = rate, 0
+        self.rates, self.time = rates, 0
 
     def move(self, w: Array, row: int, gradient: Array) -> None:
         """One step of one row of ``w``, in place; the gradient's memory is used up."""
@@ -115,5 +133,5 @@ class _Adam:
         np.sqrt(gradient, out=gradient)
         gradient += self.LEAST
         np.divide(mean, gradient, out=gradient)
-        gradient *= self.rate / (1 - float(self.FIRST) ** self.time)
+        gradient *= self.rates[row] / (1 - float(self.FIRST) ** self.time)
         w[row] -= gradient

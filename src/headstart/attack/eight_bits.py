@@ -33,7 +33,8 @@ def survivors(
         answer: the probabilities of bytes, as `predict` gives them.
         epsilon: infinite where there is no budget.
     """
-    saved, probabilities = images.copy(), np.zeros(0)
+    if not len(images):
+        return images, answer(images)
     left = np.arange(len(images))
     for scale in SCALES:
         tried = np.stack([
@@ -42,7 +43,7 @@ def survivors(
         answers = answer(tried)
         reached = goal.part(left).reached(answers)
         if scale == SCALES[0]:
-            saved, probabilities = tried.copy(), answers.copy()
+            saved, probabilities = tried.copy(), answers
         saved[left[reached]], probabilities[left[reached]] = tried[reached], answers[reached]
         left = left[~reached]
         if not len(left):
