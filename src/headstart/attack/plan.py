@@ -79,18 +79,18 @@ def plan_of(
         raise UsageError(f"{method} is one step, and --steps was {steps}. pgd takes several.")
     if restarts != 1 and not chosen.restarts:
         raise UsageError(f"{method} begins at the photo, and --restarts was {restarts}. pgd has restarts.")
-    for option, value in (("--steps", 1 if steps is None else steps), ("--restarts", restarts)):
-        if value < 1:
-            raise UsageError(f"{option}: expected a whole number from 1. Received: {value}.")
-    check_seed(seed)
+    check_counts(steps=1 if steps is None else steps, restarts=restarts)
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"--seed: expected a whole number from 0. Received: {seed}.")
     budget = EPSILONS[norm] if epsilon is None else parse_epsilon(epsilon, norm)
     return Plan(method, norm, budget if chosen.budget else math.inf, steps or chosen.steps, restarts, seed)
 
 
-def check_seed(seed: int) -> None:
-    """Refuse a seed that NumPy does not take."""
-    if not 0 <= seed < 2**63:
-        raise UsageError(f"--seed: expected a whole number from 0. Received: {seed}.")
+def check_counts(**counts: int) -> None:
+    """Refuse options that are below 1."""
+    for option, value in counts.items():
+        if value < 1:
+            raise UsageError(f"--{option}: expected a whole number from 1. Received: {value}.")
 
 
 def parse_epsilon(text: float | str, norm: str = "linf") -> float:

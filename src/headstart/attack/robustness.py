@@ -13,7 +13,7 @@ from headstart.attack.examples import victim_of
 from headstart.attack.goal import Goal, Victim
 from headstart.attack.held_out import HeldOut, held_out
 from headstart.attack.norms import NORMS, check_norm, sizes, steepest
-from headstart.attack.plan import METHODS, Plan, attack, epsilon_text, in_floats, parse_epsilon, plan_of
+from headstart.attack.plan import METHODS, Plan, attack, check_counts, epsilon_text, in_floats, parse_epsilon, plan_of
 from headstart.core.display import Described
 from headstart.core.errors import UsageError
 from headstart.core.progress import Progress, Shown, function_of, shows_progress, stage
@@ -134,17 +134,17 @@ def request_of(
     """
     norm = norm or NORMS[0]
     check_norm(norm)
+    check_counts(steps=STEPS if steps is None else steps, images=images)
     plans = []
     for method in dict.fromkeys(methods):
         known = METHODS.get(method)
         pgd = known is not None and known.restarts
-        several = None if known is not None and known.steps == 1 else steps or (STEPS if pgd else None)
+        several = STEPS if steps is None and pgd else steps
+        several = None if known is not None and known.steps == 1 else several
         plans.append(plan_of(method, norm, steps=several, restarts=restarts if pgd else 1, seed=seed))
     grid = sorted({parse_epsilon(each, norm) for each in epsilons} if epsilons is not None else GRIDS[norm])
     if not plans or not grid:
         raise UsageError(f"Expected one attack and one epsilon or more. Received: {len(plans)} and {len(grid)}.")
-    if images < 1:
-        raise UsageError(f"--images: expected a whole number from 1. Received: {images}.")
     return plans, grid
 
 
