@@ -31,7 +31,7 @@ EXAMPLE = "headstart attack model dog.jpg --target cat"
 
 def attack(
     model: options.Model,
-    photo: Annotated[str | None, typer.Argument(metavar="[PHOTO]", help="The photo to change; or give --data.")] = None,
+    photo: Annotated[str | None, typer.Argument(metavar="PHOTO", help="The photo to change; or give --data.")] = None,
     target: Annotated[
         str | None, typer.Option(metavar="CLASS", help="Of a photo: what it shall be taken for; else any other class.")
     ] = None,
@@ -128,7 +128,23 @@ def _one(
             "Choose another class: --target CLASS"
         )
     files = [os.path.join(out, path.name) for path in write_attack(result, out)]
-    options.answer_with(_answer(result, files), as_json, lambda: _show(result, files, photo, model))
+    seen = _seen(photo, result.originals.shape[1], crop)
+    options.answer_with(_answer(result, files), as_json, lambda: _show(result, files, photo, seen, model))
+
+
+def _seen(photo: str, size: int, crop: bool) -> str:
+    """What the network is given of a photo, for its own pixels are not those of the file."""
+    from headstart.data.load import open_image
+
+    with open(photo, "rb") as file:
+        image = open_image(file.read())
+    width, height = image.size
+    given = f"{width} × {height} pixels"
+    if crop:
+        given += f"; the network sees the middle, at {size} × {size}"
+    else:
+        given += ", which go in as they are" if (width, height) == (size, size) else f", scaled to {size} × {size}"
+    return given + ("; what is transparent is white" if image.has_transparency_data else "")
 
 
 def _answer(result: Attacked, files: list[str]) -> dict[str, Any]:
@@ -155,15 +171,15 @@ def _answer(result: Attacked, files: list[str]) -> dict[str, Any]:
     }
 
 
-def _show(result: Attacked, files: list[str], photo: str, model: str) -> None:
+def _show(result: Attacked, files: list[str], photo: str, seen: str, model: str) -> None:
     """The answers before and after, and how large the change is."""
     from headstart.attack.examples import too_small
     from headstart.attack.plan import epsilon_text
 
     answer = _answer(result, files)
     rows, budget = Rows(), answer["epsilon"]
-    size = result.originals.shape[1]
-    rows.add("photo", Text(one_line(photo)) + Text(f"  {size} × {size} pixels, as the network sees it", "dim"))
+    rows.add("photo", one_line(photo))
+    rows.add("", Text(seen, "dim"))
     rows.add("before", _chances(result, result.before[0]))
     within = "the smallest change in" if budget is None else f"epsilon {epsilon_text(budget, result.plan.norm)} in"
     rows.add(
