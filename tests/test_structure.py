@@ -276,6 +276,7 @@ def test_even_the_whole_core_waits_with_openvino() -> None:
 def test_the_public_names_are_exactly_these() -> None:
     assert headstart.__all__ == [
         "Accuracy",
+        "Attacked",
         "CheckError",
         "Classifier",
         "Comparison",
@@ -292,10 +293,12 @@ def test_the_public_names_are_exactly_these() -> None:
         "Prediction",
         "Problem",
         "Recipe",
+        "Robustness",
         "Sample",
         "Table",
         "TrainingRun",
         "UsageError",
+        "attack_photos",
         "check",
         "check_explanations",
         "compare",
@@ -308,6 +311,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "load_rows",
         "open_source",
         "pretrained",
+        "robustness",
         "save",
         "train_photos",
         "train_rows",

@@ -1,3 +1,7 @@
+from .attack.examples import Attacked as Attacked
+from .attack.examples import attack_photos as attack_photos
+from .attack.robustness import Robustness as Robustness
+from .attack.robustness import robustness as robustness
 from .core.errors import CheckError as CheckError
 from .core.errors import DataError as DataError
 from .core.errors import HeadstartError as HeadstartError

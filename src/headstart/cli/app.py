@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 
 from headstart import __version__
 from headstart.cli import (
+    attack,
     backbones,
     cache,
     check,
@@ -148,6 +149,7 @@ COMMANDS = (  # with what the list says of each, and an example
     (explain.explain, "Show why a model answers what it does.", "headstart explain model cat.jpg --class cat"),
     (finetune.finetune, "Train more of a model than its head.", "headstart finetune model photos --recipe fast"),
     (train.train, "Train a small network from random weights.", "headstart train digits"),
+    (attack.attack, "Fool a model with a changed photo, or measure how robust it is.", attack.EXAMPLE),
     (export.export, "Write a model for another runtime.", "headstart export model --to onnx"),
     (show.show, "Show the layers of a network, or draw it.", "headstart show resnet50 --graph resnet50.svg"),
     (backbones.backbones, "List the networks to start from.", "headstart backbones"),

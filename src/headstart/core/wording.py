@@ -26,7 +26,8 @@ COLUMNS = ("image", "label", "group", "split")  # of a table of images: "--label
 SAME = (  # those that have the same
     *("weights", "pixels", "mean", "std", "backbone", "backbones", "engine", "precision", "device", "devices", "nodes"),
     *("strategy", "head", "prior", "holdout", "seed", "folds", "hidden", "network", "recipe", "trainer", "to", "data"),
-    *("budget", "within", "top", "validation", "grey", "method"),
+    *("budget", "within", "top", "validation", "grey"),
+    *("target", "method", "norm", "epsilon", "steps", "restarts", "images"),
 )
 CHOICES = (  # values that a message may name
     *("auto", "fast", "torch", "keras", "cpu", "cuda", "mps", "bf16", "fp32", "pytorch", "lightning", "tensorflow"),
