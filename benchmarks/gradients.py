@@ -26,16 +26,16 @@ BATCHES = (1, 8)
 
 
 def main() -> None:
-    """Each network in a process of its own, in which the two engines take turns."""
+    """Each network in a process of its own, in which the two engines take turns, step by step."""
     from headstart.backbones.catalogue import BACKBONES
 
     names = list(dict.fromkeys(backbone.architecture for backbone in BACKBONES.values()))
     parser = arguments(__doc__.splitlines()[0] if __doc__ else None, repeats=7)
     parser.add_argument("--networks", nargs="+", choices=names, default=names)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each turn, at least one step")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each repeat, at least one step of both")
     options = parser.parse_args()
     if options.quick:
-        options.networks, options.repeats, options.seconds = ["mobilenet_v2", "cifar_resnet20"], 1, 0.2
+        options.networks, options.repeats, options.seconds = ["mobilenet_v2", "cifar_resnet20"], 1, 0.4
     table: dict[str, dict[str, Any]] = {}
     goals = []
     head = f"{'fast':>8}{'torch':>7}{'ratio':>7}{'work':>6}"
@@ -100,17 +100,24 @@ def _measure(name: str, seconds: float, repeats: int) -> dict[str, Any]:
 def _in_turn(
     steps: Mapping[str, Callable[[], object]], seconds: float, repeats: int
 ) -> dict[str, list[tuple[float, float]]]:
-    """Seconds and processor seconds of a step, for each turn, after one that compiles."""
+    """Seconds and processor seconds of a step, for each repeat, after one that compiles.
+
+    Step by step, in an order that is drawn each time: the scheduler of a busy machine favours whoever comes first.
+    """
+    rng = np.random.default_rng(0)
     for step in steps.values():
         step()
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
     for _ in range(repeats):
-        for name, step in steps.items():
-            count, start, work = 0, time.perf_counter(), time.process_time()
-            while (took := time.perf_counter() - start) < seconds or not count:
-                step()
-                count += 1
-            found[name].append((took / count, (time.process_time() - work) / count))
+        count, took = 0, {name: np.zeros(2) for name in steps}
+        while sum(each[0] for each in took.values()) < seconds:
+            for name in rng.permutation([*steps]):
+                before = time.perf_counter(), time.process_time()
+                steps[name]()
+                took[name] += np.subtract((time.perf_counter(), time.process_time()), before)
+            count += 1
+        for name, (wall, work) in took.items():
+            found[name].append((float(wall / count), float(work / count)))
     return found
 
 
