@@ -24,10 +24,11 @@ from harness import Goal, arguments, finish, median, shared
 Array = NDArray[Any]
 CATS, IMAGENET = "cats and dogs", "ImageNet"
 LINF, L2 = {CATS: 0.5 / 255, IMAGENET: 0.5 / 255}, {CATS: 0.3, IMAGENET: 0.3}  # about where half of the photos fall
-STEPS, DEEP = 10, 50  # of PGD, and of DeepFool
+STEPS, DEEP = 10, 20  # of PGD, and of DeepFool
 CW_STEPS, CW_SEARCHES, CW_RATE, CW_CONSTANT = 50, 5, 0.003, 0.01  # of Carlini and Wagner's: Foolbox's own take hours
-CW_PHOTOS = 32
+CW_PHOTOS, ENGINE_PHOTOS = 16, 16
 BATCH = 16
+PARTS = ("speed", "engines", "pictures", "verdicts")
 BOTH = ("headstart", "foolbox")
 
 
@@ -49,10 +50,10 @@ class Subject:
 
 
 def main() -> None:
-    """Verdicts, then speed; ends with 1 where a goal is missed."""
+    """All parts; ends with 1 where a goal is missed."""
     parser = arguments(__doc__.splitlines()[0] if __doc__ else None, repeats=5)
     parser.add_argument("--engine", default="torch", choices=("fast", "torch", "keras"), help="what Headstart runs on")
-    parser.add_argument("--parts", nargs="+", default=["verdicts", "pictures", "speed"])
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--photos", nargs=2, type=int, default=[200, 100], help="of cats and dogs, and of ImageNet")
     parser.add_argument("--cw-photos", type=int, default=CW_PHOTOS, help="of each, for Carlini and Wagner's attack")
     options = parser.parse_args()
@@ -66,12 +67,14 @@ def main() -> None:
     subjects = [cats_and_dogs(options), imagenet(options)]
     goals: list[Goal] = []
     result: dict[str, Any] = {"photos": {each.name: len(each.images) for each in subjects}}
-    if "verdicts" in options.parts:
-        result["verdicts"] = [row for each in subjects for row in verdicts(each, options, goals)]
-    if "pictures" in options.parts:
-        result["pictures"] = pictures(subjects[0], subjects[1], goals)
     if "speed" in options.parts:
         result["steps_per_second"] = {each.name: speed(each, options, goals) for each in subjects}
+    if "engines" in options.parts:
+        result["engines"] = engines(subjects[0], goals)
+    if "pictures" in options.parts:
+        result["pictures"] = pictures(subjects[0], subjects[1], goals)
+    if "verdicts" in options.parts:
+        result["verdicts"] = [row for each in subjects for row in verdicts(each, options, goals)]
     finish("attack", result, goals, options)
 
 
@@ -220,31 +223,76 @@ def compare(subject: Subject, count: int, norm: str, epsilon: float | None, ours
 
 
 def pictures(cats: Subject, photos: Subject, goals: list[Goal]) -> dict[str, Any]:
-    """Targeted PGD, rounded to bytes and read back by `predict`."""
+    """Attacks rounded to bytes and read back by `predict`: targeted PGD, and DeepFool with and without stretching."""
     import headstart as hs
+    from headstart.attack.eight_bits import rounded
+    from headstart.attack.plan import in_floats
 
-    dog = cats.classifier.classes.index("dogs")
-    dogs = cats.images[cats.labels == dog]
-    rng = np.random.default_rng(1)
-    others = (photos.labels + rng.integers(1, 1000, len(photos.labels))) % 1000
+    dogs = cats.images[cats.labels == cats.classifier.classes.index("dogs")]
+    others = (photos.labels + np.random.default_rng(1).integers(1, 1000, len(photos.labels))) % 1000
     names = [photos.classifier.classes[k] for k in others]
-    cases = (
-        ("dog to cat at 2/255", cats, dogs, "cats", "2/255", 0.99),
-        ("to a random class of 1000 at 8/255", photos, photos.images, names, "8/255", 0.90),
+    within, deep = {"method": "pgd", "epsilon": "2/255"}, {"method": "deepfool"}
+    cases: tuple[tuple[str, Subject, Array, Any, dict[str, str], float], ...] = (
+        ("dog to cat, pgd at 2/255", cats, dogs, "cats", within, 0.99),
+        ("to a random class of 1000, pgd at 8/255", photos, photos.images, names, within | {"epsilon": "8/255"}, 0.90),
+        ("cats and dogs, deepfool", cats, cats.images, None, deep, 1.0),
+        ("ImageNet, deepfool", photos, photos.images, None, deep, 1.0),
     )
     found = {}
-    print()
-    for what, subject, images, target, epsilon, least in cases:
-        result = hs.attack_photos(subject.classifier, images, target, epsilon=epsilon, crop=False, progress=False)
-        share, floats = float(result.success.mean()), float(result.reached.mean())
-        largest = float(255 * result.sizes("linf").max())
-        found[what] = {"photos": len(images), "success": share, "in_floats": floats, "largest_linf_255": largest}
-        print(
-            f"{what}: {share:.1%} of {len(images)} as PNG, {floats:.1%} in floats, at most {largest:.3g}/255",
-            flush=True,
-        )
+    print(f"\n{'as PNG files':<42}{'photos':>7}{'floats':>8}{'rounded':>9}{'stretched':>11}{'linf':>12}")
+    for what, subject, images, target, settings, least in cases:
+        attacked = hs.attack_photos(subject.classifier, images, target, **settings, crop=False, progress=False)  # type: ignore[arg-type]
+        plan = attacked.plan
+        plain = np.stack([
+            rounded(change, image, plan.norm, plan.epsilon)
+            for change, image in zip(attacked.found - in_floats(images), images, strict=True)
+        ])  # fmt: skip
+        as_it_is = float(attacked.goal.reached(subject.classifier.predict_proba(plain, crop=False)).mean())
+        share, floats = float(attacked.success.mean()), float(attacked.reached.mean())
+        largest = float(255 * attacked.sizes("linf").max())
+        found[what] = {
+            "photos": len(images),
+            "floats": floats,
+            "rounded": as_it_is,
+            "stretched": share,
+            "linf": largest,
+        }
+        print(f"{what:<42}{len(images):>7}{floats:>8.1%}{as_it_is:>9.1%}{share:>11.1%}{largest:>8.3g}/255", flush=True)
         goals.append(Goal(f"{what}, as PNG", share, least=least))
     return found
+
+
+# --- engines ----------------------------------------------------------------------------------------------------------
+
+
+def engines(subject: Subject, goals: list[Goal]) -> list[dict[str, Any]]:
+    """Engines with gradients against PyTorch's: the share of photos with the same verdict, and of bytes that differ."""
+    import headstart as hs
+
+    images, rows = subject.images[:ENGINE_PHOTOS], []
+    reference = on_engine(subject.classifier, "torch")
+    print(f"\n{'engine':<8}{'attack':<24}{'same in floats':>16}{'same as PNG':>13}{'other bytes':>13}")
+    for engine in ("keras", "fast"):
+        other = on_engine(subject.classifier, engine)
+        if not hasattr(other.network, "vjp"):
+            continue
+        for name, settings, judged in (
+            ("fgsm linf, 1/255", {"method": "fgsm", "epsilon": "1/255"}, True),
+            ("pgd linf, 1/255", {"epsilon": "1/255", "steps": STEPS}, False),
+            ("pgd l2, 0.3", {"norm": "l2", "epsilon": 0.3, "steps": STEPS}, False),
+            ("deepfool l2", {"method": "deepfool"}, False),
+        ):
+            one, two = (
+                hs.attack_photos(each, images, **settings, crop=False, progress=False) for each in (reference, other)
+            )
+            same = float((one.reached == two.reached).mean()), float((one.success == two.success).mean())
+            bytes_ = float((one.saved != two.saved).mean())
+            rows.append({"engine": engine, "attack": name, "floats": same[0], "png": same[1], "other_bytes": bytes_})
+            print(f"{engine:<8}{name:<24}{same[0]:>16.1%}{same[1]:>13.1%}{bytes_:>13.2%}", flush=True)
+            goals.append(Goal(f"{engine}, {name}: the same verdict as torch", same[0], least=1.0))
+            if judged:
+                goals.append(Goal(f"{engine}, {name}: bytes that differ from torch", bytes_, most=0.01))
+    return rows
 
 
 # --- speed ------------------------------------------------------------------------------------------------------------
