@@ -15,6 +15,8 @@ from .data.check import check as check
 from .data.sources import open_source as open_source
 from .export.export import Exported as Exported
 from .export.export import export_model as export_model
+from .imagine.images import IdealImage as IdealImage
+from .imagine.images import ideal_images as ideal_images
 from .model.bundle import load as load
 from .model.bundle import save as save
 from .model.classifier import Classifier as Classifier

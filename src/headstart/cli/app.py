@@ -14,7 +14,20 @@ import typer
 from typer.core import TyperCommand
 
 from headstart import __version__
-from headstart.cli import backbones, cache, check, compare, evaluate, export, finetune, fit, predict, show, train
+from headstart.cli import (
+    backbones,
+    cache,
+    check,
+    compare,
+    evaluate,
+    export,
+    finetune,
+    fit,
+    imagine,
+    predict,
+    show,
+    train,
+)
 from headstart.core.errors import HeadstartError, UsageError
 from headstart.core.text import say
 from headstart.core.wording import on_command_line
@@ -134,6 +147,7 @@ COMMANDS = (  # with what the list says of each, and an example
     (predict.predict, "Say what is on photos.", "headstart predict model a.jpg b.jpg"),
     (finetune.finetune, "Train more of a model than its head.", "headstart finetune model photos --recipe fast"),
     (train.train, "Train a small network from random weights.", "headstart train digits"),
+    (imagine.imagine, "Make a network's ideal image of a class.", "headstart imagine model --class cat"),
     (export.export, "Write a model for another runtime.", "headstart export model --to onnx"),
     (show.show, "Show the layers of a network, or draw it.", "headstart show resnet50 --graph resnet50.svg"),
     (backbones.backbones, "List the networks to start from.", "headstart backbones"),
