@@ -30,7 +30,7 @@ Classes = Annotated[
 ]
 Layer = Annotated[str | None, typer.Option(metavar="NAME", help="A layer instead, of which --channel makes an image.")]
 Channel = Annotated[
-    list[int] | None, typer.Option(metavar="K", help="The number of a channel, from 0 on; several: again.")
+    list[int] | None, typer.Option(metavar="NUMBER", help="A channel of it, from 0 on; several: again.")
 ]
 PresetName = Annotated[
     str, typer.Option("--preset", metavar="NAME", help="best; or lesson: pixels, gradient and total-variation loss.")

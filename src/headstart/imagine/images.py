@@ -110,11 +110,11 @@ def targets_of(
     names = [classes] if isinstance(classes, str) else list(classes)
     found = [class_target(name, model.classes) for name in names]
     if (layer is None) != (not channels):
-        raise UsageError("A layer and the numbers of its channels go together: --layer NAME --channel K")
+        raise UsageError("A layer and the numbers of its channels go together: --layer NAME --channel NUMBER")
     if layer is not None:
         found += [channel_target(layer, channel, model.network) for channel in channels]
     if not found:
-        raise UsageError("Expected a class, --class NAME, or a channel, --layer NAME --channel K. Received: neither.")
+        raise UsageError("Nothing to make: name a class, --class NAME, or a channel, --layer NAME --channel NUMBER")
     return list(dict.fromkeys(found))
 
 
