@@ -25,6 +25,8 @@ from .explain.feature_maps import FeatureMaps as FeatureMaps
 from .explain.feature_maps import feature_maps as feature_maps
 from .export.export import Exported as Exported
 from .export.export import export_model as export_model
+from .imagine.images import IdealImage as IdealImage
+from .imagine.images import ideal_images as ideal_images
 from .model.bundle import load as load
 from .model.bundle import save as save
 from .model.classifier import Classifier as Classifier
