@@ -80,9 +80,8 @@ def attack(
     _check(photo, target, data)
     options.check_new_files(out, CURVE if photo is None else FILES, overwrite)
     settings: dict[str, Any] = {"norm": norm, "steps": steps, "restarts": restarts, "seed": seed}
-    open_model = partial(
-        options.open_model, model, weights, engine, precision, device, options.normalisation(mean, std)
-    )
+    normalisation = options.normalisation(mean, std)
+    open_model = partial(options.open_model, model, weights, engine, precision, device, normalisation)
     if photo is not None:
         settings |= {"method": method or "pgd", "epsilon": epsilon}
         _one(open_model, photo, target, settings, crop, out, as_json, quoted(model))
