@@ -239,7 +239,7 @@ class TestArrays:
             (np.zeros((1, 0, 32, 3), np.uint8), r"received shape \(0, 32, 3\)"),
             (np.zeros((1, 5), np.uint8), r"received shape \(5,\)"),
             (np.full((1, 4, 4, 3), 200.0), r"in \[0, 1\], received 200.0 to 200.0. Divide by 255"),
-            (np.full((1, 4, 4, 3), np.nan), r"received nan"),
+            (np.full((1, 4, 4, 3), np.nan), r"received NaN, which is no number"),
             (np.full((1, 4, 4, 3), -0.1), r"received -0.1"),
             (np.full((1, 4, 4, 3), 256), r"in \[0, 255\], received 256"),
             (np.full((1, 4, 4, 3), "a"), "received <U1"),

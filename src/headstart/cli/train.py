@@ -149,9 +149,10 @@ def _check(
 ) -> None:
     """Refuse data that are not there, and options that say nothing of such data."""
     from headstart.data.named_sets import NAMED, NAMED_ROWS
+    from headstart.data.patterns import matches
 
     known = (*NAMED, *NAMED_ROWS)
-    if data not in known and (missing := why_missing(data)):
+    if data not in known and not matches(data) and (missing := why_missing(data)):
         raise UsageError(f"{missing} {did_you_mean(data, known)}")
     if numbers and network not in (None, "mlp"):
         raise UsageError(f"'{data}' is a table of numbers, which an mlp is trained on. Received: --network {network}.")

@@ -142,8 +142,11 @@ class Classifier(Described):
         return np.stack(rows) if rows else np.zeros((0, width), np.float32)
 
     def predictions(self, images: Images) -> Iterator[Prediction | Problem]:
-        """Image by image: label, probability and whether it is unlike the training photos; or what is wrong with it."""
-        for item, unknown in self.judge(images):
+        """Image by image: label, probability and whether it is unlike the training photos; or what is wrong with it.
+
+        Of a list, files that are not there are such as cannot be read.
+        """
+        for item, unknown in self.judge(unlabelled_dataset(images, missing_too=True)):
             if isinstance(item, Problem):
                 yield item
                 continue
