@@ -118,8 +118,6 @@ def train(
     began = time.perf_counter()
     numbers = is_rows(data)
     _check(data, numbers, label, network=network, pixels=pixels, grey=grey)
-    if hidden is not None and not numbers and network != "mlp":
-        raise UsageError("--hidden is for the mlp. Add: --network mlp")
     if problem := why_not_writable(out, overwrite=overwrite):
         raise UsageError(problem)
     name = recipe or (TABLE if numbers else SCRATCH)

@@ -30,7 +30,7 @@ SAME = (  # those that have the same
 )
 CHOICES = (  # values that a message may name
     *("auto", "fast", "torch", "keras", "cpu", "cuda", "mps", "bf16", "fp32", "pytorch", "lightning", "tensorflow"),
-    *("onnx", "openvino", "savedmodel", "tflite", "full", "careful", "flat", "empirical"),
+    *("small_cnn", "onnx", "openvino", "savedmodel", "tflite", "full", "careful", "flat", "empirical", "mlp"),
 )
 _NAMES = "|".join(sorted((*SWITCHES, *ARGUMENTS, *COLUMNS, *SAME), key=len, reverse=True))
 _PATH = r"[^\s,;:()]*[./][^\s,;:()]*[^\s,;:().]"
@@ -50,6 +50,12 @@ def on_command_line() -> Iterator[None]:
         yield
     finally:
         _typed.reset(token)
+
+
+def option_of(argument: str) -> str:
+    """What a message calls an argument: the option of a command where one has it, which `in_python` turns back."""
+    options = {name: option for option, name in ARGUMENTS.items()} | {name: name for name in (*SAME, *COLUMNS)}
+    return f"--{options[argument]}" if argument in options else argument
 
 
 def worded(message: str) -> str:

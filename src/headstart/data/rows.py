@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.arguments import expanded
 from headstart.core.counts import counted
 from headstart.core.errors import DataError, UsageError, did_you_mean
 from headstart.core.labels import TEXT, in_order, kind_of
@@ -52,7 +53,7 @@ def is_rows(data: object) -> bool:
     """Whether this is a table of numbers: a named one, or a CSV file without a column of image names."""
     if not isinstance(data, str | os.PathLike):
         return False
-    root = os.fspath(data)
+    root = expanded(data)
     if root in NAMED_ROWS and not os.path.isdir(root):
         return True
     if os.path.splitext(root)[1].lower() not in CSV_SUFFIXES or not os.path.isfile(root):
@@ -74,7 +75,7 @@ def open_rows(data: PathLike, label: str | None = None) -> Rows:
         UsageError: no such file.
         DataError: a missing value or one that is no number, fewer than two classes, no column to learn from.
     """
-    root = os.fspath(data)
+    root = expanded(data)
     if root in NAMED_ROWS and not os.path.isdir(root):
         return _named_rows(root)
     header, lines, cells = _read(root)
@@ -115,7 +116,7 @@ def rows_to_predict(path: PathLike, columns: Sequence[str]) -> Rows:
         UsageError: no such file.
         DataError: a column is missing; a value is missing or no number.
     """
-    root = os.fspath(path)
+    root = expanded(path)
     header, lines, cells = _read(root)
     return _rows(root, header, lines, cells, _places_of(columns, header, root), ())
 
@@ -126,7 +127,7 @@ def rows_to_judge(path: PathLike, columns: Sequence[str], label: str | None = No
     Raises:
         UsageError, DataError: as `rows_to_predict`; or it is not known which column holds the labels.
     """
-    root = os.fspath(path)
+    root = expanded(path)
     if root in NAMED_ROWS and not os.path.isdir(root):
         return _named_rows(root)
     header, lines, cells = _read(root)
