@@ -16,6 +16,7 @@ import pytest
 import headstart as hs
 from headstart.core import arguments
 from headstart.model.tabular_classifier import TabularClassifier
+from making import Shell
 
 API: Any = hs  # called with what no checker of types lets pass
 LOST = "/nowhere/at/all"
@@ -252,3 +253,51 @@ def test_values_of_every_kind_are_short_in_a_sentence() -> None:
 def test_too_many_arguments_are_pythons_own_error() -> None:
     with pytest.raises(TypeError, match=r"fit\(\) got an unexpected keyword argument 'seeds'"):
         API.fit("photos", seeds=3)
+
+
+def test_python_is_told_of_pythons_calls(
+    rows: TabularClassifier, model: hs.Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows.save("rows")
+    model.save("photos")
+    for call, said in (
+        (lambda: hs.load("qq"), "There is no model 'qq'. Make one with: hs.fit(PHOTOS).save(MODEL)"),
+        (lambda: hs.load_rows("qq"), "There is no model 'qq'. Make one with: hs.train_rows('ROWS.csv').save(MODEL)"),
+        (lambda: hs.load_rows("photos"), "'photos' is no model of rows. Make one with: hs.train_rows('ROWS.csv')"),
+        (lambda: hs.load("rows"), "Ask it with: hs.load_rows(MODEL).predict_file('ROWS.csv')"),
+        (lambda: hs.fit("photos"), "The model comes first: hs.load('photos').predict(PHOTO)"),
+        (lambda: hs.pretrained(""), "There is no backbone ''. See them: headstart backbones"),
+    ):
+        with pytest.raises(hs.HeadstartError) as error:
+            call()
+        assert said in str(error.value)
+
+
+def test_a_device_of_pytorch_is_its_name(bundle: Path) -> None:
+    torch = pytest.importorskip("torch")
+    assert API.load(bundle, device=torch.device("cpu")).device == "cpu"
+    with pytest.raises(hs.UsageError, match="There is no device 'cuda:0'"):
+        API.load(bundle, device=torch.device("cuda:0"))
+
+
+def test_answers_of_rows_have_the_arguments_of_photos(rows: TabularClassifier) -> None:
+    like, strange = [5.0, 3.4, 1.5, 0.2], [500.0, 3.4, 1.5, 0.2]
+    assert rows.predict([like, strange], unknown="none")[1] == "none"
+    ((first, second), _) = rows.predict([like, strange], top=2)
+    assert first[0] == rows.predict([like])[0]
+    assert first[1] >= second[1]
+    with pytest.raises(hs.UsageError, match=r"unknown: '.*' is one of the classes"):
+        rows.predict([like], unknown=str(rows.classes_[0]))
+    signature = inspect.signature(hs.Classifier.predict).parameters
+    assert [*inspect.signature(TabularClassifier.predict).parameters][2:] == [*signature][2:]
+
+
+def test_home_is_put_in_where_no_shell_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shell: Shell) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    answer = shell("train", "iris", "--out=~/model", "--recipe", "~/short.json")
+    assert "short.json' is no recipe" in answer.err
+    (tmp_path / "short.json").write_text('{"preset": "table", "epochs": 1}')
+    assert shell("train", "iris", "--out=~/model", "--recipe", "~/short.json").code == 0
+    assert (tmp_path / "model" / "config.json").is_file()

@@ -155,7 +155,8 @@ def _check(
         raise UsageError(f"'{data}' is a table of numbers, which an mlp is trained on. Received: --network {network}.")
     for name, value in (("pixels", pixels), ("grey", grey)):
         if numbers and value is not None:
-            raise UsageError(f"'{data}' is a table of numbers, which has no pixels. Leave --{name} out.")
+            typed = "colours" if value is False else name
+            raise UsageError(f"'{data}' is a table of numbers, which has no pixels. Leave --{typed} out.")
     if not numbers and label is not None:
         raise UsageError(f"--label names a column of a table of numbers, and '{data}' is none. Leave it out.")
 

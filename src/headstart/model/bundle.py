@@ -99,8 +99,7 @@ def load(
     config = files.read_config(folder)
     if config.get("kind") == "rows":
         raise UsageError(
-            f"'{folder}' is a model of rows of numbers, not of photos. Ask it with: headstart predict MODEL ROWS.csv, "
-            "or headstart.load_rows(PATH)"
+            f"'{folder}' is a model of rows of numbers, not of photos. Ask it with: headstart predict MODEL ROWS.csv"
         )
     files.check_files(folder, config, (files.MODEL, files.GOLDEN))
     check_running(engine, precision, device)

@@ -30,7 +30,7 @@ from headstart.learn.evaluate import evaluate, mistakes_of
 from headstart.model import files
 from headstart.model.answers import Answer, check_unknown, top_of, with_unknown
 from headstart.model.measure import UNKNOWN_CLASS
-from headstart.model.mistaken import no_model
+from headstart.model.mistaken import MAKE_OF_ROWS, no_model
 from headstart.model.records import TabularRecord, from_json, to_json
 
 KIND = "rows"
@@ -269,9 +269,9 @@ def load_rows(path: PathLike) -> TabularClassifier:
     """
     folder = Path(path)
     if not (folder / files.CONFIG).is_file():
-        raise no_model(str(path), networks=False)
+        raise no_model(str(path), networks=False, make=MAKE_OF_ROWS)
     if not is_tabular_model(folder):
-        raise UsageError(f"'{folder}' is no model of rows. Make one with: headstart train ROWS.csv --out MODEL")
+        raise UsageError(f"'{folder}' is no model of rows. {MAKE_OF_ROWS}")
     config = files.read_config(folder)
     files.check_files(folder, config, (files.MODEL,))
     with files.assembling(folder):

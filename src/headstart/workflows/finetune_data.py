@@ -210,7 +210,7 @@ class FinetuneStart:
         if classifier.record.scratch is not None:
             raise UsageError(
                 "This model was trained from random weights, all of it. To train it longer: headstart train DATA "
-                "--from MODEL; from Python: train_photos(…, start=model)."
+                "--from MODEL"
             )
         if not classifier.fitted_on or FEATURES not in classifier.blueprint.layers:
             raise UsageError(
