@@ -192,7 +192,7 @@ def test_a_saved_model_says_the_same(tmp_path: Path) -> None:
     assert sorted(path.name for path in where.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     assert is_tabular_model(where)
     x = np.random.default_rng(1).uniform(0, 5, (6, 3))
-    with pytest.raises(UsageError, match=r"rows of numbers, not of photos.*headstart predict MODEL ROWS\.csv"):
+    with pytest.raises(UsageError, match=r"rows of numbers, not of photos.*hs\.load_rows\(MODEL\)\.predict_file"):
         headstart.load(where)
     again = load_rows(where)
     for name, array in model.weights.items():

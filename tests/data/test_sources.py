@@ -286,7 +286,7 @@ class TestSlips:
             ("nowhere", "No such file or folder: 'nowhere'. Known: digits, elpv"),
             ("elvp", "Did you mean elpv"),
             ("digit", "Did you mean digits"),
-            ("", "No such file or folder: ''"),
+            ("", "data: expected a path. Received: ''"),
             ("nul\0", "cannot be read: embedded null"),
             ("1.jpg", "is a single image, not a folder"),
             ("a.zip", "Unpack it first"),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.arguments import expanded
 from headstart.core.counts import counted, verb
 from headstart.core.errors import DataError, did_you_mean
 from headstart.core.labels import TEXT, in_order, kind_of
@@ -55,7 +56,7 @@ def is_rows(data: object) -> bool:
     """Whether this is a table of numbers: a named one, or a CSV file without a column of image names."""
     if not isinstance(data, str | os.PathLike):
         return False
-    root = os.fspath(data)
+    root = expanded(data)
     if root in NAMED_ROWS and not os.path.isdir(root):
         return True
     if os.path.splitext(root)[1].lower() not in CSV_SUFFIXES or not os.path.isfile(root):
@@ -108,7 +109,7 @@ def _is_named(data: Any) -> bool:
 
 
 def _cells(data: PathLike | Any) -> Cells:
-    return read_cells(os.fspath(data)) if isinstance(data, str | os.PathLike) else cells_of(data)
+    return read_cells(expanded(data)) if isinstance(data, str | os.PathLike) else cells_of(data)
 
 
 def _why_not_used(name: str, cells: Sequence[str]) -> str:

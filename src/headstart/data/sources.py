@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.arguments import PATH, TEXT, checks, expanded
 from headstart.core.counts import counted
 from headstart.core.errors import DataError, HeadstartError, UsageError, did_you_mean
 from headstart.core.missing import why_missing
@@ -29,6 +30,7 @@ METADATA = "metadata.csv"
 PathLike = str | os.PathLike[str]
 
 
+@checks(data=PATH, image_column=TEXT, label_column=TEXT, group_column=TEXT, split_column=TEXT, label_from=TEXT)
 def open_source(
     data: PathLike,
     *,
@@ -103,7 +105,7 @@ def from_pairs(paths: Sequence[PathLike], labels: Sequence[object] | NDArray[Any
     """
     if isinstance(paths, (str, os.PathLike)):
         raise UsageError(f"Expected a list of paths, received the single path {os.fspath(paths)!r}.")
-    names = [os.fspath(path) for path in paths]
+    names = [expanded(path) for path in paths]
     words = label_texts(labels, len(names), "paths")
     found = [(Sample(printable(name), label), name) for name, label in zip(names, words, strict=True)]
     return file_dataset("", found, in_order=True)
@@ -151,7 +153,7 @@ def images_in(paths: Sequence[PathLike] | PathLike, *, missing_too: bool = False
     found: list[Found] = []
     problems: list[Problem] = []
     for given in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
-        path = os.fspath(given)
+        path = expanded(given)
         if os.path.isdir(path):
             if problem := why_no_photos(path):
                 raise UsageError(problem)

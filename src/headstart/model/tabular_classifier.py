@@ -7,17 +7,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import INPUT, LOGITS, Blueprint
 from headstart.backbones.weights import read_weights
+from headstart.core.arguments import PATH, PROGRESS, YES_NO, checks, text, whole
 from headstart.core.counts import counted
 from headstart.core.display import Described, names_in_short
 from headstart.core.errors import DataError, UsageError
 from headstart.core.labels import TEXT, as_given, as_kind
+from headstart.core.progress import Shown
 from headstart.core.types import Evaluation, Prediction, Problem
 from headstart.data.frames import is_frame, names_of
 from headstart.data.inputs import one_each
@@ -27,9 +29,9 @@ from headstart.data.sources import label_text
 from headstart.learn.calibrate import softmax
 from headstart.learn.evaluate import evaluate, mistakes_of
 from headstart.model import files
-from headstart.model.answers import Answer
+from headstart.model.answers import Answer, check_unknown, top_of, with_unknown
 from headstart.model.measure import UNKNOWN_CLASS
-from headstart.model.mistaken import no_model
+from headstart.model.mistaken import MAKE_OF_ROWS, no_model
 from headstart.model.records import TabularRecord, from_json, to_json
 
 KIND = "rows"
@@ -99,10 +101,32 @@ class TabularClassifier(Described):
         """
         return np.asarray(softmax(forward(self.blueprint, self.weights, self.scale(self._matrix(values)))))
 
-    def predict(self, values: Any) -> NDArray[Any]:
-        """The most probable class of each row (N,), as the labels were given."""
-        chosen: NDArray[Any] = self.classes_[self.predict_proba(values).argmax(axis=1)]
-        return chosen
+    @overload
+    def predict(self, values: Any, *, unknown: object = None) -> NDArray[Any]: ...
+
+    @overload
+    def predict(self, values: Any, *, top: int) -> list[list[tuple[Any, float]]]: ...
+
+    @checks(top=whole(1))
+    def predict(
+        self, values: Any, *, unknown: object = None, top: int | None = None
+    ) -> NDArray[Any] | list[list[tuple[Any, float]]]:
+        """The most probable class of each row (N,), as the labels were given; ``unknown`` and ``top`` as of photos.
+
+        Raises:
+            UsageError: other columns, a ``top`` below 1, or both.
+        """
+        check_unknown(unknown, self.classes_)
+        if top is not None:
+            if unknown is not None:
+                raise UsageError("top= and unknown= do not go together: `predictions` gives both.")
+            return top_of(self.predict_proba(values), self.classes_, top)
+        matrix = self._matrix(values)
+        chosen = self.predict_proba(matrix).argmax(axis=1)
+        if unknown is not None:
+            return with_unknown(chosen, self.scale.beyond(matrix), self.classes_, unknown)
+        labels: NDArray[Any] = self.classes_[chosen]
+        return labels
 
     def predictions(self, rows: Rows) -> Iterator[Prediction]:
         """Row by row: label, probability, and whether a number of it is beyond all that was trained on."""
@@ -125,13 +149,20 @@ class TabularClassifier(Described):
         """As `predictions`, for a CSV file with columns of the same names."""
         return self.predictions(rows_to_predict(path, self.columns))
 
+    @checks(label=text("the name of a column"), progress=PROGRESS)
     def evaluate(
-        self, data: PathLike | Any, labels: Iterable[object] | None = None, *, label: str | None = None
+        self,
+        data: PathLike | Any,
+        labels: Iterable[object] | None = None,
+        *,
+        label: str | None = None,
+        progress: Shown = True,
     ) -> Evaluation:
         """Hold the classifier against rows with labels: a CSV file, a named set, a table, or numbers with ``labels``.
 
         All rows count, those that it was trained on too: it keeps none of them. Rows of other classes are left out and
         named. ``label`` is the column of the labels; default: one with a usual name, or the only one of text.
+        ``progress`` is as for photos, but rows take no time, so there is none to show.
 
         Raises:
             DataError: none of the labels is known.
@@ -175,7 +206,10 @@ class TabularClassifier(Described):
         )
 
     def score(self, data: PathLike | Any, labels: Iterable[object] | None = None) -> float:
-        """The accuracy of `evaluate`; a label that the classifier does not know counts as a wrong answer."""
+        """The accuracy of `evaluate`, over all rows, those that it was trained on too.
+
+        A label that the classifier does not know counts as a wrong answer.
+        """
         result = self.evaluate(data, labels)
         right = result.accuracy.value * result.accuracy.images
         return right / (result.accuracy.images + len(result.left_out or ()))
@@ -198,6 +232,7 @@ class TabularClassifier(Described):
             )
         return matrix
 
+    @checks(path=PATH, overwrite=YES_NO)
     def save(self, path: PathLike, *, overwrite: bool = False) -> Path:
         """Write a folder that `load_rows` opens. Until it is whole nothing is there, or what was there before.
 
@@ -239,6 +274,7 @@ def is_tabular_model(path: PathLike) -> bool:
     return files.kind_of(path) == KIND
 
 
+@checks(path=PATH)
 def load_rows(path: PathLike) -> TabularClassifier:
     """Open what `TabularClassifier.save` wrote.
 
@@ -248,9 +284,9 @@ def load_rows(path: PathLike) -> TabularClassifier:
     """
     folder = Path(path)
     if not (folder / files.CONFIG).is_file():
-        raise no_model(str(path), networks=False)
+        raise no_model(str(path), networks=False, make=MAKE_OF_ROWS)
     if not is_tabular_model(folder):
-        raise UsageError(f"'{folder}' is no model of rows. Make one with: headstart train ROWS.csv --out MODEL")
+        raise UsageError(f"'{folder}' is no model of rows. {MAKE_OF_ROWS}")
     config = files.read_config(folder)
     files.check_files(folder, config, (files.MODEL,))
     with files.assembling(folder):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.families.small import mlp
 from headstart.backbones.weights import weights_digest
+from headstart.core.arguments import TEXT, checks
 from headstart.core.counts import counted, verb
 from headstart.core.errors import DataError, UsageError
 from headstart.core.progress import Progress, Shown, function_of
@@ -26,6 +27,7 @@ from headstart.data.rows import PathLike, Rows, open_rows, rows_with_labels
 from headstart.data.split import VALIDATION
 from headstart.learn.calibrate import fit_inverse_temperature, with_scaled_logits
 from headstart.learn.evaluate import evaluate
+from headstart.model.given import rows_model
 from headstart.model.records import PartCounts, TabularRecord
 from headstart.model.tabular_classifier import Scale, TabularClassifier, forward
 from headstart.train.batches import ArrayBatches
@@ -35,6 +37,7 @@ from headstart.train.screen import on_screen, shows_training
 from headstart.train.training_run import TrainingRun
 from headstart.workflows.earlier_training import check_classes, check_nothing_else, epochs_of
 from headstart.workflows.from_scratch import (
+    RULES,
     CrossValidated,
     Judged,
     Mask,
@@ -49,6 +52,7 @@ HIDDEN = (16,)
 FEWEST = 4  # rows of a class, no two alike: two to train on, one to validate with, one to measure on
 
 
+@checks(label=TEXT, **RULES)
 @shows_training
 def train_rows(
     data: PathLike | Rows | Any,
@@ -56,8 +60,8 @@ def train_rows(
     *,
     label: str | None = None,
     hidden: Sequence[int] | None = None,
-    start: TabularClassifier | None = None,
-    recipe: str | Recipe = TABLE,
+    start: TabularClassifier | PathLike | None = None,
+    recipe: str | PathLike | Mapping[str, Any] | Recipe = TABLE,
     trainer: str | TrainingRun = "pytorch",
     holdout: float | None = None,
     validation: float = VALIDATION,
@@ -73,8 +77,8 @@ def train_rows(
         label: the column that holds the labels; default: the one with a usual name, or the only one of text.
         hidden: units of the hidden layers, the lowest first; none make it one layer, which is softmax regression.
             Default: `HIDDEN`.
-        start: a classifier that this function gave, whose network goes on from its weights. It does not keep the rows
-            that it was trained on: give the same ones, which are split as they were.
+        start: a classifier that this function gave, or the path of one, whose network goes on from its weights. It
+            does not keep the rows that it was trained on: give the same ones, which are split as they were.
         others: as `train_photos` has them; columns are scaled by the mean and deviation of the part trained on.
 
     Raises:
@@ -83,6 +87,7 @@ def train_rows(
         MissingExtraError: the trainer's framework is not installed, or the set's package.
     """
     chosen = open_recipe(recipe)
+    start = None if start is None else rows_model(start, "--from")
     run = TrainingRun.of(on_screen(trainer, progress, chosen.epochs))
     check_nothing_else(start, folds, hidden=hidden)
     settings = ScratchSettings.of(holdout, validation, folds, seed, start)
