@@ -52,7 +52,7 @@ def frame_dataset(frame: Any, columns: Columns) -> ImageDataset:
         return _joined({str(name): frame_dataset(each, columns) for name, each in frame.items()})
     header = names_of(frame)
     image = pick_column(header, columns.image, IMAGE_COLUMNS, IN_PYTHON, "image")
-    cells = {at: _values(frame, name) for at, name in enumerate(header) if at != image}
+    cells = {at: values_of(frame, name) for at, name in enumerate(header) if at != image}
     count = len(frame)
     rows = [["" if at == image else label_text(cells[at][row]) for at in range(len(header))] for row in range(count)]
     layout = lay_out(header, rows, columns, IN_PYTHON)
@@ -104,7 +104,7 @@ def names_of(frame: Any) -> list[str]:
     return names
 
 
-def _values(frame: Any, name: str) -> Sequence[Any]:
+def values_of(frame: Any, name: str) -> Sequence[Any]:
     """A column, as Python has the values; of Hugging Face's classes their names."""
     values = _listed(_plain(frame)[name])
     if classes := class_names(getattr(frame, "schema", None), name):  # of a table of Arrow

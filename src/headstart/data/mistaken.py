@@ -71,6 +71,24 @@ def why_no_images(data: Any) -> str:
     return f"{WHAT} Received: {described(data)}."
 
 
+def why_no_rows(data: Any) -> str:
+    """A sentence on what is no table of numbers with labels."""
+    expected = "Expected a CSV file, a named set, a table with a column of labels, or numbers with labels."
+    if isinstance(data, Mapping):
+        if {"data", "target"} <= {*data}:  # as scikit-learn's loaders give one
+            return (
+                f"Received a {type(data).__name__}: give data['data'] and data['target'], as return_X_y=True has them."
+            )
+        return f"{expected} Received: {described(data)}. Of columns: pandas.DataFrame(data)."
+    if isinstance(data, tuple) and len(data) == 2 and all(map(_is_series, data)):
+        return "Received a tuple of two. Give the numbers and the labels as two arguments, not as one tuple."
+    if _is_series(data) and not isinstance(data, set | frozenset):
+        return (
+            f"Received rows without labels ({described(data)}). Give labels as the second argument, one for each row."
+        )
+    return f"{expected} Received: {described(data)}."
+
+
 def _why_no_mapping(data: Mapping[Any, Any]) -> str:
     values = [*data.values()]
     shown = f"Received a {type(data).__name__} of {len(values)}"

@@ -21,7 +21,8 @@ from headstart.core.labels import TEXT, as_given, as_kind
 from headstart.core.types import Evaluation, Prediction, Problem
 from headstart.data.frames import is_frame, names_of
 from headstart.data.inputs import one_each
-from headstart.data.rows import PathLike, Rows, rows_to_judge, rows_to_predict
+from headstart.data.mistaken import why_no_rows
+from headstart.data.rows import PathLike, Rows, matrix_of, rows_to_judge, rows_to_predict
 from headstart.data.sources import label_text
 from headstart.learn.calibrate import softmax
 from headstart.learn.evaluate import evaluate, mistakes_of
@@ -32,6 +33,7 @@ from headstart.model.mistaken import no_model
 from headstart.model.records import TabularRecord, from_json, to_json
 
 KIND = "rows"
+LISTED = 12  # columns in one message
 BEYOND = 0.5  # of a column's range in training: a number further out than this is like none that was trained on
 
 Matrix = NDArray[np.floating]
@@ -93,7 +95,7 @@ class TabularClassifier(Described):
     def predict_proba(self, values: Any) -> NDArray[np.float64]:
         """Calibrated probabilities (N, K) of rows (N, C), whose columns are in the order of ``columns``.
 
-        Of a DataFrame the columns are taken by their names.
+        Of a table, a CSV file or a named set the columns are taken by their names.
         """
         return np.asarray(softmax(forward(self.blueprint, self.weights, self.scale(self._matrix(values)))))
 
@@ -126,7 +128,7 @@ class TabularClassifier(Described):
     def evaluate(
         self, data: PathLike | Any, labels: Iterable[object] | None = None, *, label: str | None = None
     ) -> Evaluation:
-        """Hold the classifier against rows with labels: a CSV file, a named set, or numbers (N, C) with ``labels``.
+        """Hold the classifier against rows with labels: a CSV file, a named set, a table, or numbers with ``labels``.
 
         All rows count, those that it was trained on too: it keeps none of them. Rows of other classes are left out and
         named. ``label`` is the column of the labels; default: one with a usual name, or the only one of text.
@@ -134,14 +136,21 @@ class TabularClassifier(Described):
         Raises:
             DataError: none of the labels is known.
         """
-        if isinstance(data, str | os.PathLike):
-            rows = rows_to_judge(data, self.columns, label)
-            values, words, names = rows.values, list(rows.labels), rows.names
+        own = labels is None or isinstance(labels, str)
+        if isinstance(data, str | os.PathLike) or (is_frame(data) and own):
+            rows = rows_to_judge(data, self.columns, labels if isinstance(labels, str) else label)
+            values, names = rows.values, rows.names
+            words = [label_text(as_kind(each, self.label_kind)) for each in as_given(rows.labels, rows.label_kind)]
+        elif labels is None:
+            raise UsageError(why_no_rows(data))
         else:
-            words = [label_text(as_kind(each, self.label_kind)) for each in one_each(() if labels is None else labels)]
+            words = [label_text(as_kind(each, self.label_kind)) for each in one_each(labels)]
             values, names = self._matrix(data), tuple(f"row {place}" for place in range(len(words)))
             if len(words) != len(values):
-                raise UsageError(f"Expected a label for each row. Received: {len(values)} rows, {len(words)} labels.")
+                raise UsageError(
+                    f"Expected a label for each row. Received: {counted(len(values), 'row')}, "
+                    f"{counted(len(words), 'label')}."
+                )
         place = {name: k for k, name in enumerate(self.classes)}
         known = np.array([word in place for word in words], bool)
         if not known.any():
@@ -172,14 +181,20 @@ class TabularClassifier(Described):
         return right / (result.accuracy.images + len(result.left_out or ()))
 
     def _matrix(self, values: Any) -> NDArray[np.float64]:
-        """Rows of numbers in the order of ``columns``: an array, or a table that has columns of these names."""
-        if is_frame(values) and {*self.columns} <= {*names_of(values)}:
-            values = np.stack([np.asarray(values[name]) for name in self.columns], axis=1)
-        matrix = np.asarray(values, np.float64)
-        if matrix.ndim != 2 or matrix.shape[1] != len(self.columns) or not np.isfinite(matrix).all():
+        """Rows of numbers in the order of ``columns``: an array, or a table or file with columns of these names."""
+        if isinstance(values, str | os.PathLike) or (is_frame(values) and {*self.columns} & {*names_of(values)}):
+            return rows_to_predict(values, self.columns).values
+        try:
+            matrix = matrix_of(values, len(self.columns))
+        except DataError as error:
+            columns = (
+                f"The columns, in this order: {', '.join(self.columns[:LISTED])}{' …' * (len(self.columns) > LISTED)}."
+            )
+            raise UsageError(f"{error} {columns}") from error
+        if len(bad := np.argwhere(~np.isfinite(matrix))):
+            row, column = bad[0].tolist()
             raise UsageError(
-                f"Expected finite numbers of shape (rows, {len(self.columns)}), in the order of the columns "
-                f"{', '.join(self.columns)}. Received: {matrix.shape}."
+                f"Row {row}, {self.columns[column]}: expected a finite number. Received: {matrix[row, column]}."
             )
         return matrix
 

@@ -19,8 +19,10 @@ from headstart.core.progress import Progress, Shown, function_of
 from headstart.core.timing import StageTimer
 from headstart.core.types import Accuracy, Evaluation
 from headstart.data.folds import folds_of
+from headstart.data.frames import is_frame
 from headstart.data.hold_out import hold_out
-from headstart.data.rows import PathLike, Rows, open_rows, rows_from_arrays
+from headstart.data.mistaken import why_no_rows
+from headstart.data.rows import PathLike, Rows, open_rows, rows_with_labels
 from headstart.data.split import VALIDATION
 from headstart.learn.calibrate import fit_inverse_temperature, with_scaled_logits
 from headstart.learn.evaluate import evaluate
@@ -49,7 +51,7 @@ FEWEST = 4  # rows of a class, no two alike: two to train on, one to validate wi
 
 @shows_training
 def train_rows(
-    data: PathLike | Rows | NDArray[Any],
+    data: PathLike | Rows | Any,
     labels: Iterable[object] | None = None,
     *,
     label: str | None = None,
@@ -66,7 +68,8 @@ def train_rows(
     """Train a perceptron on rows of numbers, and measure it on rows that it has not seen.
 
     Args:
-        data: a CSV file, a named set ("iris", "wine", "breast_cancer"), or numbers (N, C) with ``labels``.
+        data: a CSV file, a named set ("iris", "wine", "breast_cancer"), a table (a DataFrame, one of Arrow, a data set
+            of Hugging Face) with its column of labels, or numbers (N, C) with ``labels``.
         label: the column that holds the labels; default: the one with a usual name, or the only one of text.
         hidden: units of the hidden layers, the lowest first; none make it one layer, which is softmax regression.
             Default: `HIDDEN`.
@@ -228,11 +231,17 @@ def _check_start(start: TabularClassifier, rows: Rows, run: TrainingRun) -> None
         )
 
 
-def _rows(data: PathLike | Rows | NDArray[Any], labels: Iterable[object] | None, label: str | None) -> Rows:
+def _rows(data: PathLike | Rows | Any, labels: Iterable[object] | None, label: str | None) -> Rows:
+    if is_frame(data) and (labels is None or isinstance(labels, str)):
+        return open_rows(data, label if labels is None else str(labels))
+    if labels is not None and label is not None:
+        raise UsageError("label= names a column of a table, and these rows have labels beside them. Give one of both.")
     if isinstance(data, str | os.PathLike):
         data = open_rows(data, label)
     if isinstance(data, Rows):
         if labels is not None:
             raise UsageError("These rows have labels of their own. Expected labels only with an array of numbers.")
         return data
-    return rows_from_arrays(data, labels if labels is not None else ())
+    if labels is None:
+        raise UsageError(why_no_rows(data))
+    return rows_with_labels(data, labels)
