@@ -18,7 +18,8 @@ from headstart.backbones.families.small import mlp, small_cnn
 from headstart.core.errors import CheckError, DataError, HeadstartError, UsageError
 from headstart.core.types import ImageSpec
 from headstart.data.folds import folds_of
-from headstart.data.rows import Rows, is_rows, open_rows
+from headstart.data.named_sets import from_sklearn
+from headstart.data.rows import Rows, is_rows, open_rows, rows_from_arrays, rows_to_predict
 from headstart.model.files import sealed
 from headstart.model.records import PartCounts, TabularRecord
 from headstart.model.tabular_classifier import Scale, TabularClassifier, forward, is_tabular_model, load_rows
@@ -96,10 +97,100 @@ def test_nothing_is_learned_from_a_column_that_counts_or_never_changes(
     if why:
         with pytest.raises(DataError, match="Expected 4 at least"):
             train_rows(rows, trainer=TrainingRun(say=said.append))
-        assert (
-            said[0]
-            == "Column 1, column 17, column 32 and 5 more are the same in every row: nothing is learned from that."
-        )
+        assert said == [f"{why[0].upper()}{why[1:]}."]
+
+
+def test_an_id_of_images_makes_no_table_of_numbers(tmp_path: Path) -> None:
+    assert not is_rows(table(tmp_path, "id,breed\n000bec180eb18c76,boxer\n001513dfcb2ffafc,pug\n"))
+
+
+@pytest.mark.parametrize("header", ["x;y;Class", "x;y;kind"])
+def test_the_label_is_the_column_of_that_name_or_the_only_text(header: str, tmp_path: Path) -> None:
+    rows = open_rows(table(tmp_path, f"{header}\n1;2;a\n3;4;b\n"))
+    assert (rows.columns, rows.labels) == (("x", "y"), ("a", "b"))
+
+
+def test_the_label_may_be_named_and_may_be_numbers(tmp_path: Path) -> None:
+    path = table(tmp_path, "cultivar,x\n1,0.5\n2,0.6\n")
+    assert open_rows(path, "Cultivar").labels == ("1", "2")
+    with pytest.raises(DataError, match=r"which column holds the labels\?.*none holds text.*label=NAME"):
+        open_rows(path)
+    with pytest.raises(DataError, match=r"no column 'cultivr'. Did you mean cultivar"):
+        open_rows(path, "cultivr")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("x,label\n1,a\n,b\n", r"/flowers.csv', line 3, column 'x': a value is missing \(''\)"),
+        ("x,label\n1,a\nNA,b\n", r"line 3, column 'x': a value is missing \('NA'\)"),
+        ("x,label\n1,a\nnan,b\n", r"line 3, column 'x': a value is missing \('nan'\)"),
+        ("x,label\n1,a\ninf,b\n", r"line 3, column 'x': expected a number. Received: 'inf'"),
+        ("x,label\n1,a\nred,b\n", r"line 3, column 'x': expected a number. Received: 'red'. Write words as numbers"),
+        ("x;label\n1;a\n1,5;b\n", r"line 3, column 'x': expected a number with a decimal point. Received: '1,5'"),
+        ("x,label\n1,a\n2,\n", "line 3: the label is blank"),
+        ("x,label\n1,a\n2\n", "line 3: expected 2 values. Received: 1"),
+        ("x,label\n1,a\n2,b,c\n", "line 3: expected 2 values. Received: 3"),
+        ("x,label\n5,a\n5,b\n", "no column to learn from: the column 'x' is not used: it is 5 in every row"),
+        ("x,label\n1,a\n2,a\n", "expected two classes or more. Received: 2 rows of 'a'"),
+        ("x,x,label\n1,1,a\n2,2,b\n", "two columns called 'x'"),
+        ("label\na\nb\n", "no column beside the label"),
+        ("x,label\n", "has no rows"),
+        ("", "has no rows"),
+        ("x,y\na,b\nc,d\n", r"which column holds the labels\?.*2 hold text"),
+    ],
+)
+def test_what_cannot_be_learned_from_is_refused_with_its_place(text: str, complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=complaint):
+        open_rows(table(tmp_path, text))
+
+
+def test_what_is_a_table_of_numbers(tmp_path: Path) -> None:
+    assert is_rows("iris")
+    assert is_rows(table(tmp_path, FLOWERS))
+    assert not is_rows(table(tmp_path, "File_Name,label\na.jpg,cat\n", "photos.csv"))
+    assert not is_rows("digits")
+    assert not is_rows(tmp_path)
+    assert not is_rows(tmp_path / "missing.csv")
+    with pytest.raises(UsageError, match=r"No such file or folder: 'irs'. Did you mean iris"):
+        open_rows("irs")
+
+
+def test_columns_are_found_by_name_when_predicting(tmp_path: Path) -> None:
+    path = table(tmp_path, "note,width,length\nx,1,2\ny,3,4\n")
+    rows = rows_to_predict(path, ("length", "width"))
+    np.testing.assert_array_equal(rows.values, [[2, 1], [4, 3]])
+    assert rows.labels == ()
+    with pytest.raises(DataError, match=r"no column 'lenght', which the model was trained on. Did you mean length"):
+        rows_to_predict(path, ("lenght",))
+
+
+def test_rows_in_memory() -> None:
+    rows = rows_from_arrays([[1, 2], [3, 4]], ["a", "b"])
+    assert rows.columns == ("column 1", "column 2")
+    assert rows.values.dtype == np.float64
+    for values, labels, complaint in (
+        ([[1, 2]], ["a", "b"], "a label for each row"),
+        ([["x", "y"]], ["a"], "Expected numbers"),
+        ([[1, 2], [3, np.nan]], ["a", "b"], "Row 1, column 2: expected a finite number"),
+        ([[1, 2], [1, 2]], ["a", "b"], "'rows': no column to learn from"),
+        ([[1, 2], [3, 4]], ["a", " "], "a blank one"),
+    ):
+        with pytest.raises(DataError, match=complaint):
+            rows_from_arrays(values, labels)
+    with pytest.raises(UsageError, match=r"one-hot rows take labels\.argmax"):
+        rows_from_arrays([[1, 2], [3, 4]], np.eye(2))
+    with pytest.raises(DataError, match="a name for each of 2 columns"):
+        rows_from_arrays([[1, 2], [3, 4]], ["a", "b"], ["x"])
+
+
+def test_a_column_of_an_array_that_never_changes_stays_and_is_said() -> None:
+    """The others keep their places: predictions are asked with the same columns."""
+    digits = from_sklearn("digits")
+    said: list[str] = []
+    model = train_rows(digits.data[:400], digits.target[:400], trainer=TrainingRun(say=said.append), progress=False)
+    expected = "Column 1, column 17, column 32 and 5 more are the same in every row: nothing is learned from that."
+    assert said[0] == expected
     assert float(np.mean(model.predict(digits.data[400:]) == digits.target[400:])) > 0.7
 
 
@@ -202,9 +293,7 @@ def test_a_saved_model_says_the_same(tmp_path: Path) -> None:
     assert (again.columns, again.classes, again.blueprint) == (model.columns, model.classes, model.blueprint)
     np.testing.assert_allclose(again.predict_proba(x).sum(axis=1), 1)
     model.save(where, overwrite=True)
-    with pytest.raises(
-        UsageError, match=r"Expected numbers of shape \(rows, 3\)\. Received: shape \(6, 2\)\. .*: a, b, c"
-    ):
+    with pytest.raises(UsageError, match=r"of shape \(rows, 3\)\. Received: shape \(6, 2\)\. .*: a, b, c"):
         again.predict_proba(x[:, :2])
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
