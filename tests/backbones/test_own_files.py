@@ -119,7 +119,7 @@ def test_a_head_of_another_form_leaves_the_trunk_and_gives_no_answers(head: Arra
     torch.save({**trunk, **{name: torch.tensor(array) for name, array in head.items()}}, tmp_path / "a.pth.tar")
     found = load_pretrained("resnet18", tmp_path / "a.pth.tar", head=False)
     np.testing.assert_array_equal(found.weights["conv1.weight"], whole.conv1.weight.detach().numpy())
-    with pytest.raises(UsageError, match=f"head for the 1000 classes that resnet18 knows, .*{said}.*headstart fit"):
+    with pytest.raises(UsageError, match=f"head for the 1000 classes that resnet18 knows, .*{said}.*hs.fit"):
         load_pretrained("resnet18", tmp_path / "a.pth.tar")
 
 

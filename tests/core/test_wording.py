@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,16 @@ OTHERS = {  # of other programs; and those that only a command has, said where a
         ("Give: --backbone NAME --weights my/net.pth.", "Give: backbone=NAME, weights='my/net.pth'."),
         (
             "Fit one: headstart fit PHOTOS --backbone NAME --weights FILE. Or: --weights FILE",
-            "Fit one: headstart fit PHOTOS --backbone NAME --weights FILE. Or: weights=FILE",
+            "Fit one: hs.fit(PHOTOS, backbone='NAME', weights=FILE). Or: weights=FILE",
         ),
+        ("Make one with: headstart fit PHOTOS --out MODEL", "Make one with: hs.fit(PHOTOS).save(MODEL)"),
+        ("With: headstart train ROWS.csv --out MODEL.", "With: hs.train_rows('ROWS.csv').save(MODEL)."),
+        ("of photos: headstart train iris", "of photos: hs.train_rows('iris')"),
+        ("first: headstart predict my model PHOTO", "first: hs.load('my model').predict(PHOTO)"),
+        ("headstart finetune MODEL PHOTOS trains more of it.", "hs.finetune(MODEL, PHOTOS) trains more of it."),
+        ("See them: headstart backbones", "See them: headstart backbones"),
+        ("headstart show a.b --pixels 5; --pixels 5", "headstart show a.b --pixels 5; pixels=5"),
+        ("--colours: the model has its own.", "grey=False: the model has its own."),
         ("pip install --force-reinstall a", "pip install --force-reinstall a"),
         ("'--pixels-of-mine'", "'--pixels-of-mine'"),
     ],
@@ -61,6 +70,31 @@ def test_every_option_in_a_message_has_its_argument() -> None:
                 found |= {*re.findall(r"--[a-z][a-z0-9-]*", node.value)}
     assert len(found) > 20
     assert found - known == {"--fitted-on-too"} & found
+
+
+ASKED = "fit|train|predict|finetune|evaluate|export|compare"  # commands that Python has calls for
+
+
+def parts_of(node: ast.AST) -> Iterator[ast.Constant]:
+    """The texts of a message in their order, and the values in it."""
+    for each in ast.iter_child_nodes(node):
+        if isinstance(each, ast.Constant | ast.FormattedValue):
+            yield each if isinstance(each, ast.Constant) else ast.Constant("NAME")
+        else:
+            yield from parts_of(each)
+
+
+def test_every_command_in_a_message_is_a_call_in_python() -> None:
+    """But for those that Python has no call for."""
+    found = set()
+    for file in SOURCE.rglob("*.py"):
+        if file.parent.name in ("cli", "plots") or file.name in ("wording.py", "model_card.py"):
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("UsageError", "DataError", "CheckError"):
+                message = "".join(str(each.value) for each in parts_of(node))
+                found |= {*re.findall(rf"headstart (?:{ASKED})\b.*", in_python(message))}
+    assert found == set()
 
 
 def test_the_same_mistake_by_both_doors(photos: Path, shell: Shell, tmp_path: Path) -> None:

@@ -138,5 +138,5 @@ def test_what_names_no_images_is_a_sentence() -> None:
         hs.DataError, match=r"The table has no column for the image.*table\.rename\(columns={'COLUMN': 'file_name'}\)"
     ):
         frame_dataset(pd.DataFrame({"a": [1], "b": [2]}), Columns())
-    with pytest.raises(hs.UsageError, match=r"Row 0: Expected a path.*Received: float"):
+    with pytest.raises(hs.UsageError, match=r"Row 0: expected a path.*Received: 1.5"):
         labelled_dataset(pd.DataFrame({"image": [1.5, 2.5], "label": ["a", "b"]}), None).read(0)

@@ -146,9 +146,9 @@ def test_labels_that_are_not_one_for_each_image_are_refused(files: list[str], la
     ("images", "said"),
     [
         ({"a.jpg": 1}, "give one column of it, or a list"),
-        (5, "Expected a path, a list or a column.*Received: int"),
-        ([5], "Image 0: Expected a path.*Received: int"),
-        ([io.StringIO("a")], "Received: StringIO"),
+        (5, r"Expected a path, a list or a column.*Received: 5\."),
+        ([5], r"Image 0: expected a path.*Received: 5\."),
+        ([io.StringIO("a")], r"Received: a file opened as text \(StringIO\)\. Open it with \"rb\""),
     ],
 )
 def test_what_is_no_image_is_refused(images: Any, said: str) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from headstart.backbones.families.small import mlp, small_cnn
 from headstart.core.errors import CheckError, DataError, HeadstartError, UsageError
 from headstart.core.types import ImageSpec
 from headstart.data.folds import folds_of
+from headstart.data.named_sets import from_sklearn
 from headstart.data.rows import Rows, is_rows, open_rows, rows_from_arrays, rows_to_predict
 from headstart.model.files import sealed
 from headstart.model.records import PartCounts, TabularRecord
@@ -171,7 +173,7 @@ def test_rows_in_memory() -> None:
         ([[1, 2]], ["a", "b"], "a label for each row"),
         ([["x", "y"]], ["a"], "Expected numbers"),
         ([[1, 2], [3, np.nan]], ["a", "b"], "Row 1, column 2: expected a finite number"),
-        ([[1, 2], [3, 2]], ["a", "b"], "column 2' is 2 in every row"),
+        ([[1, 2], [1, 2]], ["a", "b"], "'rows': no column to learn from"),
         ([[1, 2], [3, 4]], ["a", " "], "a blank one"),
     ):
         with pytest.raises(DataError, match=complaint):
@@ -180,6 +182,36 @@ def test_rows_in_memory() -> None:
         rows_from_arrays([[1, 2], [3, 4]], np.eye(2))
     with pytest.raises(DataError, match="a name for each of 2 columns"):
         rows_from_arrays([[1, 2], [3, 4]], ["a", "b"], ["x"])
+
+
+def test_a_column_of_an_array_that_never_changes_stays_and_is_said() -> None:
+    """The others keep their places: predictions are asked with the same columns."""
+    digits = from_sklearn("digits")
+    said: list[str] = []
+    model = train_rows(digits.data[:400], digits.target[:400], trainer=TrainingRun(say=said.append), progress=False)
+    expected = "Column 1, column 17, column 32 and 5 more are the same in every row: nothing is learned from that."
+    assert said[0] == expected
+    assert float(np.mean(model.predict(digits.data[400:]) == digits.target[400:])) > 0.7
+
+
+GIVEN: list[tuple[Any, Any, str]] = [
+    (None, None, r"labels\. Received: None\.$"),
+    (5, None, r"labels\. Received: 5\.$"),
+    (([[1, 2]], ["a"]), None, "Received a tuple of two. Give the numbers and the labels as two arguments"),
+    (np.zeros((4, 2)), None, r"Received rows without labels \(ndarray of shape \(4, 2\)\)"),
+    ({"data": 1, "target": 2}, None, r"give data\['data'\] and data\['target'\]"),
+    (["a", "b"], ["a", "b"], r"Received: a list of 2, 'a' among them\."),
+    (None, ["a", "b"], r"Received: None\.$"),
+    (np.zeros((4, 8, 8)), [0, 1] * 2, r"Received: shape \(4, 8, 8\)\. Of images as rows: values\.reshape"),
+    (np.zeros(4), [0, 1] * 2, r"Received: shape \(4,\)\. Of one row: values\[None\]"),
+    ([[1, 2], [3]], ["a", "b"], "rows of several lengths"),
+]
+
+
+@pytest.mark.parametrize(("data", "labels", "said"), GIVEN)
+def test_what_is_no_table_of_numbers_is_told_by_what_it_is(data: Any, labels: Any, said: str) -> None:
+    with pytest.raises(HeadstartError, match=said):
+        train_rows(data, labels)
 
 
 def test_iris_comes_by_name() -> None:
@@ -251,7 +283,7 @@ def test_a_saved_model_says_the_same(tmp_path: Path) -> None:
     assert sorted(path.name for path in where.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     assert is_tabular_model(where)
     x = np.random.default_rng(1).uniform(0, 5, (6, 3))
-    with pytest.raises(UsageError, match=r"rows of numbers, not of photos.*headstart predict MODEL ROWS\.csv"):
+    with pytest.raises(UsageError, match=r"rows of numbers, not of photos.*hs\.load_rows\(MODEL\)\.predict_file"):
         headstart.load(where)
     again = load_rows(where)
     for name, array in model.weights.items():
@@ -261,7 +293,7 @@ def test_a_saved_model_says_the_same(tmp_path: Path) -> None:
     assert (again.columns, again.classes, again.blueprint) == (model.columns, model.classes, model.blueprint)
     np.testing.assert_allclose(again.predict_proba(x).sum(axis=1), 1)
     model.save(where, overwrite=True)
-    with pytest.raises(UsageError, match=r"finite numbers of shape \(rows, 3\).*a, b, c"):
+    with pytest.raises(UsageError, match=r"of shape \(rows, 3\)\. Received: shape \(6, 2\)\. .*: a, b, c"):
         again.predict_proba(x[:, :2])
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 import headstart as hs
 from headstart.data.named_sets import from_sklearn
+from headstart.data.rows import open_rows
 from headstart.model.tabular_classifier import TabularClassifier
 from making import Shell
 
@@ -59,8 +61,67 @@ def test_rows_of_other_classes_are_named_and_count_as_wrong_in_the_score(flowers
 def test_columns_of_a_table_are_taken_by_name(flowers: TabularClassifier, table: pd.DataFrame) -> None:
     turned = table[["species", *reversed(flowers.columns)]]
     np.testing.assert_array_equal(flowers.predict_proba(turned), flowers.predict_proba(IRIS.data))
-    with pytest.raises(hs.UsageError, match="in the order of the columns sepal length"):
+    with pytest.raises(hs.UsageError, match="in this order: sepal length"):
         flowers.predict(IRIS.data[:, :2])
+
+
+@pytest.mark.parametrize("form", ["pandas", "arrow", "datasets"])
+def test_a_table_is_rows_with_their_labels(table: pd.DataFrame, form: str) -> None:
+    given = {
+        "pandas": lambda: table,
+        "arrow": lambda: pa.Table.from_pandas(table),
+        "datasets": lambda: pytest.importorskip("datasets").Dataset.from_pandas(table),
+    }[form]()
+    rows = open_rows(given)
+    np.testing.assert_array_equal(rows.values, IRIS.data)
+    assert (rows.labels, rows.names[7]) == (tuple(NAMES), "row 7")
+    with pytest.raises(hs.DataError, match=r"The table has no column 'specis'\. Did you mean species\?"):
+        hs.train_rows(given, label="specis")
+
+
+def test_a_model_learns_from_a_table_and_is_held_against_one(table: pd.DataFrame) -> None:
+    numbered = table.assign(species=IRIS.target)
+    model = hs.train_rows(numbered, label="species", progress=False)
+    assert model.classes_.dtype.kind == "i"
+    assert model.columns == tuple(table.columns[:4])
+    expected = model.score(IRIS.data, IRIS.target)
+    assert expected == model.score(numbered) == model.evaluate(numbered, label="species").accuracy.value > 0.9
+    assert model.score(table[list(model.columns)], IRIS.target) == expected
+    by_name = hs.train_rows(table.drop(columns="species"), IRIS.target, progress=False)
+    assert by_name.columns == model.columns
+    np.testing.assert_array_equal(hs.train_rows(table, "species", progress=False).classes_, sorted(set(NAMES)))
+
+
+def test_a_table_with_a_hole_says_where(table: pd.DataFrame) -> None:
+    holed = table.copy()
+    holed.loc[3, "petal width (cm)"] = np.nan
+    with pytest.raises(hs.DataError, match=r"The table, row 3, column 'petal width \(cm\)': a value is missing"):
+        hs.train_rows(holed)
+    with pytest.raises(hs.DataError, match=r"The table, row 0: the label is blank"):
+        hs.train_rows(table.assign(species=[None, *NAMES[1:]]))
+
+
+ASKED = [
+    ([["a"] * 4], r"Received: a list of 1, 'a' among them\. The columns, in this order: sepal length"),
+    ("x.csv", r"No such file or folder: 'x\.csv'"),
+    ({"a": 1}, "Received: a dict of 1"),
+    (np.zeros((2, 8, 8, 3)), r"Received: shape \(2, 8, 8, 3\)"),
+    (IRIS.data[0], r"Received: shape \(4,\)\. Of one row: values\[None\]"),
+    ([], r"Received: shape \(0,\)"),
+    (None, r"Received: None\."),
+    ([[1, 2, 3, np.nan]], r"Row 0, petal width \(cm\): expected a finite number\. Received: nan"),
+]
+
+
+@pytest.mark.parametrize(("rows", "said"), ASKED)
+def test_what_is_no_row_is_told_by_what_it_is(flowers: TabularClassifier, rows: object, said: str) -> None:
+    with pytest.raises(hs.UsageError, match=said):
+        flowers.predict(rows)
+
+
+def test_a_named_set_is_predicted_on_as_it_is_evaluated(flowers: TabularClassifier, folder: Path, shell: Shell) -> None:
+    np.testing.assert_array_equal(flowers.predict("iris"), flowers.predict(IRIS.data))
+    assert len(shell("predict", folder, "iris", "--json").out.splitlines()) == 150
 
 
 def test_the_commands(shell: Shell, folder: Path, table: pd.DataFrame, tmp_path: Path) -> None:

@@ -545,7 +545,7 @@ def test_the_rate_may_be_looked_for_first(given: hs.Classifier, many: Path) -> N
 
 
 def test_what_was_not_fitted_has_nothing_to_begin_with(many: Path) -> None:
-    with pytest.raises(UsageError, match="Fit one first: headstart fit"):
+    with pytest.raises(UsageError, match=r"Fit one first: hs\.fit\(PHOTOS\)"):
         hs.pretrained("efficientnet_lite0", pixels=64).finetune(many)
 
 

@@ -84,7 +84,8 @@ def test_with_more_photos_nothing_known_is_in_the_test_set(begun: Classifier) ->
         ({"network": "mlp"}, "network: the model that the training goes on from has its own"),
         ({"hidden": (4,)}, "hidden: the model"),
         ({"pixels": 16}, "pixels: the model"),
-        ({"grey": False}, "grey: the model"),
+        ({"grey": False}, "grey=False: the model"),
+        ({"grey": True}, "grey: the model"),
         ({"folds": 3}, "folds: a model that was trained before"),
     ],
 )
@@ -96,19 +97,19 @@ def test_what_the_model_has_already_is_not_to_be_said(begun: Classifier, more: A
 def test_other_classes_are_a_sentence(begun: Classifier) -> None:
     data = few_digits()
     some = data.part([row for row, sample in enumerate(data.samples) if sample.label != "7"])
-    with pytest.raises(hs.DataError, match=r"of its 10 classes\. Received: 9 classes, none or too few of '7'"):
+    with pytest.raises(hs.DataError, match=r"knows: 10 classes .*Received: 9 classes .*None or too few are of '7'"):
         train_photos(some, start=begun, recipe=SHORT)
 
 
 def test_a_model_of_a_pretrained_network_is_a_sentence() -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (12, 64, 64, 3), np.uint8)
     fitted = hs.fit(pictures, ["a", "b"] * 6, pixels=64, holdout=0, cache=False)
-    with pytest.raises(hs.UsageError, match="headstart finetune MODEL PHOTOS"):
+    with pytest.raises(hs.UsageError, match=r"hs\.finetune\(MODEL, PHOTOS\) trains more"):
         train_photos(pictures, ["a", "b"] * 6, start=fitted)
 
 
 def test_finetune_says_how_such_a_model_is_trained_longer(begun: Classifier) -> None:
-    with pytest.raises(hs.UsageError, match="headstart train DATA --from MODEL"):
+    with pytest.raises(hs.UsageError, match=r"longer: hs\.train_photos\(DATA, start=MODEL\)"):
         begun.finetune(few_digits())
 
 
@@ -119,7 +120,9 @@ def test_rows_go_on_as_well() -> None:
     assert longer.record.epochs_before == first.record.best + 1
     assert (longer.record.seed, longer.record.test) == (2, first.record.test)
     assert np.array_equal(longer.scale.mean, first.scale.mean)
-    with pytest.raises(hs.DataError, match="give data of its 3 classes"):
+    with pytest.raises(
+        hs.DataError, match=r"knows: 3 classes \(class_0, .*Received: 2 classes \(benign, .*without start=MODEL"
+    ):
         train_rows("breast_cancer", start=first)
 
 

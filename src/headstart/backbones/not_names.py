@@ -15,7 +15,7 @@ def why_no_name(name: str, named: str = "--backbone NAME") -> str:
     ``named`` is how a network is named in the request, for instance as an option.
     """
     suffix, path = Path(name).suffix.lower(), Path(name)
-    if path.is_dir():
+    if name and path.is_dir():
         return f"'{name}' is a folder, not the name of a network. {_TAKEN}"
     if suffix in H5_SUFFIXES:
         return (

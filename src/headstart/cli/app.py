@@ -30,6 +30,7 @@ from headstart.cli import (
     show,
     train,
 )
+from headstart.core.arguments import expanded
 from headstart.core.errors import HeadstartError, UsageError
 from headstart.core.text import say
 from headstart.core.wording import on_command_line
@@ -68,7 +69,7 @@ def main() -> None:
 
 def _main() -> None:
     debug = "--debug" in sys.argv
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    arguments = [at_home(argument) for argument in sys.argv[1:] if argument != "--debug"]
     try:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a name that the terminal has no letters for is no reason to stop
@@ -99,6 +100,14 @@ def _main() -> None:
             raise
         code = _unforeseen(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def at_home(argument: str) -> str:
+    """What is typed, with the user's folder in the place of ``~``: no shell puts it into quotes, or after a "="."""
+    if argument.startswith("~"):
+        return expanded(argument)
+    option, equals, value = argument.rpartition("=")
+    return f"{option}{equals}{expanded(value)}"
 
 
 def _after_exit(error: BrokenPipeError | SystemExit) -> int:

@@ -118,8 +118,6 @@ def train(
     began = time.perf_counter()
     numbers = is_rows(data)
     _check(data, numbers, label, network=network, pixels=pixels, grey=grey)
-    if hidden is not None and not numbers and network != "mlp":
-        raise UsageError("--hidden is for the mlp. Add: --network mlp")
     if problem := why_not_writable(out, overwrite=overwrite):
         raise UsageError(problem)
     name = recipe or (TABLE if numbers else SCRATCH)
@@ -149,15 +147,17 @@ def _check(
 ) -> None:
     """Refuse data that are not there, and options that say nothing of such data."""
     from headstart.data.named_sets import NAMED, NAMED_ROWS
+    from headstart.data.patterns import matches
 
     known = (*NAMED, *NAMED_ROWS)
-    if data not in known and (missing := why_missing(data)):
+    if data not in known and not matches(data) and (missing := why_missing(data)):
         raise UsageError(f"{missing} {did_you_mean(data, known)}")
     if numbers and network not in (None, "mlp"):
         raise UsageError(f"'{data}' is a table of numbers, which an mlp is trained on. Received: --network {network}.")
     for name, value in (("pixels", pixels), ("grey", grey)):
         if numbers and value is not None:
-            raise UsageError(f"'{data}' is a table of numbers, which has no pixels. Leave --{name} out.")
+            typed = "colours" if value is False else name
+            raise UsageError(f"'{data}' is a table of numbers, which has no pixels. Leave --{typed} out.")
     if not numbers and label is not None:
         raise UsageError(f"--label names a column of a table of numbers, and '{data}' is none. Leave it out.")
 

@@ -95,7 +95,10 @@ def one_line(error: Exception, most: int = 300) -> str:
 def did_you_mean(name: str, known: Iterable[str], see: str = "") -> str:
     """A sentence with the nearest known names; where none is near, the command to ``see`` them, or the first ones."""
     known = sorted(known)
-    if near := difflib.get_close_matches(name, known, n=3, cutoff=0.5):
+    by_word = {each.casefold(): each for each in known}
+    if name.casefold() in by_word:
+        return f"Did you mean {by_word[name.casefold()]}?"
+    if near := [by_word[each] for each in difflib.get_close_matches(name.casefold(), by_word, n=3, cutoff=0.5)]:
         return f"Did you mean {' or '.join(near)}?"
     if see:
         return f"See them: {see}"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from headstart.core.arguments import check_fields, exactly, instance, number, one_of, share, whole
 from headstart.core.counts import counted
 from headstart.core.display import line_of, names_in_short
 from headstart.core.errors import UsageError
@@ -26,6 +27,15 @@ UNREADABLE = frozenset(("empty", "unreadable", "truncated", "bomb", "missing")) 
 
 
 _HALF, _CROP, _RESAMPLE = (0.5, 0.5, 0.5), 0.875, "bicubic"
+_COLOURS = exactly(3, number(-math.inf), "three numbers, of red, green and blue")
+_OF_SPEC = {
+    "size": replace(whole(1), expected="a whole number of pixels"),
+    "mean": _COLOURS,
+    "std": _COLOURS,
+    "crop": share(0, 1, above=True),
+    "resample": one_of("bicubic", "bilinear"),
+    "levels": exactly(2, number(-math.inf), "two numbers, of black and of white"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +53,7 @@ class ImageSpec:
     levels: tuple[float, float] | None = None  # that are black and white in images of more than 8 bits; None: a guess
 
     def __post_init__(self) -> None:
-        if type(self.size) is not int or self.size < 1:
-            raise UsageError(f"ImageSpec: expected a whole number of pixels as size. Received: {self.size!r}.")
+        check_fields(self, _OF_SPEC, "ImageSpec")
         check_colours(self.mean, self.std)
 
     def as_json(self) -> dict[str, Any]:
@@ -70,11 +79,15 @@ class Normalisation:
     size: None = None  # the network's own
 
     def __post_init__(self) -> None:
+        check_fields(self, _OF_SPEC, "Normalisation")
         check_colours(self.mean, self.std)
 
     def beside(self, known: ImageSpec) -> ImageSpec:
         """What is ``known`` of a network, with this mean and standard deviation."""
         return replace(known, mean=self.mean, std=self.std)
+
+
+SPEC = instance("an hs.ImageSpec, such as hs.ImageSpec(160)", ImageSpec, Normalisation)
 
 
 def check_colours(mean: Sequence[float], std: Sequence[float]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 
+from headstart.core.arguments import PROGRESS, checks
 from headstart.core.counts import counted
 from headstart.core.display import line_of, names_in_short
 from headstart.core.progress import Shown, function_of, one_step, shows_progress, stage
@@ -98,6 +99,7 @@ class Health:
         }
 
 
+@checks(progress=PROGRESS)
 @shows_progress
 def check(data: Images, labels: Iterable[object] | None = None, *, progress: Shown = True) -> Health:
     """Read every image once; ``data``, ``labels`` and ``progress`` are as `fit` takes them.

@@ -24,18 +24,19 @@ _FILLING = frozenset(("set", "data", "dataset", "images", "image", "imgs", "img"
 _NAMED = re.compile(r"([A-Za-z][A-Za-z_ -]*?)[._ -]*\d+\.\w+")  # cat.0.jpg, breed_12.jpg
 
 
-def class_folders(root: str, label_from: str | None = None) -> ImageDataset:
+def class_folders(root: str, label_from: str | None = None, there: Scan | None = None) -> ImageDataset:
     """The images of a folder of class folders, or of folders for the parts of those: train/, test_set/, seg_val/ …
 
     A folder that holds nothing but one other folder of folders is passed through.
 
     Args:
         label_from: a regular expression whose first group, searched in each path below ``root``, is the class.
+        there: what of the folder counts; default: all that is in it.
 
     Raises:
         DataError: no image has a class; or the folders may be read in two ways.
     """
-    there = scan(root)
+    there = there or scan(root)
     if label_from is not None:
         return _by_pattern(root, there, label_from)
     base = _common_folder(there.images)

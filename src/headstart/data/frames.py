@@ -24,6 +24,7 @@ from headstart.data.columns import (
     split_of,
 )
 from headstart.data.in_memory import content_of, name_of_item
+from headstart.data.parquet import class_names
 from headstart.data.scan import printable
 from headstart.data.sources import from_arrays, label_text
 from headstart.data.tables import NO_LABEL, NOT_USED, label_of, unused_columns
@@ -51,7 +52,7 @@ def frame_dataset(frame: Any, columns: Columns) -> ImageDataset:
         return _joined({str(name): frame_dataset(each, columns) for name, each in frame.items()})
     header = names_of(frame)
     image = pick_column(header, columns.image, IMAGE_COLUMNS, IN_PYTHON, "image")
-    cells = {at: _values(frame, name) for at, name in enumerate(header) if at != image}
+    cells = {at: values_of(frame, name) for at, name in enumerate(header) if at != image}
     count = len(frame)
     rows = [["" if at == image else label_text(cells[at][row]) for at in range(len(header))] for row in range(count)]
     layout = lay_out(header, rows, columns, IN_PYTHON)
@@ -91,13 +92,23 @@ def frame_images(frame: Any) -> ImageDataset:
 
 def names_of(frame: Any) -> list[str]:
     """The names of its columns."""
-    names = frame.column_names if hasattr(frame, "column_names") else frame.columns
-    return [str(name) for name in names]
+    given = frame.column_names if hasattr(frame, "column_names") else frame.columns
+    if not hasattr(frame, "__len__"):  # Hugging Face's stream
+        raise UsageError(
+            f"Received {type(frame).__name__}, which is read once, from its beginning. Read it whole: "
+            "datasets.Dataset.from_list(list(data), features=data.features)."
+        )
+    names = [str(name) for name in given]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise DataError(f"{IN_PYTHON} has two columns called '{twice[0]}'. Expected a name of its own for each.")
+    return names
 
 
-def _values(frame: Any, name: str) -> Sequence[Any]:
+def values_of(frame: Any, name: str) -> Sequence[Any]:
     """A column, as Python has the values; of Hugging Face's classes their names."""
     values = _listed(_plain(frame)[name])
+    if classes := class_names(getattr(frame, "schema", None), name):  # of a table of Arrow
+        return [classes[value] if isinstance(value, int) and 0 <= value < len(classes) else value for value in values]
     feature = frame.features[name] if hasattr(frame, "features") else None
     if feature is not None and hasattr(feature, "int2str"):
         return [None if value is None or value < 0 else feature.int2str(value) for value in values]

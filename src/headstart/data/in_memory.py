@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,16 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from headstart.core.errors import UsageError
+from headstart.core.errors import UsageError, reason_of
+from headstart.core.missing import why_missing
 from headstart.core.types import ImageDataset, Sample
+from headstart.data.mistaken import WHAT, described
 from headstart.data.pixels import to_rgb
 from headstart.data.sources import from_arrays, label_texts
 
-WHAT = (
-    "Expected a path, a list or a column of paths, arrays (height × width × channels), Pillow's images, or the bytes "
-    "of image files."
-)
 CHANNELS = (1, 3, 4)
+LONGEST_PATH = 4096  # bytes
 
 
 def is_tensor(value: Any) -> bool:
@@ -40,7 +40,7 @@ def from_items(items: Sequence[Any], labels: Sequence[object] | None) -> ImageDa
     """Images in memory: arrays as `from_arrays` has them, and the contents of files."""
     if all(isinstance(item, np.ndarray) for item in items):
         return from_arrays(items, labels)
-    contents = [content_of(item, f"Image {index}") for index, item in enumerate(items)]
+    contents = [_content_at(item, f"Image {index}") for index, item in enumerate(items)]
     arrays = {index: item for index, item in enumerate(contents) if not isinstance(item, bytes)}
     checked = from_arrays([*arrays.values()]) if arrays else None
     row = {index: k for k, index in enumerate(arrays)}
@@ -54,6 +54,16 @@ def from_items(items: Sequence[Any], labels: Sequence[object] | None) -> ImageDa
     return ImageDataset("", [Sample(name, text) for name, text in zip(names, texts, strict=True)], read)
 
 
+def _content_at(item: Any, what: str) -> bytes | NDArray[Any]:
+    """As `content_of`, where a path that cannot be read is a sentence."""
+    try:
+        return content_of(item, what)
+    except OSError as error:
+        if not isinstance(item, str | os.PathLike):
+            raise UsageError(f"{what} cannot be read: {reason_of(error)}.") from error
+        raise UsageError(why_missing(item) or f"'{os.fspath(item)}' cannot be read: {reason_of(error)}.") from error
+
+
 def content_of(item: Any, what: str) -> bytes | NDArray[Any]:
     """The bytes of an image's file, or its pixels.
 
@@ -64,21 +74,59 @@ def content_of(item: Any, what: str) -> bytes | NDArray[Any]:
     if is_tensor(item):
         return as_array(item)
     if isinstance(item, bytes | bytearray | memoryview):
-        return bytes(item)
+        return _not_a_path(bytes(item), what)
     if isinstance(item, Image.Image):
-        return np.asarray(to_rgb(ImageOps.exif_transpose(item)))
+        try:
+            return np.asarray(to_rgb(ImageOps.exif_transpose(item)))
+        except ValueError as error:  # Pillow's word for it
+            raise UsageError(f"{what}: the image cannot be read: {error}. Open it again, or give its path.") from error
     if isinstance(item, str | os.PathLike):
         with open(item, "rb") as file:
             return file.read()
-    if isinstance(item, Mapping) and {"bytes", "path"} & item.keys():  # as Hugging Face's data sets keep images
+    if is_hugging_face_image(item):
         given = item.get("bytes") or item.get("path")
         if given:
             return content_of(given, what)
     if hasattr(item, "read"):
-        content = item.read()
-        if isinstance(content, bytes):
-            return content
-    raise UsageError(f"{what}: {WHAT} Received: {type(item).__name__}.")
+        return _rest_of(item, what)
+    raise UsageError(f"{what}: {WHAT[0].lower()}{WHAT[1:]} Received: {described(item)}.")
+
+
+def is_hugging_face_image(item: Any) -> bool:
+    """Whether it is a file's content with its path, as those data sets keep an image."""
+    return isinstance(item, Mapping) and "bytes" in item and {*item} <= {"bytes", "path"}
+
+
+def _not_a_path(content: bytes, what: str) -> bytes:
+    """The content of a file.
+
+    Raises:
+        UsageError: it is the path of one.
+    """
+    if len(content) < LONGEST_PATH and b"\0" not in content and os.path.exists(content):
+        raise UsageError(f"{what}: received the path {content!r} as bytes. Give it as text: os.fsdecode(path).")
+    return content
+
+
+def _rest_of(file: Any, what: str) -> bytes:
+    """What an open file has from where it stands.
+
+    Raises:
+        UsageError: it is closed, at its end, or opened as text.
+    """
+    if getattr(file, "closed", False):
+        raise UsageError(f"{what}: the file is closed. Give its path, or open it again.")
+    content = "" if isinstance(file, io.TextIOBase) else file.read()
+    if isinstance(content, str):
+        raise UsageError(
+            f"{what}: expected the bytes of an image's file. Received: a file opened as text ({described(file)}). "
+            'Open it with "rb".'
+        )
+    if not content and hasattr(file, "tell") and file.tell():
+        raise UsageError(f"{what}: the file was read to its end. Go back to its beginning: file.seek(0).")
+    if not isinstance(content, bytes):
+        raise UsageError(f"{what}: expected a file that gives bytes. Received: {described(content)}.")
+    return content
 
 
 def name_of_item(item: Any, index: int) -> str:

@@ -136,7 +136,7 @@ def _described(file: Any, path: str, where: str, image: str, wanted: Columns) ->
     if label_at is None:
         label_at = pick_column(header, None, LABEL_COLUMNS, repr(where), "label")
     column = header[label_at]
-    names = _class_names(schema, column)
+    names = class_names(schema, column)
     group, split = (None if at in (None, label_at, taken[0]) else header[at] for at in (group_at, split_at))
     extra = [name for name in (group, split) if name is not None]
     table = file.read(columns=[column, *extra])
@@ -168,11 +168,11 @@ def _label(value: object, names: Sequence[str], where: str) -> str | None:
     raise DataError(f"{where}: expected a label that is text or a whole number, received {type(value).__name__}.")
 
 
-def _class_names(schema: Any, column: str) -> list[str]:
+def class_names(schema: Any, column: str) -> list[str]:
     """What `datasets` writes into the schema: {"info": {"features": {column: {"names": [...]}}}}."""
     try:
         names = json.loads(schema.metadata[b"huggingface"])["info"]["features"][column]["names"]
-    except (TypeError, KeyError, ValueError):  # no class names, or another form: integers stay integers
+    except (AttributeError, TypeError, KeyError, ValueError):  # no class names, or another form: integers stay integers
         return []
     return [str(name) for name in names] if isinstance(names, list) else []
 

@@ -1,23 +1,27 @@
-"""Tables of numbers: rows of a CSV file or of a named set, each with a label. CSV files that name images are in
-`data.tables`."""
+"""Tables of numbers: rows of a CSV file, a named set or a table in memory, each with a label. CSV files that name
+images are in `data.tables`."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.counts import counted
-from headstart.core.errors import DataError, UsageError, did_you_mean
+from headstart.core.arguments import expanded
+from headstart.core.counts import counted, verb
+from headstart.core.errors import DataError, did_you_mean
 from headstart.core.labels import TEXT, in_order, kind_of
-from headstart.core.missing import why_missing
+from headstart.data.cells import Cells, cells_of, read_cells
 from headstart.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS
+from headstart.data.frames import is_frame
 from headstart.data.inputs import one_each
+from headstart.data.mistaken import described, has_no_order
 from headstart.data.named_sets import NAMED_ROWS, from_sklearn
 from headstart.data.scan import printable
 from headstart.data.sources import label_text
@@ -52,7 +56,7 @@ def is_rows(data: object) -> bool:
     """Whether this is a table of numbers: a named one, or a CSV file without a column of image names."""
     if not isinstance(data, str | os.PathLike):
         return False
-    root = os.fspath(data)
+    root = expanded(data)
     if root in NAMED_ROWS and not os.path.isdir(root):
         return True
     if os.path.splitext(root)[1].lower() not in CSV_SUFFIXES or not os.path.isfile(root):
@@ -65,8 +69,9 @@ def is_rows(data: object) -> bool:
     return not {*header} & {*IMAGE_COLUMNS}
 
 
-def open_rows(data: PathLike, label: str | None = None) -> Rows:
-    """A named set, or a CSV file with a line of column names; all columns but the label's hold numbers.
+def open_rows(data: PathLike | Any, label: str | None = None) -> Rows:
+    """A named set, a CSV file with a line of column names, or a table in memory; all columns but the label's hold
+    numbers.
 
     ``label`` names the column of the labels; default: one with a usual name, or the only one with text.
 
@@ -74,25 +79,37 @@ def open_rows(data: PathLike, label: str | None = None) -> Rows:
         UsageError: no such file.
         DataError: a missing value or one that is no number, fewer than two classes, no column to learn from.
     """
-    root = os.fspath(data)
-    if root in NAMED_ROWS and not os.path.isdir(root):
-        return _named_rows(root)
-    header, lines, cells = _read(root)
-    where = repr(root)
-    at = _label_place(header, cells, label, where)
-    columns = [place for place in range(len(header)) if place != at]
-    if not columns:
-        raise DataError(f"{where} has no column beside the label '{header[at]}'. Expected one of numbers at least.")
-    labels = [row[at] for row in cells]
-    if "" in labels:
+    if _is_named(data):
+        return _named_rows(os.fspath(data))
+    cells = _cells(data)
+    at = _label_place(cells.header, cells.rows, label, cells.where)
+    if len(cells.header) == 1:
         raise DataError(
-            f"{where}, line {lines[labels.index('')]}: the label is blank. Fill it in, or leave the row out."
+            f"{cells.where} has no column beside the label '{cells.header[at]}'. Expected one of numbers at least."
         )
-    not_used = {place: why for place in columns if (why := _why_not_used(header[place], [row[place] for row in cells]))}
-    used = [place for place in columns if place not in not_used]
+    return _to_learn_from(cells, [place for place in range(len(cells.header)) if place != at], cells.column(at))
+
+
+def _to_learn_from(cells: Cells, columns: Sequence[int], given: Sequence[object]) -> Rows:
+    """The rows of a table with their labels; columns from which nothing can be learned are left out."""
+    labels = [label_text(label) for label in given]
+    if "" in labels:
+        raise DataError(f"{cells.at(labels.index(''))}: the label is blank. Fill it in, or leave the row out.")
+    why = {place: _why_not_used(cells.header[place], [row[place] for row in cells.rows]) for place in columns}
+    not_used = tuple(filter(None, why.values()))
+    used = [place for place in columns if not why[place]]
     if not used:
-        raise DataError(f"{where} has no column to learn from: {'; '.join(not_used.values())}.")
-    return check_rows(replace(_rows(root, header, lines, cells, used, labels), not_used=tuple(not_used.values())))
+        raise DataError(f"{cells.where} has no column to learn from: {'; '.join(not_used)}.")
+    kind = TEXT if cells.given is None else kind_of(given)
+    return check_rows(replace(_rows(cells, used, labels), not_used=not_used, label_kind=kind))
+
+
+def _is_named(data: Any) -> bool:
+    return isinstance(data, str | os.PathLike) and os.fspath(data) in NAMED_ROWS and not os.path.isdir(data)
+
+
+def _cells(data: PathLike | Any) -> Cells:
+    return read_cells(expanded(data)) if isinstance(data, str | os.PathLike) else cells_of(data)
 
 
 def _why_not_used(name: str, cells: Sequence[str]) -> str:
@@ -101,117 +118,151 @@ def _why_not_used(name: str, cells: Sequence[str]) -> str:
     if not name or name.casefold().startswith("unnamed:"):
         return f"{shown} is not used"
     if len(set(cells)) == 1:
-        return f"{shown} is not used: it is {cells[0][:20]} in every row"
+        return f"{shown} is not used: it is {cells[0][:20] or 'blank'} in every row"
     numbers = sorted(number for cell in cells if (number := _number(cell)) is not None)
     if len(cells) > 2 and any(numbers == [*range(first, first + len(cells))] for first in (0, 1)):
         return f"{shown} is not used: it counts the rows"
     return ""
 
 
-def rows_to_predict(path: PathLike, columns: Sequence[str]) -> Rows:
-    """Rows of a CSV file to predict on. Its columns are found by name, in any order; other columns are ignored.
+def rows_to_predict(data: PathLike | Any, columns: Sequence[str]) -> Rows:
+    """Rows of a CSV file, a named set or a table in memory to predict on.
+
+    Its columns are found by name, in any order; other columns are ignored.
 
     Raises:
         UsageError: no such file.
         DataError: a column is missing; a value is missing or no number.
     """
-    root = os.fspath(path)
-    header, lines, cells = _read(root)
-    return _rows(root, header, lines, cells, _places_of(columns, header, root), ())
+    if _is_named(data):
+        rows = _named_rows(os.fspath(data))
+        places = _places_of(columns, rows.columns, repr(rows.name))
+        return replace(rows, columns=tuple(columns), values=rows.values[:, places])
+    cells = _cells(data)
+    return _rows(cells, _places_of(columns, cells.header, cells.where), ())
 
 
-def rows_to_judge(path: PathLike, columns: Sequence[str], label: str | None = None) -> Rows:
-    """As `rows_to_predict`, with labels; of a named set all rows.
+def rows_to_judge(data: PathLike | Any, columns: Sequence[str], label: str | None = None) -> Rows:
+    """As `rows_to_predict`, with labels.
 
     Raises:
         UsageError, DataError: as `rows_to_predict`; or it is not known which column holds the labels.
     """
-    root = os.fspath(path)
-    if root in NAMED_ROWS and not os.path.isdir(root):
-        return _named_rows(root)
-    header, lines, cells = _read(root)
-    places = _places_of(columns, header, root)
-    others = [place for place in range(len(header)) if place not in places]
-    names, rest = [header[place] for place in others], [[row[place] for place in others] for row in cells]
-    at = _label_place(names, rest, label, repr(root))
-    return _rows(root, header, lines, cells, places, [row[at] for row in rest])
+    if _is_named(data):
+        return rows_to_predict(data, columns)
+    cells = _cells(data)
+    places = _places_of(columns, cells.header, cells.where)
+    others = [place for place in range(len(cells.header)) if place not in places]
+    at = others[_label_place(*cells.part(others), label, cells.where)]
+    given = cells.column(at)
+    kind = TEXT if cells.given is None else kind_of(given)
+    return replace(_rows(cells, places, [label_text(each) for each in given]), label_kind=kind)
 
 
-def _places_of(columns: Sequence[str], header: Sequence[str], file: str) -> list[int]:
+def _places_of(columns: Sequence[str], header: Sequence[str], where: str) -> list[int]:
     """Where the columns of a model are."""
     for name in columns:
         if name not in header:
             raise DataError(
-                f"{file!r} has no column '{name}', which the model was trained on. {did_you_mean(name, header)}"
+                f"{where} has no column '{name}', which the model was trained on. {did_you_mean(name, header)}"
             )
     return [header.index(name) for name in columns]
+
+
+def rows_with_labels(values: Any, labels: Iterable[object]) -> Rows:
+    """Rows in memory with a label for each: an array of numbers, or a table whose columns all hold numbers.
+
+    Raises:
+        UsageError, DataError: as `rows_from_arrays`, or as `open_rows`.
+    """
+    given = one_each(labels)
+    if not is_frame(values):
+        return rows_from_arrays(values, given)
+    cells = cells_of(values)
+    if len(cells.rows) != len(given):
+        raise DataError(
+            f"Expected a label for each row. Received: {counted(len(cells.rows), 'row')} and "
+            f"{counted(len(given), 'label')}."
+        )
+    return replace(_to_learn_from(cells, range(len(cells.header)), given), label_kind=kind_of(given))
 
 
 def rows_from_arrays(values: Any, labels: Iterable[object], columns: Sequence[str] | None = None) -> Rows:
     """Rows in memory: numbers (N, columns), and a label for each.
 
+    A column that is the same in every row stays, so that others have their places; a sentence says so.
+
     Raises:
         UsageError: labels that are not one for each row.
-        DataError: other shapes, a value that is not finite, a constant column, fewer than two classes.
+        DataError: other shapes, a value that is not finite, fewer than two classes.
     """
     given = one_each(labels)
-    matrix, words = np.asarray(values), tuple(map(label_text, given))
-    if matrix.ndim != 2 or matrix.dtype.kind not in "fiub" or len(matrix) != len(words) or "" in words:
+    matrix, words = matrix_of(values), tuple(map(label_text, given))
+    if len(matrix) != len(words) or "" in words:
         raise DataError(
-            "Expected numbers of shape (rows, columns), and a label for each row. Received: "
-            f"{matrix.dtype} {matrix.shape} and {counted(len(words), 'label')}{', a blank one' * ('' in words)}."
+            f"Expected a label for each row. Received: {counted(len(matrix), 'row')} and "
+            f"{counted(len(words), 'label')}{', a blank one' * ('' in words)}."
         )
     names = tuple(columns or (f"column {place}" for place in range(1, matrix.shape[1] + 1)))
     if len(names) != matrix.shape[1]:
         raise DataError(f"Expected a name for each of {counted(matrix.shape[1], 'column')}. Received: {len(names)}.")
-    numbers = matrix.astype(np.float64)
-    if len(bad := np.argwhere(~np.isfinite(numbers))):
+    if len(bad := np.argwhere(~np.isfinite(matrix))):
         row, column = bad[0].tolist()
-        raise DataError(f"Row {row}, {names[column]}: expected a finite number. Received: {numbers[row, column]}.")
+        raise DataError(f"Row {row}, {names[column]}: expected a finite number. Received: {matrix[row, column]}.")
     rows = tuple(f"row {place}" for place in range(len(words)))
-    return check_rows(Rows("rows", names, numbers, words, rows, label_kind=kind_of(given)))
+    return check_rows(Rows("rows", names, matrix, words, rows, label_kind=kind_of(given)))
+
+
+def matrix_of(values: Any, columns: int | None = None) -> NDArray[np.float64]:
+    """Numbers of shape (rows, columns).
+
+    Raises:
+        DataError: something else; the sentence says what came.
+    """
+    expected = f"Expected numbers of shape (rows, {columns or 'columns'})."
+    if values is None or isinstance(values, str | bytes | int | float | Mapping) or has_no_order(values):
+        raise DataError(f"{expected} Received: {described(values)}.")
+    try:
+        matrix = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    except ValueError as error:
+        raise DataError(f"{expected} Received: rows of several lengths.") from error
+    if matrix.dtype.kind == "O" and matrix.ndim == 2 and all(isinstance(each, Real) for each in matrix.flat):
+        matrix = matrix.astype(np.float64)
+    if matrix.dtype.kind not in "fiub" and matrix.size:
+        words = [each for each in matrix.ravel().tolist() if not isinstance(each, Real)]
+        among = f", {described(words[0])} among them" if words else ""
+        raise DataError(f"{expected} Received: {described(values)}{among}.")
+    if matrix.ndim != 2 or 0 in matrix.shape or (columns and matrix.shape[1] != columns):
+        hint = ""
+        if matrix.ndim == 1 and matrix.size:
+            hint = " Of one row: values[None]."
+        elif matrix.ndim > 2 and 0 not in matrix.shape:
+            hint = " Of images as rows: values.reshape(len(values), -1)."
+        raise DataError(f"{expected} Received: shape {matrix.shape}.{hint}")
+    return matrix.astype(np.float64)
 
 
 def check_rows(rows: Rows) -> Rows:
     """Check rows to train on, and return them.
 
     Raises:
-        DataError: fewer than two classes, or a column that is the same everywhere.
+        DataError: fewer than two classes, or no column that differs.
     """
     if len(rows.classes) < 2:
         raise DataError(
             f"'{rows.name}': expected two classes or more. Received: {counted(len(rows), 'row')} of "
             f"{', '.join(map(repr, rows.classes)) or 'none'}. Another column holds the labels? Name it: --label NAME"
         )
-    for name, column in zip(rows.columns, rows.values.T, strict=True):
-        if (column == column[0]).all():
-            raise DataError(
-                f"'{rows.name}': column '{name}' is {column[0]:g} in every row, so it tells nothing about the class. "
-                "Leave it out."
-            )
-    return rows
-
-
-def _read(file: str) -> tuple[list[str], list[int], list[list[str]]]:
-    """Names of the columns; number and cells of each line below them."""
-    if missing := why_missing(file):
-        raise UsageError(f"{missing} {did_you_mean(file, NAMED_ROWS)}")
-    if os.path.isdir(file):
-        raise UsageError(f"{file!r} is a folder. Expected a CSV file of numbers.")
-    where = repr(file)
-    rows = csv_rows(file)
-    header = [name.strip() for name in next(rows, (0, list[str]()))[1]]
-    if twice := [name for name in header if header.count(name) > 1]:
-        raise DataError(f"{where} has two columns called '{twice[0]}'. Expected a name of its own for each.")
-    lines, cells = [], []
-    for line, row in rows:
-        if len(row) != len(header):
-            raise DataError(f"{where}, line {line}: expected {counted(len(header), 'value')}. Received: {len(row)}.")
-        lines.append(line)
-        cells.append([cell.strip() for cell in row])
-    if not lines:
-        raise DataError(f"{where} has no rows. Expected a line of column names, and one line below for each row.")
-    return header, lines, cells
+    constant = [
+        name for name, same in zip(rows.columns, (rows.values == rows.values[0]).all(axis=0), strict=True) if same
+    ]
+    if len(constant) == len(rows.columns):
+        raise DataError(f"'{rows.name}': no column to learn from, as each is the same in every row.")
+    if not constant:
+        return rows
+    more = f" and {len(constant) - 3} more" if len(constant) > 3 else ""
+    said = f"{', '.join(constant[:3])}{more} {verb(len(constant))} the same in every row: nothing is learned from that"
+    return replace(rows, not_used=(*rows.not_used, said))
 
 
 def _label_place(header: Sequence[str], cells: Sequence[Sequence[str]], wanted: str | None, where: str) -> int:
@@ -232,25 +283,18 @@ def _label_place(header: Sequence[str], cells: Sequence[Sequence[str]], wanted: 
     )
 
 
-def _rows(
-    file: str,
-    header: Sequence[str],
-    lines: Sequence[int],
-    cells: Sequence[Sequence[str]],
-    places: Sequence[int],
-    labels: Sequence[str],
-) -> Rows:
-    values = np.empty((len(cells), len(places)))
-    for row, (line, words) in enumerate(zip(lines, cells, strict=True)):
+def _rows(cells: Cells, places: Sequence[int], labels: Sequence[str]) -> Rows:
+    values = np.empty((len(cells.rows), len(places)))
+    for row, words in enumerate(cells.rows):
         for column, place in enumerate(places):
             number = _number(words[place])
             if number is None:
-                at = f"{file!r}, line {line}, column '{header[place]}'"
-                raise DataError(f"{at}: {_why_no_number(words[place])}")
+                raise DataError(f"{cells.at(row)}, column '{cells.header[place]}': {_why_no_number(words[place])}")
             values[row, column] = number
-    name = printable(file)
-    columns = tuple(header[place] for place in places)
-    return Rows(name, columns, values, tuple(labels), tuple(f"{name}#{line}" for line in lines))
+    name = printable(cells.name)
+    columns = tuple(cells.header[place] for place in places)
+    names = tuple(f"row {row}" if cells.given is not None else f"{name}#{row}" for row in cells.lines)
+    return Rows(name, columns, values, tuple(labels), names)
 
 
 def _number(cell: str) -> float | None:

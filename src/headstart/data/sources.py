@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import math
 import os
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.arguments import PATH, TEXT, checks, expanded
 from headstart.core.counts import counted
 from headstart.core.errors import DataError, HeadstartError, UsageError, did_you_mean
 from headstart.core.missing import why_missing
@@ -22,6 +22,7 @@ from headstart.data.formats import ARCHIVES, SUFFIXES
 from headstart.data.idx import idx_dataset, idx_pairs, is_idx
 from headstart.data.named_sets import NAMED, NAMED_ROWS
 from headstart.data.parquet import parquet_dataset
+from headstart.data.patterns import matches, scan_matching
 from headstart.data.scan import entries, printable, scan
 from headstart.data.tables import CSV_SUFFIXES, NOT_USED, Found, csv_samples, file_dataset, table_dataset
 
@@ -29,6 +30,7 @@ METADATA = "metadata.csv"
 PathLike = str | os.PathLike[str]
 
 
+@checks(data=PATH, image_column=TEXT, label_column=TEXT, group_column=TEXT, split_column=TEXT, label_from=TEXT)
 def open_source(
     data: PathLike,
     *,
@@ -59,6 +61,8 @@ def open_source(
         raise UsageError(problem)
     if os.path.isdir(root):
         return class_folders(root, label_from) if label_from is not None else _folder(root, columns)
+    if matches(root):
+        return _matching(root, label_from)
     if label_from is not None:
         raise UsageError(f"--label-from is for a folder of photos. Received: {root!r}.")
     if missing := why_missing(root):
@@ -78,6 +82,14 @@ def open_source(
     raise UsageError(f"{root!r} is {what}, not a folder of images nor a CSV, Parquet or IDX file. {todo}.")
 
 
+def _matching(pattern: str, label_from: str | None) -> ImageDataset:
+    """The images that a pattern matches, of the classes that their folders have."""
+    root, there = scan_matching(pattern)
+    if not there.images:
+        raise DataError(f"No image matches the pattern '{pattern}'.{not_read(there.problems)}")
+    return class_folders(root, label_from, there)
+
+
 def why_no_photos(folder: str) -> str:
     """A sentence where a folder is a model that Headstart wrote, "" where it is not."""
     if {"config.json", "model.safetensors"} <= {entry.name for entry in entries(folder)}:
@@ -93,7 +105,7 @@ def from_pairs(paths: Sequence[PathLike], labels: Sequence[object] | NDArray[Any
     """
     if isinstance(paths, (str, os.PathLike)):
         raise UsageError(f"Expected a list of paths, received the single path {os.fspath(paths)!r}.")
-    names = [os.fspath(path) for path in paths]
+    names = [expanded(path) for path in paths]
     words = label_texts(labels, len(names), "paths")
     found = [(Sample(printable(name), label), name) for name, label in zip(names, words, strict=True)]
     return file_dataset("", found, in_order=True)
@@ -125,23 +137,23 @@ def from_arrays(
     return ImageDataset("", [Sample(f"images[{index}]", label) for index, label in enumerate(words)], read)
 
 
-def unlabelled(paths: Sequence[PathLike] | PathLike) -> ImageDataset:
+def unlabelled(paths: Sequence[PathLike] | PathLike, *, missing_too: bool = False) -> ImageDataset:
     """Image files, and all images in folders and their subfolders, to predict on; see `images_in`."""
-    found, problems = images_in(paths)
+    found, problems = images_in(paths, missing_too=missing_too)
     return file_dataset("", found, problems, in_order=True)
 
 
-def images_in(paths: Sequence[PathLike] | PathLike) -> tuple[list[Found], list[Problem]]:
+def images_in(paths: Sequence[PathLike] | PathLike, *, missing_too: bool = False) -> tuple[list[Found], list[Problem]]:
     """Image files, and all images in folders and their subfolders; in this order, folders sorted.
 
     Raises:
-        UsageError: a path is not there.
+        UsageError: a path is not there, unless such are listed too: reading them fails.
         DataError: a folder without images.
     """
     found: list[Found] = []
     problems: list[Problem] = []
     for given in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
-        path = os.fspath(given)
+        path = expanded(given)
         if os.path.isdir(path):
             if problem := why_no_photos(path):
                 raise UsageError(problem)
@@ -151,12 +163,12 @@ def images_in(paths: Sequence[PathLike] | PathLike) -> tuple[list[Found], list[P
                 raise DataError(f"{path!r} has no images in it.{not_read(there.problems)}")
             inside = [os.path.join(path, name) for name in there.images]
             found += [(Sample(printable(name), ""), name) for name in inside]
-        elif not (missing := why_missing(path)):
-            found.append((Sample(printable(path), ""), path))
-        elif matching := sorted(glob.glob(path, recursive=True)):  # in quotes, or on Windows, where no shell does it
+        elif matching := matches(path):
             found += [(Sample(printable(each), ""), each) for each in matching if os.path.isfile(each)]
-        else:
+        elif (missing := why_missing(path)) and not missing_too:
             raise UsageError(missing)
+        else:
+            found.append((Sample(printable(path), ""), path))
     if not found:
         raise UsageError("No images given. Expected paths of image files or of folders with images.")
     return found, problems
@@ -234,11 +246,18 @@ def label_texts(labels: Sequence[object] | NDArray[Any], count: int, what: str) 
     """
     words = [label_text(label) for label in labels]
     if len(words) != count:
-        raise UsageError(
-            f"Expected as many labels as {what}: received {count} {what} and {counted(len(words), 'label')}."
-        )
+        received = f"{counted(count, what.removesuffix('s'))} and {counted(len(words), 'label')}"
+        raise UsageError(f"Expected as many labels as {what}: received {received}.")
     if not count:
         raise UsageError(f"Expected at least one of the {what}, received none.")
+    texts = [isinstance(label, str) for label in labels]
+    first = {word: place for place, word in reversed([*enumerate(words)])}
+    for place, word in enumerate(words):
+        if texts[place] != texts[first[word]]:
+            raise UsageError(
+                f"Labels {first[word]} and {place} are {labels[first[word]]!r} and {labels[place]!r}, a word and a "
+                "number that read the same. Expected words alone, or numbers alone."
+            )
     if "" in words:
         raise UsageError(f"Label {words.index('')} is blank. Expected a label for each of the {what}.")
     return words
@@ -252,9 +271,11 @@ def label_text(label: object) -> str:
 
 def _check_array(image: NDArray[Any], what: str) -> None:
     if image.ndim not in (2, 3) or 0 in image.shape or (image.ndim == 3 and image.shape[2] not in (1, 2, 3, 4)):
-        hint = (
-            " Move the channels last: images.transpose(0, 2, 3, 1)." if image.ndim == 3 and image.shape[0] < 5 else ""
-        )
+        hint = ""
+        if image.ndim == 3 and 0 not in image.shape and image.shape[0] < 5:
+            hint = " Move the channels last: images.transpose(0, 2, 3, 1)."
+        elif image.ndim == 1 and (side := math.isqrt(len(image))) > 1 and side**2 == len(image):
+            hint = f" Rows of pixels? images.reshape(-1, {side}, {side}); to learn from numbers: hs.train_rows."
         raise UsageError(f"{what}: expected height × width × channels, received shape {image.shape}.{hint}")
     if image.dtype in (np.uint8, np.uint16, np.bool_):
         return
@@ -264,4 +285,8 @@ def _check_array(image: NDArray[Any], what: str) -> None:
     low, high = image.min(), image.max()
     if not (low >= 0 and high <= top):
         hint = " Divide by 255." if 1 < high <= 255 and low >= 0 else ""
+        if image.dtype.kind == "f" and -1 <= low < 0 and high <= 1:
+            hint = " Of pixels from -1 to 1: (images + 1) / 2."
+        if np.isnan(low):
+            raise UsageError(f"{what}: expected {image.dtype} values in [0, {top}], received NaN, which is no number.")
         raise UsageError(f"{what}: expected {image.dtype} values in [0, {top}], received {low} to {high}.{hint}")

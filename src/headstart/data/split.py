@@ -10,24 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.arguments import share
 from headstart.core.counts import counted
-from headstart.core.errors import DataError, UsageError
+from headstart.core.errors import DataError
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.fingerprints import Fingerprints
 from headstart.data.hold_out import FEWEST, hold_out
 from headstart.data.near_copies import join_groups, named_groups
 
 HOLDOUT, LARGEST_HOLDOUT = 0.2, 0.9
+HELD_OUT = share(0, LARGEST_HOLDOUT)  # what people may ask for
 VALIDATION = 0.15  # share of the training set
 CONFLICT = "conflicting labels"  # the kind of a `Problem`
-
-
-def check_holdout(holdout: float, seed: int) -> None:
-    """Refuse a share or a seed out of range, before any image is read."""
-    if not 0 <= holdout <= LARGEST_HOLDOUT:
-        raise UsageError(f"--holdout: expected a share from 0 to {LARGEST_HOLDOUT}. Received: {holdout}.")
-    if not 0 <= seed < 2**63:
-        raise UsageError(f"--seed: expected a whole number from 0. Received: {seed}.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,7 +78,7 @@ def open_backbone(
         features: of a module, see `engines.torch.modules.wrap`.
         progress: called with ("weights", bytes done, of how many) while they are fetched.
     """
-    if pixels and spec and spec.size not in (None, pixels):
+    if pixels is not None and spec and spec.size not in (None, pixels):
         raise UsageError(f"pixels={pixels} and a spec of {spec.size} pixels name two sizes: give one of them.")
     framework = framework_of(backbone)
     if framework:

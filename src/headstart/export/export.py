@@ -10,16 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import LOGITS
+from headstart.core.arguments import PATH, YES_NO, checks, text
 from headstart.core.atomic_files import beside, put_new
 from headstart.core.errors import CheckError, HeadstartError, UsageError, one_line
 from headstart.data.inputs import Images
 from headstart.data.sources import PathLike
 from headstart.engines.registry import get_engine
-from headstart.export.formats import Format, check_holds, exists_already, find_format, replace_older, target_of
+from headstart.export.formats import FORMATS, Format, check_holds, exists_already, find_format, replace_older, target_of
 from headstart.export.int8 import Loss, gather, measure
 from headstart.export.package import Package
 from headstart.model.bundle import greatest_difference
 from headstart.model.classifier import Classifier
+from headstart.model.given import check_order, photo_model
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,9 @@ class Exported:
         }
 
 
+@checks(to=text("the name of a format, such as onnx"), int8=YES_NO, overwrite=YES_NO)
 def export_model(
-    classifier: Classifier,
+    classifier: Classifier | PathLike,
     to: str,
     path: PathLike,
     *,
@@ -69,7 +72,7 @@ def export_model(
     """Write a classifier to ``path`` in the format ``to``, one of `formats.FORMATS`; on an error nothing is written.
 
     Args:
-        classifier: on any engine; the logits of the file are compared with its logits in fp32.
+        classifier: or the path of one; on any engine; the logits of the file are compared with its logits in fp32.
         to: the format.
         path: a file, or a folder, depending on the format.
         int8: weights and activations in int8, in formats that have it.
@@ -81,8 +84,12 @@ def export_model(
         MissingExtraError: the format needs a package that is not installed.
         CheckError: the file gives other answers than the classifier, or int8 loses too much accuracy.
     """
+    check_order(path, "hs.export_model(model, 'onnx', path)")
+    if to not in FORMATS and path in FORMATS:
+        raise UsageError(f"The format comes first, then the path: export({path!r}, {to!r}).")
     found = find_format(to, int8=int8)
-    target = target_of(found, path, overwrite=overwrite)
+    classifier = photo_model(classifier, "classifier")
+    target = target_of(found, PATH.of("--out", path), overwrite=overwrite)
     check_holds(found, classifier.blueprint)
     if int8 and data is None:
         raise UsageError("int8 takes its ranges from labelled photos, and is measured on others: --data PHOTOS")

@@ -8,14 +8,17 @@ import re
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.arguments import shown
 from headstart.core.atomic_files import beside, put
 from headstart.core.errors import UsageError
+from headstart.core.labels import kind_of
 
 UNKNOWN = "unknown"  # the folder of what is unlike the training photos
 _UNSAFE = re.compile(r'[\\/:*?"<>|\x00-\x1f\x7f]')
@@ -100,3 +103,36 @@ def put_into(folder: Path, label: str, photo: str, *, link: bool) -> Path:
                 number += 1
     except OSError as error:
         raise UsageError(f"'{photo}' cannot be put into '{inside}': {error.strerror or error}.") from error
+
+
+def check_unknown(unknown: object, classes: NDArray[Any]) -> None:
+    """Refuse an answer for what is unknown that is no label, or is that of a class.
+
+    Raises:
+        UsageError: either.
+    """
+    known = classes.tolist()
+    if unknown is not None and not isinstance(unknown, str | Real | np.bool_):
+        raise UsageError(f'unknown: expected one label, such as "unknown" or -1. Received: {shown(unknown)}.')
+    if unknown in known:
+        raise UsageError(
+            f"unknown: {shown(unknown)} is one of the classes, which could not be told apart then. Give another word."
+        )
+
+
+def with_unknown(
+    chosen: Sequence[int] | NDArray[np.int_],
+    strange: Sequence[bool] | NDArray[np.bool_],
+    classes: NDArray[Any],
+    unknown: object,
+) -> NDArray[Any]:
+    """The class of each (N,), by its place in ``classes``, and ``unknown`` for those that are strange."""
+    labels = [unknown if other else classes[k] for k, other in zip(chosen, strange, strict=True)]
+    return np.array(labels, None if kind_of([unknown]) == kind_of(classes.tolist()) else object)
+
+
+def top_of(probabilities: NDArray[np.floating], classes: NDArray[Any], count: int) -> list[list[tuple[Any, float]]]:
+    """Of each row (N, K) the ``count`` most probable classes with their probabilities, the most probable first."""
+    labels = classes.tolist()
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
+    return [[(labels[k], float(row[k])) for k in order] for row, order in zip(probabilities, best, strict=True)]

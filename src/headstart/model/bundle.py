@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.weights import read_weights
+from headstart.core.arguments import DEVICE, ENGINE, PATH, PRECISION, YES_NO, checks, shown
 from headstart.core.errors import CheckError, HeadstartError, UsageError
 from headstart.core.types import ImageSpec
 from headstart.data.load import KEY
@@ -23,19 +24,30 @@ from headstart.model.classifier import Classifier, Golden, no_thumbnails
 from headstart.model.mistaken import no_model
 from headstart.model.model_card import model_card
 from headstart.model.records import FitRecord, from_json, to_json
+from headstart.model.tabular_classifier import TabularClassifier
 
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.05}  # of golden logits, relative to the largest
 
 
-def save(classifier: Classifier, path: PathLike, *, overwrite: bool = False) -> Path:
-    """Write a bundle. Until it is whole nothing is at ``path``, or what was there before.
+@checks(overwrite=YES_NO)
+def save(classifier: Classifier | TabularClassifier, path: PathLike, *, overwrite: bool = False) -> Path:
+    """Write a model's folder, which `load` opens, or `load_rows`.
+
+    Until it is whole nothing is at ``path``, or what was there before.
 
     Args:
-        overwrite: whether a bundle that is there is replaced. Anything else that is there never is.
+        overwrite: whether a model that is there is replaced. Anything else that is there never is.
 
     Raises:
         UsageError: there is something at ``path``, or it cannot be written.
     """
+    if isinstance(path, Classifier | TabularClassifier):
+        raise UsageError("The model comes first, then the path: hs.save(model, path)")
+    if isinstance(classifier, TabularClassifier):
+        return classifier.save(path, overwrite=overwrite)
+    if not isinstance(classifier, Classifier):
+        raise UsageError(f"classifier: expected a model. Received: {shown(classifier)}.")
+    path = PATH.of("--out", path)
     unknown, golden = classifier.unknown, classifier.golden
     if golden is None:
         raise UsageError("This classifier was not fitted on photos, so there is nothing to hold a saved copy against.")
@@ -63,6 +75,7 @@ def is_bundle(path: PathLike) -> bool:
     return (Path(path) / files.CONFIG).is_file() and (Path(path) / files.MODEL).is_file()
 
 
+@checks(path=PATH, engine=ENGINE, precision=PRECISION, device=DEVICE)
 def load(
     path: PathLike,
     *,
@@ -86,8 +99,7 @@ def load(
     config = files.read_config(folder)
     if config.get("kind") == "rows":
         raise UsageError(
-            f"'{folder}' is a model of rows of numbers, not of photos. Ask it with: headstart predict MODEL ROWS.csv, "
-            "or headstart.load_rows(PATH)"
+            f"'{folder}' is a model of rows of numbers, not of photos. Ask it with: headstart predict MODEL ROWS.csv"
         )
     files.check_files(folder, config, (files.MODEL, files.GOLDEN))
     check_running(engine, precision, device)

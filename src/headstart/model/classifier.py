@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from numbers import Integral
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import LOGITS, Blueprint
+from headstart.core.arguments import PROGRESS, YES_NO, checks, whole
 from headstart.core.display import Described, names_in_short
 from headstart.core.errors import DataError, UsageError
-from headstart.core.labels import TEXT, as_given, kind_of
+from headstart.core.labels import TEXT, as_given
 from headstart.core.progress import Shown, function_of, shows_progress
 from headstart.core.types import Evaluation, ImageSpec, Prediction, Problem
 from headstart.data.inputs import Images, labelled_dataset, unlabelled_dataset
@@ -25,6 +26,7 @@ from headstart.engines.registry import get_engine, keras_engine, torch_engine
 from headstart.learn.calibrate import softmax
 from headstart.learn.features import run_network
 from headstart.learn.unknown import Unknown
+from headstart.model.answers import check_unknown, top_of, with_unknown
 from headstart.model.measure import UNKNOWN_CLASS, Judged, measure
 from headstart.model.records import FitRecord
 
@@ -102,6 +104,7 @@ class Classifier(Described):
     @overload
     def predict(self, images: Images, *, top: int, crop: bool = True) -> list[list[tuple[Any, float]]]: ...
 
+    @checks(top=whole(1))
     def predict(
         self, images: Images, *, unknown: object = None, top: int | None = None, crop: bool = True
     ) -> NDArray[Any] | list[list[tuple[Any, float]]]:
@@ -119,6 +122,7 @@ class Classifier(Described):
             DataError: an image that cannot be read; `predictions` goes on past those.
             UsageError: a ``top`` below 1, or both.
         """
+        check_unknown(unknown, self.classes_)
         if top is not None:
             if unknown is not None:
                 raise UsageError("top= and unknown= do not go together: `predictions` gives both.")
@@ -126,11 +130,10 @@ class Classifier(Described):
         if unknown is None:
             chosen: NDArray[Any] = self.classes_[self.predict_proba(images, crop=crop).argmax(axis=1)]
             return chosen
-        labels = [
-            unknown if strange else self.classes_[_readable(item).probabilities.argmax()]
-            for item, strange in self.judge(images, crop=crop)
+        judged = [
+            (int(_readable(item).probabilities.argmax()), strange) for item, strange in self.judge(images, crop=crop)
         ]
-        return np.array(labels, None if kind_of([unknown]) == self.label_kind else object)
+        return with_unknown([k for k, _ in judged], [strange for _, strange in judged], self.classes_, unknown)
 
     def predict_proba(self, images: Images, *, crop: bool = True) -> Matrix:
         """Calibrated probabilities (N, K), float64, in the order of ``classes_``. ``crop`` is as for `predict`."""
@@ -149,15 +152,16 @@ class Classifier(Described):
     def predictions(self, images: Images, *, crop: bool = True) -> Iterator[Prediction | Problem]:
         """Image by image: label, probability and whether it is unlike the training photos; or what is wrong with it.
 
-        ``crop`` is as for `predict`.
+        Of a list, files that are not there are such as cannot be read. ``crop`` is as for `predict`.
         """
-        for item, unknown in self.judge(images, crop=crop):
+        for item, unknown in self.judge(unlabelled_dataset(images, missing_too=True), crop=crop):
             if isinstance(item, Problem):
                 yield item
                 continue
             best = int(item.probabilities.argmax())
             yield Prediction(item.name, self.classes[best], float(item.probabilities[best]), unknown)
 
+    @checks(fitted_on_too=YES_NO, progress=PROGRESS)
     @shows_progress
     def evaluate(
         self,
@@ -185,8 +189,9 @@ class Classifier(Described):
         return measure(self, dataset, training_set_too=fitted_on_too, progress=report)
 
     def score(self, data: Images, labels: Iterable[object] | None = None) -> float:
-        """The accuracy of `evaluate`; with ``labels`` on every image, as scikit-learn has it.
+        """The accuracy of `evaluate`; with ``labels`` over every image, those of the training set too.
 
+        So scikit-learn has it; `evaluate` passes those of the training set over, with ``labels`` or without.
         A label among ``labels`` that the classifier does not know counts as a wrong answer.
         """
         result = self.evaluate(data, labels, fitted_on_too=labels is not None)
@@ -194,6 +199,7 @@ class Classifier(Described):
         images = result.accuracy.images
         return result.accuracy.value * images / (images + others)
 
+    @checks(count=whole(1))
     def nearest(self, images: Images, count: int = 5) -> list[list[tuple[str, float]]]:
         """For each image the names of the most similar training photos that were kept, with their cosine."""
         if self.unknown is None:
@@ -259,11 +265,11 @@ class Classifier(Described):
             recipe=recipe, trainer=trainer, refit=refit, holdout=holdout, seed=seed, cache=cache, progress=progress,
         )  # fmt: skip
 
-    def save(self, path: PathLike, *, overwrite: bool = False) -> None:
-        """Write a bundle: a folder that `hs.load` opens. With ``overwrite`` a bundle that is there is replaced."""
+    def save(self, path: PathLike, *, overwrite: bool = False) -> Path:
+        """Write a folder that `hs.load` opens, and return its path. With ``overwrite`` a model there is replaced."""
         import headstart
 
-        headstart.save(self, path, overwrite=overwrite)
+        return headstart.save(self, path, overwrite=overwrite)
 
     def _see(self, images: Images, crop: bool = True) -> Iterator[Judged | Problem]:
         dataset = unlabelled_dataset(images)
@@ -309,16 +315,3 @@ def _readable(item: Judged | Problem) -> Judged:
     if isinstance(item, Problem):
         raise DataError(f"'{item.name}' cannot be read: {item.detail}.")
     return item
-
-
-def top_of(probabilities: Matrix, classes: NDArray[Any], count: int) -> list[list[tuple[Any, float]]]:
-    """Of each row (N, K) the ``count`` most probable classes with their probabilities, the most probable first.
-
-    Raises:
-        UsageError: a ``count`` below 1.
-    """
-    if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
-        raise UsageError(f"Expected top= as a number of classes, 1 or more. Received: {count!r}.")
-    labels = classes.tolist()
-    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
-    return [[(labels[k], float(row[k])) for k in order] for row, order in zip(probabilities, best, strict=True)]

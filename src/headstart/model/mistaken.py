@@ -13,23 +13,25 @@ from headstart.data.scan import scan
 from headstart.model import files
 
 MAKE = "Make one with: headstart fit PHOTOS --out MODEL"
+MAKE_OF_ROWS = "Make one with: headstart train ROWS.csv --out MODEL"
 
 
-def no_model(name: str, *, networks: bool) -> UsageError:
+def no_model(name: str, *, networks: bool, make: str = MAKE) -> UsageError:
     """The error for a name that is no model: what it is instead, or what may be meant.
 
     Args:
         networks: whether the name of a network would do as well.
+        make: a sentence on how such a model is made.
     """
     if os.path.isfile(name) and suffix_of(name) in SUFFIXES:
         return UsageError(f"'{name}' is a photo. The model comes first: headstart predict MODEL PHOTO")
     if os.path.isdir(name):
         swapped = " The model comes first, the photos after it." if scan(name).images else ""
-        return UsageError(f"'{name}' is a folder, but no model: it has no {files.CONFIG}.{swapped} {MAKE}")
+        return UsageError(f"'{name}' is a folder, but no model: it has no {files.CONFIG}.{swapped} {make}")
     if networks and (problem := why_no_name(name, "NAME")):
         return UsageError(problem)
     if os.path.isfile(name):
-        return UsageError(f"'{name}' is a file. A model is a folder. {MAKE}")
+        return UsageError(f"'{name}' is a file. A model is a folder. {make}")
     if not is_absent(name):
         return UsageError(why_missing(name))
     if near := near_path(name, lambda path: os.path.isfile(os.path.join(path, files.CONFIG))):
@@ -37,4 +39,4 @@ def no_model(name: str, *, networks: bool) -> UsageError:
     if networks:
         near = did_you_mean(name, BACKBONES, "headstart backbones")
         return UsageError(f"There is no model '{name}', and no network of that name. {near}")
-    return UsageError(f"There is no model '{name}'. {MAKE}")
+    return UsageError(f"There is no model '{name}'. {make}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from headstart.backbones.blueprint import LOGITS
+from headstart.core.arguments import DEVICE, ENGINE, PATH, PIXELS, PRECISION, PROGRESS, checks
 from headstart.core.progress import Shown, function_of, shows_progress
-from headstart.core.types import ImageSpec, Normalisation
+from headstart.core.types import SPEC, ImageSpec, Normalisation
 from headstart.data.sources import PathLike
 from headstart.engines.names import check_running
 from headstart.engines.registry import open_backbone
@@ -13,6 +14,15 @@ from headstart.model.classifier import Classifier
 from headstart.model.records import FitRecord
 
 
+@checks(
+    weights=PATH,
+    pixels=PIXELS,
+    spec=SPEC,
+    engine=ENGINE,
+    precision=PRECISION,
+    device=DEVICE,
+    progress=PROGRESS,
+)
 @shows_progress
 def pretrained(
     backbone: str,

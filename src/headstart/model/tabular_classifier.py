@@ -7,31 +7,35 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import INPUT, LOGITS, Blueprint
 from headstart.backbones.weights import read_weights
+from headstart.core.arguments import PATH, PROGRESS, YES_NO, checks, text, whole
 from headstart.core.counts import counted
 from headstart.core.display import Described, names_in_short
 from headstart.core.errors import DataError, UsageError
 from headstart.core.labels import TEXT, as_given, as_kind
+from headstart.core.progress import Shown
 from headstart.core.types import Evaluation, Prediction, Problem
 from headstart.data.frames import is_frame, names_of
 from headstart.data.inputs import one_each
-from headstart.data.rows import PathLike, Rows, rows_to_judge, rows_to_predict
+from headstart.data.mistaken import why_no_rows
+from headstart.data.rows import PathLike, Rows, matrix_of, rows_to_judge, rows_to_predict
 from headstart.data.sources import label_text
 from headstart.learn.calibrate import softmax
 from headstart.learn.evaluate import evaluate, mistakes_of
 from headstart.model import files
-from headstart.model.answers import Answer
+from headstart.model.answers import Answer, check_unknown, top_of, with_unknown
 from headstart.model.measure import UNKNOWN_CLASS
-from headstart.model.mistaken import no_model
+from headstart.model.mistaken import MAKE_OF_ROWS, no_model
 from headstart.model.records import TabularRecord, from_json, to_json
 
 KIND = "rows"
+LISTED = 12  # columns in one message
 BEYOND = 0.5  # of a column's range in training: a number further out than this is like none that was trained on
 
 Matrix = NDArray[np.floating]
@@ -93,14 +97,36 @@ class TabularClassifier(Described):
     def predict_proba(self, values: Any) -> NDArray[np.float64]:
         """Calibrated probabilities (N, K) of rows (N, C), whose columns are in the order of ``columns``.
 
-        Of a DataFrame the columns are taken by their names.
+        Of a table, a CSV file or a named set the columns are taken by their names.
         """
         return np.asarray(softmax(forward(self.blueprint, self.weights, self.scale(self._matrix(values)))))
 
-    def predict(self, values: Any) -> NDArray[Any]:
-        """The most probable class of each row (N,), as the labels were given."""
-        chosen: NDArray[Any] = self.classes_[self.predict_proba(values).argmax(axis=1)]
-        return chosen
+    @overload
+    def predict(self, values: Any, *, unknown: object = None) -> NDArray[Any]: ...
+
+    @overload
+    def predict(self, values: Any, *, top: int) -> list[list[tuple[Any, float]]]: ...
+
+    @checks(top=whole(1))
+    def predict(
+        self, values: Any, *, unknown: object = None, top: int | None = None
+    ) -> NDArray[Any] | list[list[tuple[Any, float]]]:
+        """The most probable class of each row (N,), as the labels were given; ``unknown`` and ``top`` as of photos.
+
+        Raises:
+            UsageError: other columns, a ``top`` below 1, or both.
+        """
+        check_unknown(unknown, self.classes_)
+        if top is not None:
+            if unknown is not None:
+                raise UsageError("top= and unknown= do not go together: `predictions` gives both.")
+            return top_of(self.predict_proba(values), self.classes_, top)
+        matrix = self._matrix(values)
+        chosen = self.predict_proba(matrix).argmax(axis=1)
+        if unknown is not None:
+            return with_unknown(chosen, self.scale.beyond(matrix), self.classes_, unknown)
+        labels: NDArray[Any] = self.classes_[chosen]
+        return labels
 
     def predictions(self, rows: Rows) -> Iterator[Prediction]:
         """Row by row: label, probability, and whether a number of it is beyond all that was trained on."""
@@ -123,25 +149,39 @@ class TabularClassifier(Described):
         """As `predictions`, for a CSV file with columns of the same names."""
         return self.predictions(rows_to_predict(path, self.columns))
 
+    @checks(label=text("the name of a column"), progress=PROGRESS)
     def evaluate(
-        self, data: PathLike | Any, labels: Iterable[object] | None = None, *, label: str | None = None
+        self,
+        data: PathLike | Any,
+        labels: Iterable[object] | None = None,
+        *,
+        label: str | None = None,
+        progress: Shown = True,
     ) -> Evaluation:
-        """Hold the classifier against rows with labels: a CSV file, a named set, or numbers (N, C) with ``labels``.
+        """Hold the classifier against rows with labels: a CSV file, a named set, a table, or numbers with ``labels``.
 
         All rows count, those that it was trained on too: it keeps none of them. Rows of other classes are left out and
         named. ``label`` is the column of the labels; default: one with a usual name, or the only one of text.
+        ``progress`` is as for photos, but rows take no time, so there is none to show.
 
         Raises:
             DataError: none of the labels is known.
         """
-        if isinstance(data, str | os.PathLike):
-            rows = rows_to_judge(data, self.columns, label)
-            values, words, names = rows.values, list(rows.labels), rows.names
+        own = labels is None or isinstance(labels, str)
+        if isinstance(data, str | os.PathLike) or (is_frame(data) and own):
+            rows = rows_to_judge(data, self.columns, labels if isinstance(labels, str) else label)
+            values, names = rows.values, rows.names
+            words = [label_text(as_kind(each, self.label_kind)) for each in as_given(rows.labels, rows.label_kind)]
+        elif labels is None:
+            raise UsageError(why_no_rows(data))
         else:
-            words = [label_text(as_kind(each, self.label_kind)) for each in one_each(() if labels is None else labels)]
+            words = [label_text(as_kind(each, self.label_kind)) for each in one_each(labels)]
             values, names = self._matrix(data), tuple(f"row {place}" for place in range(len(words)))
             if len(words) != len(values):
-                raise UsageError(f"Expected a label for each row. Received: {len(values)} rows, {len(words)} labels.")
+                raise UsageError(
+                    f"Expected a label for each row. Received: {counted(len(values), 'row')}, "
+                    f"{counted(len(words), 'label')}."
+                )
         place = {name: k for k, name in enumerate(self.classes)}
         known = np.array([word in place for word in words], bool)
         if not known.any():
@@ -166,23 +206,33 @@ class TabularClassifier(Described):
         )
 
     def score(self, data: PathLike | Any, labels: Iterable[object] | None = None) -> float:
-        """The accuracy of `evaluate`; a label that the classifier does not know counts as a wrong answer."""
+        """The accuracy of `evaluate`, over all rows, those that it was trained on too.
+
+        A label that the classifier does not know counts as a wrong answer.
+        """
         result = self.evaluate(data, labels)
         right = result.accuracy.value * result.accuracy.images
         return right / (result.accuracy.images + len(result.left_out or ()))
 
     def _matrix(self, values: Any) -> NDArray[np.float64]:
-        """Rows of numbers in the order of ``columns``: an array, or a table that has columns of these names."""
-        if is_frame(values) and {*self.columns} <= {*names_of(values)}:
-            values = np.stack([np.asarray(values[name]) for name in self.columns], axis=1)
-        matrix = np.asarray(values, np.float64)
-        if matrix.ndim != 2 or matrix.shape[1] != len(self.columns) or not np.isfinite(matrix).all():
+        """Rows of numbers in the order of ``columns``: an array, or a table or file with columns of these names."""
+        if isinstance(values, str | os.PathLike) or (is_frame(values) and {*self.columns} & {*names_of(values)}):
+            return rows_to_predict(values, self.columns).values
+        try:
+            matrix = matrix_of(values, len(self.columns))
+        except DataError as error:
+            columns = (
+                f"The columns, in this order: {', '.join(self.columns[:LISTED])}{' …' * (len(self.columns) > LISTED)}."
+            )
+            raise UsageError(f"{error} {columns}") from error
+        if len(bad := np.argwhere(~np.isfinite(matrix))):
+            row, column = bad[0].tolist()
             raise UsageError(
-                f"Expected finite numbers of shape (rows, {len(self.columns)}), in the order of the columns "
-                f"{', '.join(self.columns)}. Received: {matrix.shape}."
+                f"Row {row}, {self.columns[column]}: expected a finite number. Received: {matrix[row, column]}."
             )
         return matrix
 
+    @checks(path=PATH, overwrite=YES_NO)
     def save(self, path: PathLike, *, overwrite: bool = False) -> Path:
         """Write a folder that `load_rows` opens. Until it is whole nothing is there, or what was there before.
 
@@ -224,6 +274,7 @@ def is_tabular_model(path: PathLike) -> bool:
     return files.kind_of(path) == KIND
 
 
+@checks(path=PATH)
 def load_rows(path: PathLike) -> TabularClassifier:
     """Open what `TabularClassifier.save` wrote.
 
@@ -233,9 +284,9 @@ def load_rows(path: PathLike) -> TabularClassifier:
     """
     folder = Path(path)
     if not (folder / files.CONFIG).is_file():
-        raise no_model(str(path), networks=False)
+        raise no_model(str(path), networks=False, make=MAKE_OF_ROWS)
     if not is_tabular_model(folder):
-        raise UsageError(f"'{folder}' is no model of rows. Make one with: headstart train ROWS.csv --out MODEL")
+        raise UsageError(f"'{folder}' is no model of rows. {MAKE_OF_ROWS}")
     config = files.read_config(folder)
     files.check_files(folder, config, (files.MODEL,))
     with files.assembling(folder):

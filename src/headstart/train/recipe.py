@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from headstart.core.arguments import Rule, check_fields, expanded, instance, number, one_of, whole
 from headstart.core.errors import UsageError, did_you_mean
 
 OPTIMISERS = ("sgd", "momentum", "adam", "adamw")
@@ -52,8 +52,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            _check(field.name, getattr(self, field.name))
+        check_fields(self, _RULES, "Recipe")
         self._check_together()
 
     def _check_together(self) -> None:
@@ -97,15 +96,17 @@ class Recipe:
         return replace(base, **{name: value for name, value in data.items() if name != "preset"})
 
 
-def open_recipe(recipe: str | os.PathLike[str] | Recipe) -> Recipe:
-    """A preset by its name, a JSON file, or a recipe as it is.
+def open_recipe(recipe: str | os.PathLike[str] | Mapping[str, Any] | Recipe) -> Recipe:
+    """A preset by its name, a JSON file, the same as a dictionary, or a recipe as it is.
 
     Raises:
         UsageError: neither, or a file that is no recipe.
     """
     if isinstance(recipe, Recipe):
         return recipe
-    name = os.fspath(recipe)
+    if isinstance(recipe, Mapping):
+        return Recipe.from_json(recipe)
+    name = expanded(recipe)
     if not name.endswith(".json"):
         return preset(name)
     try:
@@ -117,6 +118,11 @@ def open_recipe(recipe: str | os.PathLike[str] | Recipe) -> Recipe:
     return Recipe.from_json(data)
 
 
+RECIPE = instance(
+    "the name of a preset, a JSON file, a dictionary of fields, or a Recipe", str, os.PathLike, Mapping, Recipe
+)
+
+
 def preset(name: str) -> Recipe:
     """The recipe called ``name``."""
     if name not in PRESETS:
@@ -124,54 +130,35 @@ def preset(name: str) -> Recipe:
     return PRESETS[name]
 
 
-_Rule = tuple[Callable[[Any], bool], str]
+def _named(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError
+    return str(value)
 
 
-def _whole(least: int, most: float = math.inf) -> _Rule:
-    upto = f" to {most:g}" if most < math.inf else " or more"
-    return lambda v: type(v) is int and least <= v <= most, f"a whole number, {least}{upto}"
-
-
-def _real(least: float, most: float, *, above: bool = False) -> _Rule:
-    def fits(value: Any) -> bool:
-        return type(value) in (int, float) and least <= value <= most and not (above and value == least)
-
-    return fits, f"a number {'above' if above else 'from'} {least:g} {'up to' if above else 'to'} {most:g}"
-
-
-def _one_of(*words: str) -> _Rule:
-    return lambda v: v in words, f"one of {', '.join(words)}"
-
-
-_RULES: dict[str, _Rule] = {
-    "epochs": _whole(1, 10_000),
-    "batch_size": _whole(1, 65_536),
-    "optimiser": _one_of(*OPTIMISERS),
-    "learning_rate": _real(0, 10, above=True),
-    "schedule": _one_of(*SCHEDULES),
-    "warm_up": _real(0, 0.9),
-    "layer_decay": _real(0, 1, above=True),
-    "weight_decay": _real(0, 1),
-    "dropout": _real(0, 0.9),
-    "label_smoothing": _real(0, 0.5),
-    "augmentation": _one_of(*AUGMENTATIONS),
-    "views": _whole(1, 64),
-    "clip": _real(0, 1e6),
-    "patience": _whole(0, 10_000),
-    "averaging": _one_of(*AVERAGES),
-    "precision": _one_of(*PRECISIONS),
-    "initialisation": _one_of(*INITIALISATIONS),
-    "unfreeze": (lambda v: isinstance(v, str) and bool(v), "'head', 'top', 'all', or the name of a node or stage"),
-    "batch_norm": _one_of(*NORMS),
-    "adversarial": _real(0, 64),
-    "seed": _whole(0, 2**32 - 1),
+_RULES = {
+    "epochs": whole(1, 10_000),
+    "batch_size": whole(1, 65_536),
+    "optimiser": one_of(*OPTIMISERS),
+    "learning_rate": number(0, 10, above=True),
+    "schedule": one_of(*SCHEDULES),
+    "warm_up": number(0, 0.9),
+    "layer_decay": number(0, 1, above=True),
+    "weight_decay": number(0, 1),
+    "dropout": number(0, 0.9),
+    "label_smoothing": number(0, 0.5),
+    "augmentation": one_of(*AUGMENTATIONS),
+    "views": whole(1, 64),
+    "clip": number(0, 1e6),
+    "patience": whole(0, 10_000),
+    "averaging": one_of(*AVERAGES),
+    "precision": one_of(*PRECISIONS),
+    "initialisation": one_of(*INITIALISATIONS),
+    "unfreeze": Rule("'head', 'top', 'all', or the name of a node or stage", _named),
+    "batch_norm": one_of(*NORMS),
+    "adversarial": number(0, 64),
+    "seed": whole(0, 2**32 - 1),
 }
-
-
-def _check(name: str, value: Any) -> None:
-    fits, expected = _RULES[name]
-    if not fits(value):
-        raise UsageError(f"Recipe, {name}: expected {expected}. Received: {value!r}.")
 
 
 PRESETS: dict[str, Recipe] = {

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from headstart.core.arguments import DEVICE, FUNCTION, PATH, TEXT, YES_NO, Rule, check_fields, instance, text, whole
 from headstart.core.errors import UsageError
 from headstart.data.sources import PathLike
 from headstart.train.callbacks import CsvLog, TensorBoardLog, Watch
@@ -26,6 +27,28 @@ Say = Callable[[str], None]
 
 def say_nothing(sentence: str) -> None:
     """Keep a sentence from whoever does not want to hear it."""
+
+
+def _callbacks(value: object) -> tuple[Callback, ...]:
+    found = tuple(cast("Sequence[Callback]", value))
+    if not all(callable(getattr(each, name, None)) for each in found for name in ("step", "epoch")):
+        raise TypeError
+    return found
+
+
+_RULES = {
+    "trainer": text("the name of a trainer"),
+    "device": DEVICE,
+    "devices": whole(),
+    "nodes": whole(),
+    "strategy": TEXT,
+    "find_rate": YES_NO,
+    "folder": PATH,
+    "resume": YES_NO,
+    "callbacks": Rule("a list of objects with the methods step and epoch", _callbacks),
+    "say": FUNCTION,
+    "quiet": YES_NO,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +91,9 @@ class TrainingRun:
     callbacks: Sequence[Callback] = ()
     say: Say = say_nothing
     quiet: bool = False  # whether verdicts on the curves are left out
+
+    def __post_init__(self) -> None:
+        check_fields(self, _RULES, "TrainingRun")
 
     @classmethod
     def of(cls, trainer: str | TrainingRun, source: str = "") -> TrainingRun:
@@ -165,6 +191,9 @@ class TrainingRun:
         board = TensorBoardLog(folder)
         contexts.callback(board.close)
         return [CsvLog(folder, self.say), board]
+
+
+TRAINER = instance("the name of a trainer, or a TrainingRun", str, TrainingRun)
 
 
 def is_main_process() -> bool:

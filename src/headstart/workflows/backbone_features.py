@@ -6,16 +6,29 @@ from dataclasses import dataclass, replace
 
 from headstart.backbones.catalogue import Pretrained
 from headstart.backbones.weights import weights_digest
+from headstart.core.arguments import DEVICE, ENGINE, PRECISION, PROGRESS, SEED, YES_NO, text
 from headstart.core.progress import Progress, StageProgress
 from headstart.core.types import ImageDataset, ImageSpec, Normalisation
 from headstart.data.pixels import Levels
 from headstart.data.sources import PathLike
-from headstart.data.split import HOLDOUT, check_holdout
+from headstart.data.split import HELD_OUT, HOLDOUT
 from headstart.engines.names import check_running
 from headstart.engines.protocol import Network
 from headstart.engines.registry import get_engine, open_backbone
 from headstart.learn.features import Features, extract
 from headstart.learn.heads import check_names
+
+RULES = {  # of the arguments that `fit` and `compare` share
+    "head": text("lda or ridge"),
+    "prior": text("flat or empirical"),
+    "holdout": HELD_OUT,
+    "seed": SEED,
+    "engine": ENGINE,
+    "precision": PRECISION,
+    "device": DEVICE,
+    "cache": YES_NO,
+    "progress": PROGRESS,
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +46,6 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         """Refuse what can be known to be wrong before any image is looked at."""
-        check_holdout(self.holdout, self.seed)
         check_names(self.head, self.prior)
         check_running(self.engine, self.precision, self.device)
 

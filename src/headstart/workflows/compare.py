@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from headstart.backbones import download
 from headstart.backbones.blueprint import FEATURES
 from headstart.backbones.catalogue import BACKBONES, DEFAULT, LARGEST, SMALLEST, find_backbone
+from headstart.core.arguments import FILES, PIXELS, TEXT, checks, number, several
 from headstart.core.counts import counted
 from headstart.core.display import line_of
 from headstart.core.errors import CheckError, UsageError, did_you_mean
@@ -31,7 +32,7 @@ from headstart.engines.names import framework_of
 from headstart.engines.protocol import Network
 from headstart.learn.features import Features, run_network
 from headstart.learn.heads import fit_head_on_split
-from headstart.workflows.backbone_features import FitSettings, FrozenBackbone
+from headstart.workflows.backbone_features import RULES, FitSettings, FrozenBackbone
 from headstart.workflows.ranking import Candidate, Trial, choose, rank
 
 SAMPLE = 64  # images that the speed is measured on
@@ -66,13 +67,21 @@ class Comparison:
         }
 
 
+@checks(
+    backbones=several(TEXT, "names of networks"),
+    pixels=several(PIXELS, "sizes, as in [128, 160, 224]"),
+    weights=FILES,
+    budget=replace(number(0, above=True), expected="images a second, more than 0"),
+    within=replace(number(0, 100), expected="percentage points, 0 to 100"),
+    **RULES,
+)
 @shows_progress
 def compare(
     data: Images,
     labels: Iterable[object] | None = None,
     *,
-    backbones: Sequence[str] | None = None,
-    pixels: Sequence[int] = (),
+    backbones: str | Sequence[str] | None = None,
+    pixels: int | Sequence[int] = (),
     weights: Mapping[str, PathLike] | None = None,
     budget: float | None = None,
     within: float | None = None,
@@ -93,8 +102,8 @@ def compare(
     network that can be had. ``data``, ``labels`` and what is not listed here are as for `hs.fit`.
 
     Args:
-        backbones: catalogued networks, "timm/NAME" or "keras/NAME"; None for all whose weights are at hand.
-        pixels: sizes that images are scaled to; none for each network's own.
+        backbones: catalogued networks, "timm/NAME" or "keras/NAME", or one; None for all whose weights are at hand.
+        pixels: sizes, or one, that images are scaled to; none for each network's own.
         weights: files of one's own, by backbone.
         budget: images a second; of those that manage as many, the most accurate is chosen.
         within: percentage points, 1 by default; of those at most so far below the most accurate, the fastest is
@@ -106,12 +115,14 @@ def compare(
         DataError: the photos do not make two classes with two photos each.
     """
     settings = FitSettings(head, prior, holdout, seed, engine, precision, cache, device)
-    names = at_hand() if backbones is None else list(backbones)
+    names = at_hand() if backbones is None else [*backbones]
     _check_names(names, weights or {})
-    check_sizes(pixels)
-    _check_wish(budget, within)
+    sizes = cast("tuple[int, ...]", pixels)
+    check_sizes(sizes)
+    if budget is not None and within is not None:
+        raise UsageError("--budget and --within choose in different ways: give one of them.")
     dataset = labelled_dataset(data, labels)
-    trials = list(product(names, pixels or (None,)))
+    trials = list(product(names, sizes or (None,)))
     tried, split, skipped = run_trials(dataset, trials, weights or {}, settings, function_of(progress))
     rows = rank(tried)
     chosen, sentence = choose(rows, budget, within)
@@ -248,12 +259,3 @@ def check_sizes(pixels: Sequence[int]) -> None:
             raise UsageError(f"--pixels: expected {SMALLEST} to {LARGEST}. Received: {size}.")
         if size in pixels[:place]:
             raise UsageError(f"--pixels: {size} is named twice.")
-
-
-def _check_wish(budget: float | None, within: float | None) -> None:
-    if budget is not None and within is not None:
-        raise UsageError("--budget and --within choose in different ways: give one of them.")
-    if budget is not None and not 0 < budget < float("inf"):
-        raise UsageError(f"--budget: expected images a second, more than 0. Received: {budget:g}.")
-    if within is not None and not 0 <= within <= 100:
-        raise UsageError(f"--within: expected percentage points, 0 to 100. Received: {within:g}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from headstart.core.counts import counted
+from headstart.core.display import names_in_short
 from headstart.core.errors import DataError, UsageError
 from headstart.core.types import ImageDataset
 from headstart.data.fingerprints import Fingerprints
@@ -38,7 +39,8 @@ def check_nothing_else(start: Classifier | TabularClassifier | None, folds: int,
         )
     for name, value in given.items():
         if value is not None:
-            raise UsageError(f"--{name}: the model that the training goes on from has its own. Leave it out.")
+            typed = "colours" if (name, value) == ("grey", False) else name
+            raise UsageError(f"--{typed}: the model that the training goes on from has its own. Leave it out.")
 
 
 def split_for(
@@ -61,10 +63,10 @@ def check_classes(found: Sequence[str], known: Sequence[str]) -> None:
     if tuple(found) == tuple(known):
         return
     new, missing = sorted(set(found) - set(known)), sorted(set(known) - set(found))
-    what = f"'{new[0]}', which it does not know" if new else f"none or too few of '{missing[0]}'"
+    why = f"'{new[0]}' is none of them" if new else f"None or too few are of '{missing[0]}'"
     raise DataError(
-        f"To train a model longer, give data of its {len(known)} classes. Received: {counted(len(found), 'class')}, "
-        f"{what}. For other classes train anew, without --from."
+        f"A model is trained longer on data of the classes that it knows: {names_in_short(known)}. "
+        f"Received: {names_in_short(found)}. {why}. For other classes train anew, without --from MODEL."
     )
 
 

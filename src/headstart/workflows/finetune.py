@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import FEATURES, LOGITS
+from headstart.core.arguments import PROGRESS, SEED, YES_NO, checks
 from headstart.core.counts import counted
 from headstart.core.progress import Shown, function_of
 from headstart.core.timing import StageTimer
 from headstart.data.inputs import Images
 from headstart.data.sources import PathLike
-from headstart.data.split import Split
+from headstart.data.split import HELD_OUT, Split
 from headstart.learn.evaluate import accuracy_of, nll_of
 from headstart.learn.heads import Head
 from headstart.learn.significance import mcnemar
 from headstart.model.assemble import HeldOut, assemble, knowing_too
 from headstart.model.classifier import Classifier
+from headstart.model.given import photo_model
 from headstart.model.records import FinetuneRecord, ImageCounts, Side
 from headstart.train.overfitting_watch import GONE_WRONG, watch
 from headstart.train.protocol import FRAMEWORKS, check_framework
-from headstart.train.recipe import Recipe, open_recipe
+from headstart.train.recipe import RECIPE, Recipe, open_recipe
 from headstart.train.screen import on_screen, shows_training
-from headstart.train.training_run import TrainingRecord, TrainingRun
+from headstart.train.training_run import TRAINER, TrainingRecord, TrainingRun
 from headstart.workflows.cross_fit import CrossFit, FinetuneJob, at_least, cross_fit, judge
 from headstart.workflows.finetune_data import (
     FinetuneData,
@@ -44,13 +47,22 @@ GIVEN = "the given model"
 Probabilities = NDArray[np.float64]
 
 
+@checks(
+    recipe=RECIPE,
+    trainer=TRAINER,
+    refit=YES_NO,
+    holdout=HELD_OUT,
+    seed=SEED,
+    cache=YES_NO,
+    progress=PROGRESS,
+)
 @shows_training
 def finetune(
-    classifier: Classifier,
+    classifier: Classifier | PathLike,
     data: Images,
     labels: Iterable[object] | None = None,
     *,
-    recipe: str | PathLike | Recipe = "careful",
+    recipe: str | PathLike | Mapping[str, Any] | Recipe = "careful",
     trainer: str | TrainingRun = "auto",
     refit: bool | None = None,
     holdout: float | None = None,
@@ -71,6 +83,7 @@ def finetune(
     for each view of each photo. ``record.finetune`` tells how it went.
 
     Args:
+        classifier: a fitted one, or the path of its folder.
         data, labels: as `fit` takes them; the same photos are split as they were, so the test set stays unseen.
         recipe: "careful", "fast", "full", a JSON file, or a `Recipe`.
         trainer: "pytorch", "lightning", "tensorflow", "keras", or a `TrainingRun` with device, checkpoints and more;
@@ -85,7 +98,7 @@ def finetune(
         UsageError: a classifier that was not fitted, or a setting that is not there or out of range.
         DataError: the photos are not of the classifier's classes, or too few of one.
     """
-    chosen, report = open_recipe(recipe), function_of(progress)
+    classifier, chosen, report = photo_model(classifier, "classifier"), open_recipe(recipe), function_of(progress)
     start, run, timer = *_begin(classifier, chosen, on_screen(trainer, progress, chosen.epochs)), StageTimer()
     with timer("features"):
         photos = FinetuneData.of(classifier, data, labels, holdout=holdout, seed=seed, cache=cache, progress=report)

@@ -18,7 +18,7 @@ from headstart.core.types import ImageDataset
 from headstart.data.folds import folds_of
 from headstart.data.hold_out import FEWEST
 from headstart.data.inputs import Images, labelled_dataset
-from headstart.data.split import Split, check_holdout, split_beside, validation_part
+from headstart.data.split import Split, split_beside, validation_part
 from headstart.engines.protocol import Network
 from headstart.engines.registry import get_engine
 from headstart.learn.features import Features, extract
@@ -72,7 +72,6 @@ class FinetuneData:
         record = classifier.record
         holdout = record.holdout if holdout is None else holdout
         seed = record.seed if seed is None else seed
-        check_holdout(holdout, seed)
         dataset = labelled_dataset(data, labels)
         trunk = classifier.blueprint.upto(FEATURES)
         weights = {name: classifier.weights[name] for name in trunk.weight_shapes()}
@@ -211,7 +210,7 @@ class FinetuneStart:
         if classifier.record.scratch is not None:
             raise UsageError(
                 "This model was trained from random weights, all of it. To train it longer: headstart train DATA "
-                "--from MODEL; from Python: train_photos(…, start=model)."
+                "--from MODEL"
             )
         if not classifier.fitted_on or FEATURES not in classifier.blueprint.layers:
             raise UsageError(

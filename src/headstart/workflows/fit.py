@@ -9,9 +9,10 @@ import numpy as np
 
 from headstart.backbones.blueprint import FEATURES, LOGITS
 from headstart.backbones.catalogue import DEFAULT
+from headstart.core.arguments import PATH, PIXELS, checks, text
 from headstart.core.progress import Shown, function_of, one_step, shows_progress, stage
 from headstart.core.timing import StageTimer
-from headstart.core.types import Evaluation, ImageSpec, Normalisation
+from headstart.core.types import SPEC, Evaluation, ImageSpec, Normalisation
 from headstart.data.depth import common_levels
 from headstart.data.inputs import Images, labelled_dataset, name_of
 from headstart.data.sources import PathLike
@@ -25,9 +26,10 @@ from headstart.model.assemble import golden_images, in_fp32
 from headstart.model.classifier import Classifier, Golden
 from headstart.model.records import FitRecord, HeadRecord, LeftOneOut
 from headstart.workflows.automatic import AUTO, choose_backbone
-from headstart.workflows.backbone_features import FitSettings, FrozenBackbone
+from headstart.workflows.backbone_features import RULES, FitSettings, FrozenBackbone
 
 
+@checks(weights=PATH, pixels=PIXELS, spec=SPEC, features=text("the name of a layer"), **RULES)
 @shows_progress
 def fit(
     data: Images,

@@ -9,23 +9,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import Blueprint
+from headstart.core.arguments import PROGRESS, SEED, Rule, several, share, whole
 from headstart.core.errors import UsageError
 from headstart.core.progress import Progress
 from headstart.core.types import Accuracy, Evaluation, ImageSpec
-from headstart.data.split import HOLDOUT, VALIDATION, check_holdout
+from headstart.data.split import HELD_OUT, HOLDOUT, VALIDATION
 from headstart.engines.protocol import Weights, fitting
 from headstart.learn.evaluate import accuracy_of, evaluate
 from headstart.model.classifier import Classifier
 from headstart.model.tabular_classifier import TabularClassifier
 from headstart.train.initialisation import initial_weights
 from headstart.train.protocol import Task
-from headstart.train.recipe import Recipe
+from headstart.train.recipe import RECIPE, Recipe
 from headstart.train.schedule import rates_by_layer
-from headstart.train.training_run import TrainingRun
+from headstart.train.training_run import TRAINER, TrainingRun
 
 Mask = NDArray[np.bool_]
 CrossValidated = tuple[tuple[Accuracy, ...], Evaluation]
 Judged = tuple[NDArray[np.float64], Mask]  # probabilities (T, K) of the rows left out, and whether each is unknown
+MOST_UNITS = 65_536  # of a hidden layer
+
+
+def _folds(value: object) -> int:
+    return 0 if value == 0 else int(whole(2, 1000).take(value))
+
+
+RULES = {  # of the arguments that `train_photos` and `train_rows` share
+    "hidden": several(whole(1, MOST_UNITS), f"units of each hidden layer, 1 to {MOST_UNITS}, as in [64, 32] or []"),
+    "recipe": RECIPE,
+    "trainer": TRAINER,
+    "holdout": HELD_OUT,
+    "validation": share(0, 0.5, above=True),
+    "folds": Rule("2 to 1000, or 0 for none", _folds),
+    "seed": SEED,
+    "progress": PROGRESS,
+}
 
 
 @dataclass(frozen=True)
@@ -52,11 +70,6 @@ class ScratchSettings:
 
     def check(self, run: TrainingRun) -> None:
         """Refuse what can be known to be wrong before any data is looked at."""
-        check_holdout(self.holdout, self.seed)
-        if not 0 < self.validation <= 0.5:
-            raise UsageError(f"validation: expected a share above 0, up to 0.5. Received: {self.validation}.")
-        if self.folds and not 2 <= self.folds <= 1000:
-            raise UsageError(f"--folds: expected 2 to 1000, or 0 for none. Received: {self.folds}.")
         if self.folds and run.devices * run.nodes > 1:
             raise UsageError("--folds trains on one device, for the folds are many. Leave --devices and --nodes out.")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.families.small import mlp, sees_luma, small_cnn
 from headstart.backbones.weights import weights_digest
+from headstart.core.arguments import PIXELS, TEXT, YES_NO, checks
 from headstart.core.errors import UsageError, did_you_mean
 from headstart.core.progress import Progress, Shown, function_of, stage
 from headstart.core.timing import StageTimer
@@ -19,9 +21,11 @@ from headstart.data.depth import common_levels
 from headstart.data.fingerprints import Fingerprints, take_fingerprints
 from headstart.data.folds import folds_of
 from headstart.data.inputs import Images, labelled_dataset, name_of
+from headstart.data.sources import PathLike
 from headstart.data.split import VALIDATION, Split, validation_part
 from headstart.model.assemble import Assembled, LabelledPhotos, TrainedNetwork, assemble, knowing_too
 from headstart.model.classifier import Classifier
+from headstart.model.given import photo_model
 from headstart.model.records import FitRecord, ImageCounts, ScratchRecord
 from headstart.train.batches import PhotoBatches
 from headstart.train.identity import digest_of_all, fingerprint
@@ -37,6 +41,7 @@ from headstart.workflows.earlier_training import (
     split_for,
 )
 from headstart.workflows.from_scratch import (
+    RULES,
     CrossValidated,
     Judged,
     Mask,
@@ -56,6 +61,7 @@ SMALL_AND_GREY = f"{GREY} Small ones are trained on as they are: a mirrored or t
 CROP = 0.875  # share of the shorter side that is seen of photos; of small pictures all
 
 
+@checks(network=TEXT, pixels=PIXELS, grey=YES_NO, **RULES)
 @shows_training
 def train_photos(
     data: Images,
@@ -65,8 +71,8 @@ def train_photos(
     hidden: Sequence[int] | None = None,
     pixels: int | None = None,
     grey: bool | None = None,
-    start: Classifier | None = None,
-    recipe: str | Recipe = SCRATCH,
+    start: Classifier | PathLike | None = None,
+    recipe: str | PathLike | Mapping[str, Any] | Recipe = SCRATCH,
     trainer: str | TrainingRun = "pytorch",
     holdout: float | None = None,
     validation: float = VALIDATION,
@@ -85,8 +91,8 @@ def train_photos(
         pixels: default: the size of the images where they are all alike and small, else 64.
         grey: whether the network sees one channel, the luma, in place of three; default: where the images, or 256 of
             them, have no colours.
-        start: a classifier that this function gave. Its network goes on from the weights that it has, with the same
-            pixels; what it was trained on before is never in the test set.
+        start: a classifier that this function gave, or the path of one. Its network goes on from the weights that it
+            has, with the same pixels; what it was trained on before is never in the test set.
         recipe: a preset, a JSON file or a `Recipe`. The preset "scratch" mirrors, turns and crops photos; small grey
             pictures it leaves as they are, for a mirrored digit is none.
         trainer: "pytorch", "lightning", "tensorflow", "keras", or a `TrainingRun` with device, checkpoints and more.
@@ -104,6 +110,7 @@ def train_photos(
         MissingExtraError: the trainer's framework is not installed.
     """
     chosen, report = open_recipe(recipe), function_of(progress)
+    start = None if start is None else photo_model(start, "--from")
     run = TrainingRun.of(on_screen(trainer, progress, chosen.epochs))
     check_nothing_else(start, folds, network=network, hidden=hidden, pixels=pixels, grey=grey)
     settings = ScratchSettings.of(holdout, validation, folds, seed, start)
@@ -190,6 +197,8 @@ class _Wanted:
         name = network or NETWORKS[0]
         if name not in NETWORKS:
             raise UsageError(f"There is no network '{name}' to train from scratch. {did_you_mean(name, NETWORKS)}")
+        if hidden is not None and name != "mlp":
+            raise UsageError(f"--hidden is for the mlp. Received: --network {name}. Add: --network mlp")
         check_size(pixels)
         return cls(name, HIDDEN if hidden is None else tuple(hidden), pixels, grey)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,17 +13,21 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.families.small import mlp
 from headstart.backbones.weights import weights_digest
+from headstart.core.arguments import TEXT, checks
 from headstart.core.counts import counted, verb
 from headstart.core.errors import DataError, UsageError
 from headstart.core.progress import Progress, Shown, function_of
 from headstart.core.timing import StageTimer
 from headstart.core.types import Accuracy, Evaluation
 from headstart.data.folds import folds_of
+from headstart.data.frames import is_frame
 from headstart.data.hold_out import hold_out
-from headstart.data.rows import PathLike, Rows, open_rows, rows_from_arrays
+from headstart.data.mistaken import why_no_rows
+from headstart.data.rows import PathLike, Rows, open_rows, rows_with_labels
 from headstart.data.split import VALIDATION
 from headstart.learn.calibrate import fit_inverse_temperature, with_scaled_logits
 from headstart.learn.evaluate import evaluate
+from headstart.model.given import rows_model
 from headstart.model.records import PartCounts, TabularRecord
 from headstart.model.tabular_classifier import Scale, TabularClassifier, forward
 from headstart.train.batches import ArrayBatches
@@ -33,6 +37,7 @@ from headstart.train.screen import on_screen, shows_training
 from headstart.train.training_run import TrainingRun
 from headstart.workflows.earlier_training import check_classes, check_nothing_else, epochs_of
 from headstart.workflows.from_scratch import (
+    RULES,
     CrossValidated,
     Judged,
     Mask,
@@ -47,15 +52,16 @@ HIDDEN = (16,)
 FEWEST = 4  # rows of a class, no two alike: two to train on, one to validate with, one to measure on
 
 
+@checks(label=TEXT, **RULES)
 @shows_training
 def train_rows(
-    data: PathLike | Rows | NDArray[Any],
+    data: PathLike | Rows | Any,
     labels: Iterable[object] | None = None,
     *,
     label: str | None = None,
     hidden: Sequence[int] | None = None,
-    start: TabularClassifier | None = None,
-    recipe: str | Recipe = TABLE,
+    start: TabularClassifier | PathLike | None = None,
+    recipe: str | PathLike | Mapping[str, Any] | Recipe = TABLE,
     trainer: str | TrainingRun = "pytorch",
     holdout: float | None = None,
     validation: float = VALIDATION,
@@ -66,12 +72,13 @@ def train_rows(
     """Train a perceptron on rows of numbers, and measure it on rows that it has not seen.
 
     Args:
-        data: a CSV file, a named set ("iris", "wine", "breast_cancer"), or numbers (N, C) with ``labels``.
+        data: a CSV file, a named set ("iris", "wine", "breast_cancer"), a table (a DataFrame, one of Arrow, a data set
+            of Hugging Face) with its column of labels, or numbers (N, C) with ``labels``.
         label: the column that holds the labels; default: the one with a usual name, or the only one of text.
         hidden: units of the hidden layers, the lowest first; none make it one layer, which is softmax regression.
             Default: `HIDDEN`.
-        start: a classifier that this function gave, whose network goes on from its weights. It does not keep the rows
-            that it was trained on: give the same ones, which are split as they were.
+        start: a classifier that this function gave, or the path of one, whose network goes on from its weights. It
+            does not keep the rows that it was trained on: give the same ones, which are split as they were.
         others: as `train_photos` has them; columns are scaled by the mean and deviation of the part trained on.
 
     Raises:
@@ -80,6 +87,7 @@ def train_rows(
         MissingExtraError: the trainer's framework is not installed, or the set's package.
     """
     chosen = open_recipe(recipe)
+    start = None if start is None else rows_model(start, "--from")
     run = TrainingRun.of(on_screen(trainer, progress, chosen.epochs))
     check_nothing_else(start, folds, hidden=hidden)
     settings = ScratchSettings.of(holdout, validation, folds, seed, start)
@@ -228,11 +236,17 @@ def _check_start(start: TabularClassifier, rows: Rows, run: TrainingRun) -> None
         )
 
 
-def _rows(data: PathLike | Rows | NDArray[Any], labels: Iterable[object] | None, label: str | None) -> Rows:
+def _rows(data: PathLike | Rows | Any, labels: Iterable[object] | None, label: str | None) -> Rows:
+    if is_frame(data) and (labels is None or isinstance(labels, str)):
+        return open_rows(data, label if labels is None else str(labels))
+    if labels is not None and label is not None:
+        raise UsageError("label= names a column of a table, and these rows have labels beside them. Give one of both.")
     if isinstance(data, str | os.PathLike):
         data = open_rows(data, label)
     if isinstance(data, Rows):
         if labels is not None:
             raise UsageError("These rows have labels of their own. Expected labels only with an array of numbers.")
         return data
-    return rows_from_arrays(data, labels if labels is not None else ())
+    if labels is None:
+        raise UsageError(why_no_rows(data))
+    return rows_with_labels(data, labels)
