@@ -145,6 +145,20 @@ def test_carlini_wagner_ends_near_the_boundary() -> None:
     assert (ratio < 1.1).all()
 
 
+def test_carlini_wagner_searches_for_the_weight() -> None:
+    """From one that is far too large, with which the change is too, by bisection; from one too small, upwards."""
+    network, images = Linear.random(3), greys(6)
+    goal = away(network, images)
+    run = partial(carlini_wagner, network, images, goal, steps=50)
+    far = distances(network, images, goal, "l2")
+    large = [sizes(run(constant=3.0, searches=count).images - images, "l2") / far for count in (1, 8)]
+    assert (large[0] > 1.15).all()
+    assert (large[1] < 1.04).all()
+    small = [run(constant=1e-4, searches=count).reached for count in (1, 5)]
+    assert not small[0].any()
+    assert small[1].all()
+
+
 @every_norm
 def test_fmn_ends_near_the_boundary_in_every_norm(norm: str) -> None:
     network, images = Linear.random(3), greys(6)
@@ -153,7 +167,7 @@ def test_fmn_ends_near_the_boundary_in_every_norm(norm: str) -> None:
     assert found.reached.all()
     ratio = sizes(found.images - images, norm) / distances(network, images, goal, norm)
     assert (ratio > 1 - 1e-3).all()
-    assert (ratio < 1.15).all()
+    assert (ratio < (1.05 if norm == "l1" else 1.002)).all()  # a step is no larger than in L2, so L1 takes more of them
 
 
 def test_descent_takes_steps_of_the_gradient_and_stops_at_the_target() -> None:
@@ -244,4 +258,4 @@ def test_a_start_depends_on_seed_and_image_alone() -> None:
     np.testing.assert_array_equal(random_starts(images[2:3], "linf", 0.1, (0, 1))[0], starts[2])
     assert not np.array_equal(random_starts(images, "linf", 0.1, (1, 1)), starts)
     assert (sizes(starts - images, "linf") <= 0.1 + 1e-6).all()
-    assert not np.array_equal(starts[0] - images[0], starts[1] - images[1])
+    assert not np.allclose(starts[0] - images[0], starts[1] - images[1], atol=1e-3)

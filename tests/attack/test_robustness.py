@@ -19,7 +19,7 @@ from headstart.attack.plan import attack, in_floats, plan_of
 from headstart.attack.robustness import GRIDS, request_of
 from headstart.data.sources import open_source
 from headstart.plots.robustness import FILES, draw_robustness, write_robustness
-from making import folder, packed, picture
+from making import SHAPES, folder, packed, picture
 from trainers import one_thread  # noqa: F401
 from victims import SHAPE, Array, Linear, Masked
 
@@ -64,6 +64,24 @@ def test_without_an_attack_it_is_what_evaluate_measures(
     result: hs.Robustness, model: hs.Classifier, others: Path
 ) -> None:
     assert result.accuracy == model.evaluate(others, progress=False).accuracy
+
+
+def test_a_photo_that_is_wrong_as_it_is_is_wrong_at_every_budget(model: hs.Classifier, others: Path) -> None:
+    photos = [others / kind / f"{seed}.png" for kind in SHAPES for seed in range(300, 304)]
+    labels = ["waves", *(photo.parent.name for photo in photos[1:])]  # the first are bars
+    found = hs.robustness(model, photos, labels, epsilons=["0.1/255"], methods=["fgsm"])
+    assert found.accuracy.value == 1 - 1 / found.accuracy.images == found.curve[0].accuracy.value
+    assert found.curve[0].attacks[NOISE].value == found.accuracy.value
+
+
+def test_one_run_for_the_smallest_change_is_held_against_every_budget(
+    result: hs.Robustness, model: hs.Classifier, others: Path
+) -> None:
+    names = held_out(model, open_source(str(others)), 99, 0).names
+    found = hs.attack_photos(model, [others / name for name in names], method="deepfool", norm="linf", steps=5)
+    needed = np.where(found.reached, found.sizes("linf", saved=False), np.inf)
+    for point in result.curve:
+        assert point.attacks["deepfool"].value == pytest.approx((needed > point.epsilon).mean())
 
 
 def test_the_photos_that_fall_are_those_that_the_attack_fools(
