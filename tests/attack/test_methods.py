@@ -80,6 +80,21 @@ def test_no_budget_is_exceeded_and_pixels_stay_pixels(norm: str) -> None:
             assert found.images.max() <= 1
 
 
+@pytest.mark.parametrize("run", [partial(pgd, epsilon=4.0, steps=20), partial(fast_minimum_norm, steps=40)])
+def test_in_l1_pixels_that_are_black_or_white_do_not_stop_it(run: Callable[..., Found]) -> None:
+    """Those with the largest gradient are where it leads already."""
+    network, images = Linear.random(), greys(4)
+    slope = (network.weights[1] - network.weights[0]).reshape(SHAPE)  # towards class 1
+    largest = np.abs(slope) >= np.sort(np.abs(slope), axis=None)[-6]
+    images[:, largest] = np.where(slope > 0, 1, 0)[largest]
+    logits = network.forward(images)
+    network.bias[0] += float((logits[:, 1] - logits[:, 0]).max()) + 1.5  # all are class 0, by a little
+    goal = Goal(np.zeros(4, np.intp), targeted=False)
+    found = run(network, images, goal, norm="l1")
+    assert found.reached.all()
+    assert not (found.images - images)[:, largest].any()
+
+
 def test_momentum_goes_on_where_the_gradient_turns() -> None:
     """v ← decay · v + g / ‖g‖₁; a step of epsilon / steps along its sign."""
     network, images = Linear.random(), greys(1)

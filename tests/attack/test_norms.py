@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import headstart as hs
-from headstart.attack.norms import NORMS, check_norm, dual_size, project, random_change, size, sizes, steepest
+from headstart.attack.norms import (
+    NORMS,
+    check_norm,
+    dual_size,
+    hold_back,
+    project,
+    random_change,
+    size,
+    sizes,
+    steepest,
+)
 from victims import Array
 
 some = settings(max_examples=60, deadline=None, derandomize=True)
@@ -95,6 +105,12 @@ def test_a_gradient_of_zero_is_no_step(norm: str) -> None:
     step = np.zeros(5)
     steepest(step, norm)
     assert not step.any()
+
+
+def test_nothing_leads_beyond_black_and_white() -> None:
+    gradient = np.array([-1.0, 1, -1, 1, -1, 1])
+    hold_back(gradient, np.array([0, 0, 1, 1, 0.5, 0.99999999]))
+    assert gradient.tolist() == [0, 1, -1, 0, -1, 0]
 
 
 def test_a_sign_of_zero_is_zero() -> None:

@@ -240,11 +240,18 @@ def test_an_attack_that_noise_beats_is_found_out() -> None:
 
 def test_too_few_steps_are_found_out() -> None:
     """A step is taken for a whole attack that fools nobody: twice as many fool a lot."""
-    network, grid = Linear.random(3), [0.08]
+    network, grid = Linear.random(3), [0.03]
     whole = checks_of(network, grid)
     assert whole.more_steps().passed
     none = {"pgd": np.zeros((1, 30), bool)}
     found = checks_of(network, grid, none).more_steps()
+    assert not found.passed
+    assert "give more --steps" in found.sentence
+    fooled = whole.fooled["pgd"]
+    assert 5 < fooled.sum() < 15
+    others = np.zeros((1, 30), bool)  # as many as one step fools, but not all that can be
+    others[0, np.flatnonzero(~fooled[0])[: fooled.sum()]] = True
+    found = checks_of(network, grid, {"pgd": others}).more_steps()
     assert not found.passed
     assert "give more --steps" in found.sentence
 

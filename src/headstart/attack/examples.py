@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.attack.eight_bits import distance, survivors
+from headstart.attack.eight_bits import survivors
 from headstart.attack.goal import Goal, Victim
 from headstart.attack.norms import sizes
-from headstart.attack.plan import LEVEL, Plan, attack, epsilon_text, plan_of
+from headstart.attack.plan import LEVEL, Plan, attack, epsilon_text, in_floats, plan_of
 from headstart.core.display import Described
 from headstart.core.errors import DataError, UsageError, did_you_mean
 from headstart.core.labels import as_given
@@ -53,8 +54,7 @@ class Attacked(Described):
 
     def sizes(self, norm: str, *, saved: bool = True) -> NDArray[np.float64]:
         """The "linf", "l2" or "l1" of each change (N,), in pixels from 0 to 1, of the bytes or of the floats."""
-        change = distance(self.saved, self.originals) if saved else self.found - distance(self.originals, _BLACK)
-        return sizes(change, norm)
+        return sizes((in_floats(self.saved) if saved else self.found) - in_floats(self.originals), norm)
 
     def facts(self) -> dict[str, str]:
         """What is said of it in one line, and in a notebook."""
@@ -63,9 +63,6 @@ class Attacked(Described):
             "attack": f"{self.plan.method} in {self.plan.norm}{budget}",
             "fooled": f"{int(self.success.sum())} of {len(self.success)}, {int(self.reached.sum())} in floats",
         }
-
-
-_BLACK = np.zeros((), np.uint8)
 
 
 @shows_progress
@@ -106,7 +103,7 @@ def attack_photos(
     goal_classes = target if target is not None else labels
     chosen = None if goal_classes is None else classes_of(classifier, goal_classes, len(dataset))
     originals = pixels_of(classifier, dataset, crop=crop)
-    answer = _answers(classifier)
+    answer = partial(classifier.predict_proba, crop=False)  # of pixels that go in as they are
     before = answer(originals)
     goal = Goal(before.argmax(axis=1) if chosen is None else chosen, targeted=target is not None)
     found, already = attack(network, originals, goal, plan, stage(function_of(progress), "photos"))
@@ -179,8 +176,3 @@ def pixels_of(classifier: Classifier, dataset: ImageDataset, *, crop: bool = Tru
             raise DataError(f"'{dataset.samples[item.index].name}' cannot be read: {item.error}.")
         pixels[item.index] = item.pixels
     return pixels
-
-
-def _answers(classifier: Classifier) -> Any:
-    """The probabilities that `predict` gives for pixels that go in as they are."""
-    return lambda pixels: classifier.predict_proba(pixels, crop=False)

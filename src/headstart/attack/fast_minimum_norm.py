@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.attack.goal import Array, Found, Goal, Victim, batches, own
-from headstart.attack.norms import dual_size, project, size, sizes
+from headstart.attack.norms import dual_size, hold_back, project, size, sizes
 
 FIRST, LAST = 1.0, 0.01  # the L2 norm of a step, at the beginning and in the end
 QUICK, SLOW = 0.05, 0.001  # share by which the budget changes, at the beginning and in the end
@@ -59,6 +59,8 @@ def _step(network: Victim, images: Array, goal: Goal, norm: str, state: _State, 
     gradient = own(pullback(goal.narrowing(logits)))
     for k in range(len(gradient)):
         slope, change, norm_now = gradient[k], state.change[k], size(state.change[k], norm)
+        if norm == "l1":
+            hold_back(slope, images[k] + change)
         if reached[k]:
             if norm_now <= state.smallest[k]:
                 state.best[k], state.smallest[k] = change, norm_now

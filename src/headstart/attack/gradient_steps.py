@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.attack.goal import Array, Found, Goal, Victim, batches, own
-from headstart.attack.norms import project, random_change, size, steepest
+from headstart.attack.norms import hold_back, project, random_change, size, steepest
 
 MADRY = 2.5  # how often all steps together could cross the radius of the ball (Madry et al. 2018)
 
@@ -91,8 +91,8 @@ def _faster(velocity: Array, gradient: Array, decay: float) -> Array:
 
 def _move(x: Array, image: Array, gradient: Array, norm: str, epsilon: float, length: float) -> None:
     """One step of one image, in place; the gradient's memory is used up."""
-    if norm == "l1":  # the few values that a step changes are none that black or white holds back
-        gradient *= ((x > 0) | (gradient > 0)) & ((x < 1) | (gradient < 0))
+    if norm == "l1":
+        hold_back(gradient, x)
     steepest(gradient, norm)
     gradient *= length
     x += gradient

@@ -17,6 +17,7 @@ from headstart.core.errors import UsageError, did_you_mean
 Array = NDArray[Any]
 
 NORMS = ("linf", "l2", "l1")
+EDGE = 1e-6  # a pixel so near black or white is there
 LARGEST = 0.01  # share of the pixel values that a step in L1 changes: those with the largest gradient
 
 
@@ -92,6 +93,11 @@ def steepest(gradient: Array, norm: str) -> None:
         gradient *= magnitude >= least
         if changed := np.count_nonzero(gradient):
             gradient *= 1 / changed
+
+
+def hold_back(gradient: Array, x: Array) -> None:
+    """Set to 0, in place, what of one gradient leads pixels beyond black or white: in L1 few pixels carry a step."""
+    gradient *= ((x > EDGE) | (gradient > 0)) & ((x < 1 - EDGE) | (gradient < 0))
 
 
 def _sign(values: Array) -> None:

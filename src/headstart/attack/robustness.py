@@ -22,7 +22,7 @@ from headstart.data.inputs import Images, labelled_dataset
 from headstart.learn.evaluate import accuracy_of
 from headstart.model.classifier import Classifier
 
-GRIDS = {  # budgets; a standard network is gone at the third, and the last two only show that the attack works
+GRIDS = {  # budgets; in L∞ a standard network is gone at 1/255, and the last two only show that the attack works
     "linf": tuple(level / 255 for level in (0.1, 0.25, 0.5, 1, 2, 4, 8)),
     "l2": (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0),
     "l1": (2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 200.0),
