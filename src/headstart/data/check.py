@@ -65,11 +65,13 @@ class Health:
 
     def __repr__(self) -> str:
         found = {
-            "unreadable": self.unreadable, "wrongly named": self.wrong_names, "left out": self.passed_over,
-            "repeated": self.duplicates, "near copies": self.near_duplicates,
+            ("unreadable", "unreadable"): self.unreadable, ("wrongly named", "wrongly named"): self.wrong_names,
+            ("left out", "left out"): self.passed_over, ("image repeated", "images repeated"): self.duplicates,
+            ("group of near copies", "groups of near copies"): self.near_duplicates,
         }  # fmt: skip
         facts = [counted(self.images, "image"), names_in_short(tuple(self.classes))]
-        return line_of(type(self).__name__, facts + [f"{len(each)} {kind}" for kind, each in found.items() if each])
+        facts += [counted(len(each), one, more) for (one, more), each in found.items() if each]
+        return line_of(type(self).__name__, facts)
 
     @property
     def tiny_classes(self) -> tuple[str, ...]:
