@@ -1,5 +1,6 @@
 from .core.errors import CheckError as CheckError
 from .core.errors import DataError as DataError
+from .core.errors import DataWarning as DataWarning
 from .core.errors import HeadstartError as HeadstartError
 from .core.errors import MissingExtraError as MissingExtraError
 from .core.errors import UsageError as UsageError

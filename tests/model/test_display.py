@@ -104,7 +104,7 @@ def test_results_are_cards_in_a_notebook(model: hs.Classifier, photos: Path, tmp
     twice = folder(tmp_path / "twice", 3)
     (twice / "bars" / "<again>.png").write_bytes((twice / "bars" / "0.png").read_bytes())
     health = hs.check(twice, progress=False)
-    assert "1 repeated (bars/0.png = bars/<again>.png)" in repr(health)
+    assert "1 image repeated (bars/0.png = bars/<again>.png)" in repr(health)
     assert "bars/&lt;again&gt;.png" in health._repr_html_()
     assert "calibration error" in model.evaluate(photos, fitted_on_too=True)._repr_html_()
     compared = hs.compare(photos, backbones="efficientnet_lite0", pixels=[32, 48], progress=False)._repr_html_()

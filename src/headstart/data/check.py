@@ -69,21 +69,27 @@ class Health(Described):
     def facts(self) -> dict[str, str]:
         """What is said of it in one line, and in a notebook: of each kind of finding how many, and the first."""
         found = {
-            kind: [each.name for each in problems]
-            for kind, problems in (
-                ("unreadable", self.unreadable), ("wrongly named", self.wrong_names), ("left out", self.passed_over),
+            kinds: [each.name for each in problems]
+            for kinds, problems in (
+                (("unreadable", "unreadable"), self.unreadable),
+                (("wrongly named", "wrongly named"), self.wrong_names),
+                (("left out", "left out"), self.passed_over),
             )
+        }
+        for kinds, repeats in (
+            (("image repeated", "images repeated"), self.duplicates),
+            (("group of near copies", "groups of near copies"), self.near_duplicates),
+        ):
+            found[kinds] = [" = ".join(shortened(name, SHORT) for name in each.names[:2]) for each in repeats]
+        some = {
+            one: f"{counted(len(each), one, more)} ({shortened(each[0], 2 * SHORT + 3)}{', …' if each[1:] else ''})"
+            for (one, more), each in found.items() if each
         }  # fmt: skip
-        for kind, repeats in (("repeated", self.duplicates), ("near copies", self.near_duplicates)):
-            found[kind] = [" = ".join(shortened(name, SHORT) for name in each.names[:2]) for each in repeats]
         return {
             "images": counted(self.images, "image"),
             "classes": names_in_short(tuple(self.classes)),
-            **{
-                kind: f"{len(each)} {kind} ({shortened(each[0], 2 * SHORT + 3)}{', …' if len(each) > 1 else ''})"
-                for kind, each in found.items() if each
-            },
-        }  # fmt: skip
+            **some,
+        }
 
     @property
     def tiny_classes(self) -> tuple[str, ...]:
