@@ -177,8 +177,16 @@ def test_it_is_kept_by_pickle_and_shown_with_its_settings(files: NDArray[np.str_
     assert "pixels=32" in repr(found)
 
 
+def test_logarithms_of_probabilities(files: NDArray[np.str_], names: NDArray[np.str_]) -> None:
+    found = clone(FAST).fit(files, names)
+    np.testing.assert_allclose(np.exp(found.predict_log_proba(files)), found.predict_proba(files))
+    found.classifier_.predict_proba = lambda images: np.array([[0.0, 1.0, 0.0]])
+    assert np.isfinite(found.predict_log_proba(files)).all()
+    assert cross_val_score(clone(FAST), files, names == "bars", cv=2, scoring="roc_auc").min() > 0.9
+
+
 def test_before_fit_it_says_so() -> None:
-    for ask in (FAST.predict, FAST.predict_proba):
+    for ask in (FAST.predict, FAST.predict_proba, FAST.predict_log_proba):
         with pytest.raises(NotFittedError, match="not fitted yet"):
             ask(["a.jpg"])
 

@@ -281,6 +281,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "Classifier",
         "Comparison",
         "DataError",
+        "DataWarning",
         "Evaluation",
         "Explanation",
         "ExplanationCheck",

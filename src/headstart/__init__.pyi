@@ -4,6 +4,7 @@ from .attack.robustness import Robustness as Robustness
 from .attack.robustness import robustness as robustness
 from .core.errors import CheckError as CheckError
 from .core.errors import DataError as DataError
+from .core.errors import DataWarning as DataWarning
 from .core.errors import HeadstartError as HeadstartError
 from .core.errors import MissingExtraError as MissingExtraError
 from .core.errors import UsageError as UsageError

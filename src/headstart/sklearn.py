@@ -93,6 +93,12 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         with _as_value_errors():
             return self._asked().predict_proba(X)
 
+    def predict_log_proba(self, X: Images) -> NDArray[np.floating]:
+        """The logarithms of `predict_proba` (N, K), all finite."""
+        chances = self.predict_proba(X)
+        logarithms: NDArray[np.floating] = np.log(np.maximum(chances, np.finfo(chances.dtype).tiny))
+        return logarithms
+
     def _asked(self) -> Classifier:
         check_is_fitted(self)
         return self.classifier_

@@ -87,6 +87,32 @@ def test_an_evaluation_is_one_line(model: hs.Classifier, photos: Path) -> None:
     assert len(repr(found)) < 200
 
 
+def test_what_a_model_has_is_one_line(model: hs.Classifier, rows: TabularClassifier, tmp_path: Path) -> None:
+    exported = model.export("openvino", tmp_path / "there")
+    for thing, says in (
+        (model.record, "<FitRecord: efficientnet_lite0 at 64 pixels; 36 images; accuracy "),
+        (rows.record, "<TabularRecord: 60 rows; 60 epochs; accuracy "),
+        (model.unknown, "<Unknown: 30 training photos kept to compare with; threshold "),
+        (exported, f"<Exported: openvino; {tmp_path}"),
+    ):
+        assert repr(thing).startswith(says)
+        assert "\n" not in repr(thing)
+        assert len(repr(thing)) < 400
+
+
+def test_results_are_cards_in_a_notebook(model: hs.Classifier, photos: Path, tmp_path: Path) -> None:
+    twice = folder(tmp_path / "twice", 3)
+    (twice / "bars" / "<again>.png").write_bytes((twice / "bars" / "0.png").read_bytes())
+    health = hs.check(twice, progress=False)
+    assert "1 image repeated (bars/0.png = bars/<again>.png)" in repr(health)
+    assert "bars/&lt;again&gt;.png" in health._repr_html_()
+    assert "calibration error" in model.evaluate(photos, fitted_on_too=True)._repr_html_()
+    compared = hs.compare(photos, backbones="efficientnet_lite0", pixels=[32, 48], progress=False)._repr_html_()
+    assert compared.count("<tr>") == 3
+    assert compared.count("← chosen") == 1
+    assert "efficientnet_lite0 at 48 px" in compared
+
+
 def test_models_are_compared_and_put_into_sets(model: hs.Classifier, rows: TabularClassifier, bundle: Path) -> None:
     """A model is itself alone, as scikit-learn's estimators are."""
     assert model == model

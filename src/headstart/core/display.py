@@ -39,6 +39,15 @@ class Described(ABC):
         return card_of(type(self).__name__, self.facts())
 
 
+def table_of(head: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> str:
+    """What a notebook shows of several things with the same facts: a row for each, and a sentence below."""
+    lines = [("th", head), *(("td", row) for row in rows)]
+    body = "".join(
+        f"<tr>{''.join(f'<{tag} style={_CELL!r}>{escape(cell)}</{tag}>' for cell in line)}</tr>" for tag, line in lines
+    )
+    return f'<table style="{_TABLE}">{body}</table><p>{escape(note)}</p>'
+
+
 def card_of(kind: str, facts: Mapping[str, str]) -> str:
     """What a notebook shows: a table of the facts, in the colours of the page."""
     rows = "".join(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -65,6 +67,18 @@ class UnreadableImageError(DataError):
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
+
+
+class DataWarning(UserWarning):
+    """Some of the images that were given are left out."""
+
+
+def warn(message: str) -> None:
+    """A `DataWarning` at the line of the caller outside of this package."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("headstart."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(worded(message), DataWarning, stacklevel=level)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.core.arguments import check_fields, exactly, instance, number, one_of, share, whole
 from headstart.core.counts import counted
-from headstart.core.display import line_of, names_in_short
+from headstart.core.display import Described, line_of, names_in_short
 from headstart.core.errors import UsageError
 from headstart.core.labels import TEXT, in_order
 from headstart.core.text import shortened
@@ -218,8 +218,8 @@ class Mistake:
     of_truth: float  # of the class that it is of
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+@dataclass(frozen=True, slots=True, repr=False)
+class Evaluation(Described):
     """The results of a classifier on a test set."""
 
     accuracy: Accuracy
@@ -234,9 +234,13 @@ class Evaluation:
     left_out: tuple[Problem, ...] | None = None  # images not counted for other reasons
     wrong: tuple[Mistake, ...] | None = None  # the surest first; None where names were not asked for
 
-    def __repr__(self) -> str:
-        figures = f"NLL {self.nll:.3f}", f"calibration error {self.calibration_error:.1%}"
-        return line_of(type(self).__name__, [self.accuracy.in_words("image"), *figures])
+    def facts(self) -> dict[str, str]:
+        """What is said of it in one line, and in a notebook."""
+        return {
+            "test set": self.accuracy.in_words("image"),
+            "loss": f"NLL {self.nll:.3f}",
+            "probabilities": f"calibration error {self.calibration_error:.1%}",
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,16 @@ from pathlib import PurePosixPath
 
 from headstart.core.arguments import PROGRESS, checks
 from headstart.core.counts import counted
-from headstart.core.display import line_of, names_in_short
+from headstart.core.display import Described, names_in_short
 from headstart.core.progress import Shown, function_of, one_step, shows_progress, stage
+from headstart.core.text import shortened
 from headstart.core.types import UNREADABLE, ImageDataset, Problem, Sample
 from headstart.data.depth import common_levels
 from headstart.data.fingerprints import take_fingerprints
 from headstart.data.formats import HEIF, READ
 from headstart.data.inputs import Images, labelled_dataset
 
+SHORT = 28  # characters of a name in one line on all findings
 TINY = 10  # images; of a class with fewer, too few can be held out
 IMBALANCE = 10.0  # times as many images in the largest class as in the smallest
 
@@ -49,8 +51,8 @@ class Repeat:
         }
 
 
-@dataclass(frozen=True)
-class Health:
+@dataclass(frozen=True, repr=False)
+class Health(Described):
     """The result of `check`. Counts are of readable images."""
 
     root: str
@@ -64,13 +66,30 @@ class Health:
     levels: tuple[float, float] | None  # black and white of images of more than 8 bits; None without any
     near_duplicates: tuple[Repeat, ...]  # re-encoded, resized, mirrored, slightly cropped or brightened copies
 
-    def __repr__(self) -> str:
+    def facts(self) -> dict[str, str]:
+        """What is said of it in one line, and in a notebook: of each kind of finding how many, and the first."""
         found = {
-            "unreadable": self.unreadable, "wrongly named": self.wrong_names, "left out": self.passed_over,
-            "repeated": self.duplicates, "near copies": self.near_duplicates,
+            kinds: [each.name for each in problems]
+            for kinds, problems in (
+                (("unreadable", "unreadable"), self.unreadable),
+                (("wrongly named", "wrongly named"), self.wrong_names),
+                (("left out", "left out"), self.passed_over),
+            )
+        }
+        for kinds, repeats in (
+            (("image repeated", "images repeated"), self.duplicates),
+            (("group of near copies", "groups of near copies"), self.near_duplicates),
+        ):
+            found[kinds] = [" = ".join(shortened(name, SHORT) for name in each.names[:2]) for each in repeats]
+        some = {
+            one: f"{counted(len(each), one, more)} ({shortened(each[0], 2 * SHORT + 3)}{', …' if each[1:] else ''})"
+            for (one, more), each in found.items() if each
         }  # fmt: skip
-        facts = [counted(self.images, "image"), names_in_short(tuple(self.classes))]
-        return line_of(type(self).__name__, facts + [f"{len(each)} {kind}" for kind, each in found.items() if each])
+        return {
+            "images": counted(self.images, "image"),
+            "classes": names_in_short(tuple(self.classes)),
+            **some,
+        }
 
     @property
     def tiny_classes(self) -> tuple[str, ...]:

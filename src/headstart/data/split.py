@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.arguments import share
-from headstart.core.counts import counted
-from headstart.core.errors import DataError
-from headstart.core.types import ImageDataset, Problem, Sample
+from headstart.core.counts import counted, each_kind, verb
+from headstart.core.errors import DataError, warn
+from headstart.core.types import UNREADABLE, ImageDataset, Problem, Sample
 from headstart.data.fingerprints import Fingerprints
 from headstart.data.hold_out import FEWEST, hold_out
 from headstart.data.near_copies import join_groups, named_groups
+from headstart.data.tables import NO_LABEL
 
 HOLDOUT, LARGEST_HOLDOUT = 0.2, 0.9
 HELD_OUT = share(0, LARGEST_HOLDOUT)  # what people may ask for
@@ -142,6 +144,7 @@ def make_split(
         held[rows] = hold_out(
             labels[rows], [fingerprints.keys[row] for row in rows.tolist()], groups[rows], holdout, seed
         )
+    _tell(dataset, left_out)
     return Split(kept, labels, usable & ~held, usable & held, groups, own_test, left_out, near_duplicates)
 
 
@@ -211,8 +214,13 @@ def _drop_repeats(
     conflicts = conflicting_labels((keys[row], samples[row]) for row in rows)
     contradicting = [row for row in rows if (keys[row], samples[row].label) in conflicts]
     again = sorted({*rows} - {*first.values(), *contradicting})
-    drop(again, "duplicate", lambda row: f"the same file as '{samples[first[keys[row]]].name}'")
+    drop(again, "duplicate", lambda row: _why_again(samples[row].name, samples[first[keys[row]]].name))
     drop(contradicting, CONFLICT, lambda row: conflicts[keys[row], samples[row].label])
+
+
+def _why_again(name: str, first: str) -> str:
+    """Why an image is a duplicate."""
+    return "given twice" if name == first else f"the same file as '{first}'"
 
 
 def conflicting_labels(images: Iterable[tuple[bytes, Sample]]) -> dict[tuple[bytes, str], str]:
@@ -233,13 +241,34 @@ def conflicting_labels(images: Iterable[tuple[bytes, Sample]]) -> dict[tuple[byt
 
 def _too_few(dataset: ImageDataset, left_out: Sequence[Problem]) -> str:
     counts = Counter(sample.label for sample in dataset.samples)
-    reasons = Counter(problem.kind for problem in left_out)
     sentence = (
         f"Expected two classes or more with two readable images each in {dataset.place}. "
         f"Received: {counted(len(dataset), 'image')} in {counted(len(counts), 'class')}"
     )
-    if reasons:
+    if left_out:
         first = left_out[0]
-        sentence += f"; left out: {', '.join(f'{n} {kind}' for kind, n in reasons.most_common())}"
-        sentence += f" (first: '{first.name}': {first.detail})"
-    return sentence + ". Put each class's photos into a folder of its own."
+        sentence += f"; left out: {each_kind(problem.kind for problem in left_out)}"
+        sentence += f", first '{first.name}': {first.detail}"
+    return f"{sentence}. {_how_to_label(dataset, counts)}"
+
+
+def _how_to_label(dataset: ImageDataset, counts: Mapping[str, int]) -> str:
+    """What to do about labels that do not make two classes: in folders, in a table, or in memory."""
+    if os.path.isdir(dataset.root):
+        return "Put each class's photos into a folder of its own."
+    if len(counts) == 1:
+        return f"All labels are '{next(iter(counts))}': give photos of another class too."
+    if counts and max(counts.values()) < FEWEST:
+        return "Nearly every photo has a label of its own: labels are names of classes, each of several photos."
+    return "Give two photos or more of each class, with the class as their label."
+
+
+def _tell(dataset: ImageDataset, left_out: Iterable[Problem]) -> None:
+    """Warn a caller in Python of images that were given one by one and are left out, as they cannot be read or have no
+    label; of folders and files on a disk the record has them."""
+    lost = [problem for problem in left_out if problem.kind in UNREADABLE or problem.kind == NO_LABEL]
+    if lost and not dataset.root:
+        warn(
+            f"{counted(len(lost), 'image')} {verb(len(lost))} left out: {each_kind(each.kind for each in lost)}, first "
+            f"'{lost[0].name}': {lost[0].detail}."
+        )

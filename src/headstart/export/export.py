@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import LOGITS
 from headstart.core.arguments import PATH, YES_NO, checks, text
 from headstart.core.atomic_files import beside, put_new
+from headstart.core.display import Described
 from headstart.core.errors import CheckError, HeadstartError, UsageError, one_line
 from headstart.data.inputs import Images
 from headstart.data.sources import PathLike
@@ -24,8 +25,8 @@ from headstart.model.classifier import Classifier
 from headstart.model.given import check_order, photo_model
 
 
-@dataclass(frozen=True)
-class Exported:
+@dataclass(frozen=True, repr=False)
+class Exported(Described):
     """A finished export, and how near its answers are to the classifier's."""
 
     format: str
@@ -40,6 +41,16 @@ class Exported:
     opens: str  # how to open it, in Python
     expects: str  # its input
     loss: Loss | None = None
+
+    def facts(self) -> dict[str, str]:
+        """What is said of it in one line, and in a notebook."""
+        size = sum(self.files.values()) / 1e6
+        return {
+            "format": f"{self.format}{'' if self.loss is None else ' in int8'}",
+            "path": f"{self.path} ({size:.1f} MB)",
+            "answers": f"{self.max_difference:.1g} from the model's, of the largest value",
+            "opens with": self.opens,
+        }
 
     def as_json(self) -> dict[str, Any]:
         """JSON values."""

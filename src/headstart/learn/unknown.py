@@ -8,6 +8,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.counts import counted
+from headstart.core.display import line_of
 from headstart.learn.calibrate import softmax
 from headstart.learn.heads import HeadFit
 from headstart.learn.regularisation_path import Design, Labels, Matrix, blocks, run_starts
@@ -18,7 +20,7 @@ FEWEST, FEWEST_IN_ALL = 6, 20  # training photos of a class, and of all; with fe
 PER_CLASS, IN_ALL = 200, 20_000  # training photos kept to compare with
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Unknown:
     """Ranks two values of an image among those of the training photos, each measured with that photo left out.
 
@@ -32,6 +34,10 @@ class Unknown:
     sure: NDArray[np.float32]  # sorted largest probabilities of training photos
     near: NDArray[np.float32]  # sorted mean cosines of training photos
     threshold: float
+
+    def __repr__(self) -> str:
+        kept = f"{counted(len(self.kept), 'training photo')} kept to compare with"
+        return line_of(type(self).__name__, [kept, f"threshold {self.threshold:.3f}"])
 
     def score(self, x: Matrix, probabilities: Matrix) -> NDArray[np.float64]:
         """(N,) sums of the logarithms of both ranks; smaller is less typical. ``x`` (N, D) is the head's input."""

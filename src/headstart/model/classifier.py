@@ -56,7 +56,7 @@ class Classifier(Described):
 
     Images are given as a path, a folder, a list or column of paths, arrays (NHWC or a list of HWC: uint8, or floats in
     [0, 1]), Pillow's images or the bytes of files; photos of any size. `hs.fit`, `hs.load` and `hs.pretrained` make
-    one. It can be copied and sent to another process; to keep it, `save` it.
+    one. It can be copied and sent to another process; to keep it, `save` it. Two are equal where they are one object.
     """
 
     blueprint: Blueprint

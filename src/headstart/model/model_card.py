@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from headstart.core.counts import counted
+from headstart.core.counts import counted, each_kind
 from headstart.engines.protocol import LIVE, LIVE_KERAS
 from headstart.model.records import FinetuneRecord, FitRecord, ImageCounts, Side
 from headstart.train.training_run import TrainingRecord
@@ -47,8 +46,8 @@ def _data(record: FitRecord) -> str:
     if not record.test:
         parts = f"training set {record.train}, and no test set."
     text = f"## Data\n\n{counted(record.images, 'image')}: {parts}"
-    if left_out := Counter(problem.kind for problem in record.left_out):
-        text += "\n\nLeft out: " + ", ".join(f"{count} {kind}" for kind, count in left_out.most_common()) + "."
+    if record.left_out:
+        text += f"\n\nLeft out: {each_kind(problem.kind for problem in record.left_out)}."
     return text
 
 

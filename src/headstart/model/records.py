@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from headstart.core.counts import counted
+from headstart.core.display import line_of
 from headstart.core.types import Accuracy, Evaluation
 from headstart.data.split import SplitRecord
 from headstart.train.training_run import TrainingRecord
@@ -22,6 +24,7 @@ OPTIONAL = (
     "tuned_loss",
     "assumed",
 )  # left out of JSON where there is none
+SEE = "all of it: vars(record)"
 T = TypeVar("T")
 
 
@@ -133,7 +136,7 @@ class Keyed:
         return to_json(self)[key]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class FitRecord(Keyed, SplitRecord):
     """How a classifier of images was fitted, and how it did."""
 
@@ -160,8 +163,14 @@ class FitRecord(Keyed, SplitRecord):
     scratch: ScratchRecord | None = None
     finetune: FinetuneRecord | None = None
 
+    def __repr__(self) -> str:
+        how = f"{self.backbone or 'a network'} at {self.pixels} pixels", counted(self.images, "image")
+        return line_of(
+            type(self).__name__, [*how, measured(self.result.accuracy if self.result else None, "image"), SEE]
+        )
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class TabularRecord(Keyed, TrainingRecord):
     """How a classifier of rows of numbers was trained, and how it did."""
 
@@ -178,6 +187,15 @@ class TabularRecord(Keyed, TrainingRecord):
     holdout: float = 0.0
     seed: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        how = counted(self.images, "row"), counted(len(self.epochs), "epoch")
+        return line_of(type(self).__name__, [*how, measured(self.accuracy, "row"), SEE])
+
+
+def measured(accuracy: Accuracy | None, thing: str) -> str:
+    """The accuracy in words, and also where there is none."""
+    return accuracy.in_words(thing) if accuracy else "accuracy not measured"
 
 
 def to_json(record: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from headstart.backbones.blueprint import FEATURES
 from headstart.backbones.catalogue import BACKBONES, DEFAULT, LARGEST, SMALLEST, find_backbone
 from headstart.core.arguments import FILES, PIXELS, TEXT, checks, number, several
 from headstart.core.counts import counted
-from headstart.core.display import line_of
+from headstart.core.display import line_of, table_of
 from headstart.core.errors import CheckError, UsageError, did_you_mean
 from headstart.core.progress import Progress, Shown, StageProgress, function_of, shows_progress
 from headstart.core.spread import evenly_spread
@@ -57,6 +57,18 @@ class Comparison:
 
     def __repr__(self) -> str:
         return line_of(type(self).__name__, [counted(len(self.rows), "candidate"), self.sentence])
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                f"{row.title}{' ← chosen' if row is self.chosen else ''}",
+                row.accuracy.in_words("image").removeprefix("accuracy "),
+                f"{row.images_per_second:.0f}",
+                f"{row.megabytes:.1f}",
+            )
+            for row in self.rows
+        ]
+        return table_of(("network", "accuracy", "images a second", "MB"), rows, self.sentence)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
