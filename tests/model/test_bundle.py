@@ -521,5 +521,5 @@ def test_a_backbone_itself_is_nothing_to_save(tmp_path: Path) -> None:
 def test_what_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(packed(picture("bars", 0)))
     for path in (tmp_path, tmp_path / "photo.png", tmp_path / "nothing"):
-        with pytest.raises(hs.UsageError, match=r"headstart (fit|predict)"):
+        with pytest.raises(hs.UsageError, match=r"hs\.(fit|load)\("):
             hs.load(path)
