@@ -25,7 +25,7 @@ TOGETHER = 64  # images in memory as floats; those that are left fill the batche
 EPSILONS = {"linf": 8 / 255, "l2": 2.0, "l1": 200.0}  # of one photo, where none is given
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Method:
     """One attack."""
 

@@ -104,7 +104,7 @@ class Classifier(Described):
     @overload
     def predict(self, images: Images, *, top: int, crop: bool = True) -> list[list[tuple[Any, float]]]: ...
 
-    @checks(top=whole(1))
+    @checks(top=whole(1), crop=YES_NO)
     def predict(
         self, images: Images, *, unknown: object = None, top: int | None = None, crop: bool = True
     ) -> NDArray[Any] | list[list[tuple[Any, float]]]:
@@ -135,11 +135,13 @@ class Classifier(Described):
         ]
         return with_unknown([k for k, _ in judged], [strange for _, strange in judged], self.classes_, unknown)
 
+    @checks(crop=YES_NO)
     def predict_proba(self, images: Images, *, crop: bool = True) -> Matrix:
         """Calibrated probabilities (N, K), float64, in the order of ``classes_``. ``crop`` is as for `predict`."""
         rows = [_readable(item).probabilities for item in self._see(images, crop)]
         return np.stack(rows) if rows else np.zeros((0, len(self.classes)))
 
+    @checks(crop=YES_NO)
     def embed(self, images: Images, *, crop: bool = True) -> NDArray[np.float32]:
         """The features of each image (N, D) that the head is given, for a classifier or a search of one's own.
 
