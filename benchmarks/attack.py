@@ -299,7 +299,7 @@ def engines(subject: Subject, goals: list[Goal]) -> list[dict[str, Any]]:
 
 
 def speed(subject: Subject, options: argparse.Namespace, goals: list[Goal]) -> dict[str, dict[str, float]]:
-    """Steps of PGD in L∞, times images, with the verdicts; all take turns. Judged by processor time: others run."""
+    """Steps of PGD in L∞, with the verdicts, image by image; all take turns, and are judged by processor time."""
     import foolbox as fb
     import torch
 
