@@ -39,6 +39,7 @@ PACKAGES = (
     "keras",
     "tensorflow",
     "ai-edge-litert",
+    "foolbox",
 )
 T = TypeVar("T")
 

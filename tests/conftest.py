@@ -52,6 +52,16 @@ def bundle(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small_bundle(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As ``bundle``, at 32 pixels: for what runs the network many times."""
+    import headstart as hs
+
+    where = tmp_path_factory.mktemp("small") / "model"
+    hs.fit(str(photos), pixels=32, cache=False).save(where)
+    return where
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real photos and weights beside the project; tests that need it skip where it is absent."""
     root = Path(os.environ.get("HEADSTART_SHARED", Path(__file__).parents[2] / "shared"))

@@ -196,7 +196,7 @@ def test_before_fit_it_says_so() -> None:
     [
         (["nowhere.jpg"] * 4, [0, 0, 1, 1], "two readable images each"),
         ([np.zeros((8, 8, 3), np.uint8)] * 4, [0, 0, 1], "4 images and 3 labels"),
-        (np.zeros((4, 5)), [0, 0, 1, 1], "1 image"),
+        (np.zeros((4, 5)), [0, 0, 1, 1], r"received shape \(5,\)"),
         ([np.zeros((8, 8, 3), np.uint8)] * 4, np.eye(4), "one-hot"),
     ],
 )

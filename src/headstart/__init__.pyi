@@ -1,3 +1,7 @@
+from .attack.examples import Attacked as Attacked
+from .attack.examples import attack_photos as attack_photos
+from .attack.robustness import Robustness as Robustness
+from .attack.robustness import robustness as robustness
 from .core.errors import CheckError as CheckError
 from .core.errors import DataError as DataError
 from .core.errors import DataWarning as DataWarning
@@ -14,8 +18,16 @@ from .core.types import Sample as Sample
 from .core.types import Table as Table
 from .data.check import check as check
 from .data.sources import open_source as open_source
+from .explain.check import ExplanationCheck as ExplanationCheck
+from .explain.check import check_explanations as check_explanations
+from .explain.explain import Explanation as Explanation
+from .explain.explain import explain_photos as explain_photos
+from .explain.feature_maps import FeatureMaps as FeatureMaps
+from .explain.feature_maps import feature_maps as feature_maps
 from .export.export import Exported as Exported
 from .export.export import export_model as export_model
+from .imagine.images import IdealImage as IdealImage
+from .imagine.images import ideal_images as ideal_images
 from .model.bundle import load as load
 from .model.bundle import save as save
 from .model.classifier import Classifier as Classifier

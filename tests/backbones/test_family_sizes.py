@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -125,8 +126,8 @@ def test_a_perceptron_takes_a_table_as_images_of_one_pixel() -> None:
         "logits.bias": (3,),
     }
     weights, rows = weights_for(network), np.random.default_rng(0).normal(size=(4, 5))
-    spec = replace(SPEC, size=1, mean=(0.0,) * 5, std=(1.0,) * 5)  # type: ignore[arg-type]  # not an image's
-    values = slow_forward(network, weights, spec, 255 * rows[:, None, None, :])
+    spec = SimpleNamespace(mean=np.zeros(5), std=np.ones(5))  # of numbers, not of colours
+    values = slow_forward(network, weights, spec, 255 * rows[:, None, None, :])  # type: ignore[arg-type]
     x = rows
     for name in ("dense1", "dense2"):
         x = np.maximum(x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"], 0)

@@ -54,7 +54,7 @@ def test_all_photos_unreadable(shell: Shell, tmp_path: Path, out: Path) -> None:
             (tmp_path / "data" / kind / f"{number}.jpg").write_bytes(b"not an image")
     answer = shell("fit", tmp_path / "data", "--out", out)
     assert answer.code == 3
-    assert "9 unreadable" in answer.err
+    assert "unreadable (9), first 'bars/0.jpg'" in answer.err
 
 
 @pytest.mark.parametrize("command", ["fit", "check"])

@@ -119,7 +119,7 @@ def test_what_is_not_there_is_found_out() -> None:
     assert missing_places("`tests/docs`, python benchmarks/fit.py, docs/none.md. src/headstart/NAME.py") == [
         "docs/none.md"
     ]
-    assert missing_files("`data/load.py` `data/none.py` `fast.py` `none.py` `torch/` `none/` `train/torch/`") == [
+    assert missing_files("`data/load.py` `data/none.py` `registry.py` `none.py` `torch/` `none/` `train/torch/`") == [
         "data/none.py",
         "none.py",
         "none/",

@@ -19,8 +19,9 @@ from headstart.backbones.ops import SQRT_EPSILON, Node
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
 from headstart.data.load import decode
-from headstart.engines import fast, protocol
-from headstart.engines.fast import FastNetwork, choose_precision
+from headstart.engines import protocol
+from headstart.engines.fast import FastNetwork, choose_precision, graph
+from headstart.engines.fast.network import FEW
 from headstart.engines.protocol import foldable
 from referee import (
     EVERY_OP,
@@ -54,7 +55,7 @@ def network_for(blueprint: Blueprint, spec: ImageSpec = SPEC, precision: str = "
 def test_a_batch_norm_is_folded_only_where_nobody_can_see_it() -> None:
     assert foldable(EVERY_OP) == {"stem", "depthwise", "uneven"}
     for at, more in ((("stem_act",), 1), (("stem_act", "stem"), 0)):
-        model = fast.build(EVERY_OP, weights_for(EVERY_OP), SPEC, at)
+        model = graph.build(EVERY_OP, weights_for(EVERY_OP), SPEC, at)
         kinds = [operation.get_type_name() for operation in model.get_ops()]
         assert kinds.count("Convolution") == 1
         assert kinds.count("Add") == kinds.count("Multiply") + more  # pixels: one of each; the folded bias, or the norm
@@ -121,7 +122,7 @@ def test_auto_is_fp32_where_the_processor_lacks_bf16(monkeypatch: pytest.MonkeyP
             assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
             return ["FP32", "INT8"]
 
-    monkeypatch.setattr(fast, "_core", OlderProcessor)
+    monkeypatch.setattr(graph, "core", OlderProcessor)
     assert network_for(EVERY_OP, precision="auto").precision == "fp32"
 
 
@@ -264,7 +265,7 @@ ALONE, TOGETHER = (1, "LATENCY"), (8, "THROUGHPUT")
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
     """What is compiled from now on: images at a time, and for what."""
     found: list[tuple[int, str]] = []
-    real_core = fast._core()
+    real_core = graph.core()
 
     class Core:
         def compile_model(self, model: Any, device: str, settings: dict[str, Any]) -> Any:
@@ -274,13 +275,13 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
         def __getattr__(self, name: str) -> Any:
             return getattr(real_core, name)
 
-    monkeypatch.setattr(fast, "_core", Core)
+    monkeypatch.setattr(graph, "core", Core)
     return found
 
 
 def test_a_few_images_run_one_by_one_on_all_cores(compiled: list[tuple[int, str]]) -> None:
-    network, images = network_for(EVERY_OP), photos(fast.FEW + 1)
-    for count in (1, 3, fast.FEW):
+    network, images = network_for(EVERY_OP), photos(FEW + 1)
+    for count in (1, 3, FEW):
         network.for_images(count).forward(images[:count])
     assert compiled == [ALONE]
     network.for_images(len(images)).forward(images)

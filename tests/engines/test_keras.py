@@ -312,7 +312,7 @@ def test_what_is_released_is_made_again() -> None:
     assert {key[0] for key in network._built._functions} == {"bf16"}
     gc.collect()
     with tf.GradientTape():  # which asks a compiled function for its variables
-        np.testing.assert_array_equal(pullback(value), gradient)
+        np.testing.assert_allclose(pullback(value), gradient, atol=1e-5)  # the order of sums is not always the same
     np.testing.assert_array_equal(network.forward(images), before)
 
 

@@ -579,7 +579,7 @@ def test_a_module_is_fitted_on_and_its_classifier_is_one_like_any_other(photos: 
     assert seen
     assert record_of(hs.fit(str(photos), backbone=residual(), spec=SPEC))["computed"] == 0
     assert record_of(hs.fit(str(photos), backbone=residual(1), spec=SPEC))["from_store"] == 0  # other weights
-    value, pullback = model.network.vjp(some_photos(2, 32), "logits", "bn")  # type: ignore[attr-defined]
+    value, pullback = model.network.vjp(some_photos(2, 32), "logits", "bn")
     assert pullback(value).shape == (2, 8, 16, 16)
 
 

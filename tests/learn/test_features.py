@@ -205,7 +205,7 @@ def test_unreadable_images_are_reported_and_cost_only_themselves(keep: bool) -> 
     found = extract(dataset(range(40), broken), network(), ORIGIN, keep=keep)
     assert [problem.name for problem in found.problems] == [f"picture {n}" for n in broken]
     assert {problem.kind for problem in found.problems} == {"unreadable"}
-    assert "not an image file of a known format" in found.problems[0].detail
+    assert "it is text, not an image" in found.problems[0].detail
     assert np.flatnonzero(~found.usable).tolist() == broken
     assert (found.values[broken] == 0).all()
     sound = np.flatnonzero(found.usable)

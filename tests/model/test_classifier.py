@@ -118,3 +118,17 @@ def test_the_card_of_a_model_without_a_test_set_claims_none(by_name: hs.Classifi
     card = (tmp_path / "model" / "README.md").read_text()
     assert "24 images: training set 24, and no test set." in card
     assert "held out" not in card.partition("## Figures")[0]
+
+
+def test_pixels_of_the_networks_own_size_go_in_as_they_are(by_name: hs.Classifier) -> None:
+    pixels = np.stack(SEEN)
+    inside = by_name.network.forward(pixels)
+    whole = np.exp(inside - inside.max(axis=1, keepdims=True))
+    whole /= whole.sum(axis=1, keepdims=True)
+    assert by_name.spec.crop < 1  # what photos get, of which the middle is seen
+    assert np.abs(by_name.predict_proba(pixels) - whole).max() > 0.01
+    assert by_name.predict_proba(pixels, crop=False) == pytest.approx(whole, abs=0.02)  # bf16 of other batches
+    assert list(by_name.predict(pixels, crop=False)) == list(by_name.classes_[inside.argmax(axis=1)])
+    assert by_name.embed(pixels, crop=False).shape == by_name.embed(pixels).shape
+    said = [item.probability for item in by_name.predictions(pixels, crop=False) if isinstance(item, hs.Prediction)]
+    assert said == pytest.approx(whole.max(axis=1), abs=0.02)

@@ -14,7 +14,22 @@ import typer
 from typer.core import TyperCommand
 
 from headstart import __version__
-from headstart.cli import backbones, cache, check, compare, evaluate, export, finetune, fit, predict, show, train
+from headstart.cli import (
+    attack,
+    backbones,
+    cache,
+    check,
+    compare,
+    evaluate,
+    explain,
+    export,
+    finetune,
+    fit,
+    imagine,
+    predict,
+    show,
+    train,
+)
 from headstart.core.arguments import expanded
 from headstart.core.errors import HeadstartError, UsageError
 from headstart.core.text import say
@@ -141,8 +156,11 @@ COMMANDS = (  # with what the list says of each, and an example
     (compare.compare, "Compare networks and sizes on your photos.", "headstart compare photos --pixels 96,160,224"),
     (evaluate.evaluate, "Measure a model on labelled photos.", "headstart evaluate model photos/test"),
     (predict.predict, "Say what is on photos.", "headstart predict model a.jpg b.jpg"),
+    (explain.explain, "Show why a model answers what it does.", "headstart explain model cat.jpg --class cat"),
     (finetune.finetune, "Train more of a model than its head.", "headstart finetune model photos --recipe fast"),
     (train.train, "Train a small network from random weights.", "headstart train digits"),
+    (attack.attack, "Fool a model with a changed photo, or measure how robust it is.", attack.EXAMPLE),
+    (imagine.imagine, "Make a network's ideal image of a class.", "headstart imagine model --class cat"),
     (export.export, "Write a model for another runtime.", "headstart export model --to onnx"),
     (show.show, "Show the layers of a network, or draw it.", "headstart show resnet50 --graph resnet50.svg"),
     (backbones.backbones, "List the networks to start from.", "headstart backbones"),

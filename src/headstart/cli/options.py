@@ -39,6 +39,9 @@ LabelFrom = Annotated[
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model's folder, or a backbone's name for its own ImageNet classes.")
 ]
+Crop = Annotated[
+    bool, typer.Option("--crop/--no-crop", help="Look at the middle of each photo, or at all of it, scaled as it is.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what was written there before.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Backbone = Annotated[

@@ -41,6 +41,7 @@ def predict(
         str | None, typer.Option(metavar="DIR", help="Copy each photo into DIR/LABEL, or DIR/unknown.")
     ] = None,
     links: Annotated[bool, typer.Option("--links", help="With --sort-into: links in place of copies.")] = False,
+    crop: options.Crop = True,
     engine: options.Engine = "auto",
     weights: options.Weights = None,
     mean: options.Mean = None,
@@ -65,7 +66,7 @@ def predict(
     else:
         normalisation = options.normalisation(mean, std)
         classifier = options.open_model(model, weights, engine, precision, device, normalisation)
-        asked, classes = _of_photos(classifier, paths, sort_into, links=links), classifier.classes
+        asked, classes = _of_photos(classifier, paths, sort_into, links=links, crop=crop), classifier.classes
     screen = _Screen(classes, top, every=every, as_json=as_json, summary=out is not None or sort_into is not None)
     with shown(screen.summary and not as_json) as report:
         answers = screen.told(asked, report)
@@ -95,7 +96,7 @@ def _check(top: int, out: str | None, sort_into: str | None, *, links: bool, ove
 
 
 def _of_photos(
-    classifier: Any, paths: list[str], sort_into: str | None, *, links: bool
+    classifier: Any, paths: list[str], sort_into: str | None, *, links: bool, crop: bool
 ) -> Iterator[tuple[int, Answer | Problem]]:
     """Each answer with the number of all; photos are put into their folders on the way."""
     from headstart.data.sources import images_in
@@ -105,7 +106,7 @@ def _of_photos(
     found, problems = images_in(paths)
     count = len(found) + len(problems)
     yield from ((count, problem) for problem in problems)
-    judged = classifier.judge(file_dataset("", found, in_order=True))
+    judged = classifier.judge(file_dataset("", found, in_order=True), crop=crop)
     for (item, unknown), (_, path) in zip(judged, found, strict=True):
         if isinstance(item, Problem):
             yield count, item

@@ -79,7 +79,9 @@ def check_fields(record: Any, rules: Mapping[str, Rule], called: str = "") -> No
         value = getattr(record, each.name)
         if each.name in rules and value is not each.default:
             what = f"{called}, {each.name}" if called else option_of(each.name)
-            object.__setattr__(record, each.name, rules[each.name].of(what, value))
+            found = rules[each.name].of(what, value)
+            if found != value or type(found) is not type(value):  # else the object itself may tell something
+                object.__setattr__(record, each.name, found)
 
 
 def shown(value: object) -> str:

@@ -21,17 +21,22 @@ SWITCHES = {  # options without a value: as an argument
 ARGUMENTS = {  # options with a value that have another name in Python
     "out": "path",
     "label-from": "label_from",
+    "class": "classes",
+    "channel": "channels",
     "from": "start",
+    "judge": "judges",
 }
 COLUMNS = ("image", "label", "group", "split")  # of a table of images: "--label COLUMN" is label_column=COLUMN
 SAME = (  # those that have the same
     *("weights", "pixels", "mean", "std", "backbone", "backbones", "engine", "precision", "device", "devices", "nodes"),
     *("strategy", "head", "prior", "holdout", "seed", "folds", "hidden", "network", "recipe", "trainer", "to", "data"),
-    *("budget", "within", "top", "validation", "grey"),
+    *("budget", "within", "top", "validation", "grey", "layer", "preset"),
+    *("target", "method", "norm", "epsilon", "steps", "restarts", "images"),
 )
 CHOICES = (  # values that a message may name
     *("auto", "fast", "torch", "keras", "cpu", "cuda", "mps", "bf16", "fp32", "pytorch", "lightning", "tensorflow"),
     *("small_cnn", "onnx", "openvino", "savedmodel", "tflite", "full", "careful", "flat", "empirical", "mlp"),
+    *("gradient", "integrated"),
 )
 _NAMES = "|".join(sorted((*SWITCHES, *ARGUMENTS, *COLUMNS, *SAME), key=len, reverse=True))
 _PATH = r"[^\s,;:()]*[./][^\s,;:()]*[^\s,;:().]"

@@ -59,10 +59,12 @@ class Fingerprints:
         return groups[groups] if len(groups) else groups
 
 
-def take_fingerprints(dataset: ImageDataset, progress: StageProgress | None = None) -> Fingerprints:
+def take_fingerprints(
+    dataset: ImageDataset, progress: StageProgress | None = None, spec: ImageSpec = SEEN
+) -> Fingerprints:
     """The fingerprints of all images, each read once; ``progress(done, count)`` is called after each."""
     found = Fingerprints.of(len(dataset))
-    for item in in_chunks(lambda chunk: [load_image(dataset, row, SEEN) for row in chunk], range(len(dataset))):
+    for item in in_chunks(lambda chunk: [load_image(dataset, row, spec) for row in chunk], range(len(dataset))):
         found.take(item, dataset.samples[item.index].name)
         if progress is not None:
             progress(item.index + 1, len(dataset))

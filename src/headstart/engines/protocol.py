@@ -9,6 +9,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -66,6 +67,30 @@ class Network(ABC):
         batches = [images[start : start + self.micro_batch] for start in range(0, len(images), self.micro_batch)]
         return [np.concatenate(column) for column in zip(*self._forward(batches, at), strict=True)]
 
+    def vjp(self, images: Array, at: str = LOGITS, wrt: str = INPUT) -> tuple[Array, Pullback]:
+        """The value of node ``at``, and a pullback that carries a cotangent of its shape to node ``wrt``.
+
+        With ``wrt`` "input" the gradient is with respect to the pixels: NHWC, in [0, 1]. Images do not see each other.
+        The pullback may be called again and again, and keeps the weights that it was made with. Never in bf16.
+
+        Raises:
+            UsageError: an unknown node, or one that does not lie before ``at``.
+        """
+        check_images(images, self.spec.size)
+        check_layers(self.name, (at, wrt), self.layers)
+        value, gradient = self._value_and_gradient(images, at, wrt)
+        shape = value.shape
+
+        def pullback(cotangent: Array) -> Array:
+            """The gradient of Σ cotangent · value."""
+            if np.shape(cotangent) != shape:
+                raise UsageError(
+                    f"Expected a cotangent of the shape of '{at}', {shape}. Received: {np.shape(cotangent)}."
+                )
+            return gradient(np.asarray(cotangent))
+
+        return value, pullback
+
     def check_precision(self, images: NDArray[np.uint8], at: str = FEATURES) -> float:
         """Compare bf16 with fp32 on a few images; fall back to fp32 where it differs by more than `TOLERANCE`.
 
@@ -82,6 +107,12 @@ class Network(ABC):
         """The same network, computing in another precision; weights and compiled functions are shared."""
         other = copy.copy(self)
         other.precision = precision
+        return other
+
+    def seeing_all(self) -> Self:
+        """The same network for images of which nothing is cut away: a square of its own size goes in as it is."""
+        other = copy.copy(self)
+        other.spec = replace(self.spec, crop=1.0)
         return other
 
     def load(self, weights: Weights) -> None:
@@ -119,6 +150,10 @@ class Network(ABC):
         """The values of the nodes ``at``, for each batch."""
 
     @abstractmethod
+    def _value_and_gradient(self, images: Array, at: str, wrt: str) -> tuple[Array, Pullback]:
+        """As `vjp`, of known nodes."""
+
+    @abstractmethod
     def _take(self, weights: Weights) -> None:
         """Take other, checked weights."""
 
@@ -130,8 +165,8 @@ class Network(ABC):
         return np.float64 if self.precision == "fp64" else np.float32
 
 
-class Differentiable(Network):
-    """A network with gradients, on a framework that has them, on the processor or an accelerator.
+class FrameworkNetwork(Network):
+    """A network on PyTorch or Keras, on the processor or an accelerator.
 
     ``precision`` "auto" is fp32; "bf16" computes forward passes in it, but for the fitted head, and gradients in fp32
     all the same; "fp64" is for exact comparisons. ``module`` is the live network that the blueprint refers to, if it
@@ -164,30 +199,6 @@ class Differentiable(Network):
         check_layers(self.name, at, self.layers)
         return lambda images: self.forward_many(images, at)
 
-    def vjp(self, images: Array, at: str = LOGITS, wrt: str = INPUT) -> tuple[Array, Pullback]:
-        """The value of node ``at``, and a pullback that carries a cotangent of its shape to node ``wrt``.
-
-        With ``wrt`` "input" the gradient is with respect to the pixels: NHWC, in [0, 1]. Images do not see each other.
-        The pullback may be called again and again, and keeps the weights that it was made with. Never in bf16.
-
-        Raises:
-            UsageError: an unknown node, or one that does not lie before ``at``.
-        """
-        check_images(images, self.spec.size)
-        check_layers(self.name, (at, wrt), self.layers)
-        value, gradient = self._value_and_gradient(images, at, wrt)
-        shape = value.shape
-
-        def pullback(cotangent: Array) -> Array:
-            """The gradient of Σ cotangent · value."""
-            if np.shape(cotangent) != shape:
-                raise UsageError(
-                    f"Expected a cotangent of the shape of '{at}', {shape}. Received: {np.shape(cotangent)}."
-                )
-            return gradient(np.asarray(cotangent))
-
-        return value, pullback
-
     def shape(self, at: str) -> Shape:
         """The shape of node ``at`` for one image."""
         return self._shapes[at]
@@ -203,10 +214,6 @@ class Differentiable(Network):
     @abstractmethod
     def _build(self, weights: Weights, module: object | None) -> Mapping[str, Shape]:
         """Build the network; returns the shape of every node, and of the layers inside a module."""
-
-    @abstractmethod
-    def _value_and_gradient(self, images: Array, at: str, wrt: str) -> tuple[Array, Pullback]:
-        """As `vjp`, of checked arguments."""
 
 
 def fitting(weights: Weights, blueprint: Blueprint, dtype: type[np.floating[Any]] = np.float32) -> dict[str, Array]:

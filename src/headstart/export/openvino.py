@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import LOGITS
-from headstart.engines.fast import _core as core
-from headstart.engines.fast import build
+from headstart.engines.fast.graph import build, core
 from headstart.export.package import Package
 
 MODEL = "model.xml"  # its weights are in model.bin beside it

@@ -99,14 +99,14 @@ class Classifier(Described):
         self.use_precision(self.precision)
 
     @overload
-    def predict(self, images: Images, *, unknown: object = None) -> NDArray[Any]: ...
+    def predict(self, images: Images, *, unknown: object = None, crop: bool = True) -> NDArray[Any]: ...
 
     @overload
-    def predict(self, images: Images, *, top: int) -> list[list[tuple[Any, float]]]: ...
+    def predict(self, images: Images, *, top: int, crop: bool = True) -> list[list[tuple[Any, float]]]: ...
 
-    @checks(top=whole(1))
+    @checks(top=whole(1), crop=YES_NO)
     def predict(
-        self, images: Images, *, unknown: object = None, top: int | None = None
+        self, images: Images, *, unknown: object = None, top: int | None = None, crop: bool = True
     ) -> NDArray[Any] | list[list[tuple[Any, float]]]:
         """The most probable class of each image (N,), as the labels were given.
 
@@ -115,6 +115,8 @@ class Classifier(Described):
                 most probable class, as for all others.
             top: so many classes of each image with their probabilities, the most probable first, as a list of (label,
                 probability), instead.
+            crop: False: the whole image is seen, scaled to the network's size, not its middle: for pixels that are a
+                network's input already. Squares of ``spec.size`` pixels then go in exactly as they are.
 
         Raises:
             DataError: an image that cannot be read; `predictions` goes on past those.
@@ -124,30 +126,37 @@ class Classifier(Described):
         if top is not None:
             if unknown is not None:
                 raise UsageError("top= and unknown= do not go together: `predictions` gives both.")
-            return top_of(self.predict_proba(images), self.classes_, top)
+            return top_of(self.predict_proba(images, crop=crop), self.classes_, top)
         if unknown is None:
-            chosen: NDArray[Any] = self.classes_[self.predict_proba(images).argmax(axis=1)]
+            chosen: NDArray[Any] = self.classes_[self.predict_proba(images, crop=crop).argmax(axis=1)]
             return chosen
-        judged = [(int(_readable(item).probabilities.argmax()), strange) for item, strange in self.judge(images)]
+        judged = [
+            (int(_readable(item).probabilities.argmax()), strange) for item, strange in self.judge(images, crop=crop)
+        ]
         return with_unknown([k for k, _ in judged], [strange for _, strange in judged], self.classes_, unknown)
 
-    def predict_proba(self, images: Images) -> Matrix:
-        """Calibrated probabilities (N, K), float64, in the order of ``classes_``."""
-        rows = [_readable(item).probabilities for item in self._see(images)]
+    @checks(crop=YES_NO)
+    def predict_proba(self, images: Images, *, crop: bool = True) -> Matrix:
+        """Calibrated probabilities (N, K), float64, in the order of ``classes_``. ``crop`` is as for `predict`."""
+        rows = [_readable(item).probabilities for item in self._see(images, crop)]
         return np.stack(rows) if rows else np.zeros((0, len(self.classes)))
 
-    def embed(self, images: Images) -> NDArray[np.float32]:
-        """The features of each image (N, D) that the head is given, for a classifier or a search of one's own."""
-        rows = [_readable(item).x for item in self._see(images)]
+    @checks(crop=YES_NO)
+    def embed(self, images: Images, *, crop: bool = True) -> NDArray[np.float32]:
+        """The features of each image (N, D) that the head is given, for a classifier or a search of one's own.
+
+        ``crop`` is as for `predict`.
+        """
+        rows = [_readable(item).x for item in self._see(images, crop)]
         width = self.blueprint.weight_shapes()[f"{LOGITS}.weight"][1]
         return np.stack(rows) if rows else np.zeros((0, width), np.float32)
 
-    def predictions(self, images: Images) -> Iterator[Prediction | Problem]:
+    def predictions(self, images: Images, *, crop: bool = True) -> Iterator[Prediction | Problem]:
         """Image by image: label, probability and whether it is unlike the training photos; or what is wrong with it.
 
-        Of a list, files that are not there are such as cannot be read.
+        Of a list, files that are not there are such as cannot be read. ``crop`` is as for `predict`.
         """
-        for item, unknown in self.judge(unlabelled_dataset(images, missing_too=True)):
+        for item, unknown in self.judge(unlabelled_dataset(images, missing_too=True), crop=crop):
             if isinstance(item, Problem):
                 yield item
                 continue
@@ -264,9 +273,11 @@ class Classifier(Described):
 
         return headstart.save(self, path, overwrite=overwrite)
 
-    def _see(self, images: Images) -> Iterator[Judged | Problem]:
+    def _see(self, images: Images, crop: bool = True) -> Iterator[Judged | Problem]:
         dataset = unlabelled_dataset(images)
         network = self.network.for_images(len(dataset))
+        if not crop:
+            network = network.seeing_all()
         for item, values in run_network(dataset, network, (LOGITS, self.blueprint[LOGITS].inputs[0])):
             name = dataset.samples[item.index].name
             if item.error is not None:
@@ -274,9 +285,9 @@ class Classifier(Described):
             elif values is not None and item.thumbnail is not None:
                 yield Judged(name, item.key, item.thumbnail, softmax(values[0]), values[1])
 
-    def judge(self, images: Images) -> Iterator[tuple[Judged | Problem, bool]]:
+    def judge(self, images: Images, *, crop: bool = True) -> Iterator[tuple[Judged | Problem, bool]]:
         """Each image, and whether it is unlike the training photos: many at a time, which is one matrix product."""
-        items = self._see(images)
+        items = self._see(images, crop)
         while batch := list(islice(items, TOGETHER)):
             unknown = iter(self._are_unknown([item for item in batch if isinstance(item, Judged)]))
             yield from ((item, bool(next(unknown)) if isinstance(item, Judged) else False) for item in batch)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headstart.core.counts import counted, verb
 from headstart.core.errors import DataError
-from headstart.core.types import UNREADABLE, Evaluation, ImageDataset, Problem
+from headstart.core.types import UNREADABLE, Evaluation, ImageDataset, Problem, Sample
 from headstart.data.fingerprints import Fingerprints
 from headstart.data.near_copies import join_groups, named_groups
 from headstart.data.split import CONFLICT, conflicting_labels
@@ -64,20 +64,7 @@ def measure(
     near copy of; the interval counts groups of near copies, and the groups that the data names.
     """
     place = {name: k for k, name in enumerate(classifier.classes)}
-    left_out = [*dataset.problems]
-    known = [row for row, sample in enumerate(dataset.samples) if sample.label in place]
-    left_out += [
-        Problem(sample.name, UNKNOWN_CLASS, f"class {sample.label!r} is none of the classifier's")
-        for sample in dataset.samples if sample.label not in place
-    ]  # fmt: skip
-    if not known:
-        labels = sorted({sample.label for sample in dataset.samples})
-        raise DataError(
-            f"The classifier knows none of the {counted(len(labels), 'class')} of the images, {labels[0]!r} first. "
-            "It knows: "
-            f"{', '.join(classifier.classes[:10])}{' …' if len(classifier.classes) > 10 else ''}."
-        )
-    part = dataset.part(known)
+    part, left_out = of_known_classes(classifier, dataset)
     judged: list[_Judgement] = []
     for done, (item, is_unknown) in enumerate(classifier.judge(part)):
         if progress:
@@ -92,15 +79,15 @@ def measure(
         Problem(part.samples[one.row].name, CONFLICT, reason) for one, reason in zip(judged, why, strict=True) if reason
     ]
     judged = [one for one, reason in zip(judged, why, strict=True) if not reason]
-    groups, trained = _groups(classifier, part, judged)
+    groups, trained = groups_and_training(
+        classifier,
+        [part.samples[one.row] for one in judged],
+        [one.item.key for one in judged],
+        [one.item.thumbnail for one in judged],
+    )
     counts = np.flatnonzero(~trained) if not training_set_too else np.arange(len(judged))
     if not len(counts):
-        unreadable, known_before = sum(problem.kind in UNREADABLE for problem in left_out), int(trained.sum())
-        raise DataError(
-            f"No image in {dataset.place} can be counted: of {len(dataset)}, {unreadable} cannot be read and "
-            f"{known_before} {verb(known_before)} in the training set. Give other photos, or count those too: "
-            "--include-training-set"
-        )
+        raise none_counted(dataset, left_out, int(trained.sum()))
     probabilities = np.stack([judged[k].item.probabilities for k in counts])
     truth = np.array([place[part.samples[judged[k].row].label] for k in counts])
     unknown = np.array([judged[k].is_unknown for k in counts])
@@ -114,16 +101,47 @@ def measure(
     )
 
 
-def _groups(
-    classifier: Judge, dataset: ImageDataset, judged: Sequence[_Judgement]
+def of_known_classes(classifier: Judge, dataset: ImageDataset) -> tuple[ImageDataset, list[Problem]]:
+    """The images of classes that the classifier has, and what is left out: the source's problems, and all others.
+
+    Raises:
+        DataError: it has none of the classes.
+    """
+    classes = {*classifier.classes}
+    known = [row for row, sample in enumerate(dataset.samples) if sample.label in classes]
+    if not known:
+        labels = sorted({sample.label for sample in dataset.samples})
+        raise DataError(
+            f"The classifier knows none of the {counted(len(labels), 'class')} of the images, {labels[0]!r} first. "
+            "It knows: "
+            f"{', '.join(classifier.classes[:10])}{' …' if len(classifier.classes) > 10 else ''}."
+        )
+    others = [
+        Problem(sample.name, UNKNOWN_CLASS, f"class {sample.label!r} is none of the classifier's")
+        for sample in dataset.samples if sample.label not in classes
+    ]  # fmt: skip
+    return dataset.part(known), [*dataset.problems, *others]
+
+
+def none_counted(dataset: ImageDataset, left_out: Sequence[Problem], trained: int) -> DataError:
+    """The error where no image is left to count; ``trained`` are in the training set."""
+    unreadable = sum(problem.kind in UNREADABLE for problem in left_out)
+    return DataError(
+        f"No image in {dataset.place} can be counted: of {len(dataset)}, {unreadable} cannot be read and "
+        f"{trained} {verb(trained)} in the training set. Give other photos, or count those too: "
+        "--include-training-set"
+    )
+
+
+def groups_and_training(
+    classifier: Judge, samples: Sequence[Sample], keys: Sequence[bytes], thumbnails: Sequence[NDArray[np.uint8]]
 ) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     """The group of each image, and whether the training set has it or a near copy of it."""
-    count, training = len(judged), len(classifier.thumbnails)
-    own = [one.item.key for one in judged]
+    count, training = len(samples), len(classifier.thumbnails)
     prints = Fingerprints.of(count + training)
-    prints.keys = [*own, *(b"training image %d" % row for row in range(training))]  # no content has such a key
-    prints.thumbnails = np.concatenate([*(one.item.thumbnail[None] for one in judged), classifier.thumbnails])
+    prints.keys = [*keys, *(b"training image %d" % row for row in range(training))]  # no content has such a key
+    prints.thumbnails = np.concatenate([*(one[None] for one in thumbnails), classifier.thumbnails])
     prints.usable[:] = True
     copies = prints.copies()
-    trained = np.isin(copies[:count], copies[count:]) | np.array([key in classifier.fitted_on for key in own], bool)
-    return join_groups(copies[:count], named_groups([dataset.samples[one.row] for one in judged])), trained
+    trained = np.isin(copies[:count], copies[count:]) | np.array([key in classifier.fitted_on for key in keys], bool)
+    return join_groups(copies[:count], named_groups(samples)), trained

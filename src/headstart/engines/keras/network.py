@@ -17,7 +17,7 @@ from headstart.engines.keras.functions import CompiledNetwork
 from headstart.engines.keras.graph import rename_without_dots, to_model, weights_of
 from headstart.engines.keras.models import check_live, wrap
 from headstart.engines.keras.summary import summary_of
-from headstart.engines.protocol import Array, Differentiable, Pullback, Weights, fitting
+from headstart.engines.protocol import Array, FrameworkNetwork, Pullback, Weights, fitting
 
 __all__ = [
     "KerasNetwork",
@@ -31,8 +31,8 @@ __all__ = [
 ]
 
 
-class KerasNetwork(Differentiable):
-    """A network on Keras with TensorFlow; see `Differentiable`.
+class KerasNetwork(FrameworkNetwork):
+    """A network on Keras with TensorFlow; see `FrameworkNetwork`.
 
     A pullback computes the forward pass anew, as part of one compiled function, which is faster than to keep the
     values of a backward pass.

@@ -20,7 +20,7 @@ from headstart.core.errors import UsageError
 from headstart.core.shared_change import SharedChange, ignored_warnings
 from headstart.core.types import ImageSpec
 from headstart.engines.devices import find_device
-from headstart.engines.protocol import TIMM, Array, Differentiable, Pullback, Weights, fitting, not_before
+from headstart.engines.protocol import TIMM, Array, FrameworkNetwork, Pullback, Weights, fitting, not_before
 from headstart.engines.torch.graph import BlueprintModule, head_of
 from headstart.engines.torch.modules import check_live, wrap
 from headstart.engines.torch.summary import summary_of
@@ -36,8 +36,8 @@ class _Shared:
     lent: bool = False  # whether a pullback may refer to its tensors
 
 
-class TorchNetwork(Differentiable):
-    """A network on PyTorch; see `Differentiable`. A pullback keeps the values that it needs."""
+class TorchNetwork(FrameworkNetwork):
+    """A network on PyTorch; see `FrameworkNetwork`. A pullback keeps the values that it needs."""
 
     engine = "torch"
 
