@@ -11,42 +11,22 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import Goal, arguments, finish, median, shared
+from attack_subjects import BATCH, CATS, IMAGENET, Subject, cats_and_dogs, imagenet, on_engine
+from harness import Goal, arguments, finish, median
 
 Array = NDArray[Any]
-CATS, IMAGENET = "cats and dogs", "ImageNet"
 LINF, L2 = {CATS: 0.5 / 255, IMAGENET: 0.5 / 255}, {CATS: 0.3, IMAGENET: 0.3}  # about where half of the photos fall
 STEPS, DEEP = 10, 20  # of PGD, and of DeepFool
 CW_STEPS, CW_SEARCHES, CW_RATE, CW_CONSTANT = 50, 5, 0.003, 0.01  # of Carlini and Wagner's: Foolbox's own take hours
 CW_PHOTOS, ENGINE_PHOTOS = 16, 16
-BATCH = 16
 PARTS = ("speed", "engines", "pictures", "verdicts")
 BOTH = ("headstart", "foolbox")
-
-
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """A classifier, on an engine and as the module that Foolbox gets, with photos that it gets right."""
-
-    name: str
-    classifier: Any
-    module: Any
-    images: Array  # uint8 (N, size, size, 3)
-    labels: Array  # (N,)
-
-    @property
-    def network(self) -> Any:
-        from headstart.attack.examples import victim_of
-
-        return victim_of(self.classifier)
 
 
 def main() -> None:
@@ -64,7 +44,7 @@ def main() -> None:
     if options.quick:
         options.photos, options.cw_photos, options.repeats = [8, 8], 2, 1
     print(f"Foolbox {foolbox.__version__}, Headstart on the engine {options.engine}", flush=True)
-    subjects = [cats_and_dogs(options), imagenet(options)]
+    subjects = [cats_and_dogs(options.engine, options.photos[0]), imagenet(options.engine, options.photos[1])]
     goals: list[Goal] = []
     result: dict[str, Any] = {"photos": {each.name: len(each.images) for each in subjects}}
     if "speed" in options.parts:
@@ -76,62 +56,6 @@ def main() -> None:
     if "verdicts" in options.parts:
         result["verdicts"] = [row for each in subjects for row in verdicts(each, options, goals)]
     finish("attack", result, goals, options)
-
-
-# --- the classifiers and their photos ---------------------------------------------------------------------------------
-
-
-def cats_and_dogs(options: argparse.Namespace) -> Subject:
-    """Fitted on the training set; photos of the test set, as many cats as dogs."""
-    import headstart as hs
-
-    fitted = hs.fit(str(shared("data", "cats_dogs")), progress=False)
-    classifier = on_engine(fitted, options.engine)
-    folders = [shared("data", "cats_dogs", "test", name) for name in classifier.classes]
-    paths = [path for pair in zip(*(sorted(folder.iterdir()) for folder in folders), strict=True) for path in pair]
-    truth = np.arange(len(paths)) % 2
-    return subject(CATS, classifier, paths, truth, options.photos[0])
-
-
-def imagenet(options: argparse.Namespace) -> Subject:
-    """A published network with its own head; a photo of every tenth class or so."""
-    import headstart as hs
-
-    weights = shared("weights", "mobilenet_v2.timm.safetensors")
-    classifier = hs.pretrained("mobilenet_v2.tf", weights, engine=options.engine, progress=False)
-    paths = sorted(shared("data", "imagenet_sample").glob("*.jpg"))
-    order = np.random.default_rng(0).permutation(len(paths))
-    return subject(IMAGENET, classifier, [paths[k] for k in order], order, options.photos[1])
-
-
-def on_engine(classifier: Any, engine: str) -> Any:
-    """The same classifier on another engine."""
-    import tempfile
-
-    import headstart as hs
-
-    with tempfile.TemporaryDirectory() as folder:
-        classifier.save(Path(folder) / "model")
-        return hs.load(Path(folder) / "model", engine=engine)
-
-
-def subject(name: str, classifier: Any, paths: list[Path], truth: Array, count: int) -> Subject:
-    """The first ``count`` photos whose label is right."""
-    from headstart.attack.examples import pixels_of, victim_of
-    from headstart.attack.plan import in_floats
-    from headstart.data.inputs import unlabelled_dataset
-
-    images: list[Array] = []
-    labels: list[int] = []
-    network = victim_of(classifier)
-    for start in range(0, len(paths), BATCH):
-        pixels = pixels_of(classifier, unlabelled_dataset(paths[start : start + BATCH]))
-        right = network.forward(in_floats(pixels)).argmax(axis=1) == truth[start : start + BATCH]
-        images += [*pixels[right]]
-        labels += truth[start : start + BATCH][right].tolist()
-        if len(images) >= count:
-            break
-    return Subject(name, classifier, classifier.to_torch(), np.stack(images[:count]), np.array(labels[:count]))
 
 
 # --- verdicts and smallest changes ------------------------------------------------------------------------------------
@@ -250,7 +174,8 @@ def pictures(cats: Subject, photos: Subject, goals: list[Goal]) -> dict[str, Any
         as_it_is = float(attacked.goal.reached(subject.classifier.predict_proba(plain, crop=False)).mean())
         share, floats = float(attacked.success.mean()), float(attacked.reached.mean())
         largest = float(255 * attacked.sizes("linf").max())
-        found[what] = dict(photos=len(images), floats=floats, rounded=as_it_is, stretched=share, linf=largest)
+        row = {"photos": len(images), "floats": floats, "rounded": as_it_is, "stretched": share, "linf": largest}
+        found[what] = row
         print(f"{what:<42}{len(images):>7}{floats:>8.1%}{as_it_is:>9.1%}{share:>11.1%}{largest:>8.3g}/255", flush=True)
         goals.append(Goal(f"{what}, as PNG", share, least=least))
     return found
