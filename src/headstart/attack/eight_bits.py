@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from headstart.attack.goal import Array, Goal
 from headstart.attack.norms import size
 
-SCALES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # by which a change is stretched, until it survives rounding
+SCALES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)  # by which a change is stretched, until it survives rounding
 LEVELS = (1, 2, 4, 8)  # of 255: then as much as makes its largest value that, for a change that is next to nothing
 HALVINGS = 12  # in the search for the largest change that keeps a budget
 
