@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from headstart.attack.eight_bits import SCALES, distance, rounded, survivors
+from headstart.attack.eight_bits import distance, rounded, survivors
 from headstart.attack.goal import Goal
 from headstart.attack.norms import NORMS, size
 from headstart.attack.plan import in_floats
@@ -58,24 +58,34 @@ def test_less_than_half_a_level_leaves_nothing(epsilon: float, left: int) -> Non
 
 
 def test_a_change_is_stretched_until_the_network_is_fooled_out_of_bytes() -> None:
-    """Fooled from a sum of 4, 40 and 400 levels; the changes are 0.4 of a level in each of 12 values."""
-    images, needed = np.full((3, 2, 2, 3), 100, np.uint8), np.array([4, 40, 400])
+    """Fooled from a sum of 4, 30, 40 and 400 levels; the changes are 0.4 of a level in each of 12 values, or 0.001."""
+    images, needed = np.full((4, 2, 2, 3), 100, np.uint8), np.array([4, 30, 40, 400])
     found = in_floats(images) + np.float32(0.4 / 255)
+    found[2] = in_floats(images[2]) + np.float32(0.001 / 255)
     asked: list[int] = []
 
     def answer(pixels: Array) -> Array:
         asked.append(len(pixels))
         sums = pixels.astype(int).reshape(len(pixels), -1).sum(axis=1) - 1200
-        fooled = sums >= needed[len(needed) - len(pixels) :]
+        fooled = sums >= needed[rows[len(asked) - 1]]
         return np.stack([~fooled, fooled], axis=1).astype(float)
 
-    saved, chances = survivors(found, images, Goal(np.zeros(3, np.intp), False), answer, "linf", math.inf)
+    rows = [[0, 1, 2, 3], [0, 1, 2, 3], *[[1, 2, 3]] * 5, [2, 3], [2, 3], [2], [2], [2], [3]]  # those that are left
+    saved, chances = survivors(found, images, Goal(np.zeros(4, np.intp), False), answer, "linf", math.inf)
     assert (saved[0] == 101).all()  # × 1.5 = 0.6
-    assert (saved[1] == 105).all()  # × 12 = 4.8, and × 8 = 3.2 gives 36
-    assert (saved[2] == 100).all()  # never: the first try is kept
-    assert chances.argmax(axis=1).tolist() == [1, 1, 0]
-    assert asked[:3] == [3, 3, 2]
-    assert len(asked) == len(SCALES)
+    assert (saved[1] == 103).all()  # × 8 = 3.2, and × 6 = 2.4 gives 24
+    assert (saved[2] == 104).all()  # × 4000 = 4 levels
+    assert (saved[3] == 100).all()  # never: the first try is kept
+    assert chances.argmax(axis=1).tolist() == [1, 1, 1, 0]
+    assert asked == [4, 4, 3, 3, 3, 3, 3, 2, 2, 1, 1, 1, 1]
+
+
+def test_no_change_at_all_is_not_stretched() -> None:
+    images = np.full((1, 2, 2, 3), 100, np.uint8)
+    saved, _ = survivors(
+        in_floats(images), images, Goal(np.zeros(1, np.intp), False), lambda pixels: np.eye(2)[[0]], "l2", math.inf
+    )
+    np.testing.assert_array_equal(saved, images)
 
 
 def test_what_is_fooled_at_once_is_asked_once_and_a_budget_is_kept_when_stretched() -> None:

@@ -132,6 +132,27 @@ def test_a_half_precision_network_is_attacked_in_fp32(small_bundle: Path) -> Non
     assert victim_of(low).precision == "fp32"  # type: ignore[attr-defined]
 
 
+def test_a_photo_that_only_fp32_takes_for_another_class_is_led_on(
+    model: hs.Classifier, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the boundary, bf16 may give the right answer and fp32 a wrong one; it is bf16 that shall be fooled."""
+    photo, exact = pictures[0], model.predict_proba
+    wrong, right = 1, 2  # neither is what it is
+    unchanged = hs.attack_photos(model, [photo], labels=[model.classes[wrong]]).originals
+
+    def coarse(pixels: Any, *, crop: bool = True) -> Any:
+        same = np.array([np.array_equal(each, unchanged[0]) for each in pixels])
+        return np.where(same[:, None], np.eye(3)[wrong], np.eye(3)[right])
+
+    assert exact(photo).argmax() == 0
+    monkeypatch.setattr(model, "predict_proba", coarse)
+    for method in ("pgd", "deepfool", "cw"):
+        found = hs.attack_photos(model, [photo], labels=[model.classes[wrong]], method=method)
+        assert found.success.all()
+        assert not found.already.any()
+        assert 0 < found.sizes("linf")[0] <= 1 / 255 + 1e-6
+
+
 def test_an_engine_without_gradients_is_a_sentence(model: hs.Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     class Blind:
         engine = "blind"

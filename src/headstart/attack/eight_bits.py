@@ -12,6 +12,7 @@ from headstart.attack.goal import Array, Goal
 from headstart.attack.norms import size
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)  # by which a change is stretched, until it survives rounding
+LEVELS = (1, 2, 4, 8)  # of 255: then as much as makes its largest value that, for a change that is next to nothing
 HALVINGS = 12  # in the search for the largest change that keeps a budget
 
 
@@ -25,8 +26,8 @@ def survivors(
 ) -> tuple[NDArray[np.uint8], Array]:
     """Bytes that the network answers as the goal wants, where there are any, and its probabilities for them (N, K).
 
-    The change is rounded as it is, then stretched by `SCALES`; the first that reaches the goal is kept, else the first.
-    It keeps the budget in bytes, too: see `rounded`.
+    The change is rounded as it is, then stretched by `SCALES`, and where that is less, to `LEVELS`. The first that
+    reaches the goal is kept, else the first of all. It keeps the budget in bytes, too: see `rounded`.
 
     Args:
         found: (N, size, size, 3), what an attack made of ``images``.
@@ -35,20 +36,30 @@ def survivors(
     """
     if not len(images):
         return images, answer(images)
-    left = np.arange(len(images))
-    for scale in SCALES:
-        tried = np.stack([
-            rounded(scale * (found[row] - images[row] / np.float32(255)), images[row], norm, epsilon) for row in left
-        ])  # fmt: skip
+    changes = found - images / np.float32(255)
+    saved = np.stack([rounded(*each, norm, epsilon) for each in zip(changes, images, strict=True)])
+    probabilities = answer(saved)
+    left = np.flatnonzero(~goal.reached(probabilities))
+    levels = np.array([255 * size(change, "linf") for change in changes])
+    for scales in (
+        *(np.full(len(images), scale) for scale in SCALES[1:]),
+        *(_up_to(level, levels) for level in LEVELS),
+    ):
+        rows = left[scales[left] > 0]
+        if not len(rows):
+            continue
+        tried = np.stack([rounded(scales[row] * changes[row], images[row], norm, epsilon) for row in rows])
         answers = answer(tried)
-        reached = goal.part(left).reached(answers)
-        if scale == SCALES[0]:
-            saved, probabilities = tried.copy(), answers
-        saved[left[reached]], probabilities[left[reached]] = tried[reached], answers[reached]
-        left = left[~reached]
-        if not len(left):
-            break
+        reached = goal.part(rows).reached(answers)
+        saved[rows[reached]], probabilities[rows[reached]] = tried[reached], answers[reached]
+        left = np.setdiff1d(left, rows[reached])
     return saved, probabilities
+
+
+def _up_to(level: float, levels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The scales that take the largest value of each change to ``level``; 0 where `SCALES` did already."""
+    scales = np.divide(level, levels, out=np.zeros_like(levels), where=levels > 0)
+    return np.where(scales > SCALES[-1], scales, 0)
 
 
 def rounded(change: Array, image: NDArray[np.uint8], norm: str, epsilon: float) -> NDArray[np.uint8]:

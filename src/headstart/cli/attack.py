@@ -79,17 +79,24 @@ def attack(
 
     _check(photo, target, data)
     options.check_new_files(out, CURVE if photo is None else FILES, overwrite)
-    settings: dict[str, Any] = {"norm": norm, "steps": steps, "restarts": restarts, "seed": seed}
     normalisation = options.normalisation(mean, std)
     open_model = partial(options.open_model, model, weights, engine, precision, device, normalisation)
+    settings: dict[str, Any] = {"norm": norm, "steps": steps, "restarts": restarts, "seed": seed}
     if photo is not None:
         settings |= {"method": method or "pgd", "epsilon": epsilon}
         _one(open_model, photo, target, settings, crop, out, as_json, quoted(model))
-        return
-    settings |= {"methods": options.names_of(method or "fgsm,pgd"), "images": images}
-    settings |= {"epsilons": None if epsilon is None else options.names_of(epsilon)}
-    source = options.source(str(data), label, image, group, split, label_from)
-    _curve(open_model, source, settings | {"fitted_on_too": training_set_too}, out, as_json)
+    else:
+        source = options.source(str(data), label, image, group, split, label_from)
+        request = settings | _several(method, epsilon) | {"images": images}
+        _curve(open_model, source, request, training_set_too, out, as_json)
+
+
+def _several(method: str | None, epsilon: str | None) -> dict[str, Any]:
+    """The attacks and the budgets of a curve."""
+    return {
+        "methods": options.names_of(method or "fgsm,pgd"),
+        "epsilons": None if epsilon is None else options.names_of(epsilon),
+    }
 
 
 def _check(photo: str | None, target: str | None, data: str | None) -> None:
@@ -211,14 +218,19 @@ def _chances(result: Attacked, probabilities: Any) -> Text:
 
 
 def _curve(
-    open_model: Callable[[], Classifier], source: Any, settings: dict[str, Any], out: str, as_json: bool
+    open_model: Callable[[], Classifier],
+    source: Any,
+    request: dict[str, Any],
+    training_set_too: bool,
+    out: str,
+    as_json: bool,
 ) -> None:
     """The accuracy of labelled photos under attack."""
     from headstart.attack.robustness import request_of, robustness
     from headstart.plots.robustness import write_robustness
 
-    request_of(**{name: value for name, value in settings.items() if name != "fitted_on_too"})
-    result = robustness(open_model(), source, **settings, progress=not as_json)
+    request_of(**request)  # before the model is opened
+    result = robustness(open_model(), source, **request, fitted_on_too=training_set_too, progress=not as_json)
     files = [str(path) for path in write_robustness(result, out)]
     options.answer_with(_curve_answer(result, files), as_json, lambda: _show_curve(result, files))
 
