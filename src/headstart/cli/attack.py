@@ -133,7 +133,7 @@ def _one(
             f"'{photo}' is taken for {result.classes[best]} as it is ({result.before[0, best]:.1%}). "
             "Choose another class: --target CLASS"
         )
-    files = [os.path.join(out, path.name) for path in write_attack(result, out)]
+    files = [str(path) for path in write_attack(result, out)]
     seen = _seen(photo, result.originals.shape[1], crop)
     options.answer_with(_answer(result, files), as_json, lambda: _show(result, files, photo, seen, model))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from headstart.explain.feature_maps import FeatureMaps
     from headstart.model.classifier import Classifier
 
-LONGEST = 80  # characters of a photo's name in the names of its pictures
+ENDINGS = ("_evidence.png", "_features.png")  # of the pictures of a photo
 LABEL = 40  # characters of a class on the screen
 
 
@@ -105,18 +104,11 @@ def explain(
 
 
 def _file_names(paths: Sequence[str], *, features: bool) -> list[tuple[str, ...]]:
-    """The names of the pictures of each photo; photos of one name in several folders are numbered."""
-    taken: set[str] = set()
-    found = []
-    for path in paths:
-        plain = re.sub(r"[^\w.-]+", "_", os.path.splitext(os.path.basename(path))[0])[:LONGEST].strip("._") or "photo"
-        name, number = plain, 1
-        while name.lower() in taken:
-            number += 1
-            name = f"{plain}-{number}"
-        taken.add(name.lower())
-        found.append((f"{name}_evidence.png", *([f"{name}_features.png"] if features else [])))
-    return found
+    """The names of the pictures of each photo."""
+    from headstart.plots.files import file_names
+
+    photos = [os.path.splitext(os.path.basename(path))[0] for path in paths]
+    return file_names(photos, ENDINGS if features else ENDINGS[:1])
 
 
 def _work(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from headstart.core.atomic_files import beside, put
-from headstart.core.errors import UsageError
+from headstart.plots.files import write_files
 from headstart.plots.style import INK, QUIET
 
 Picture = NDArray[np.uint8]  # (height, width, 3)
@@ -77,17 +77,7 @@ def write_pictures(pictures: Mapping[str, Image.Image], folder: str | os.PathLik
     Raises:
         UsageError: the folder cannot be written to.
     """
-    paths = []
-    try:
-        for name, picture in pictures.items():
-            target = Path(os.path.abspath(folder)) / name
-            with beside(target) as made:
-                picture.save(made / target.name, "PNG")
-                put(made / target.name, target)
-            paths.append(target)
-    except OSError as error:
-        raise UsageError(f"'{folder}' cannot be written to: {error.strerror or error}.") from error
-    return paths
+    return write_files({name: partial(picture.save, format="PNG") for name, picture in pictures.items()}, folder)
 
 
 def _drawn(tile: Tile, side: int, font: Font) -> Image.Image:

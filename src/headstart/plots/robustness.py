@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.attack.checks import NOISE
 from headstart.attack.robustness import Robustness
-from headstart.core.errors import UsageError
 from headstart.core.types import Accuracy
+from headstart.plots.files import write_files
 from headstart.plots.style import INK, QUIET, STYLE
 
 if TYPE_CHECKING:
@@ -27,18 +28,19 @@ def write_robustness(result: Robustness, folder: str | os.PathLike[str]) -> list
     Raises:
         UsageError: the folder cannot be written to.
     """
-    paths = [Path(folder) / name for name in FILES]
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with STYLE:
-            draw_robustness(result).savefig(paths[0])
-        with paths[1].open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(
-                [["norm", "epsilon", "attack", "accuracy", "low", "high", "images"], *_rows(result)]
-            )
-    except OSError as error:
-        raise UsageError(f"'{folder}' cannot be written to: {error.strerror or error}.") from error
-    return paths
+    return write_files(
+        dict(zip(FILES, (partial(_write_figure, result), partial(_write_table, result)), strict=True)), folder
+    )
+
+
+def _write_figure(result: Robustness, path: Path) -> None:
+    with STYLE:
+        draw_robustness(result).savefig(path)
+
+
+def _write_table(result: Robustness, path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["norm", "epsilon", "attack", "accuracy", "low", "high", "images"], *_rows(result)])
 
 
 def draw_robustness(result: Robustness) -> Figure:
