@@ -15,7 +15,7 @@ from headstart.imagine.judges import family, judge_for
 from headstart.imagine.target import Target
 from making import Shell, packed, picture
 
-STEPS = 24
+STEPS = 48
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def network() -> hs.Classifier:
 @pytest.fixture(scope="module")
 def made(network: hs.Classifier) -> list[hs.IdealImage]:
     """Of two classes."""
-    return hs.ideal_images(network, ["jellyfish", "pizza"], steps=STEPS, judges=[])
+    return hs.ideal_images(network, ["peacock", "pizza"], steps=STEPS, judges=[])
 
 
 def test_the_network_is_sure_of_the_class_that_it_gave_no_chance_before(
@@ -63,7 +63,7 @@ def test_the_way_to_it_is_kept(made: list[hs.IdealImage]) -> None:
 
 def test_an_image_depends_on_its_seed_and_on_no_other_image(network: hs.Classifier, made: list[hs.IdealImage]) -> None:
     (alone,) = hs.ideal_images(network, "pizza", steps=4, judges=[])
-    beside = hs.ideal_images(network, ["jellyfish", "pizza"], steps=4, judges=[])[1]
+    beside = hs.ideal_images(network, ["peacock", "pizza"], steps=4, judges=[])[1]
     other = hs.ideal_images(network, "pizza", steps=4, seed=1, judges=[])[0]
     assert np.abs(alone.pixels.astype(int) - beside.pixels).max() <= 2
     assert np.abs(alone.pixels.astype(int) - other.pixels).mean() > 5
@@ -74,7 +74,7 @@ def test_two_engines_make_the_same_image(network: hs.Classifier) -> None:
     networks = [network, hs.pretrained("efficientnet_lite0", pixels=64, engine="keras")]
     fast = hs.pretrained("efficientnet_lite0", pixels=64)
     networks += [fast] if hasattr(fast.network, "vjp") else []
-    found = [hs.ideal_images(each, ["jellyfish", "pizza"], steps=STEPS, judges=[]) for each in networks]
+    found = [hs.ideal_images(each, ["peacock", "pizza"], steps=STEPS, judges=[]) for each in networks]
     for images in zip(*found, strict=True):
         chances = [image.probability or 0 for image in images]
         assert max(chances) - min(chances) < 0.02
@@ -163,8 +163,8 @@ def test_a_judge_says_where_the_class_stands_or_that_it_has_none(
     from headstart.imagine.judges import judgements
 
     pixels = [image.pixels for image in made]
-    first, second = judgements(network, pixels, ["jellyfish", "pizza"])
-    assert (first.place, first.top[0][0], first.among_first) == (1, "jellyfish", True)
+    first, second = judgements(network, pixels, ["peacock", "pizza"])
+    assert (first.place, first.top[0][0], first.among_first) == (1, "peacock", True)
     assert first.probability == pytest.approx(made[0].probability, abs=1e-6)
     (last,) = judgements(network, pixels[:1], ["pizza"])
     assert last.place is not None
