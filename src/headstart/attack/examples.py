@@ -46,6 +46,7 @@ class Attacked(Described):
     reached: NDArray[np.bool_]  # (N,) whether the floats fool the network
     success: NDArray[np.bool_]  # (N,) whether the bytes do
     already: NDArray[np.bool_]  # (N,) photos that needed no attack, and were left as they are
+    unknown: NDArray[np.bool_]  # (N,) whether the bytes are unlike the training photos: `predict` may say "unknown"
 
     @property
     def labels(self) -> NDArray[Any]:
@@ -127,6 +128,7 @@ def attack_photos(
         reached=found.reached,
         success=goal.reached(after),
         already=already,
+        unknown=classifier.unlike_training(saved),
     )
 
 

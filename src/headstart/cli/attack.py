@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +13,7 @@ from rich.text import Text
 
 from headstart.cli import options
 from headstart.cli.figures import add_left_out
-from headstart.cli.terminal import Rows, accuracy_text, console, quoted
+from headstart.cli.terminal import UNLIKE, Rows, accuracy_text, console, quoted
 from headstart.core.counts import counted
 from headstart.core.errors import UsageError
 from headstart.core.text import one_line
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from headstart.model.classifier import Classifier
 
 NORMS = ("linf", "l2", "l1")
-EXAMPLE = "headstart attack model dog.jpg --target cat"
+EXAMPLE = "headstart attack model dog.jpg --target cats"
 
 
 def attack(
@@ -50,7 +49,9 @@ def attack(
     ] = None,
     steps: Annotated[int | None, typer.Option(metavar="N", help="At most so many steps of each photo.")] = None,
     restarts: Annotated[int, typer.Option(metavar="N", help="How often pgd begins: at the photo, then at random.")] = 1,
-    images: Annotated[int, typer.Option(metavar="N", help="Of data: at most so many photos, drawn by class.")] = 100,
+    images: Annotated[
+        int | None, typer.Option(metavar="N", help="Of data: at most so many photos, drawn by class; 100.")
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the draw and of random starts.")] = 0,
     crop: Annotated[
         bool, typer.Option("--crop/--no-crop", help="Of a photo: take its middle, or all of it, scaled as it is.")
@@ -74,21 +75,25 @@ def attack(
     as_json: options.Json = False,
 ) -> None:
     """Change a photo until the model takes it for something else; or measure the accuracy on photos under attack."""
-    from headstart.plots.attack import FILES
-    from headstart.plots.robustness import FILES as CURVE
-
-    _check(photo, target, data)
-    options.check_new_files(out, CURVE if photo is None else FILES, overwrite)
+    of_data: dict[str, Any] = {"images": images is not None, "include-training-set": training_set_too}
+    of_data |= {"label": label, "image": image, "group": group, "split": split, "label-from": label_from}
+    _check(photo, data, {"target": target, "no-crop": not crop}, of_data)
     normalisation = options.normalisation(mean, std)
-    open_model = partial(options.open_model, model, weights, engine, precision, device, normalisation)
     settings: dict[str, Any] = {"norm": norm, "steps": steps, "restarts": restarts, "seed": seed}
+
+    def opened(files: Sequence[str]) -> Classifier:
+        classifier = options.open_model(model, weights, engine, precision, device, normalisation)
+        options.check_new_files(out, files, overwrite)
+        return classifier
+
     if photo is not None:
         settings |= {"method": method or "pgd", "epsilon": epsilon}
-        _one(open_model, photo, target, settings, crop, out, as_json, quoted(model))
+        ask = f"headstart predict {quoted(model)}{options.again(attack, weights=weights, mean=mean, std=std)}"
+        _one(opened, photo, target, settings, crop, out, as_json, ask)
     else:
         source = options.source(str(data), label, image, group, split, label_from)
-        request = settings | _several(method, epsilon) | {"images": images}
-        _curve(open_model, source, request, training_set_too, out, as_json)
+        request = settings | _several(method, epsilon) | ({} if images is None else {"images": images})
+        _curve(opened, source, request, training_set_too, out, as_json)
 
 
 def _several(method: str | None, epsilon: str | None) -> dict[str, Any]:
@@ -99,33 +104,36 @@ def _several(method: str | None, epsilon: str | None) -> dict[str, Any]:
     }
 
 
-def _check(photo: str | None, target: str | None, data: str | None) -> None:
-    """Refuse what cannot be, before anything is opened."""
+def _check(photo: str | None, data: str | None, of_photo: dict[str, Any], of_data: dict[str, Any]) -> None:
+    """Refuse what cannot be, before anything is opened; also options that would have no effect."""
     if (photo is None) == (data is None):
         raise UsageError(f"Give a photo, or labelled photos with --data DATA, and not both. For example: {EXAMPLE}")
-    if data is not None and target is not None:
+    if data is not None and of_photo["target"] is not None:
         raise UsageError("--target goes with a photo. On --data, every other class counts as fooled.")
+    others = of_data if data is None else of_photo
+    if idle := next((name for name, given in others.items() if given), None):
+        raise UsageError(f"--{idle} goes with {'--data DATA, not with a photo' if data is None else 'a photo'}.")
     if photo is not None and os.path.isdir(photo):
         raise UsageError(f"'{photo}' is a folder. Give one photo; for a folder of labelled ones: --data DATA")
 
 
 def _one(
-    open_model: Callable[[], Classifier],
+    opened: Callable[[Sequence[str]], Classifier],
     photo: str,
     target: str | None,
     settings: dict[str, Any],
     crop: bool,
     out: str,
     as_json: bool,
-    model: str,
+    ask: str,
 ) -> None:
-    """One photo, as pictures."""
+    """One photo, as pictures; ``ask`` is the command that asks the model about one of them."""
     from headstart.attack.examples import attack_photos
     from headstart.attack.plan import plan_of
-    from headstart.plots.attack import write_attack
+    from headstart.plots.attack import FILES, write_attack
 
     plan_of(**settings, targeted=target is not None)  # before the model is opened
-    classifier = open_model()
+    classifier = opened(FILES)
     result = attack_photos(classifier, [photo], target, **settings, crop=crop, progress=not as_json)
     if target is not None and result.already[0]:
         best = result.before[0].argmax()
@@ -135,7 +143,7 @@ def _one(
         )
     files = [str(path) for path in write_attack(result, out)]
     seen = _seen(photo, result.originals.shape[1], crop)
-    options.answer_with(_answer(result, files), as_json, lambda: _show(result, files, photo, seen, model))
+    options.answer_with(_answer(result, files), as_json, lambda: _show(result, files, photo, seen, ask))
 
 
 def _seen(photo: str, size: int, crop: bool) -> str:
@@ -160,6 +168,7 @@ def _answer(result: Attacked, files: list[str]) -> dict[str, Any]:
         "success": bool(result.success[0]),
         "label": str(result.classes[after]),
         "probability": float(result.after[0, after]),
+        "unknown": bool(result.unknown[0]),
         "before": {"label": str(result.classes[before]), "probability": float(result.before[0, before])},
         "target": str(result.classes[result.goal.classes[0]]) if result.goal.targeted else None,
         **{norm: float(result.sizes(norm)[0]) for norm in NORMS},
@@ -173,13 +182,22 @@ def _answer(result: Attacked, files: list[str]) -> dict[str, Any]:
         "steps": plan.steps,
         "restarts": plan.restarts,
         "seed": plan.seed,
+        "note": _note(result) or None,
         "files": files,
     }
 
 
-def _show(result: Attacked, files: list[str], photo: str, seen: str, model: str) -> None:
-    """The answers before and after, and how large the change is."""
+def _note(result: Attacked) -> str:
+    """Why the file does not fool the network, or what may help; "" where it does."""
     from headstart.attack.examples import too_small
+
+    if result.success[0]:
+        return ""
+    return too_small(result.plan) or "More --steps, a larger --epsilon or another --method may do it."
+
+
+def _show(result: Attacked, files: list[str], photo: str, seen: str, ask: str) -> None:
+    """The answers before and after, and how large the change is."""
     from headstart.attack.plan import epsilon_text
 
     answer = _answer(result, files)
@@ -193,18 +211,19 @@ def _show(result: Attacked, files: list[str], photo: str, seen: str, model: str)
     )
     fooled = Text("fooled", "bold green") if answer["success"] else Text("not fooled", "yellow")
     rows.add("as a PNG", fooled + "   " + _chances(result, result.after[0]))
+    if answer["unknown"]:
+        rows.add("", Text(UNLIKE, "yellow"))
     in_floats = "fooled" if result.reached[0] else "not fooled"
     for word, saved in (("change", True), ("in floats", False)):
         sizes = {norm: float(result.sizes(norm, saved=saved)[0]) for norm in NORMS}
         text = f"linf {epsilon_text(sizes['linf'])}, l2 {sizes['l2']:.3g}, l1 {sizes['l1']:.4g}"
         rows.add(word, text if saved else Text(f"{in_floats}, {text}", "dim"))
-    if note := too_small(result.plan):
-        rows.add("note", Text(note, "yellow"))
-    elif not answer["success"]:
-        rows.add("note", Text("More --steps, a larger --epsilon or another --method may do it.", "yellow"))
+    if answer["note"]:
+        rows.add("note", Text(answer["note"], "yellow"))
     for place, path in enumerate(files):
         rows.add("" if place else "files", Text(one_line(path)), whole=True)
-    rows.add("try it", Text(f"headstart predict {model} {quoted(files[2])} --no-crop", "bold"), whole=True)
+    if answer["success"]:
+        rows.add("try it", Text(f"{ask} {quoted(files[2])} --no-crop", "bold"), whole=True)
     rows.show(console())
 
 
@@ -218,7 +237,7 @@ def _chances(result: Attacked, probabilities: Any) -> Text:
 
 
 def _curve(
-    open_model: Callable[[], Classifier],
+    opened: Callable[[Sequence[str]], Classifier],
     source: Any,
     request: dict[str, Any],
     training_set_too: bool,
@@ -227,10 +246,10 @@ def _curve(
 ) -> None:
     """The accuracy of labelled photos under attack."""
     from headstart.attack.robustness import request_of, robustness
-    from headstart.plots.robustness import write_robustness
+    from headstart.plots.robustness import FILES, write_robustness
 
     request_of(**request)  # before the model is opened
-    result = robustness(open_model(), source, **request, fitted_on_too=training_set_too, progress=not as_json)
+    result = robustness(opened(FILES), source, **request, fitted_on_too=training_set_too, progress=not as_json)
     files = [str(path) for path in write_robustness(result, out)]
     options.answer_with(_curve_answer(result, files), as_json, lambda: _show_curve(result, files))
 

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from headstart.cli import options
 from headstart.cli.predict import show_problem
-from headstart.cli.terminal import Rows, console
-from headstart.core.text import one_line, shortened
+from headstart.cli.terminal import UNLIKE, Rows, console
+from headstart.core.text import one_line, shortened, two_decimals
 from headstart.core.types import Problem
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class _Explained:
     map: Explanation
     features: FeatureMaps | None
     check: ExplanationCheck | None
+    unknown: bool  # whether `predict` finds the photo unlike the training photos
     files: tuple[str, ...]
 
 
@@ -77,8 +78,8 @@ def explain(
 
     found, problems = images_in(photos)
     names = _file_names([path for _, path in found], features=layers != "none")
-    options.check_new_files(out, [name for pair in names for name in pair], overwrite)
     classifier = options.open_model(model, weights, engine, precision, device, options.normalisation(mean, std))
+    options.check_new_files(out, [name for pair in names for name in pair], overwrite)
     plan_of(classifier, label, method=method, at=at)
     wanted = [] if layers == "none" else layers_of(classifier, layers if layers == "auto" else options.names_of(layers))
     dataset = file_dataset("", found, in_order=True)
@@ -137,7 +138,8 @@ def _work(
         if channels is not None:
             pictures[name[1]] = draw_features(channels)
         files = write_pictures(pictures, out)
-        done.append(_Explained(item, channels, check, tuple(map(str, files))))
+        unknown = bool(classifier.unlike_training(item.pixels[None])[0])
+        done.append(_Explained(item, channels, check, unknown, tuple(map(str, files))))
         if report:
             report("photos", len(done), len(maps))
     return done
@@ -151,6 +153,7 @@ def _answer(each: _Explained) -> dict[str, Any]:
         "label": found.label,
         "probability": found.probability,
         "predicted": found.predicted,
+        "unknown": each.unknown,
         "method": found.method,
         "layers": [{"layer": part.layer, "share": part.share} for part in found.layers],
         "steps": found.steps,
@@ -174,6 +177,8 @@ def _show(each: _Explained) -> None:
     rows.add("photo", Text(one_line(found.name), "bold"), whole=True)
     other = "" if found.label == found.predicted else f" (predicted: {shortened(found.predicted, LABEL)})"
     rows.add("class", f"{shortened(found.label, LABEL)} {found.probability:.1%}{other}")
+    if each.unknown:
+        rows.add("", Text(UNLIKE, "yellow"))
     how = ", ".join(f"{part.share:.0%} in {part.layer}" for part in found.layers)
     if found.steps is not None:
         how = f"{found.steps} steps, completeness gap {found.gap:.1%}"
@@ -182,7 +187,8 @@ def _show(each: _Explained) -> None:
         _add_figures(rows, check)
     for warning in _warnings(each):
         rows.add("warning", Text(warning, "yellow"))
-    rows.add("files", Text("  ".join(map(one_line, each.files))), whole=True)
+    for place, file in enumerate(each.files):
+        rows.add("" if place else "files", Text(one_line(file)), whole=True)
     rows.show(console())
 
 
@@ -191,7 +197,7 @@ def _add_figures(rows: Rows, check: ExplanationCheck) -> None:
     parts = f"insertion {_figure(check.insertion)} − deletion {_figure(check.deletion)}"
     rows.add("faithful", f"{_figure(check.score)} ({parts}); a blob in the middle {_figure(check.blob)}")
     rows.add("ROAD", f"probability {_figure(check.road)} without the strongest places; blob {_figure(check.road_blob)}")
-    rest = "rises" if check.increase else f"falls by {check.drop:.0%}"
+    rest = "rises" if check.increase else f"falls by {check.drop:.1%}"
     rows.add("kept alone", f"probability {rest} where only the bright places are kept")
     rows.add("other class", f"similarity {_figure(check.random_logit)} to the map of another class (1: the same)")
     rise = "" if check.complexity_rise is None else f", complexity {check.complexity_rise:+.1%}"
@@ -199,4 +205,4 @@ def _add_figures(rows: Rows, check: ExplanationCheck) -> None:
 
 
 def _figure(value: float | None) -> str:
-    return "unknown" if value is None else f"{round(value, 2) + 0.0:.2f}"
+    return "unknown" if value is None else two_decimals(value)

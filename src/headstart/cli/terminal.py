@@ -13,6 +13,7 @@ from headstart.core.text import all_shortened, one_line
 
 FEW = 8  # lines or names of a long list that a screen shows; --json has them all
 INDENT = 15  # of what stands beside a word
+UNLIKE = "unlike the training photos: predict answers unknown"
 PIPE = 1000  # columns, where nobody looks and a script wants a line to stay one
 
 

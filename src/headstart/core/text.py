@@ -38,3 +38,8 @@ def say(text: str) -> None:
         width = shutil.get_terminal_size().columns
         line = textwrap.fill(line, max(width, 20), break_long_words=False, break_on_hyphens=False)
     sys.stderr.write(f"{line}\n")
+
+
+def two_decimals(value: float) -> str:
+    """ "0.25"; never "-0.00"."""
+    return f"{round(value, 2) + 0.0:.2f}"

@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.progress import Shown, function_of, shows_progress
+from headstart.core.text import two_decimals
 from headstart.explain.explain import Explanation, explain_photos
 from headstart.explain.faithfulness import average_drop, centre_blob, insertion_deletion, road
 from headstart.explain.randomisation import complexity_rise, other_classes, random_logit, randomised, rank_correlation
 from headstart.model.classifier import Classifier
 
+SAME = 0.005  # difference of two scores below which they count as the same
 UNCHANGED = 0.8  # rank correlation with the map of random weights from which on a map counts as unchanged
 
 
@@ -105,10 +107,10 @@ def _check(
 
 
 def _warnings(score: float, blob: float, unchanged: float) -> Iterator[str]:
-    if score <= blob:
+    if score - blob < SAME:
         yield (
-            f"The map is no better than a blob in the middle of the photo ({score:.2f} against {blob:.2f}): it has "
-            "not been shown to explain this answer."
+            "The map is no better than a blob in the middle of the photo "
+            f"({two_decimals(score)} against {two_decimals(blob)}): it has not been shown to explain this answer."
         )
     if unchanged >= UNCHANGED:
         yield (

@@ -163,6 +163,10 @@ class Classifier(Described):
             best = int(item.probabilities.argmax())
             yield Prediction(item.name, self.classes[best], float(item.probabilities[best]), unknown)
 
+    def unlike_training(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Which of the images (N, size, size, 3), a network's input as it is, `predictions` calls unknown (N,)."""
+        return np.array([unknown for _, unknown in self.judge(pixels, crop=False)], bool)
+
     @checks(fitted_on_too=YES_NO, progress=PROGRESS)
     @shows_progress
     def evaluate(

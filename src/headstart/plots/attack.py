@@ -18,7 +18,8 @@ GREY = 128  # no change
 
 
 def write_attack(result: Attacked, folder: str | os.PathLike[str], index: int = 0) -> list[Path]:
-    """Write `FILES` of one photo into a folder; `RESULT` has exactly the pixels that fool the network.
+    """Write `FILES` of the photo number ``index`` into a folder, in place of those that are there; `RESULT` has
+    exactly the pixels that fool the network.
 
     Raises:
         UsageError: the folder cannot be written to.
@@ -28,7 +29,7 @@ def write_attack(result: Attacked, folder: str | os.PathLike[str], index: int = 
     before, after = result.before[index], result.after[index]
     tiles = [
         Tile(photo, ("the photo", *_answers(result, before, before, after))),
-        Tile(change, (f"the change, {times:.3g} times",)),
+        Tile(change, (f"the change, {times:.3g} times" if (made != photo).any() else "no change",)),
         Tile(made, ("the result", *_answers(result, after, before, after))),
     ]
     pictures = dict(zip(FILES[:3], map(Image.fromarray, (photo, change, made)), strict=True))

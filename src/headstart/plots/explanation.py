@@ -33,7 +33,9 @@ def draw_explanation(found: Explanation) -> Image.Image:
     if len(found.layers) > 1:
         for layer in found.layers:
             above = _from_zero(scaled(layer.values - layer.values.min(), (size, size)))
-            tiles.append(Tile(laid_over(found.pixels, above), (layer.layer, f"{layer.share:.0%} of the evidence")))
+            tiles.append(
+                Tile(laid_over(found.pixels, above), (layer.layer, f"{layer.share:.0%}, from its lowest value"))
+            )
     return sheet([tiles], side=SIDE)
 
 
@@ -73,7 +75,7 @@ def _about(found: Explanation) -> str:
         return f"{found.steps} steps, gap {found.gap:.1%}"
     if len(found.layers) == 1:
         return found.layers[0].layer
-    return "sum of the layers" if found.layers else ""
+    return "sum of the layers, from 0" if found.layers else ""
 
 
 def _from_zero(values: NDArray[np.floating]) -> NDArray[np.floating]:

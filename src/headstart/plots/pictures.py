@@ -19,6 +19,7 @@ Picture = NDArray[np.uint8]  # (height, width, 3)
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 GAP, LINE, TEXT = 8, 17, 13  # pixels: between tiles, from line to line, and of letters
+TITLE = 600  # pixels of a title for which a sheet is made wider
 # A scale from dark to bright whose lightness grows evenly: five colours, with straight lines between them.
 _SCALE = np.array([(13, 8, 60), (104, 20, 110), (190, 55, 84), (245, 140, 30), (252, 250, 170)], np.float32)
 
@@ -41,6 +42,7 @@ def sheet(rows: Sequence[Sequence[Tile]], *, side: int = 224, titles: Sequence[s
     heights = [max(tile.height for tile in row) for row in drawn]
     widths = [sum(tile.width + GAP for tile in row) for row in drawn]
     above = LINE if titles else 0
+    widths += [min(round(font.getlength(title)), TITLE) + GAP for title in titles]
     whole = Image.new("RGB", (max(widths) + GAP, sum(heights) + (GAP + above) * len(rows) + GAP), "white")
     draw, top = ImageDraw.Draw(whole), GAP
     for row, height, title in zip(drawn, heights, titles or [""] * len(rows), strict=True):
