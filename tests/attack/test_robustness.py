@@ -225,7 +225,7 @@ def test_a_network_that_hides_its_gradient_is_found_out() -> None:
     assert not gradients.passed
     assert "vanishes on 30 of 30" in gradients.sentence
     assert not large.passed
-    assert "30 are left at 127.5/255" in large.sentence
+    assert "30 are left where each could be made grey" in large.sentence
 
 
 def test_an_attack_that_noise_beats_is_found_out() -> None:
@@ -236,6 +236,13 @@ def test_an_attack_that_noise_beats_is_found_out() -> None:
     assert not found.passed
     assert found.sentence == "at 5.1/255 noise fools 7 photos, the best attack 3"
     assert checks_of(network, grid, {"pgd": many, NOISE: few * False}).noise().passed
+
+
+def test_an_attack_that_is_nowhere_better_than_noise_is_found_out() -> None:
+    some = np.zeros((2, 30), bool)
+    some[1, :7] = True
+    found = checks_of(Linear.random(3), [0.005, 0.02], {"pgd": some, NOISE: some}).noise()
+    assert not found.passed
 
 
 def test_too_few_steps_are_found_out() -> None:

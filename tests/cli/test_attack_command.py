@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import headstart as hs
+from headstart.cli.terminal import UNLIKE
 from headstart.plots.attack import FILES
 from headstart.plots.robustness import FILES as CURVE
 from making import Answer, Shell, folder, picture
@@ -48,6 +49,7 @@ def test_the_picture_that_it_writes_fools_predict(shell: Shell, small_bundle: Pa
     assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
     read = json.loads(shell("predict", small_bundle, answer["files"][2], "--no-crop", "--json", *ON_TORCH).out)
     assert (read["label"], read["probability"]) == (answer["label"], pytest.approx(answer["probability"], abs=1e-5))
+    assert read["unknown"] == answer["unknown"]
     one, two = (np.asarray(Image.open(path).convert("RGB"), float) / 255 for path in answer["files"][:3:2])
     change = (two - one).ravel()
     assert answer["linf"] == pytest.approx(np.abs(change).max())
@@ -161,6 +163,25 @@ def test_a_curve_of_labelled_photos(shell: Shell, small_bundle: Path, tmp_path: 
     assert (refused.code, "exists already" in refused.err) == (2, True)
 
 
+def test_where_nothing_survives_there_is_nothing_to_try(
+    shell: Shell, small_bundle: Path, photo: Path, out: Path
+) -> None:
+    asked = (small_bundle, photo, "--epsilon", "0.1/255", "--steps", "1", "--out", out)
+    screen = attack(shell, *asked)
+    assert (screen.code, "try it" in screen.out) == (0, False)
+    assert "nothing of the change survives" in screen.out
+    assert "nothing of the change survives" in attack(shell, *asked, "--overwrite", "--json").json["note"]
+
+
+def test_that_predict_says_unknown_is_said(
+    shell: Shell, small_bundle: Path, photo: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hs.Classifier, "unlike_training", lambda self, pixels: np.ones(len(pixels), bool))
+    asked = (small_bundle, photo, "--target", "discs", "--epsilon", "64/255", "--out", out)
+    assert UNLIKE in attack(shell, *asked).out
+    assert attack(shell, *asked, "--overwrite", "--json").json["unknown"] is True
+
+
 # --- what cannot be ---------------------------------------------------------------------------------------------------
 
 
@@ -171,6 +192,10 @@ def test_a_curve_of_labelled_photos(shell: Shell, small_bundle: Path, tmp_path: 
         (("PHOTO", "--data", "DATA"), "and not both"),
         (("FOLDER",), "is a folder. Give one photo"),
         (("--data", "DATA", "--target", "discs"), "--target goes with a photo"),
+        (("--data", "DATA", "--no-crop"), "--no-crop goes with a photo"),
+        (("PHOTO", "--images", "3"), "--images goes with --data DATA, not with a photo"),
+        (("PHOTO", "--label", "breed"), "--label goes with --data DATA, not with a photo"),
+        (("PHOTO", "--include-training-set"), "--include-training-set goes with --data DATA, not with a photo"),
         (("PHOTO", "--target", "disks"), "The model has no class 'disks'. Did you mean discs?"),
         (("PHOTO", "--target", "bars"), "is taken for bars as it is"),
         (("PHOTO", "--epsilon", "0"), "--epsilon: expected a number above 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +35,29 @@ def test_the_file_gives_the_probability_that_was_printed(shell: Shell, bundle: P
 
 
 def test_a_judge_of_the_same_classes(shell: Shell, bundle: Path, tmp_path: Path) -> None:
-    asked = ("imagine", bundle, "--class", "discs", *QUICK, "--judge", bundle)
+    other = shutil.copytree(bundle, tmp_path / "other")
+    asked = ("imagine", bundle, "--class", "discs", *QUICK, "--judge", other)
     (judge,) = shell(*asked, "--out", tmp_path / "one", "--json").json["judges"]
-    assert judge["place"] == 1
+    assert (judge["judge"], judge["place"]) == (str(other), 1)
     assert judge["top"][0] == {"label": "discs", "probability": judge["probability"]}
     screen = shell(*asked, "--out", tmp_path / "two").out
     assert "discs first, with" in screen
     assert str(tmp_path / "two" / "discs.png") in screen
+
+
+def test_a_model_is_no_judge_of_its_own_images(shell: Shell, bundle: Path, tmp_path: Path) -> None:
+    answer = shell("imagine", bundle, "--class", "discs", "--judge", f"{bundle}/", "--out", tmp_path / "out")
+    assert (answer.code, answer.out) == (2, "")
+    assert "has made the images, and is no judge of them" in answer.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_comes_before_a_class_is_not_the_class_itself() -> None:
+    from headstart.cli.imagine import _in_words
+    from headstart.imagine.judges import Judgement
+
+    said = Judgement("other", (("bars", 0.6), ("discs", 0.3), ("waves", 0.1)), 2, 0.3)
+    assert _in_words(said, "discs") == "discs in place 2, with 30.0%; before it bars 60.0%"
 
 
 def test_a_judge_without_the_class_says_what_it_sees(shell: Shell, bundle: Path, tmp_path: Path) -> None:
@@ -54,7 +71,7 @@ def test_nothing_is_overwritten_and_that_is_said_before_any_work(
     shell: Shell, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "bars_steps.png").write_bytes(b"mine")
-    asked = ("imagine", bundle, "--class", "bars", *QUICK, "--judge", bundle, "--out", tmp_path)
+    asked = ("imagine", bundle, "--class", "bars", *QUICK, "--judge", "efficientnet_lite0", "--out", tmp_path)
     with monkeypatch.context() as patched:
         patched.setattr(making_of, "ideal_images", lambda *_, **__: pytest.fail("work was done"))
         answer = shell(*asked)

@@ -63,6 +63,14 @@ def test_what_is_unlike_the_training_photos_gets_the_word_that_is_asked_for(by_n
     assert found.dtype.kind == "U"
 
 
+def test_which_are_unlike_the_training_photos_is_what_predictions_say(by_name: hs.Classifier) -> None:
+    size = by_name.spec.size
+    pixels = np.stack([np.resize(image, (size, size, 3)) for image in (*SEEN, STRANGE)]).astype(np.uint8)
+    said = [item.unknown for item in by_name.predictions(pixels, crop=False) if isinstance(item, hs.Prediction)]
+    assert by_name.unlike_training(pixels).tolist() == said
+    assert any(said)
+
+
 @pytest.mark.parametrize(("word", "kind"), [(-1, "i"), ("unknown", "O"), (np.nan, "O")])
 def test_numbers_stay_numbers_beside_it(by_number: hs.Classifier, word: object, kind: str) -> None:
     found = by_number.predict([SEEN[0], STRANGE], unknown=word)

@@ -14,6 +14,7 @@ from headstart.attack.plan import Plan, attack, epsilon_text, in_floats
 from headstart.core.progress import Progress, one_step
 
 NOISE = "noise"  # in place of an attack
+NOTHING = "no photo is right to begin with"
 MORE = 2  # times as many steps
 CONVERGED = 0.05  # share of the photos that so many more steps may fool beside
 FLAT = 0.01  # share of the photos whose gradient may vanish
@@ -72,7 +73,7 @@ class Checks:
         """Several steps fool more than one, and many more steps not many more photos."""
         rows = np.flatnonzero(self.right)
         if not len(rows):
-            return Check("more steps", True, "no photo is right to begin with")
+            return Check("more steps", True, NOTHING)
         left = [int((self.right & ~self._any(place)).sum()) for place in range(len(self.grid))]
         # Where about half are fooled; rather where all are than where none is, for that tells nothing.
         place = int(np.abs(np.array(left) - len(rows) / 2 + 0.1).argmin())
@@ -95,6 +96,8 @@ class Checks:
         attacks = [fooled for name, fooled in self.fooled.items() if name != NOISE]
         best = np.max([fooled.sum(axis=1) for fooled in attacks], axis=0)
         noise = self.fooled[NOISE].sum(axis=1)
+        if not self.right.any():
+            return Check("noise", True, NOTHING)
         sound = bool((noise <= best).all() and (noise < best).any())
         place = int((best - noise).argmax() if sound else (noise - best).argmax())
         where = epsilon_text(self.grid[place], self.norm)

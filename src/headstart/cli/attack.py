@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from headstart.model.classifier import Classifier
 
 NORMS = ("linf", "l2", "l1")
+IMAGES = 100  # of a curve
+OF_PHOTO = ("target", "no-crop")  # the other options that are not of both go with --data
 EXAMPLE = "headstart attack model dog.jpg --target cats"
 
 
@@ -75,50 +78,54 @@ def attack(
     as_json: options.Json = False,
 ) -> None:
     """Change a photo until the model takes it for something else; or measure the accuracy on photos under attack."""
-    of_data: dict[str, Any] = {"images": images is not None, "include-training-set": training_set_too}
-    of_data |= {"label": label, "image": image, "group": group, "split": split, "label-from": label_from}
-    _check(photo, data, {"target": target, "no-crop": not crop}, of_data)
-    normalisation = options.normalisation(mean, std)
+    given = {"target": target, "no-crop": not crop, "images": images, "include-training-set": training_set_too}
+    given |= {"label": label, "image": image, "group": group, "split": split, "label-from": label_from}
+    _check(photo, data, given)
+    options.check_new_files(out, _files(photo), overwrite)
+    normal = options.normalisation(mean, std)
+    open_model = partial(options.open_model, model, weights, engine, precision, device, normal)
     settings: dict[str, Any] = {"norm": norm, "steps": steps, "restarts": restarts, "seed": seed}
-
-    def opened(files: Sequence[str]) -> Classifier:
-        classifier = options.open_model(model, weights, engine, precision, device, normalisation)
-        options.check_new_files(out, files, overwrite)
-        return classifier
-
     if photo is not None:
         settings |= {"method": method or "pgd", "epsilon": epsilon}
         ask = f"headstart predict {quoted(model)}{options.again(attack, weights=weights, mean=mean, std=std)}"
-        _one(opened, photo, target, settings, crop, out, as_json, ask)
+        _one(open_model, photo, target, settings, crop, out, as_json, ask)
     else:
         source = options.source(str(data), label, image, group, split, label_from)
-        request = settings | _several(method, epsilon) | ({} if images is None else {"images": images})
-        _curve(opened, source, request, training_set_too, out, as_json)
+        request = settings | _several(method, epsilon, images)
+        _curve(open_model, source, request, training_set_too, out, as_json)
 
 
-def _several(method: str | None, epsilon: str | None) -> dict[str, Any]:
-    """The attacks and the budgets of a curve."""
+def _files(photo: str | None) -> tuple[str, ...]:
+    """The names of what is written."""
+    from headstart.plots import attack, robustness
+
+    return robustness.FILES if photo is None else attack.FILES
+
+
+def _several(method: str | None, epsilon: str | None, images: int | None) -> dict[str, Any]:
+    """The attacks, the budgets and the number of photos of a curve."""
     return {
+        "images": IMAGES if images is None else images,
         "methods": options.names_of(method or "fgsm,pgd"),
         "epsilons": None if epsilon is None else options.names_of(epsilon),
     }
 
 
-def _check(photo: str | None, data: str | None, of_photo: dict[str, Any], of_data: dict[str, Any]) -> None:
+def _check(photo: str | None, data: str | None, given: Mapping[str, Any]) -> None:
     """Refuse what cannot be, before anything is opened; also options that would have no effect."""
     if (photo is None) == (data is None):
         raise UsageError(f"Give a photo, or labelled photos with --data DATA, and not both. For example: {EXAMPLE}")
-    if data is not None and of_photo["target"] is not None:
+    if data is not None and given["target"] is not None:
         raise UsageError("--target goes with a photo. On --data, every other class counts as fooled.")
-    others = of_data if data is None else of_photo
-    if idle := next((name for name, given in others.items() if given), None):
-        raise UsageError(f"--{idle} goes with {'--data DATA, not with a photo' if data is None else 'a photo'}.")
+    for name, value in given.items():
+        if value not in (None, False) and (name in OF_PHOTO) == (photo is None):
+            raise UsageError(f"--{name} goes with {'--data DATA, not with a photo' if photo else 'a photo'}.")
     if photo is not None and os.path.isdir(photo):
         raise UsageError(f"'{photo}' is a folder. Give one photo; for a folder of labelled ones: --data DATA")
 
 
 def _one(
-    opened: Callable[[Sequence[str]], Classifier],
+    open_model: Callable[[], Classifier],
     photo: str,
     target: str | None,
     settings: dict[str, Any],
@@ -130,10 +137,10 @@ def _one(
     """One photo, as pictures; ``ask`` is the command that asks the model about one of them."""
     from headstart.attack.examples import attack_photos
     from headstart.attack.plan import plan_of
-    from headstart.plots.attack import FILES, write_attack
+    from headstart.plots.attack import write_attack
 
     plan_of(**settings, targeted=target is not None)  # before the model is opened
-    classifier = opened(FILES)
+    classifier = open_model()
     result = attack_photos(classifier, [photo], target, **settings, crop=crop, progress=not as_json)
     if target is not None and result.already[0]:
         best = result.before[0].argmax()
@@ -237,7 +244,7 @@ def _chances(result: Attacked, probabilities: Any) -> Text:
 
 
 def _curve(
-    opened: Callable[[Sequence[str]], Classifier],
+    open_model: Callable[[], Classifier],
     source: Any,
     request: dict[str, Any],
     training_set_too: bool,
@@ -246,10 +253,10 @@ def _curve(
 ) -> None:
     """The accuracy of labelled photos under attack."""
     from headstart.attack.robustness import request_of, robustness
-    from headstart.plots.robustness import FILES, write_robustness
+    from headstart.plots.robustness import write_robustness
 
     request_of(**request)  # before the model is opened
-    result = robustness(opened(FILES), source, **request, fitted_on_too=training_set_too, progress=not as_json)
+    result = robustness(open_model(), source, **request, fitted_on_too=training_set_too, progress=not as_json)
     files = [str(path) for path in write_robustness(result, out)]
     options.answer_with(_curve_answer(result, files), as_json, lambda: _show_curve(result, files))
 

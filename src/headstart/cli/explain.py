@@ -78,8 +78,8 @@ def explain(
 
     found, problems = images_in(photos)
     names = _file_names([path for _, path in found], features=layers != "none")
-    classifier = options.open_model(model, weights, engine, precision, device, options.normalisation(mean, std))
     options.check_new_files(out, [name for pair in names for name in pair], overwrite)
+    classifier = options.open_model(model, weights, engine, precision, device, options.normalisation(mean, std))
     plan_of(classifier, label, method=method, at=at)
     wanted = [] if layers == "none" else layers_of(classifier, layers if layers == "auto" else options.names_of(layers))
     dataset = file_dataset("", found, in_order=True)

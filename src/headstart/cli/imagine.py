@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,8 @@ import typer
 from rich.text import Text
 
 from headstart.cli import options
-from headstart.cli.terminal import Rows, console
+from headstart.cli.terminal import UNLIKE, Rows, console
+from headstart.core.errors import UsageError
 from headstart.core.text import one_line
 
 if TYPE_CHECKING:
@@ -85,8 +87,10 @@ def imagine(
         preset=settings,
         seed=seed,
         start=start,
-        judges=_judges(judge) if judge else None,
+        judges=_judges(model, judge) if judge else None,
     )
+    if judge:
+        images = [_with_names(image, judge) for image in images]
     written = write_ideal_images(images, out, gif=gif)
     if not as_json:
         _show(classifier, images, written)
@@ -97,10 +101,19 @@ def imagine(
         sys.stdout.write(json.dumps(answer) + "\n")
 
 
-def _judges(names: Sequence[str]) -> list[Classifier]:
+def _judges(own: str, names: Sequence[str]) -> list[Classifier]:
     """Each model, or network with its weights where there is a "=": NETWORK=WEIGHTS."""
     parts = [(name, "", "") if os.path.isdir(name) else name.partition("=") for name in names]
+    if any(os.path.abspath(model) == os.path.abspath(own) for model, _, _ in parts):
+        raise UsageError(f"--judge: '{own}' has made the images, and is no judge of them. Name another model.")
     return [options.open_model(model, file if equals else None, "auto", "auto") for model, equals, file in parts]
+
+
+def _with_names(image: IdealImage, judges: Sequence[str]) -> IdealImage:
+    """The image, its judges named as they were typed: two models may have the same network."""
+    names = [name if os.path.isdir(name) else name.partition("=")[0] for name in judges]
+    pairs = zip(image.judges, names, strict=True) if image.judges else ()
+    return replace(image, judges=tuple(replace(said, judge=name) for said, name in pairs))
 
 
 def _answer(image: IdealImage, target: Target) -> dict[str, Any]:
@@ -110,6 +123,7 @@ def _answer(image: IdealImage, target: Target) -> dict[str, Any]:
         "layer": target.layer,
         "channel": target.channel,
         "probability": image.probability,
+        "unknown": image.unknown,
         "values": list(image.values),
         "judges": [_said(each) for each in image.judges],
         "seconds": image.seconds,
@@ -131,6 +145,8 @@ def _show(model: Classifier, images: Sequence[IdealImage], written: Sequence[Seq
             rows.add("mean", f"{image.values[0]:.3g} in the beginning, {image.values[1]:.3g} in the end")
         else:
             rows.add("itself", f"{own}: {image.probability:.1%}, which noise alone can reach")
+            if image.unknown:
+                rows.add("", Text(UNLIKE, "yellow"))
         for each in image.judges:
             rows.add("judge", f"{each.judge}: {_in_words(each, image.name)}")
         if image.probability is not None and not image.judges:
@@ -143,7 +159,8 @@ def _show(model: Classifier, images: Sequence[IdealImage], written: Sequence[Seq
 
 
 def _in_words(said: Judgement, name: str) -> str:
-    seen = ", ".join(f"{one_line(label)} {chance:.1%}" for label, chance in said.top[:NAMED])
+    before = NAMED if said.place is None else min(NAMED, said.place - 1)
+    seen = ", ".join(f"{one_line(label)} {chance:.1%}" for label, chance in said.top[:before])
     if said.place is None or said.probability is None:
         return f"has no class of that name; it sees {seen}"
     if said.place == 1:

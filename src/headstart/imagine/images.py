@@ -28,7 +28,7 @@ from headstart.model.classifier import Classifier
 
 Pictures = NDArray[np.uint8]  # (N, height, width, 3)
 TOGETHER = 8  # images that are changed at a time
-FRAMES = 24  # pictures that are kept on the way, beside the first
+FRAMES = 25  # pictures that are kept on the way, beside the first
 NOISE, MEAN = "noise", "mean"  # where to begin, beside a photo
 
 
@@ -42,6 +42,7 @@ class IdealImage:
     values: tuple[float, float]  # the output, a logit or the mean of a channel, in the beginning and in the end
     frames: Pictures  # the way to it: the first is where it began, the last is ``pixels``
     steps: tuple[int, ...]  # of each frame
+    unknown: bool = False  # whether it is unlike the training photos: `predict` may say "unknown"
     judges: tuple[Judgement, ...] = ()  # what other networks see on it
     seconds: float = 0.0  # that it took, as a share of those that were made with it
 
@@ -167,7 +168,7 @@ def _together(
             report(step, preset.steps)
     before, after = (values_of(network.forward(each, targets[0].layer), targets) for each in (frames[0], frames[-1]))
     seconds = (time.perf_counter() - begun) / len(targets)
-    chances = model.predict_proba(frames[-1], crop=False)
+    chances, unknown = model.predict_proba(frames[-1], crop=False), model.unlike_training(frames[-1])
     return [
         IdealImage(
             name=target.name,
@@ -176,6 +177,7 @@ def _together(
             values=(float(before[row]), float(after[row])),
             frames=np.stack([frame[row] for frame in frames]),
             steps=tuple(wanted),
+            unknown=bool(unknown[row]),
             seconds=seconds,
         )
         for row, target in enumerate(targets)
