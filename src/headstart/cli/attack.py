@@ -91,8 +91,7 @@ def attack(
         _one(open_model, photo, target, settings, crop, out, as_json, ask)
     else:
         source = options.source(str(data), label, image, group, split, label_from)
-        request = settings | _several(method, epsilon, images)
-        _curve(open_model, source, request, training_set_too, out, as_json)
+        _curve(open_model, source, settings | _several(method, epsilon, images), training_set_too, out, as_json)
 
 
 def _files(photo: str | None) -> tuple[str, ...]:
