@@ -83,7 +83,7 @@ def attack(
     open_model = partial(options.open_model, model, weights, engine, precision, device, normalisation)
     settings: dict[str, Any] = {"norm": norm, "steps": steps, "restarts": restarts, "seed": seed}
     if photo is not None:
-        settings |= {"method": method or "pgd", "epsilon": epsilon}
+        settings |= {"method": "pgd" if method is None else method, "epsilon": epsilon}
         _one(open_model, photo, target, settings, crop, out, as_json, quoted(model))
     else:
         source = options.source(str(data), label, image, group, split, label_from)
@@ -94,8 +94,8 @@ def attack(
 def _several(method: str | None, epsilon: str | None) -> dict[str, Any]:
     """The attacks and the budgets of a curve."""
     return {
-        "methods": options.names_of(method or "fgsm,pgd"),
-        "epsilons": None if epsilon is None else options.names_of(epsilon),
+        "methods": options.names_of("--method", "fgsm,pgd" if method is None else method),
+        "epsilons": None if epsilon is None else options.names_of("--epsilon", epsilon),
     }
 
 

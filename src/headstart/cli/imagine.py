@@ -14,6 +14,7 @@ from rich.text import Text
 
 from headstart.cli import options
 from headstart.cli.terminal import Rows, console
+from headstart.core.arguments import SEED
 from headstart.core.text import one_line
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def imagine(
     from headstart.plots.ideal_images import names_of_files, write_ideal_images
 
     settings = find_preset(preset, steps)
+    SEED.of("--seed", seed)  # before the model is opened
     options.check_new_files(out, (), overwrite)
     normalisation = options.normalisation(mean, std)
     classifier = options.open_model(model, weights, engine, "auto", device, normalisation)
