@@ -58,6 +58,12 @@ def doors(model: hs.Classifier, rows: TabularClassifier, photos: Path) -> Doors:
         "rows.save": lambda **kw: rows.save(**{"path": LOST} | kw),
         "rows.predict": lambda **kw: rows.predict(np.zeros((1, 4)), **kw),
         "rows.evaluate": lambda **kw: rows.evaluate("iris", **kw),
+        "explain_photos": lambda **kw: API.explain_photos(**{"classifier": model, "images": data} | kw),
+        "feature_maps": lambda **kw: API.feature_maps(**{"classifier": model, "images": data} | kw),
+        "check_explanations": lambda **kw: API.check_explanations(**{"classifier": model, "found": []} | kw),
+        "ideal_images": lambda **kw: API.ideal_images(**{"model": model, "classes": "bars", "judges": []} | kw),
+        "attack_photos": lambda **kw: API.attack_photos(**{"classifier": model, "images": data} | kw),
+        "robustness": lambda **kw: API.robustness(**{"classifier": model, "data": data} | kw),
         "ImageSpec": lambda **kw: API.ImageSpec(**{"size": 64} | kw),
         "TrainingRun": API.TrainingRun,
         "Recipe": API.Recipe,
@@ -66,6 +72,8 @@ def doors(model: hs.Classifier, rows: TabularClassifier, photos: Path) -> Doors:
 
 WHOLE, SHARES, WORDS = (1.5, "a", (1,), -1), ("0.2", 2, float("nan"), [0.1]), (5, ["auto"], b"auto")
 FLAGS = ("no", "yes", 1, [True])
+MODELS = (None, LOST, Path(LOST), 5)
+SEEDS, COUNTS = (*WHOLE, None, True, 10**23), (*WHOLE, 0, "2", 2.5, True)
 PATHS = (5, io.BytesIO(), [LOST], b"model", "")
 WRONG: dict[str, dict[str, tuple[object, ...]]] = {
     "fit": {
@@ -111,6 +119,30 @@ WRONG: dict[str, dict[str, tuple[object, ...]]] = {
     "rows.save": {"path": (*PATHS, None), "overwrite": FLAGS},
     "rows.predict": {"top": (*WHOLE, 0)},
     "rows.evaluate": {"progress": FLAGS, "label": WORDS},
+    "explain_photos": {
+        "classifier": MODELS, "label": (["bars", "discs"], ("bars",), np.array(["bars"]), {"bars": 1}),
+        "method": (3, None, ["gradcam"]), "at": (3, ["bn2.act"]), "crop": FLAGS, "progress": FLAGS,
+    },
+    "feature_maps": {
+        "classifier": MODELS, "layers": (None, 3, [], [3], {"bn2.act": 1}), "channels": (*COUNTS, None, "8"),
+        "crop": FLAGS,
+    },
+    "check_explanations": {"classifier": MODELS, "found": (None, "a", [1], 3), "progress": FLAGS},
+    "ideal_images": {
+        "model": MODELS, "classes": (None, [None], [["bars"]], {"bars": 1}), "layer": (3, ["bn2.act"]),
+        "channels": (None, "a", [1.5], [True], 2.5), "preset": (5, None, ["best"]), "steps": COUNTS, "seed": SEEDS,
+        "judges": (5, "resnet50", [None]), "progress": FLAGS,
+    },
+    "attack_photos": {
+        "classifier": MODELS, "method": (None, 3, ["pgd"]), "norm": (3, ["l2"]),
+        "epsilon": ("x", 0, -1, float("nan"), [0.1], True, "1/0"), "steps": COUNTS, "restarts": (*COUNTS, None),
+        "seed": SEEDS, "crop": ("no", None), "progress": FLAGS,
+    },
+    "robustness": {
+        "classifier": MODELS, "methods": (None, [3], 3, []), "norm": (3,),
+        "epsilons": ("x", [], 0, ["1/255", "x"], [None], {"1/255": 1}), "steps": COUNTS, "restarts": (*COUNTS, None),
+        "images": (*COUNTS, None, "4"), "seed": SEEDS, "fitted_on_too": FLAGS, "progress": FLAGS,
+    },
     "ImageSpec": {
         "size": (*WHOLE, "64", 0, None), "mean": (0.5, "abc", (0.5, 0.5), (0.5, 0.5, "a")), "std": (0.5, None),
         "crop": ("1", 0, 2), "resample": ("nearest", 3), "levels": (5, (1, 2, 3)),
@@ -140,9 +172,11 @@ def test_every_door_is_tried_with_each_of_its_settings(doors: Doors) -> None:
         "fit": API.fit, "check": API.check, "compare": API.compare, "pretrained": API.pretrained, "load": API.load,
         "train_photos": API.train_photos, "train_rows": API.train_rows, "finetune": API.finetune, "save": API.save,
         "export_model": API.export_model, "predict": hs.Classifier.predict, "evaluate": hs.Classifier.evaluate,
-        "nearest": hs.Classifier.nearest,
+        "nearest": hs.Classifier.nearest, "explain_photos": API.explain_photos, "feature_maps": API.feature_maps,
+        "check_explanations": API.check_explanations, "ideal_images": API.ideal_images,
+        "attack_photos": API.attack_photos, "robustness": API.robustness,
     }  # fmt: skip
-    apart = {"self", "data", "labels", "images", "backbone", "module", "classifier"}
+    apart = {"self", "data", "labels", "images", "backbone", "module", "classifier", "start", "target"}
     for door, function in functions.items():
         assert [*arguments_of(function) - apart - WRONG[door].keys() - SAME_AS_FIT] == [], door
 
@@ -169,6 +203,34 @@ def test_one_stands_for_a_list_of_one(photos: Path) -> None:
     found = API.compare(str(photos), backbones="efficientnet_lite0", pixels=32)
     assert [(row.backbone, row.pixels) for row in found.rows] == [("efficientnet_lite0", 32)]
     assert API.train_rows("iris", hidden=8, recipe={"preset": "table", "epochs": 1}).record.hidden == (8,)
+
+
+def test_one_stands_for_a_list_of_one_where_a_model_is_looked_into(bundle: Path, photos: Path) -> None:
+    model, photo = API.load(bundle, engine="torch"), str(photos / "bars" / "0.png")
+    (found,) = API.explain_photos(model, photo)
+    assert len(API.check_explanations(model, found)) == 1
+    assert [part.layer for part in API.feature_maps(model, photo, "bn2.act")[0].layers] == ["bn2.act"]
+    (image,) = API.ideal_images(model, layer="bn2.act", channels=np.int64(7), steps=np.int64(1), judges=[])
+    assert image.name == "bn2.act channel 7"
+    for epsilon in (0.01, np.float64(0.01), "2.55/255"):
+        curve = API.robustness(model, str(photos), methods="fgsm", epsilons=epsilon, images=3, fitted_on_too=True).curve
+        assert [(round(point.epsilon, 6), {*point.attacks}) for point in curve] == [(0.01, {"fgsm", "noise"})]
+    with pytest.raises(hs.UsageError, match="no class '3'"):
+        API.ideal_images(model, 3, judges=model)
+
+
+@pytest.mark.parametrize("door", [name for name, given in WRONG.items() if MODELS in given.values()])
+def test_a_model_of_rows_has_no_photos_to_look_at(door: str, doors: Doors, rows: TabularClassifier) -> None:
+    name = "model" if door == "ideal_images" else "classifier"
+    said = rf"^{name}: expected a classifier of photos: .* make one\. Received: TabularClassifier\.$"
+    with pytest.raises(hs.UsageError, match=said):
+        doors[door](**{name: rows})
+
+
+def test_the_largest_seed_is_named(doors: Doors) -> None:
+    for door in ("fit", "ideal_images", "attack_photos", "robustness"):
+        with pytest.raises(hs.UsageError, match=f"^seed: expected a whole number, 0 to {2**63 - 1}. Received: {2**63}"):
+            doors[door](seed=2**63)
 
 
 def test_a_dictionary_is_a_recipe() -> None:

@@ -55,6 +55,7 @@ def test_what_is_left_open_is_filled_in() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
+        ({"norm": ""}, "no norm '' here"),
         ({"method": "pdg"}, "no attack 'pdg'. Did you mean pgd"),
         ({"norm": "linff"}, "no norm 'linff' here. Did you mean linf"),
         ({"method": "cw", "norm": "linf"}, "cw does not work in the norm linf. It does in: l2"),
@@ -62,9 +63,9 @@ def test_what_is_left_open_is_filled_in() -> None:
         ({"method": "deepfool", "epsilon": "1/255"}, "deepfool looks for the smallest change and takes no epsilon"),
         ({"method": "fgsm", "steps": 3}, "fgsm is one step, and steps was 3"),
         ({"method": "fmn", "restarts": 2}, "restarts was 2. pgd has restarts"),
-        ({"steps": 0}, "steps: expected a whole number from 1. Received: 0"),
-        ({"restarts": -1}, "restarts: expected a whole number from 1. Received: -1"),
-        ({"seed": -1}, "seed: expected a whole number from 0. Received: -1"),
+        ({"steps": 0}, "steps: expected a whole number, 1 or more. Received: 0"),
+        ({"restarts": -1}, "restarts: expected a whole number, 1 or more. Received: -1"),
+        ({"seed": -1}, "seed: expected a whole number, 0 to 9223372036854775807. Received: -1"),
     ],
 )
 def test_what_cannot_be_is_a_sentence(given: dict[str, Any], said: str) -> None:

@@ -101,7 +101,9 @@ def test_a_channel(shell: Shell, bundle: Path, tmp_path: Path) -> None:
         (("--class", "discs", "--preset", "worst"), "no preset 'worst'"),
         (("--class", "discs", "--from", "nowhere.jpg"), "nowhere.jpg"),
         (("--class", "discs", "--judge", "resnet5"), "no model 'resnet5'"),
-        (("--class", "discs", "--steps", 0), "Expected 1 step or more. Received: --steps 0"),
+        (("--class", "discs", "--steps", 0), "--steps: expected a whole number, 1 or more. Received: 0"),
+        (("--class", "discs", "--seed", -1), "--seed: expected a whole number, 0 to 9223372036854775807. Received: -1"),
+        (("--class", "discs", "--seed", 10**23), "--seed: expected a whole number, 0 to 9223372036854775807"),
     ],
 )
 def test_bad_input_is_one_sentence(

@@ -272,6 +272,8 @@ def test_a_network_without_places_has_no_class_activation_but_gradients() -> Non
     classifier = hs.Classifier(blueprint, initial_weights(blueprint), ImageSpec(16), ("a", "b"), engine="torch")
     with pytest.raises(hs.UsageError, match=r"no layer with places .* method='gradient' or method='integrated'"):
         explain_photos(classifier, [seen()])
+    with pytest.raises(hs.UsageError, match=r"no layer with places .* no feature maps"):
+        hs.feature_maps(classifier, [seen()])
     (found,) = explain_photos(classifier, [seen()], method="gradient")
     assert found.values.shape == (16, 16)
     assert not found.empty

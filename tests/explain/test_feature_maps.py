@@ -69,7 +69,7 @@ def test_layers_by_name(classifier: hs.Classifier) -> None:
         layers_of(classifier, ["bn3.act"])
     with pytest.raises(hs.UsageError, match="'logits' of 'efficientnet_lite0' has no places"):
         layers_of(classifier, ["logits"])
-    with pytest.raises(hs.UsageError, match="1 channel"):
+    with pytest.raises(hs.UsageError, match="channels: expected a whole number, 1 or more"):
         feature_maps(classifier, [picture("bars", 1)], channels=0)
 
 

@@ -212,7 +212,7 @@ def test_families() -> None:
         ({"layer": "bn2.act"}, "go together: layer=NAME, channels=NUMBER"),
         ({"channels": [1]}, "go together"),
         ({"classes": "zebra", "preset": "bset"}, "no preset 'bset'. Did you mean best"),
-        ({"classes": "zebra", "steps": 0}, "Expected 1 step or more. Received: steps=0"),
+        ({"classes": "zebra", "steps": 0}, "steps: expected a whole number, 1 or more. Received: 0"),
         ({"classes": "zebra", "start": "none.jpg"}, "none.jpg"),
         ({"classes": "zebra", "start": np.zeros((2, 8, 8, 3), np.uint8)}, "Expected one photo.*Received: 2 images"),
     ],
@@ -231,5 +231,5 @@ def test_a_photo_that_cannot_be_read(network: hs.Classifier, tmp_path: Path) -> 
 def test_a_model_of_rows_makes_none(tmp_path: Path, shell: Shell) -> None:
     rows = np.random.default_rng(0).normal(size=(60, 3))
     model = hs.train_rows(rows, (rows[:, 0] > 0).tolist(), progress=False)
-    with pytest.raises(hs.UsageError, match="classifier of images"):
+    with pytest.raises(hs.UsageError, match="classifier of photos"):
         hs.ideal_images(model, "True")  # type: ignore[arg-type]

@@ -428,7 +428,7 @@ def test_a_budget_that_none_meets_still_shows_the_table(shell: Shell, photos: Pa
     ("arguments", "sentence"),
     [
         (("--pixels", "many"), "--pixels: expected sizes"),
-        (("--backbones", ","), "Received: none"),
+        (("--backbones", ","), "--backbones: expected one value, or several with commas between them. Received: ','"),
         (("--weights", "x.pth"), "expected NAME=FILE"),
         (("--weights", f"{LITE}=a", "--weights", f"{LITE}=b"), "two files"),
         (("--within", "-1"), "--within"),

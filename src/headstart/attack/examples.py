@@ -16,6 +16,7 @@ from headstart.attack.goal import Goal, Victim
 from headstart.attack.gradient_steps import pgd
 from headstart.attack.norms import sizes
 from headstart.attack.plan import LEVEL, Plan, attack, epsilon_text, in_floats, plan_of
+from headstart.core.arguments import PROGRESS, YES_NO, checks
 from headstart.core.display import Described
 from headstart.core.errors import DataError, UsageError, did_you_mean
 from headstart.core.labels import as_given
@@ -25,6 +26,7 @@ from headstart.data.inputs import Images, one_each, unlabelled_dataset
 from headstart.data.load import in_chunks, load_image
 from headstart.engines.protocol import Network
 from headstart.model.classifier import Classifier
+from headstart.model.given import CLASSIFIER
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -67,6 +69,7 @@ class Attacked(Described):
         }
 
 
+@checks(classifier=CLASSIFIER, crop=YES_NO, progress=PROGRESS)  # `plan_of` checks the rest
 @shows_progress
 def attack_photos(
     classifier: Classifier,
@@ -86,7 +89,8 @@ def attack_photos(
     """Change photos so that the classifier takes them for another class; or for ``target``, one class or one of each.
 
     Methods: "fgsm", "pgd" and "mifgsm" stay within ``epsilon``; "descent", "deepfool", "cw" and "fmn" look for a small
-    change. docs/attack.md says which is for what. The gradients are computed in fp32.
+    change. docs/attack.md says which is for what. The gradients are computed in fp32. A photo that is
+    taken for ``target`` as it is, or not for its own class, counts as fooled and stays as it is: `Attacked.already`.
 
     Args:
         images: as for `Classifier.predict`; ``crop`` too.

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.arguments import text
 from headstart.core.errors import UsageError, did_you_mean
 
 Array = NDArray[Any]
 
 NORMS = ("linf", "l2", "l1")
+NORM = text("linf, l2 or l1")
 EDGE = 1e-6  # a pixel so near black or white is there
 LARGEST = 0.01  # share of the pixel values that a step in L1 changes: those with the largest gradient
 

@@ -16,7 +16,8 @@ from headstart.attack.descent import descent
 from headstart.attack.fast_minimum_norm import fast_minimum_norm
 from headstart.attack.goal import Array, Found, Goal, Victim
 from headstart.attack.gradient_steps import fgsm, mifgsm, pgd, random_starts
-from headstart.attack.norms import NORMS, check_norm
+from headstart.attack.norms import NORM, NORMS, check_norm
+from headstart.core.arguments import SEED, Rule, checks, text, whole
 from headstart.core.errors import UsageError, did_you_mean
 from headstart.core.progress import StageProgress
 
@@ -49,6 +50,28 @@ class Plan:
     seed: int
 
 
+def _size(value: object) -> float:
+    above, slash, below = str(value).partition("/")
+    try:
+        found = float(above) / (float(below) if slash else 1.0)
+    except ZeroDivisionError:
+        found = math.nan
+    if not (math.isfinite(found) and found > 0):
+        raise ValueError
+    return found
+
+
+EPSILON = Rule("a number above 0, such as 8/255 or 0.03", _size)
+
+
+@checks(
+    method=text("the name of an attack, such as pgd"),
+    norm=NORM,
+    epsilon=EPSILON,
+    steps=whole(1),
+    restarts=whole(1),
+    seed=SEED,
+)
 def plan_of(
     method: str = "pgd",
     norm: str | None = None,
@@ -59,7 +82,7 @@ def plan_of(
     *,
     targeted: bool = False,
 ) -> Plan:
-    """Check a request, and fill in what was left open.
+    """Check a request, before any work is done for it, and fill in what was left open.
 
     Raises:
         UsageError: an unknown method or norm, a number out of range, or one that the method has no use for.
@@ -67,7 +90,7 @@ def plan_of(
     if method not in METHODS:
         raise UsageError(f"There is no attack '{method}'. {did_you_mean(method, METHODS)}")
     chosen = METHODS[method]
-    norm = norm or chosen.norms[0]
+    norm = chosen.norms[0] if norm is None else norm
     check_norm(norm)
     if norm not in chosen.norms:
         raise UsageError(f"{method} does not work in the norm {norm}. It does in: {', '.join(chosen.norms)}.")
@@ -79,36 +102,20 @@ def plan_of(
         raise UsageError(f"{method} is one step, and --steps was {steps}. pgd takes several.")
     if restarts != 1 and not chosen.restarts:
         raise UsageError(f"{method} begins at the photo, and --restarts was {restarts}. pgd has restarts.")
-    check_counts(steps=1 if steps is None else steps, restarts=restarts)
-    if not 0 <= seed < 2**63:
-        raise UsageError(f"--seed: expected a whole number from 0. Received: {seed}.")
     budget = EPSILONS[norm] if epsilon is None else parse_epsilon(epsilon, norm)
     return Plan(method, norm, budget if chosen.budget else math.inf, steps or chosen.steps, restarts, seed)
 
 
-def check_counts(**counts: int) -> None:
-    """Refuse options that are below 1."""
-    for option, value in counts.items():
-        if value < 1:
-            raise UsageError(f"--{option}: expected a whole number from 1. Received: {value}.")
-
-
-def parse_epsilon(text: float | str, norm: str = "linf") -> float:
+def parse_epsilon(size: float | str, norm: str = "linf") -> float:
     """A budget: a number, "8/255" or "0.03"; pixels go from 0 to 1.
 
     Raises:
         UsageError: it is no number above 0, or one that no change in L∞ can have.
     """
-    above, slash, below = str(text).partition("/")
-    try:
-        value = float(above) / (float(below) if slash else 1.0)
-    except (ValueError, ZeroDivisionError):
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise UsageError(f"--epsilon: expected a number above 0, such as 8/255 or 0.03. Received: '{text}'.")
+    value: float = EPSILON.of("--epsilon", size)
     if norm == "linf" and value > 1:
         raise UsageError(
-            f"--epsilon: pixels go from 0 to 1, so no change in linf is larger than 1. Received: '{text}'. "
+            f"--epsilon: pixels go from 0 to 1, so no change in linf is larger than 1. Received: {value:g}. "
             f"{value:g} levels of 255 are {value:g}/255."
         )
     return value

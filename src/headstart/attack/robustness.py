@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +13,16 @@ from headstart.attack.checks import NOISE, Check, Checks
 from headstart.attack.examples import victim_of
 from headstart.attack.goal import Goal, Victim
 from headstart.attack.held_out import HeldOut, held_out
-from headstart.attack.norms import NORMS, check_norm, sizes, steepest
-from headstart.attack.plan import METHODS, Plan, attack, check_counts, epsilon_text, in_floats, parse_epsilon, plan_of
+from headstart.attack.norms import NORM, NORMS, check_norm, sizes, steepest
+from headstart.attack.plan import EPSILON, METHODS, Plan, attack, epsilon_text, in_floats, parse_epsilon, plan_of
+from headstart.core.arguments import PROGRESS, SEED, TEXT, YES_NO, checks, several, whole
 from headstart.core.display import Described
-from headstart.core.errors import UsageError
 from headstart.core.progress import Progress, Shown, function_of, shows_progress, stage
 from headstart.core.types import Accuracy, Problem
 from headstart.data.inputs import Images, labelled_dataset
 from headstart.learn.evaluate import accuracy_of
 from headstart.model.classifier import Classifier
+from headstart.model.given import CLASSIFIER
 
 GRIDS = {  # budgets; in L∞ a standard network is gone at 1/255, and the last two only show that the attack works
     "linf": tuple(level / 255 for level in (0.1, 0.25, 0.5, 1, 2, 4, 8)),
@@ -29,6 +31,7 @@ GRIDS = {  # budgets; in L∞ a standard network is gone at 1/255, and the last 
 }
 STEPS = 20  # of pgd, where none are given
 IMAGES = 100
+ATTACKS = ("fgsm", "pgd")
 
 
 @dataclass(frozen=True)
@@ -63,15 +66,22 @@ class Robustness(Described):
         }
 
 
+@checks(
+    classifier=CLASSIFIER,
+    methods=several(TEXT, "names of attacks, one or more, such as pgd", least=1),
+    epsilons=several(EPSILON, "numbers above 0, one or more, such as 8/255 or 0.03", least=1),
+    fitted_on_too=YES_NO,
+    progress=PROGRESS,
+)  # `request_of` checks the rest
 @shows_progress
 def robustness(
     classifier: Classifier,
     data: Images,
     labels: Iterable[object] | None = None,
     *,
-    methods: Sequence[str] = ("fgsm", "pgd"),
+    methods: Sequence[str] | str = ATTACKS,
     norm: str | None = None,
-    epsilons: Sequence[float | str] | None = None,
+    epsilons: Sequence[float | str] | float | str | None = None,
     steps: int | None = None,
     restarts: int = 1,
     images: int = IMAGES,
@@ -85,9 +95,9 @@ def robustness(
     one, so it leaves. Photos of the training set are passed over, as in `Classifier.evaluate`.
 
     Args:
-        methods: of `attack_photos`; those that look for the smallest change need one run for all budgets.
+        methods: of `attack_photos`, or one; those that look for the smallest change need one run for all budgets.
         norm: None: "linf".
-        epsilons: norms of the change, such as "1/255" or 0.03; None: those of `GRIDS`.
+        epsilons: norms of the change, or one, such as "1/255" or 0.03; None: those of `GRIDS`.
         steps: of "pgd" and the others that take several; None: 20, or the method's own where it has no budget.
         images: at most so many, a share of each class.
 
@@ -95,8 +105,9 @@ def robustness(
         UsageError: an unknown method or norm, or a number out of range.
         DataError: there is no photo to count.
     """
-    norm = norm or NORMS[0]
-    plans, grid = request_of(methods, norm, epsilons, steps, restarts, images, seed)
+    budgets = cast("Sequence[float] | None", epsilons)
+    plans, grid = request_of(methods, norm, budgets, steps, restarts, images, seed)
+    norm = plans[0].norm
     network, report = victim_of(classifier), function_of(progress)
     dataset = labelled_dataset(data, labels, classifier.label_kind)
     photos = held_out(
@@ -118,23 +129,23 @@ def robustness(
     )
 
 
+@checks(norm=NORM, steps=whole(1), restarts=whole(1), images=whole(1), seed=SEED)
 def request_of(
-    methods: Sequence[str],
-    norm: str | None,
-    epsilons: Sequence[float | str] | None,
-    steps: int | None,
-    restarts: int,
-    images: int,
-    seed: int,
+    methods: Sequence[str] = ATTACKS,
+    norm: str | None = None,
+    epsilons: Sequence[float | str] | None = None,
+    steps: int | None = None,
+    restarts: int = 1,
+    images: int = IMAGES,
+    seed: int = 0,
 ) -> tuple[list[Plan], list[float]]:
     """A plan of each method, and the budgets, the smallest first; checked before any work is done.
 
     Raises:
         UsageError: as `robustness`.
     """
-    norm = norm or NORMS[0]
+    norm = NORMS[0] if norm is None else norm
     check_norm(norm)
-    check_counts(steps=STEPS if steps is None else steps, images=images)
     plans = []
     for method in dict.fromkeys(methods):
         known = METHODS.get(method)
@@ -143,8 +154,6 @@ def request_of(
         several = None if known is not None and known.steps == 1 else several
         plans.append(plan_of(method, norm, steps=several, restarts=restarts if pgd else 1, seed=seed))
     grid = sorted({parse_epsilon(each, norm) for each in epsilons} if epsilons is not None else GRIDS[norm])
-    if not plans or not grid:
-        raise UsageError(f"Expected one attack and one epsilon or more. Received: {len(plans)} and {len(grid)}.")
     return plans, grid
 
 

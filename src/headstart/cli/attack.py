@@ -86,7 +86,7 @@ def attack(
     open_model = partial(options.open_model, model, weights, engine, precision, device, normal)
     settings: dict[str, Any] = {"norm": norm, "steps": steps, "restarts": restarts, "seed": seed}
     if photo is not None:
-        settings |= {"method": method or "pgd", "epsilon": epsilon}
+        settings |= {"method": "pgd" if method is None else method, "epsilon": epsilon}
         ask = f"headstart predict {quoted(model)}{options.again(attack, weights=weights, mean=mean, std=std)}"
         _one(open_model, photo, target, settings, crop, out, as_json, ask)
     else:
@@ -105,8 +105,8 @@ def _several(method: str | None, epsilon: str | None, images: int | None) -> dic
     """The attacks, the budgets and the number of photos of a curve."""
     return {
         "images": IMAGES if images is None else images,
-        "methods": options.names_of(method or "fgsm,pgd"),
-        "epsilons": None if epsilon is None else options.names_of(epsilon),
+        "methods": options.names_of("--method", "fgsm,pgd" if method is None else method),
+        "epsilons": None if epsilon is None else options.names_of("--epsilon", epsilon),
     }
 
 

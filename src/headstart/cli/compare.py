@@ -74,14 +74,16 @@ def compare(
 
     if out is not None:
         options.check_new_files(out, FILES, overwrite)
-    own, names = options.files_of(weights or []), None if backbones is None else options.names_of(backbones)
+    own = options.files_of(weights or [])
+    names = None if backbones is None else options.names_of("--backbones", backbones)
+    sizes = () if pixels is None else options.sizes_of(pixels)
     columns = {"label": label, "image": image, "group": group, "split": split, "label_from": label_from}
     settings: dict[str, Any] = {
         "head": head, "prior": prior, "holdout": holdout, "seed": seed,
         "engine": engine, "precision": precision, "device": device,
     }  # fmt: skip
     found = compare_networks(
-        options.source(data, **columns), backbones=names, pixels=options.sizes_of(pixels or ""), weights=own,
+        options.source(data, **columns), backbones=names, pixels=sizes, weights=own,
         budget=budget, within=within, cache=cache, **settings,
     )  # fmt: skip
     again = "" if found.chosen is None else _next(found.chosen, data, own, settings | columns)

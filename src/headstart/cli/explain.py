@@ -81,7 +81,7 @@ def explain(
     options.check_new_files(out, [name for pair in names for name in pair], overwrite)
     classifier = options.open_model(model, weights, engine, precision, device, options.normalisation(mean, std))
     plan_of(classifier, label, method=method, at=at)
-    wanted = [] if layers == "none" else layers_of(classifier, layers if layers == "auto" else options.names_of(layers))
+    wanted = [] if layers == "none" else layers_of(classifier, options.names_of("--layers", layers))
     dataset = file_dataset("", found, in_order=True)
     with shown(not as_json) as report:
         maps = list(explanations(classifier, dataset, label, method=method, at=at, crop=crop))

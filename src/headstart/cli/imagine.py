@@ -15,6 +15,7 @@ from rich.text import Text
 
 from headstart.cli import options
 from headstart.cli.terminal import UNLIKE, Rows, console
+from headstart.core.arguments import SEED
 from headstart.core.errors import UsageError
 from headstart.core.text import one_line
 
@@ -73,6 +74,7 @@ def imagine(
     from headstart.plots.ideal_images import names_of_files, write_ideal_images
 
     settings = find_preset(preset, steps)
+    SEED.of("--seed", seed)  # before the model is opened
     options.check_new_files(out, (), overwrite)
     normalisation = options.normalisation(mean, std)
     classifier = options.open_model(model, weights, engine, "auto", device, normalisation)

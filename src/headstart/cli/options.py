@@ -173,15 +173,22 @@ def again(command: Callable[..., None], **given: object) -> str:
     )
 
 
-def names_of(text: str) -> list[str]:
-    """ "a,b" as ["a", "b"]."""
-    return [name for name in (part.strip() for part in text.split(",")) if name]
+def names_of(option: str, text: str) -> list[str]:
+    """ "a,b" as ["a", "b"].
+
+    Raises:
+        UsageError: one of them is empty.
+    """
+    names = [part.strip() for part in text.split(",")]
+    if not all(names):
+        raise UsageError(f"{option}: expected one value, or several with commas between them. Received: '{text}'.")
+    return names
 
 
 def sizes_of(text: str) -> list[int]:
     """ "128,160" as [128, 160]."""
     try:
-        return [int(size) for size in names_of(text)]
+        return [int(size) for size in names_of("--pixels", text)]
     except ValueError:
         raise UsageError(f"--pixels: expected sizes, as in 128,160,224. Received: '{text}'.") from None
 

@@ -178,10 +178,10 @@ def _units(text: str | None) -> tuple[int, ...] | None:
     """ "512,256" as (512, 256), "none" as (); None where it was not said."""
     if text is None:
         return None
-    words = options.names_of(text)
+    words = options.names_of("--hidden", text)
     if words == ["none"]:
         return ()
-    if not words or not all(word.isdecimal() and 0 < int(word) <= WIDEST for word in words):
+    if not all(word.isdecimal() and 0 < int(word) <= WIDEST for word in words):
         raise UsageError(f"--hidden: expected units of each layer, as in 512,256, or none. Received: '{text}'.")
     return tuple(map(int, words))
 

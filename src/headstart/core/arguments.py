@@ -149,15 +149,15 @@ def text(expected: str = "a name") -> Rule:
     return Rule(expected, take)
 
 
-def several(each: Rule, expected: str) -> Rule:
-    """A list of values, or one alone; as a tuple."""
+def several(each: Rule, expected: str, *, least: int = 0) -> Rule:
+    """A list of ``least`` values or more, or one alone; as a tuple."""
 
     def take(value: object) -> tuple[Any, ...]:
-        if isinstance(value, str | os.PathLike | Real):
-            return (each.take(value),)
-        if not isinstance(value, Iterable) or isinstance(value, bytes | Mapping):
-            raise TypeError
-        return tuple(each.take(one) for one in value)
+        alone = isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable)
+        found = (each.take(value),) if alone else tuple(each.take(one) for one in cast("Iterable[Any]", value))
+        if len(found) < least:
+            raise ValueError
+        return found
 
     return Rule(expected, take)
 
@@ -230,6 +230,12 @@ def _function(value: object) -> object:
     return value
 
 
+def _label(value: object) -> object:
+    if value is None or (isinstance(value, Iterable) and not isinstance(value, str | bytes)):
+        raise TypeError
+    return value
+
+
 def _files(value: object) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise TypeError
@@ -242,7 +248,8 @@ PATH = Rule("a path", _path)
 DEVICE = Rule("auto, cpu, cuda or mps, or a torch.device", _device)
 PROGRESS = Rule("True, False, or a function of (stage, done, of how many)", _progress)
 FUNCTION = Rule("a function", _function)
-SEED = replace(whole(0, 2**63 - 1), expected="a whole number from 0")
+LABEL = Rule("one class", _label)  # a word or a number: who looks it up refuses those that a model has not
+SEED = whole(0, 2**63 - 1)
 PIXELS = whole(1)  # the size that a network takes has its own range
 FILES = Rule("a dictionary with a file for each name", _files)
 ENGINE, PRECISION = text("auto, fast, torch or keras"), text("auto, bf16 or fp32")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.arguments import PROGRESS, checks, instance, several
 from headstart.core.progress import Shown, function_of, shows_progress
 from headstart.core.text import two_decimals
 from headstart.explain.explain import Explanation, explain_photos
 from headstart.explain.faithfulness import average_drop, centre_blob, insertion_deletion, road
 from headstart.explain.randomisation import complexity_rise, other_classes, random_logit, randomised, rank_correlation
 from headstart.model.classifier import Classifier
+from headstart.model.given import CLASSIFIER
 
 SAME = 0.005  # difference of two scores below which they count as the same
 UNCHANGED = 0.8  # rank correlation with the map of random weights from which on a map counts as unchanged
@@ -41,20 +44,29 @@ class ExplanationCheck:
         return None if self.insertion is None or self.deletion is None else self.insertion - self.deletion
 
 
+@checks(
+    classifier=CLASSIFIER,
+    found=several(instance("an explanation", Explanation), "explanations, which hs.explain_photos makes"),
+    progress=PROGRESS,
+)
 @shows_progress
 def check_explanations(
-    classifier: Classifier, found: Sequence[Explanation], *, progress: Shown = True
+    classifier: Classifier, found: Sequence[Explanation] | Explanation, *, progress: Shown = True
 ) -> list[ExplanationCheck]:
-    """Test each explanation of a classifier: is it faithful, and does it depend on class and weights?
+    """Test each explanation of a classifier, or one: is it faithful, and does it depend on class and weights?
 
     About a second each on two cores. ``progress`` is as for `fit`.
+
+    Raises:
+        UsageError: no classifier of photos, or no explanations.
     """
-    report, checks = function_of(progress), []
-    for check in checked(classifier, found):
-        checks.append(check)
+    report, explanations = function_of(progress), cast("tuple[Explanation, ...]", found)
+    done: list[ExplanationCheck] = []
+    for check in checked(classifier, explanations):
+        done.append(check)
         if report:
-            report("tests", len(checks), len(found))
-    return checks
+            report("tests", len(done), len(explanations))
+    return done
 
 
 def checked(classifier: Classifier, found: Sequence[Explanation]) -> Iterator[ExplanationCheck]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.backbones.blueprint import LOGITS
+from headstart.core.arguments import LABEL, PROGRESS, YES_NO, checks, text
 from headstart.core.errors import DataError
 from headstart.core.progress import Shown, function_of, shows_progress
 from headstart.core.text import shortened
@@ -25,10 +26,11 @@ from headstart.explain.gradients import (
     layer_evidence,
     with_gradients,
 )
-from headstart.explain.request import Plan, plan_of
+from headstart.explain.request import METHODS, Plan, plan_of
 from headstart.learn.calibrate import softmax
 from headstart.learn.features import run_network
 from headstart.model.classifier import Classifier
+from headstart.model.given import CLASSIFIER
 
 Map = NDArray[np.float32]  # (height, width)
 
@@ -85,6 +87,14 @@ class Explanation:
         return scaled(self.values, (size, size))
 
 
+@checks(
+    classifier=CLASSIFIER,
+    label=LABEL,
+    method=text(f"one of {', '.join(METHODS)}"),
+    at=text("the name of a layer"),
+    crop=YES_NO,
+    progress=PROGRESS,
+)
 @shows_progress
 def explain_photos(
     classifier: Classifier,

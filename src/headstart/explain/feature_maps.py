@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.arguments import TEXT, YES_NO, checks, several, whole
 from headstart.core.errors import DataError, UsageError
 from headstart.core.types import Problem
 from headstart.data.inputs import Images, unlabelled_dataset
@@ -15,6 +16,7 @@ from headstart.engines.protocol import Network
 from headstart.explain.request import check_spatial, spatial_layers
 from headstart.learn.features import run_network
 from headstart.model.classifier import Classifier
+from headstart.model.given import CLASSIFIER
 
 CHANNELS = 8  # of each layer that are kept
 
@@ -38,6 +40,12 @@ class FeatureMaps:
     layers: tuple[LayerChannels, ...]  # from the first to the last
 
 
+@checks(
+    classifier=CLASSIFIER,
+    layers=several(TEXT, "names of layers, one or more, or auto", least=1),
+    channels=whole(1),
+    crop=YES_NO,
+)
 def feature_maps(
     classifier: Classifier,
     images: Images,
@@ -49,12 +57,13 @@ def feature_maps(
     """The strongest channels of layers on each photo: those whose output differs most from place to place.
 
     Args:
-        layers: names; or "auto", the last activation of each stage, which are the layers of one height and width.
+        layers: names, or one; or "auto", the last activation of each stage: of the layers of one height and width.
         channels: how many of each layer.
         crop: as for `Classifier.predict`.
 
     Raises:
-        UsageError: a layer that is not there or has no places, or no channels asked for.
+        UsageError: a layer that is not there or has no places, a network that has none with places, or no channels
+            asked for.
         DataError: an image that cannot be read; `maps_of_photos` goes on past those.
     """
     found = []
@@ -75,8 +84,11 @@ def maps_of_photos(
 ) -> Iterator[FeatureMaps | Problem]:
     """As `feature_maps`, photo by photo; what is wrong with one that cannot be read."""
     names = layers_of(classifier, layers)
-    if channels < 1:
-        raise UsageError(f"Expected 1 channel of a layer or more. Received: {channels}.")
+    if not names:
+        raise UsageError(
+            f"'{classifier.network.name}' has no layer with places on the photo (height × width), so there are no "
+            "feature maps."
+        )
     dataset = unlabelled_dataset(images)
     network = classifier.network.for_images(len(dataset))
     if not crop:
@@ -97,9 +109,9 @@ def layers_of(classifier: Classifier, layers: Sequence[str] | str) -> list[str]:
         UsageError: see `feature_maps`.
     """
     network = classifier.network
-    if layers == "auto":
-        return stages_of(network)
     names = [layers] if isinstance(layers, str) else list(layers)
+    if names == ["auto"]:
+        return stages_of(network)
     for name in names:
         check_spatial(network, name)
     return list(dict.fromkeys(names))

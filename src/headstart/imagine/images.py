@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from headstart.core.arguments import LABEL, PROGRESS, SEED, checks, several, text, whole
 from headstart.core.counts import counted
 from headstart.core.errors import DataError, UnreadableImageError, UsageError, cannot_read
 from headstart.core.progress import Shown, StageProgress, function_of, shows_progress, stage
@@ -25,6 +27,7 @@ from headstart.imagine.preset import Preset, canvas_size, find_preset
 from headstart.imagine.target import Target, channel_target, class_target, values_of
 from headstart.imagine.window import Window, whole_window
 from headstart.model.classifier import Classifier
+from headstart.model.given import CLASSIFIER
 
 Pictures = NDArray[np.uint8]  # (N, height, width, 3)
 TOGETHER = 8  # images that are changed at a time
@@ -47,44 +50,54 @@ class IdealImage:
     seconds: float = 0.0  # that it took, as a share of those that were made with it
 
 
+@checks(
+    model=CLASSIFIER,
+    classes=several(LABEL, "names of classes"),
+    layer=text("the name of a layer"),
+    channels=several(whole(), "whole numbers, of channels"),
+    seed=SEED,
+    judges=several(CLASSIFIER, "classifiers of photos"),
+    progress=PROGRESS,
+)
 @shows_progress
 def ideal_images(
     model: Classifier,
-    classes: Sequence[object] | str = (),
+    classes: Sequence[object] | str | int = (),
     *,
     layer: str | None = None,
-    channels: Sequence[int] = (),
+    channels: Sequence[int] | int = (),
     preset: str | Preset = "best",
     steps: int | None = None,
     seed: int = 0,
     start: str | PathLike | NDArray[np.generic] | Image.Image = NOISE,
-    judges: Sequence[Classifier] | None = None,
+    judges: Sequence[Classifier] | Classifier | None = None,
     progress: Shown = True,
 ) -> list[IdealImage]:
     """Change images by gradient ascent until the network is sure of a class, or a channel of a layer is large.
 
     Args:
         model: its network gives the gradients.
-        classes: names of its classes, an image each.
+        classes: names of its classes, or one; an image each.
         layer: a layer of the network, with ``channels``: of each the mean is made large.
-        channels: numbers of its channels, from 0 on, an image each.
+        channels: numbers of its channels, from 0 on, or one; an image each.
         preset: "best": frequencies of the image are changed (Olah et al. 2017), and the network sees random windows of
             it with noise; "lesson": pixels are changed, with a loss for the image's total variation; or settings.
         steps: gradient steps, in place of the preset's.
         seed: of the noise and the windows. An image depends on it, and not on the others beside it.
         start: "noise", "mean" for the network's mean colour, or one photo, of which the middle square is taken.
-        judges: classifiers that are asked what they see on the images; None: an ImageNet network of another family, if
-            the weights of one are on this machine.
+        judges: classifiers, or one, that are asked what they see on the images; None: an ImageNet network of another
+            family, if the weights of one are on this machine.
         progress: as for `fit`; called with ("steps", done, of how many).
 
     Raises:
         UsageError: an unknown class, layer, channel or preset, nothing to make, or no photo to start from.
     """
-    targets = targets_of(model, classes, layer, channels)
     settings, report = find_preset(preset, steps), stage(function_of(progress), "steps")
+    targets = targets_of(model, cast("Sequence[object]", classes), layer, cast("Sequence[int]", channels))
     begin = beginning(model, settings, start)
-    if judges is None:
-        judges = [found for found in (judge_for(model),) if found]
+    asked = cast("Sequence[Classifier] | None", judges)
+    if asked is None:
+        asked = [found for found in (judge_for(model),) if found]
     layers = [list(of_layer) for _, of_layer in groupby(targets, lambda target: target.layer)]
     batches = [group[first : first + TOGETHER] for group in layers for first in range(0, len(group), TOGETHER)]
     made: list[IdealImage] = []
@@ -92,24 +105,18 @@ def ideal_images(
         told = None if report is None else partial(_told, report, number, len(batches))
         rng = np.random.default_rng(seed)  # anew, so that an image is the same in whichever batch it is made
         made += _together(model, batch, settings, begin(len(batch), rng), rng, told)
-    return _judged(made, judges)
+    return _judged(made, asked)
 
 
 def targets_of(
-    model: Classifier, classes: Sequence[object] | str, layer: str | None, channels: Sequence[int]
+    model: Classifier, classes: Sequence[object], layer: str | None, channels: Sequence[int]
 ) -> list[Target]:
     """What the images are to be made for, checked; each once.
 
     Raises:
         UsageError: an unknown class, layer or channel, or nothing at all.
     """
-    if not isinstance(model, Classifier):
-        raise UsageError(
-            f"Ideal images are made with a classifier of images: fit, load and pretrained make one. Received: "
-            f"{type(model).__name__}."
-        )
-    names = [classes] if isinstance(classes, str) else list(classes)
-    found = [class_target(name, model.classes) for name in names]
+    found = [class_target(name, model.classes) for name in classes]
     if (layer is None) != (not channels):
         raise UsageError("A layer and the numbers of its channels go together: --layer NAME --channel NUMBER")
     if layer is not None:

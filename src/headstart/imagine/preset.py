@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from headstart.core.arguments import checks, instance, whole
 from headstart.core.errors import UsageError, did_you_mean
 
 
@@ -31,20 +32,17 @@ PRESETS = {
 }
 
 
-def find_preset(name: str | Preset, steps: int | None = None) -> Preset:
-    """The preset called ``name``, with another number of steps where one is given.
+@checks(preset=instance(f"{' or '.join(PRESETS)}, or settings", str, Preset), steps=whole(1))
+def find_preset(preset: str | Preset, steps: int | None = None) -> Preset:
+    """The preset of this name, with another number of steps where one is given.
 
     Raises:
         UsageError: there is none, or a number of steps below 1.
     """
-    if not isinstance(name, Preset) and name not in PRESETS:
-        raise UsageError(f"There is no preset '{name}'. {did_you_mean(str(name), PRESETS)}")
-    found = name if isinstance(name, Preset) else PRESETS[name]
-    if steps is None:
-        return found
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise UsageError(f"Expected 1 step or more. Received: --steps {steps}.")
-    return replace(found, steps=steps)
+    if isinstance(preset, str) and preset not in PRESETS:
+        raise UsageError(f"There is no preset '{preset}'. {did_you_mean(preset, PRESETS)}")
+    found = PRESETS[preset] if isinstance(preset, str) else preset
+    return found if steps is None else replace(found, steps=steps)
 
 
 def canvas_size(preset: Preset, size: int) -> int:

@@ -54,7 +54,7 @@ def channel_target(layer: str, channel: int, network: Network) -> Target:
     if layer == INPUT:
         raise UsageError("'input' is the image itself. Choose a layer behind it: headstart show NAME lists them.")
     channels = network.shape(layer)[0]
-    if not isinstance(channel, int) or isinstance(channel, bool) or not 0 <= channel < channels:
+    if not 0 <= channel < channels:
         raise UsageError(f"'{layer}' has the channels 0 to {channels - 1}. Received: {channel}.")
     return Target(f"{layer} channel {channel}", layer, channel)
 

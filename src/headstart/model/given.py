@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 
-from headstart.core.arguments import shown
+from headstart.core.arguments import instance, shown
 from headstart.core.errors import UsageError
 from headstart.data.sources import PathLike
 from headstart.model.bundle import load
 from headstart.model.classifier import Classifier
 from headstart.model.tabular_classifier import TabularClassifier, load_rows
+
+CLASSIFIER = instance("a classifier of photos: hs.fit, hs.load and hs.pretrained make one", Classifier)
 
 
 def photo_model(given: Classifier | PathLike, what: str) -> Classifier:
