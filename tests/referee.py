@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import Blueprint
@@ -189,3 +190,34 @@ def assert_close(value: Array, expected: Array, tolerance: float = 1e-5) -> None
     assert value.shape == expected.shape
     assert value.dtype == np.float32
     assert np.abs(value - expected).max(initial=0) <= tolerance * max(np.abs(expected).max(initial=0), 1e-3)
+
+
+def drawn_convolution(data: st.DataObject, *, strides: int = 3, pads: int = 3) -> Blueprint:
+    """Any convolution of 6 channels, called "it"; half of the time with a "norm" behind it, then the last node."""
+    size = data.draw(st.integers(4, 11), "size")
+    groups, filters = data.draw(st.sampled_from([(1, 5), (2, 6), (3, 12), (6, 6), (6, 12)]), "groups and filters")
+    kernel = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4)), "kernel")
+    stride = data.draw(st.integers(1, strides), "stride")
+    padding = data.draw(st.just(SAME) | st.tuples(*[st.integers(0, pads)] * 4), "padding")
+    bias, norm = data.draw(st.booleans(), "bias"), data.draw(st.booleans(), "norm")
+    it = conv("it", "widen", filters, kernel, stride, padding, bias=bias)
+    nodes = [
+        INPUT,
+        conv("widen", "input", 6, (1, 1)),
+        Node("it", "conv", ("widen",), dict(it.attrs) | {"groups": groups}),
+    ]
+    nodes += [Node("norm", "norm", ("it",), {"epsilon": 1e-3})] * norm
+    return Blueprint("one", tuple(nodes), size)
+
+
+def drawn_max_pool(data: st.DataObject, *, strides: int = 4) -> tuple[int, dict[str, Any]]:
+    """The size of a picture, and the attributes of any max pooling of it."""
+    size = data.draw(st.integers(4, 11), "size")
+    kernel = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4)), "kernel")
+    less = st.integers(0, min(kernel) - 1)
+    return size, MAX_POOL | {
+        "kernel": kernel,
+        "stride": data.draw(st.integers(1, strides), "stride"),
+        "padding": data.draw(st.just(SAME) | st.tuples(less, less, less, less), "padding"),
+        "ceil": data.draw(st.booleans(), "ceil"),
+    }

@@ -24,13 +24,13 @@ from referee import (
     EVERY_OP,
     HEAD,
     INPUT,
-    MAX_POOL,
-    SAME,
     SPEC,
     Array,
     Weights,
     assert_close,
     conv,
+    drawn_convolution,
+    drawn_max_pool,
     photos,
     slow_forward,
     slow_node,
@@ -88,36 +88,17 @@ def test_several_nodes_come_from_one_pass_in_the_order_asked_for(engine: str) ->
 @some
 @given(data=st.data())
 def test_any_convolution_has_the_referees_value(engine: str, data: st.DataObject) -> None:
-    size = data.draw(st.integers(4, 11), "size")
-    groups, filters = data.draw(st.sampled_from([(1, 5), (2, 6), (3, 12), (6, 6), (6, 12)]), "groups and filters")
-    kernel = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4)), "kernel")
-    stride = data.draw(st.integers(1, 3), "stride")
-    padding = data.draw(st.just(SAME) | st.tuples(*[st.integers(0, 3)] * 4), "padding")
-    bias, norm = data.draw(st.booleans(), "bias"), data.draw(st.booleans(), "norm")
-    nodes = [INPUT, conv("widen", "input", 6, (1, 1)), conv("it", "widen", filters, kernel, stride, padding, bias=bias)]
-    nodes[-1] = Node("it", "conv", ("widen",), dict(nodes[-1].attrs) | {"groups": groups})
-    nodes += [Node("norm", "norm", ("it",), {"epsilon": 1e-3})] * norm
-    blueprint = Blueprint("one", tuple(nodes), size)
-    spec, images = ImageSpec(size), photos(2, size)
-    expected = slow_forward(blueprint, weights_for(blueprint), spec, images)[nodes[-1].name]
-    assert_close(build(engine, blueprint, spec).forward(images, nodes[-1].name), expected)
+    blueprint = drawn_convolution(data)
+    spec, images, last = ImageSpec(blueprint.size), photos(2, blueprint.size), blueprint.nodes[-1].name
+    expected = slow_forward(blueprint, weights_for(blueprint), spec, images)[last]
+    assert_close(build(engine, blueprint, spec).forward(images, last), expected)
 
 
 @every_engine
 @some
 @given(data=st.data())
 def test_any_max_pooling_has_the_referees_value(engine: str, data: st.DataObject) -> None:
-    size = data.draw(st.integers(4, 11), "size")
-    kernel = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4)), "kernel")
-    stride = data.draw(st.integers(1, 4), "stride")
-    less = st.integers(0, min(kernel) - 1)
-    padding = data.draw(st.just(SAME) | st.tuples(less, less, less, less), "padding")
-    attrs = MAX_POOL | {
-        "kernel": kernel,
-        "stride": stride,
-        "padding": padding,
-        "ceil": data.draw(st.booleans(), "ceil"),
-    }
+    size, attrs = drawn_max_pool(data)
     blueprint = Blueprint("one", (INPUT, Node("it", "max_pool", ("input",), attrs)), size)
     spec, images = ImageSpec(size), photos(2, size)
     expected = slow_forward(blueprint, {}, spec, images)["it"]

@@ -22,11 +22,12 @@ from referee import (
     HEAD,
     INPUT,
     MAX_POOL,
-    SAME,
     SPEC,
     Array,
     Weights,
     conv,
+    drawn_convolution,
+    drawn_max_pool,
     photos,
     slow_forward,
     weights_for,
@@ -60,20 +61,12 @@ def apart(found: Array, expected: Array) -> float:
 @given(data=st.data())
 def test_any_convolution_has_the_gradient_that_its_values_change_by(data: st.DataObject) -> None:
     """All of it is linear, so that Σ cotangent · change of the value = Σ gradient · change of the pixels."""
-    size = data.draw(st.integers(4, 11), "size")
-    groups, filters = data.draw(st.sampled_from([(1, 5), (2, 6), (3, 12), (6, 6), (6, 12)]), "groups and filters")
-    kernel = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4)), "kernel")
-    stride = data.draw(st.integers(1, 5), "stride")
-    padding = data.draw(st.just(SAME) | st.tuples(*[st.integers(0, 5)] * 4), "padding")
-    bias, norm = data.draw(st.booleans(), "bias"), data.draw(st.booleans(), "norm")
-    nodes = [INPUT, conv("widen", "input", 6, (1, 1)), conv("it", "widen", filters, kernel, stride, padding, bias=bias)]
-    nodes[-1] = Node("it", "conv", ("widen",), dict(nodes[-1].attrs) | {"groups": groups})
-    nodes += [Node("norm", "norm", ("it",), {"epsilon": 1e-3})] * norm
-    blueprint, spec = Blueprint("one", tuple(nodes), size), ImageSpec(size)
+    blueprint = drawn_convolution(data, strides=5, pads=5)
+    spec, last, size = ImageSpec(blueprint.size), blueprint.nodes[-1].name, blueprint.size
     network, rng = fast(blueprint, spec), np.random.default_rng(0)
     before, after = rng.random((2, 2, size, size, 3))
     one, other = (slow_forward(blueprint, weights_for(blueprint), spec, each * 255) for each in (before, after))
-    for at, wrt in ((nodes[-1].name, "input"), (nodes[-1].name, "widen"), *[("norm", "it"), ("it", "widen")] * norm):
+    for at, wrt in ((last, "input"), (last, "widen"), *[("norm", "it"), ("it", "widen")] * (last == "norm")):
         value, pullback = network.vjp(before, at, wrt)
         weight = cotangent_of(value)
         gradient, change = pullback(weight), after - before if wrt == "input" else other[wrt] - one[wrt]
@@ -86,15 +79,7 @@ def test_any_convolution_has_the_gradient_that_its_values_change_by(data: st.Dat
 @given(data=st.data())
 def test_any_max_pooling_has_the_gradient_that_its_values_change_by(data: st.DataObject) -> None:
     """A step so short that no pixel overtakes another changes the values by the gradient's share."""
-    size = data.draw(st.integers(4, 11), "size")
-    kernel = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4)), "kernel")
-    less = st.integers(0, min(kernel) - 1)
-    attrs = MAX_POOL | {
-        "kernel": kernel,
-        "stride": data.draw(st.integers(1, 5), "stride"),
-        "padding": data.draw(st.just(SAME) | st.tuples(less, less, less, less), "padding"),
-        "ceil": data.draw(st.booleans(), "ceil"),
-    }
+    size, attrs = drawn_max_pool(data, strides=5)
     blueprint, spec = Blueprint("one", (INPUT, Node("it", "max_pool", ("input",), attrs)), size), ImageSpec(size)
     rng, count = np.random.default_rng(0), 2 * size * size * 3
     start = (rng.permutation(count).reshape(2, size, size, 3) + 1) / (count + 2)

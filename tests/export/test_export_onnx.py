@@ -36,12 +36,12 @@ from referee import (
     EVERY_OP,
     HEAD,
     INPUT,
-    MAX_POOL,
     SAME,
     SPEC,
     Array,
     assert_close,
     conv,
+    drawn_max_pool,
     photos,
     slow_forward,
     weights_for,
@@ -113,16 +113,8 @@ def test_any_convolution_in_onnx_has_the_referees_value(data: st.DataObject) -> 
 @some
 @given(data=st.data())
 def test_any_max_pooling_in_onnx_has_the_referees_value(data: st.DataObject) -> None:
-    size = data.draw(st.integers(4, 11), "size")
-    kernel = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4)), "kernel")
-    less = st.integers(0, min(kernel) - 1)
-    attrs = {
-        "kernel": kernel,
-        "stride": data.draw(st.integers(1, 4), "stride"),
-        "padding": data.draw(st.just(SAME) | st.tuples(less, less, less, less), "padding"),
-        "ceil": data.draw(st.booleans(), "ceil"),
-    }
-    holds(Blueprint("one", (INPUT, Node("last", "max_pool", ("input",), MAX_POOL | attrs), *HEAD), size))
+    size, attrs = drawn_max_pool(data)
+    holds(Blueprint("one", (INPUT, Node("last", "max_pool", ("input",), attrs), *HEAD), size))
 
 
 def holds(blueprint: Blueprint) -> None:

@@ -81,6 +81,7 @@ def imagine(
     targets = targets_of(classifier, classes or (), layer, channel or ())
     files = names_of_files([target.name for target in targets], gif=gif)
     options.check_new_files(out, [name for of_one in files for name in of_one], overwrite)
+    named = [_named(each) for each in judge or ()]
     images = ideal_images(
         classifier,
         classes or (),
@@ -89,10 +90,10 @@ def imagine(
         preset=settings,
         seed=seed,
         start=start,
-        judges=_judges(model, judge) if judge else None,
+        judges=_judges(model, named) if named else None,
     )
-    if judge:
-        images = [_with_names(image, judge) for image in images]
+    if named:
+        images = [_with_names(image, [name for name, _ in named]) for image in images]
     written = write_ideal_images(images, out, gif=gif)
     if not as_json:
         _show(classifier, images, written)
@@ -103,17 +104,21 @@ def imagine(
         sys.stdout.write(json.dumps(answer) + "\n")
 
 
-def _judges(own: str, names: Sequence[str]) -> list[Classifier]:
-    """Each model, or network with its weights where there is a "=": NETWORK=WEIGHTS."""
-    parts = [(name, "", "") if os.path.isdir(name) else name.partition("=") for name in names]
-    if any(os.path.abspath(model) == os.path.abspath(own) for model, _, _ in parts):
+def _named(judge: str) -> tuple[str, str | None]:
+    """A model, or a network with its weights where there is a "=": NETWORK=WEIGHTS."""
+    model, equals, weights = (judge, "", "") if os.path.isdir(judge) else judge.partition("=")
+    return model, weights if equals else None
+
+
+def _judges(own: str, named: Sequence[tuple[str, str | None]]) -> list[Classifier]:
+    """Each of `_named`, opened."""
+    if any(os.path.abspath(model) == os.path.abspath(own) for model, _ in named):
         raise UsageError(f"--judge: '{own}' has made the images, and is no judge of them. Name another model.")
-    return [options.open_model(model, file if equals else None, "auto", "auto") for model, equals, file in parts]
+    return [options.open_model(model, weights, "auto", "auto") for model, weights in named]
 
 
-def _with_names(image: IdealImage, judges: Sequence[str]) -> IdealImage:
+def _with_names(image: IdealImage, names: Sequence[str]) -> IdealImage:
     """The image, its judges named as they were typed: two models may have the same network."""
-    names = [name if os.path.isdir(name) else name.partition("=")[0] for name in judges]
     pairs = zip(image.judges, names, strict=True) if image.judges else ()
     return replace(image, judges=tuple(replace(said, judge=name) for said, name in pairs))
 

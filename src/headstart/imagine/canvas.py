@@ -18,9 +18,7 @@ Planes = NDArray[np.floating]  # (N, 3, height, width), float32
 # (Olah et al. 2017, "Feature visualization"), scaled so that its longest column has the length 1.
 _COLOURS = np.array([(0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03)], np.float32)
 COLOURS = _COLOURS / np.linalg.norm(_COLOURS, axis=0).max()
-DECAY = (
-    1.2  # the amplitude of a frequency f in the start and in a step is in proportion to f^-1.2; in photos to about 1/f
-)
+DECAY = 1.2  # the amplitude of a frequency f, in the start and in a step, is in proportion to f^-1.2
 CONTRAST = 3.5  # standard deviation of the picture before the sigmoid where that of all amplitudes is 1
 START = 0.01  # standard deviation of the amplitudes of the start
 BETAS, EPSILON = (0.9, 0.99), 1e-8  # of Adam

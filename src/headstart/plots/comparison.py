@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.core.counts import counted
-from headstart.core.errors import UsageError
+from headstart.plots.files import write_files
 from headstart.plots.style import INK, QUIET, STYLE
 from headstart.workflows.ranking import Candidate
 
@@ -33,16 +34,9 @@ def plot_comparison(rows: Sequence[Candidate], chosen: Candidate | None, folder:
     Raises:
         UsageError: the folder cannot be written to.
     """
-    paths = [Path(folder) / name for name in FILES]
     with STYLE:
-        figure = draw_comparison(rows, chosen)
-        try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            figure.savefig(paths[0])
-            figure.savefig(paths[1], metadata={"Date": None})
-        except OSError as error:
-            raise UsageError(f"'{folder}' cannot be written to: {error.strerror or error}.") from error
-    return paths
+        save = draw_comparison(rows, chosen).savefig
+        return write_files({FILES[0]: save, FILES[1]: partial(save, metadata={"Date": None})}, folder)
 
 
 def draw_comparison(rows: Sequence[Candidate], chosen: Candidate | None) -> Figure:

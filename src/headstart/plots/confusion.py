@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.errors import UsageError
 from headstart.core.text import all_shortened
 from headstart.core.types import Evaluation
+from headstart.plots.files import write_files, write_rows
 from headstart.plots.style import INK, STYLE
 
 if TYPE_CHECKING:
@@ -30,19 +30,14 @@ def write_confusions(result: Evaluation, classes: Sequence[str], folder: str | o
     Raises:
         UsageError: the folder cannot be written to.
     """
-    paths = [Path(folder) / name for name in FILES]
     names, matrix = confusion_matrix(result, classes)
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with STYLE:
-            draw_confusions(names, matrix, result).savefig(paths[0])
-        rows = [["truth / label", *names], *([name, *row] for name, row in zip(names, matrix.tolist(), strict=True))]
-        _write(paths[1], rows)
-        wrong = [[each.name, each.truth, each.label, each.probability, each.of_truth] for each in result.wrong or ()]
-        _write(paths[2], [["path", "truth", "label", "probability", "probability_of_truth"], *wrong])
-    except OSError as error:
-        raise UsageError(f"'{folder}' cannot be written to: {error.strerror or error}.") from error
-    return paths
+    rows = [["truth / label", *names], *([name, *row] for name, row in zip(names, matrix.tolist(), strict=True))]
+    wrong = [[each.name, each.truth, each.label, each.probability, each.of_truth] for each in result.wrong or ()]
+    wrong.insert(0, ["path", "truth", "label", "probability", "probability_of_truth"])
+    with STYLE:
+        save = draw_confusions(names, matrix, result).savefig
+        writers = (save, partial(write_rows, rows), partial(write_rows, wrong))
+        return write_files(dict(zip(FILES, writers, strict=True)), folder)
 
 
 def confusion_matrix(result: Evaluation, classes: Sequence[str]) -> tuple[list[str], NDArray[np.int_]]:
@@ -81,8 +76,3 @@ def draw_confusions(names: Sequence[str], matrix: NDArray[np.int_], result: Eval
             colour = "white" if share[row, column] > 0.5 else INK
             axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour)
     return figure
-
-
-def _write(path: Path, rows: Sequence[Sequence[object]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)

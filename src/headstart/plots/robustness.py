@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 from headstart.attack.checks import NOISE
 from headstart.attack.robustness import Robustness
 from headstart.core.types import Accuracy
-from headstart.plots.files import write_files
+from headstart.plots.files import write_files, write_rows
 from headstart.plots.style import INK, QUIET, STYLE
 
 if TYPE_CHECKING:
@@ -28,19 +27,9 @@ def write_robustness(result: Robustness, folder: str | os.PathLike[str]) -> list
     Raises:
         UsageError: the folder cannot be written to.
     """
-    return write_files(
-        dict(zip(FILES, (partial(_write_figure, result), partial(_write_table, result)), strict=True)), folder
-    )
-
-
-def _write_figure(result: Robustness, path: Path) -> None:
+    rows: list[Sequence[object]] = [["norm", "epsilon", "attack", "accuracy", "low", "high", "images"], *_rows(result)]
     with STYLE:
-        draw_robustness(result).savefig(path)
-
-
-def _write_table(result: Robustness, path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["norm", "epsilon", "attack", "accuracy", "low", "high", "images"], *_rows(result)])
+        return write_files({FILES[0]: draw_robustness(result).savefig, FILES[1]: partial(write_rows, rows)}, folder)
 
 
 def draw_robustness(result: Robustness) -> Figure:
