@@ -26,6 +26,7 @@ ROOMS = (  # in order: a file imports from rooms before its own, or from its own
     "engines",
     "learn",
     "train",
+    "diagnose",
     "model",
     "explain",
     "imagine",

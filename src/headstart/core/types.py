@@ -218,6 +218,25 @@ class Mistake:
     of_truth: float  # of the class that it is of
 
 
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """Images of similar confidence: a bar of the reliability diagram."""
+
+    confidence: float  # mean probability of the label
+    accuracy: float
+    low: float  # 95 % interval of the accuracy
+    high: float
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class CoveragePoint:
+    """The accuracy on the most typical images, where all others are called unknown."""
+
+    coverage: float  # share of the images that get an answer
+    accuracy: float
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Evaluation(Described):
     """The results of a classifier on a test set."""
@@ -233,6 +252,9 @@ class Evaluation(Described):
     unreadable: int = 0
     left_out: tuple[Problem, ...] | None = None  # images not counted for other reasons
     wrong: tuple[Mistake, ...] | None = None  # the surest first; None where names were not asked for
+    calibration_noise: float | None = None  # the calibration error that a perfectly calibrated classifier would read
+    reliability: tuple[ReliabilityBin, ...] | None = None  # the least confident first
+    coverage: tuple[CoveragePoint, ...] | None = None  # from few to all
 
     def facts(self) -> dict[str, str]:
         """What is said of it in one line, and in a notebook."""

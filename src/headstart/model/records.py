@@ -11,6 +11,7 @@ from headstart.core.counts import counted
 from headstart.core.display import line_of
 from headstart.core.types import Accuracy, Evaluation
 from headstart.data.split import SplitRecord
+from headstart.diagnose.records import Diagnosis
 from headstart.train.training_run import TrainingRecord
 
 OPTIONAL = (
@@ -23,6 +24,10 @@ OPTIONAL = (
     "wrong",
     "tuned_loss",
     "assumed",
+    "diagnosis",
+    "calibration_noise",
+    "reliability",
+    "coverage",
 )  # left out of JSON where there is none
 SEE = "all of it: vars(record)"
 T = TypeVar("T")
@@ -162,6 +167,7 @@ class FitRecord(Keyed, SplitRecord):
     seconds: dict[str, float] = field(default_factory=dict)  # by stage
     scratch: ScratchRecord | None = None
     finetune: FinetuneRecord | None = None
+    diagnosis: Diagnosis | None = None
 
     def __repr__(self) -> str:
         how = f"{self.backbone or 'a network'} at {self.pixels} pixels", counted(self.images, "image")
