@@ -89,7 +89,7 @@ def _pair(
     test = np.random.default_rng(0).random(len(labels)) < 0.25
     train = np.flatnonzero(~test)
     fitted = fit_head(values, labels[train], int(labels.max()) + 1, rows=train, sqrt=True)
-    unknown = fit_unknown(Design(values, train, sqrt=True), labels[train], np.arange(len(train)), fitted)
+    unknown, _ = fit_unknown(Design(values, train, sqrt=True), labels[train], np.arange(len(train)), fitted)
 
     def scores(rows: NDArray[np.float16]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         probabilities = softmax(fitted.head.logits(rows))

@@ -80,7 +80,8 @@ WRONG: dict[str, dict[str, tuple[object, ...]]] = {
         "seed": (*WHOLE, None), "holdout": (*SHARES, None), "pixels": (*WHOLE, "64", (64, 64), 0),
         "head": (*WORDS, None), "prior": (*WORDS, None),
         "engine": (*WORDS, None), "precision": (*WORDS, 32, None), "device": (*WORDS, None),
-        "cache": (*FLAGS, None), "progress": FLAGS, "weights": PATHS, "spec": (64, "64"), "features": WORDS,
+        "cache": (*FLAGS, None), "progress": FLAGS, "diagnose": FLAGS, "weights": PATHS, "spec": (64, "64"),
+        "features": WORDS,
     },
     "check": {"progress": FLAGS},
     "compare": {

@@ -214,7 +214,7 @@ def test_the_threads_of_blas_are_as_many_as_before() -> None:
 
     with threadpool_limits(2, user_api="blas"):
         before = threads()
-        interleave(lambda: path._HALF_OF_THE_CORES, lambda: path._HALF_OF_THE_CORES)
+        interleave(lambda: path.HALF_OF_THE_CORES, lambda: path.HALF_OF_THE_CORES)
         assert threads() == before
 
 

@@ -103,8 +103,9 @@ class TestClassFolders:
                 raise PermissionError(13, "Permission denied", path)
             return scandir(path)
 
-        monkeypatch.setattr(os, "scandir", guarded)
-        dataset = open_source(tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "scandir", guarded)
+            dataset = open_source(tmp_path)
         assert names(dataset) == ["cat/1.jpg", "dog/2.jpg"]
         found = {problem.name: problem.detail for problem in dataset.problems if problem.kind == "unreadable"}
         assert found == {"dog/private": "permission denied", "secret": "permission denied"}

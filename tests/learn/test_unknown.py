@@ -37,7 +37,7 @@ def photos(count: int, seed: int, classes: int = 3, of: int = 0) -> tuple[Array,
 def learn(x: Array, labels: Labels, groups: Labels | None = None) -> tuple[HeadFit, Unknown]:
     groups = np.arange(len(x)) if groups is None else groups
     fit = fit_head(x, labels, int(labels.max()) + 1, groups=groups)
-    return fit, fit_unknown(Design(x), labels, groups, fit)
+    return fit, fit_unknown(Design(x), labels, groups, fit)[0]
 
 
 def scores(fit: HeadFit, unknown: Unknown, x: Array) -> NDArray[np.float64]:
@@ -205,8 +205,8 @@ def test_so_many_photos_of_each_class_are_kept(in_all: int, monkeypatch: pytest.
     assert unknown.kept.shape == (len(unknown.rows), WIDTH)
     assert unknown.kept.dtype == np.float16
     assert len(unknown.sure) == len(unknown.near) == len(x)  # ranks among all of them
-    again = fit_unknown(Design(x), labels, np.arange(len(x)), fit)
-    other = fit_unknown(Design(x), labels, np.arange(len(x)), fit, seed=1)
+    again, _ = fit_unknown(Design(x), labels, np.arange(len(x)), fit)
+    other, _ = fit_unknown(Design(x), labels, np.arange(len(x)), fit, seed=1)
     assert np.array_equal(again.rows, unknown.rows)
     assert not np.array_equal(other.rows, unknown.rows)
 

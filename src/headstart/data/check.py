@@ -138,12 +138,12 @@ def check(data: Images, labels: Iterable[object] | None = None, *, progress: Sho
             wrong_names.append(problem)
     keys = prints.keys
     parts = sorted({sample.split for sample in dataset.samples})
-    exact = [group for group in _grouped((keys[row], row) for row in range(count) if keys[row]) if len(group) > 1]
+    exact = [group for group in grouped((keys[row], row) for row in range(count) if keys[row]) if len(group) > 1]
     with one_step(report, "near copies"):
         copies = prints.copies()
     near = [
         group
-        for group in _grouped((int(number), row) for row, number in enumerate(copies) if keys[row])
+        for group in grouped((int(number), row) for row, number in enumerate(copies) if keys[row])
         if len({keys[row] for row in group}) > 1
     ]
     return Health(
@@ -154,9 +154,9 @@ def check(data: Images, labels: Iterable[object] | None = None, *, progress: Sho
         unreadable=(*unreadable, *prints.problems),
         wrong_names=tuple(wrong_names),
         passed_over=tuple(problem for problem in dataset.problems if problem not in listed),
-        duplicates=_repeats(dataset.samples, exact),
+        duplicates=repeats_of(dataset.samples, exact),
         levels=common_levels(dataset),
-        near_duplicates=_repeats(dataset.samples, near),
+        near_duplicates=repeats_of(dataset.samples, near),
     )
 
 
@@ -167,7 +167,7 @@ def _wrong_name(name: str, format_: str) -> Problem | None:
     return Problem(name, "wrong name", f"a {format_} file named {suffix}")
 
 
-def _grouped(pairs: Iterable[tuple[Hashable, int]]) -> list[list[int]]:
+def grouped(pairs: Iterable[tuple[Hashable, int]]) -> list[list[int]]:
     """Indices grouped by their key, in the order of the first of each group."""
     groups: defaultdict[Hashable, list[int]] = defaultdict(list)
     for key, index in pairs:
@@ -175,7 +175,8 @@ def _grouped(pairs: Iterable[tuple[Hashable, int]]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _repeats(samples: Sequence[Sample], groups: Iterable[list[int]]) -> tuple[Repeat, ...]:
+def repeats_of(samples: Sequence[Sample], groups: Iterable[list[int]]) -> tuple[Repeat, ...]:
+    """Groups of images that show the same, those that matter most first."""
     worst = {"across classes": 0, "across splits": 1, "same class": 2}
     repeats = []
     for group in groups:

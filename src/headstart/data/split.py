@@ -52,6 +52,7 @@ class Split:
     own_test: str  # the test set that the source brings, or ""
     left_out: list[Problem]
     near_duplicates: int  # images that have a near copy
+    copies: NDArray[np.intp]  # (N,) near copies share a number, also those that were left out for it
 
     def record(self) -> SplitRecord:
         """The summary that a model keeps."""
@@ -110,14 +111,15 @@ def make_split(
     held = np.array([bool(own_test) and sample.split == own_test for sample in samples])
     _drop_repeats(samples, fingerprints.keys, usable, held, drop)
 
-    groups = fingerprints.copies()
+    copies = fingerprints.copies()
+    groups = copies.copy()
     groups[~usable] = len(groups) + np.flatnonzero(~usable)  # an unreadable image is alone in its group
     near_duplicates = _in_company(groups)
     groups = join_groups(groups, named_groups(samples))
     if own_test:
         tested = {groups[row]: samples[row] for row in np.flatnonzero(held & usable)[::-1]}  # the first of each group
-        copies = [row for row in np.flatnonzero(usable & ~held) if groups[row] in tested]
-        drop(copies, "copy of a test image", lambda row: _why_together(samples[row], tested[groups[row]]))
+        again = [row for row in np.flatnonzero(usable & ~held) if groups[row] in tested]
+        drop(again, "copy of a test image", lambda row: _why_together(samples[row], tested[groups[row]]))
 
     text = np.array([sample.label for sample in samples])
     counts = dict(zip(*np.unique(text[usable & ~held], return_counts=True), strict=True))
@@ -145,7 +147,7 @@ def make_split(
             labels[rows], [fingerprints.keys[row] for row in rows.tolist()], groups[rows], holdout, seed
         )
     _tell(dataset, left_out)
-    return Split(kept, labels, usable & ~held, usable & held, groups, own_test, left_out, near_duplicates)
+    return Split(kept, labels, usable & ~held, usable & held, groups, own_test, left_out, near_duplicates, copies)
 
 
 def split_beside(

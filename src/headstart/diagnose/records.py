@@ -50,7 +50,9 @@ class LearningCurve:
     draws: int  # of which each point but the last is the mean
     held_out: int  # images that the errors were measured on
     judged_on: str  # which those are: "test set", or "held out in turn"
-    twice: Forecast | None  # with twice the training images; None where the curve does not tell
+    from_half: float  # by how much the error of half of the images is above that of all
+    from_half_z: float  # the same in standard errors
+    twice: Forecast  # with twice the training images
     sentence: str
 
 

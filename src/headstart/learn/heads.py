@@ -64,6 +64,7 @@ class HeadFit:
     temperature: float
     path: tuple[tuple[float, float], ...]  # (strength, negative log-likelihood after calibration)
     rows: Labels  # (R,) rows that the strength was chosen on
+    right: NDArray[np.bool_]  # (S, R) whether each got its label at each strength of the path, held out
     logits: Matrix  # (R, K) calibrated, each of a head that was not fitted on its row
 
 
@@ -127,8 +128,14 @@ def fit_head(
         sqrt,
     )
     losses = tuple((float(s), loss) for s, (_, loss) in zip(STRENGTHS, fits, strict=True))
+    right = np.stack(
+        [
+            (at_strength * x.dtype.type(inverse) + offset.astype(x.dtype)).argmax(axis=1) == labels[chosen_on]
+            for at_strength, (inverse, _) in zip(scores, fits, strict=True)
+        ]
+    )
     logits = scores[best] * x.dtype.type(inverse_temperature) + offset.astype(x.dtype)
-    return HeadFit(head, kind, prior, strength, 1 / inverse_temperature, losses, chosen_on, logits)
+    return HeadFit(head, kind, prior, strength, 1 / inverse_temperature, losses, chosen_on, right, logits)
 
 
 def fit_head_on_split(features: Features, split: Split, *, kind: str, prior: str, seed: int) -> HeadFit:

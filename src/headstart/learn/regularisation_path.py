@@ -197,12 +197,12 @@ def _eigh(matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.
 
     Its threads wait for each other thousands of times: one that another program delays makes it many times slower.
     """
-    with _HALF_OF_THE_CORES:
+    with HALF_OF_THE_CORES:
         values, vectors = np.linalg.eigh(matrix)
     return values, vectors
 
 
-_HALF_OF_THE_CORES = SharedChange(lambda: threadpool_limits(max(1, cores() // 2), user_api="blas"))
+HALF_OF_THE_CORES = SharedChange(lambda: threadpool_limits(max(1, cores() // 2), user_api="blas"))
 
 
 def _scale(values: NDArray[np.float64], width: int) -> float:

@@ -73,17 +73,24 @@ class Unknown:
         return self.kept.astype(np.float32).T
 
 
-def fit_unknown(x: Design, labels: Labels, groups: Labels, fit: HeadFit, seed: int = 0) -> Unknown:
+def fit_unknown(
+    x: Design, labels: Labels, groups: Labels, fit: HeadFit, seed: int = 0
+) -> tuple[Unknown, NDArray[np.float64]]:
     """Measure what is typical on the training photos, each compared with those outside its group.
 
     Args:
         x: (N, D), the input of the head.
         groups: (N,) near copies share a number, and do not count as each other's neighbours.
         fit: its held-out logits give the largest probabilities.
+
+    Returns:
+        what is typical, and the scores of the photos that the fit held out (R,), as `Unknown.score` gives them.
     """
     photos = to_compare_with(x, labels, seed)
     nearness = photos.nearness(x.of(fit.rows), (groups[fit.rows], groups[photos.rows]))
-    return with_typical(photos, softmax(fit.logits).max(axis=1), nearness)
+    sureness = softmax(fit.logits).max(axis=1)
+    unknown = with_typical(photos, sureness, nearness)
+    return unknown, _log_rank(unknown.sure, sureness) + _log_rank(unknown.near, nearness)
 
 
 def to_compare_with(x: Design, labels: Labels, seed: int = 0) -> Unknown:

@@ -43,6 +43,7 @@ class FitSettings:
     precision: str = "auto"
     cache: bool = True
     device: str = "auto"
+    diagnose: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what can be known to be wrong before any image is looked at."""

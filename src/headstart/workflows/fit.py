@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from headstart.backbones.blueprint import FEATURES, LOGITS
 from headstart.backbones.catalogue import DEFAULT
-from headstart.core.arguments import PATH, PIXELS, checks, text
+from headstart.core.arguments import PATH, PIXELS, YES_NO, checks, text
 from headstart.core.progress import Shown, function_of, one_step, shows_progress, stage
 from headstart.core.timing import StageTimer
-from headstart.core.types import SPEC, Evaluation, ImageSpec, Normalisation
+from headstart.core.types import SPEC, Evaluation, ImageDataset, ImageSpec, Normalisation
 from headstart.data.depth import common_levels
 from headstart.data.inputs import Images, labelled_dataset, name_of
 from headstart.data.sources import PathLike
 from headstart.data.split import HOLDOUT, Split, make_split
+from headstart.diagnose.diagnose import FittedHead, diagnose_head
+from headstart.diagnose.records import Diagnosis
 from headstart.learn.evaluate import evaluate
 from headstart.learn.features import Features
 from headstart.learn.heads import HeadFit, fit_head_on_split
@@ -29,7 +31,7 @@ from headstart.workflows.automatic import AUTO, choose_backbone
 from headstart.workflows.backbone_features import RULES, FitSettings, FrozenBackbone
 
 
-@checks(weights=PATH, pixels=PIXELS, spec=SPEC, features=text("the name of a layer"), **RULES)
+@checks(weights=PATH, pixels=PIXELS, spec=SPEC, features=text("the name of a layer"), diagnose=YES_NO, **RULES)
 @shows_progress
 def fit(
     data: Images,
@@ -48,6 +50,7 @@ def fit(
     precision: str = "auto",
     device: str = "auto",
     cache: bool = True,
+    diagnose: bool = True,
     progress: Shown = True,
 ) -> Classifier:
     """Fit a classifier on labelled photos and measure it on photos that it has not seen.
@@ -71,6 +74,7 @@ def fit(
         precision: "auto", "bf16" or "fp32".
         device: "auto", "cpu", "cuda" or "mps"; the last two are for torch, which "auto" takes then, and keras.
         cache: whether to keep features for the next fit.
+        diagnose: whether to find out how far the classifier can be trusted and what to do next: ``record.diagnosis``.
         progress: True for bars on a terminal and a line in a notebook, and nothing elsewhere; or a function that is
             called with (stage, done, of how many).
 
@@ -78,7 +82,7 @@ def fit(
         UsageError: a path, name or setting that is not there or out of range.
         DataError: the photos do not make two classes with two photos each.
     """
-    settings = FitSettings(head, prior, holdout, seed, engine, precision, cache, device)
+    settings = FitSettings(head, prior, holdout, seed, engine, precision, cache, device, diagnose)
     timer, report = StageTimer(), function_of(progress)
     with timer("open"):
         dataset = labelled_dataset(data, labels)
@@ -103,46 +107,55 @@ def fit(
         images = golden_images(dataset, network.spec, train)
         exact = in_fp32(network, images, FEATURES)
     with one_step(report, "head"):
-        fitted, unknown, result = _fit_head(seen, split, settings, timer)
-    record = replace(_record(frozen, seen, split, fitted, settings), choice=choice.record if choice else None)
+        found = _fit_head(dataset, seen, split, settings, timer)
+    record = replace(_record(frozen, seen, split, found, settings), data=name_of(data, dataset))
     return Classifier(
-        blueprint=trunk.blueprint.with_head(len(split.classes), sqrt=fitted.head.sqrt),
-        weights={**trunk.weights, f"{LOGITS}.weight": fitted.head.weight, f"{LOGITS}.bias": fitted.head.bias},
+        blueprint=trunk.blueprint.with_head(len(split.classes), sqrt=found.fit.head.sqrt),
+        weights={**trunk.weights, f"{LOGITS}.weight": found.fit.head.weight, f"{LOGITS}.bias": found.fit.head.bias},
         spec=trunk.spec,
         classes=split.classes,
-        unknown=unknown,
-        neighbours=tuple(dataset.samples[train[row]].name for row in unknown.rows),
-        record=replace(record, data=name_of(data, dataset), result=result, seconds=timer.seconds),
-        golden=Golden(images, fitted.head.logits(exact)),
+        unknown=found.unknown,
+        neighbours=tuple(dataset.samples[train[row]].name for row in found.unknown.rows),
+        record=replace(record, choice=choice.record if choice else None, seconds=timer.seconds),
+        golden=Golden(images, found.fit.head.logits(exact)),
         fitted_on=frozenset(seen.keys[row] for row in train.tolist()), thumbnails=seen.thumbnails[train],
         engine=network.engine, precision=network.precision, device=device,
         module=frozen.module, label_kind=dataset.label_kind,
     )  # fmt: skip
 
 
-def _fit_head(
-    seen: Features, split: Split, settings: FitSettings, timer: StageTimer
-) -> tuple[HeadFit, Unknown, Evaluation | None]:
-    """The head, what is unknown to it, and how both do on the test set, if there is one."""
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """A head, and what belongs to it."""
+
+    fit: HeadFit
+    unknown: Unknown
+    result: Evaluation | None  # on the test set, if there is one
+    diagnosis: Diagnosis | None  # if it was asked for
+
+
+def _fit_head(dataset: ImageDataset, seen: Features, split: Split, settings: FitSettings, timer: StageTimer) -> _Fitted:
+    """The head, what is unknown to it, how both do on the test set, and what else is known of them."""
     train, test = np.flatnonzero(split.train), np.flatnonzero(split.test)
     with timer("head"):
         fitted = fit_head_on_split(seen, split, kind=settings.head, prior=settings.prior, seed=settings.seed)
         design = Design(seen.values, train, sqrt=fitted.head.sqrt)
-        unknown = fit_unknown(design, split.labels[train], split.groups[train], fitted, settings.seed)
-    if not len(test):
-        return fitted, unknown, None
-    with timer("evaluation"):
-        probabilities = fitted.head.probabilities(seen.values, test)
-        is_unknown = unknown.is_unknown(Design(seen.values, test, sqrt=fitted.head.sqrt), probabilities)
-        return (
-            fitted,
-            unknown,
-            evaluate(probabilities, split.labels[test], split.classes, is_unknown, split.groups[test]),
-        )
+        unknown, typical = fit_unknown(design, split.labels[train], split.groups[train], fitted, settings.seed)
+    result, diagnosis = None, None
+    if len(test):
+        with timer("evaluation"):
+            probabilities = fitted.head.probabilities(seen.values, test)
+            is_unknown = unknown.is_unknown(Design(seen.values, test, sqrt=fitted.head.sqrt), probabilities)
+            result = evaluate(probabilities, split.labels[test], split.classes, is_unknown, split.groups[test])
+    if settings.diagnose:
+        with timer("diagnosis"):
+            known = FittedHead(seen.values, dataset.samples, split, fitted, typical, settings.seed)
+            diagnosis = diagnose_head(known)
+    return _Fitted(fitted, unknown, result, diagnosis)
 
 
-def _record(frozen: FrozenBackbone, seen: Features, split: Split, fitted: HeadFit, settings: FitSettings) -> FitRecord:
-    backbone, network = frozen.pretrained.backbone, frozen.network
+def _record(frozen: FrozenBackbone, seen: Features, split: Split, found: _Fitted, settings: FitSettings) -> FitRecord:
+    backbone, network, fitted = frozen.pretrained.backbone, frozen.network, found.fit
     right = fitted.logits.argmax(axis=1) == split.labels[split.train][fitted.rows]
     return FitRecord(
         **vars(split.record()),
@@ -155,6 +168,8 @@ def _record(frozen: FrozenBackbone, seen: Features, split: Split, fitted: HeadFi
         seed=settings.seed,
         head=HeadRecord(fitted.kind, fitted.prior, fitted.strength, fitted.temperature, fitted.path),
         left_one_out=LeftOneOut(float(right.mean()), len(right)),
+        result=found.result,
+        diagnosis=found.diagnosis,
         computed=seen.computed,
         from_store=seen.from_store,
         store_problem=seen.store_problem,

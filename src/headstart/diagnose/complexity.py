@@ -1,0 +1,23 @@
+"""The complexity curve: the error in training and left out in turn along the regularisation path."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from headstart.diagnose.records import ComplexityCurve, ComplexityPoint
+from headstart.diagnose.refits import Refits
+from headstart.learn.heads import HeadFit
+
+ROWS = 2000  # training images at most, whose errors are counted
+
+
+def complexity_curve(refits: Refits, fit: HeadFit, seed: int = 0) -> ComplexityCurve:
+    """The path that the strength of ``fit`` was chosen on, with the error of the training images at every strength."""
+    count = len(refits.labels)
+    sums = refits.sums(np.arange(count))
+    rows = np.sort(np.random.default_rng(seed).permutation(count)[:ROWS])
+    points = []
+    for (strength, nll), right in zip(fit.path, fit.right, strict=True):
+        wrong = refits.head(sums, strength).logits(refits.z[rows]).argmax(axis=1) != refits.labels[rows]
+        points.append(ComplexityPoint(strength, float(wrong.mean()), float(1 - right.mean()), nll))
+    return ComplexityCurve(tuple(points), fit.strength, len(fit.rows))

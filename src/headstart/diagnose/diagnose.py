@@ -1,0 +1,164 @@
+"""All that is said of a head and its training set, from features that are there already."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.core.types import Sample
+from headstart.data.check import grouped, repeats_of
+from headstart.data.split import Split
+from headstart.diagnose.bias_variance import bias_and_variance
+from headstart.diagnose.complexity import complexity_curve
+from headstart.diagnose.learning_curve import HeldOut, learning_curve
+from headstart.diagnose.probes import discordance, flexible_head, permuted_accuracy
+from headstart.diagnose.records import Diagnosis, LearningCurve, Outlier, WrongLabels
+from headstart.diagnose.refits import Refits
+from headstart.diagnose.verdict import Facts, verdict_on
+from headstart.diagnose.wrong_labels import wrong_labels
+from headstart.learn.calibrate import softmax
+from headstart.learn.heads import HeadFit
+from headstart.learn.regularisation_path import HALF_OF_THE_CORES, Design, Labels, Matrix
+
+OUTLIERS = 12  # training images that are listed
+
+
+@dataclass(frozen=True, eq=False)
+class FittedHead:
+    """A head with all that it was fitted on and measured on."""
+
+    features: Matrix  # (M, D) of all images of the data set
+    samples: Sequence[Sample]  # (M,)
+    split: Split
+    fit: HeadFit
+    typical: NDArray[np.float64]  # (R,) of the images that the fit held out: `Unknown.score`
+    seed: int = 0
+
+    @cached_property
+    def train(self) -> Labels:
+        """Rows of the training set (N,)."""
+        return np.flatnonzero(self.split.train)
+
+    @cached_property
+    def test(self) -> Labels:
+        """Rows of the test set (T,)."""
+        return np.flatnonzero(self.split.test)
+
+    def wrong(self, rows: Labels) -> NDArray[np.float64]:
+        """1 for each row that the head gets wrong, else 0."""
+        labels = self.fit.head.probabilities(self.features, rows).argmax(axis=1)
+        return np.asarray(labels != self.split.labels[rows], np.float64)
+
+    def design(self, rows: Labels) -> Design:
+        """The input of the head for some rows."""
+        return Design(self.features, rows, sqrt=self.fit.head.sqrt)
+
+
+def diagnose_head(head: FittedHead) -> Diagnosis:
+    """Learning curve, complexity curve, bias and variance, problems of the data, and the verdict."""
+    with HALF_OF_THE_CORES:  # hundreds of small systems: threads would wait for each other
+        return _diagnosis(head)
+
+
+def _diagnosis(head: FittedHead) -> Diagnosis:
+    begun = time.perf_counter()
+    split, fit, train, seed = head.split, head.fit, head.train, head.seed
+    labels = split.labels[train]
+    refits = Refits(head.design(train), labels, len(split.classes), fit, seed)
+    train_error = float(head.wrong(train).mean())
+    held_out = _held_out(head, refits)
+    curve = learning_curve(refits, held_out, train_error, seed)
+    names = [head.samples[row].name for row in train[fit.rows].tolist()]
+    suspected = wrong_labels(softmax(fit.logits), labels[fit.rows], split.classes, names)
+    test = None if held_out.groups is not None else (held_out.z, held_out.labels)
+    return Diagnosis(
+        verdict=verdict_on(_facts(head, refits, train_error, held_out, curve, suspected)),
+        learning_curve=curve,
+        complexity=complexity_curve(refits, fit, seed),
+        bias_variance=bias_and_variance(refits, split.classes, test=test, seed=seed),
+        wrong_labels=suspected,
+        look_alikes=repeats_of(head.samples, _doubtful_copies(head)),
+        outliers=_outliers(head),
+        seconds=time.perf_counter() - begun,
+    )
+
+
+def _held_out(head: FittedHead, refits: Refits) -> HeldOut:
+    """The test set; without one, the training set, each image left out in turn."""
+    labels = head.split.labels
+    if len(head.test):
+        return HeldOut(refits.project(head.design(head.test)), labels[head.test], head.wrong(head.test))
+    wrong = np.full(len(head.train), np.nan)
+    wrong[head.fit.rows] = head.fit.logits.argmax(axis=1) != labels[head.train[head.fit.rows]]
+    return HeldOut(refits.z, labels[head.train], wrong, head.split.groups[head.train])
+
+
+def _facts(
+    head: FittedHead,
+    refits: Refits,
+    train_error: float,
+    held_out: HeldOut,
+    curve: LearningCurve | None,
+    suspected: WrongLabels,
+) -> Facts:
+    fit, judged = head.fit, len(head.fit.rows)
+    strengths = [strength for strength, _ in fit.path]
+    chosen, best = fit.right[strengths.index(fit.strength)], fit.right[int(fit.right.mean(axis=1).argmax())]
+    accuracy = float(chosen.mean())
+    variance = max(accuracy * (1 - accuracy), 1 / judged) / judged
+    tested = 1 - held_out.error
+    spread = (variance + max(tested * (1 - tested), 1 / len(held_out.labels)) / len(held_out.labels)) ** 0.5
+    pair = flexible_head(refits, fit, head.split.groups[head.train], head.seed)
+    copied, within = _copied(head)
+    return Facts(
+        images=len(head.train),
+        accuracy=accuracy,
+        accuracy_se=variance**0.5,
+        train_error=train_error,
+        chance=permuted_accuracy(refits, head.seed),
+        copied=copied,
+        copies_within=within,
+        test_z=(tested - accuracy) / spread if held_out.groups is None else 0.0,
+        flexible=pair.gain,
+        flexible_z=pair.z,
+        stiffer=float(best.mean() - chosen.mean()),
+        stiffer_z=discordance(chosen, best),
+        from_half=curve.from_half if curve else 0.0,
+        from_half_z=curve.from_half_z if curve else 0.0,
+        more=curve.twice.accuracy - tested if curve else 0.0,
+        wrong_labels=suspected.share,
+    )
+
+
+def _copied(head: FittedHead) -> tuple[float, float]:
+    """The share of test images with a near copy in the source's training part, and of images within that part."""
+    if not head.split.own_test:
+        return 0.0, 0.0
+    held = np.array([sample.split == head.split.own_test for sample in head.samples])
+    copies = head.split.copies
+    across = np.isin(copies[head.test], copies[~held])
+    sizes = np.bincount(copies[~held], minlength=len(copies))
+    return float(across.mean()) if len(across) else 0.0, float((sizes[copies[~held]] > 1).mean())
+
+
+def _doubtful_copies(head: FittedHead) -> list[list[int]]:
+    """Groups of near copies with several labels, or in several parts."""
+    groups = [rows for rows in grouped((int(group), row) for row, group in enumerate(head.split.copies)) if rows[1:]]
+    return [
+        rows for rows in groups
+        if len({(head.samples[row].label, head.samples[row].split) for row in rows}) > 1
+    ]  # fmt: skip
+
+
+def _outliers(head: FittedHead) -> tuple[Outlier, ...]:
+    """The least typical training images."""
+    order, count = np.argsort(head.typical, kind="stable"), len(head.typical)
+    rows = head.train[head.fit.rows[order[:OUTLIERS]]].tolist()
+    return tuple(
+        Outlier(head.samples[row].name, head.samples[row].label, place / count) for place, row in enumerate(rows)
+    )
