@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from headstart.attack.checks import NOISE
-from headstart.attack.robustness import Robustness
 from headstart.core.types import CoveragePoint, ReliabilityBin
 from headstart.diagnose.records import ComplexityCurve, Corrupted, LearningCurve
 from headstart.report.charts import COLOURS, Axis, Chart, Line, Mark
 from headstart.train.training_run import TrainingRecord
+
+if TYPE_CHECKING:
+    from headstart.attack.robustness import Robustness
 
 TICKS = 8  # of budgets, beside each other
 
@@ -110,6 +112,8 @@ def corruption_chart(corrupted: Sequence[Corrupted]) -> Chart:
 
 def robustness_chart(found: Robustness) -> Chart:
     """Accuracy against the largest change that an attack may make."""
+    from headstart.attack.checks import NOISE
+
     levels = found.norm == "linf"
     places = [(255 if levels else 1) * point.epsilon for point in found.curve]
     lines = [

@@ -36,6 +36,6 @@ def _template() -> Template:
         autoescape=True, undefined=StrictUndefined, finalize=_in_one_line, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"percent": percent, "counted": counted, "short": lambda name: shortened(name, LONGEST)}
-    environment.globals["style"] = Markup(read("page.css").read_text("utf-8"))  # noqa: S704: our own file
+    environment.globals["style"] = Markup(read("page.css").read_text("utf-8"))  # noqa: S704  (a file of the package)
     environment.filters["svg"] = Markup  # of `charts`, which escapes what it is given
     return environment.from_string(read("page.html").read_text("utf-8"))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from headstart.attack.robustness import Robustness
 from headstart.core.counts import counted
 from headstart.core.display import Described
-from headstart.core.types import Evaluation, ImageDataset
+from headstart.core.types import Accuracy, Evaluation, ImageDataset
 from headstart.diagnose.records import Diagnosis
 from headstart.model.classifier import Classifier
+
+if TYPE_CHECKING:
+    from headstart.attack.robustness import Robustness
 
 HTML, JSON = "report.html", "report.json"
 FILES = (HTML, JSON)
@@ -35,9 +38,12 @@ class Report(Described):
     html: Path
     json: Path
     verdict: str | None  # its kind; None where the model has no diagnosis
+    sentence: str  # of the verdict; "" where there is none
     next_step: str | None
+    accuracy: Accuracy | None  # on the test set
+    note: str  # why something is missing, in a sentence
     size: int  # of the page, bytes
-    pictures: int  # on the page
+    pictures: int  # different ones on the page
 
     @property
     def size_mb(self) -> float:

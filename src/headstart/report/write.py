@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from headstart.attack.robustness import Robustness
-from headstart.core.arguments import PATH, PROGRESS, YES_NO, checks, instance
+from headstart.core.arguments import PATH, PROGRESS, YES_NO, Rule, checks
 from headstart.core.errors import DataError, UsageError
 from headstart.core.progress import Progress, Shown, function_of, shows_progress
 from headstart.data.inputs import Images, labelled_dataset
@@ -25,7 +25,24 @@ from headstart.report.page import page_of
 from headstart.report.photos import pictures_of
 from headstart.report.records import FILES, HTML, JSON, Content, Report
 
-ROBUSTNESS = instance("what hs.robustness gives", Robustness)
+NONE_COUNTED = (
+    "The figures are those of the fit: of the photos that were given, none can be counted. The training set has them, "
+    "or they cannot be read."
+)
+
+if TYPE_CHECKING:
+    from headstart.attack.robustness import Robustness
+
+
+def _robustness(value: object) -> object:
+    from headstart.attack.robustness import Robustness  # a fit that writes a report does not wait for attacks
+
+    if not isinstance(value, Robustness):
+        raise TypeError
+    return value
+
+
+ROBUSTNESS = Rule("what hs.robustness gives", _robustness)
 
 
 @dataclass(frozen=True)
@@ -76,7 +93,10 @@ def write_report(
         html=html,
         json=values,
         verdict=verdict.kind if verdict else None,
+        sentence=verdict.sentence if verdict else "",
         next_step=verdict.next_step if verdict else None,
+        accuracy=content.evaluation.accuracy if content.evaluation else None,
+        note=content.note,
         size=len(written.files[HTML]),
         pictures=written.pictures,
     )
@@ -107,8 +127,8 @@ def content_of(
     evaluation, note = record.result, ""
     try:
         evaluation = classifier.evaluate(dataset, progress=progress or False)
-    except DataError as error:  # all of it is training set: there is still a diagnosis to show
-        note = f"The figures are those of the fit. {error}"
+    except DataError:  # there is still a diagnosis to show
+        note = NONE_COUNTED
     return Content(classifier, evaluation, record.diagnosis, robustness, dataset, note)
 
 

@@ -1,0 +1,193 @@
+"""The page in a real browser: quiet, alone, wide enough for a phone, readable in light and dark, and on paper."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import headstart as hs
+from headstart.report.records import HTML, Content
+from headstart.report.write import report_files
+from reports import HOSTILE, evaluated, full_diagnosis, full_robustness, mistaken, trained
+
+PHONE, DESK = (360, 800), (1100, 900)
+CONTRAST = 4.5  # WCAG 2.1, of text
+
+COLOURS = """
+const shown = [];
+const above = (node) => {
+  for (let at = node; at; at = at.parentElement) {
+    const colour = getComputedStyle(at).backgroundColor;
+    if (!/, 0\\)$|transparent/.test(colour)) return colour;
+  }
+  return getComputedStyle(document.documentElement).backgroundColor;
+};
+for (const node of document.querySelectorAll('p, h1, h2, h3, td, th, dt, dd, li, summary, pre, .caption')) {
+  if (node.textContent.trim() && node.offsetParent)
+    shown.push([node.className + ' ' + node.tagName, getComputedStyle(node).color, above(node)]);
+}
+for (const node of document.querySelectorAll('svg text'))
+  shown.push(['svg text', getComputedStyle(node).fill, above(node.closest('svg').parentElement)]);
+return [getComputedStyle(document.body).backgroundColor, shown];
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("no chromium and chromedriver here")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"):
+        options.add_argument(word)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield found
+    found.quit()
+
+
+@pytest.fixture(scope="module")
+def content(bundle: Path, photos: Path) -> Content:
+    model, dataset = hs.load(bundle), hs.open_source(photos)
+    names = [sample.name for sample in dataset.samples]
+    bars = [name for name in names if name.startswith("bars")][:3]
+    scratch, tuned = trained()
+    model.record = replace(model.record, scratch=scratch, finetune=tuned)
+    result = replace(
+        evaluated(model.classes), wrong=tuple(replace(each, label="bars") for each in mistaken(bars, "xy").wrong or ())
+    )
+    return Content(model, result, full_diagnosis(names, model.classes), full_robustness(), dataset)
+
+
+@pytest.fixture(scope="module")
+def page(content: Content, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("report") / HTML
+    path.write_bytes(report_files(content).files[HTML])
+    return path.as_uri()
+
+
+@pytest.fixture(scope="module")
+def hostile(content: Content, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A page of names that are hard to show."""
+    path = tmp_path_factory.mktemp("hostile") / HTML
+    model = hs.Classifier.__new__(hs.Classifier)
+    vars(model).update(vars(content.classifier) | {"classes": HOSTILE})
+    model.record = replace(content.classifier.record, data=HOSTILE[4], not_measured=HOSTILE)
+    verdict = full_diagnosis(HOSTILE, HOSTILE)
+    path.write_bytes(report_files(Content(model, evaluated(HOSTILE, names=HOSTILE), verdict)).files[HTML])
+    return path.as_uri()
+
+
+def opened(browser: Any, page: str, size: tuple[int, int] = DESK, scheme: str = "light") -> None:
+    phone = size == PHONE
+    metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": phone}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": features})
+    browser.get("about:blank")
+    for kind in ("browser", "performance"):
+        browser.get_log(kind)  # what came before
+    browser.get(page)
+
+
+@pytest.mark.parametrize("which", ["page", "hostile"])
+def test_the_browser_has_nothing_to_complain_of(browser: Any, which: str, request: pytest.FixtureRequest) -> None:
+    opened(browser, request.getfixturevalue(which))
+    assert browser.get_log("browser") == []
+
+
+def test_nothing_is_asked_for_beyond_the_page(browser: Any, page: str) -> None:
+    opened(browser, page)
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"]
+    assert page in asked
+    assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
+    assert [url for url in asked if url.startswith("file:")] == [page]
+    assert browser.execute_script("return document.images.length") > 8
+    assert browser.execute_script("return [...document.images].every(one => one.naturalWidth > 0)")
+
+
+@pytest.mark.parametrize("which", ["page", "hostile"])
+@pytest.mark.parametrize("size", [PHONE, DESK])
+def test_nothing_is_wider_than_the_screen(
+    browser: Any, which: str, size: tuple[int, int], request: pytest.FixtureRequest
+) -> None:
+    opened(browser, request.getfixturevalue(which), size)
+    script = "return [innerWidth, document.documentElement.scrollWidth, document.body.scrollWidth]"
+    assert browser.execute_script(script) == [size[0]] * 3
+    browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
+    assert browser.execute_script(script) == [size[0]] * 3
+
+
+def luminance(colour: str) -> float:
+    parts = [float(part) for part in re.findall(r"[\d.]+", colour)[:3]]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in (p / 255 for p in parts)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(first: str, second: str) -> float:
+    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_contrast_is_that_of_black_on_white() -> None:
+    assert contrast("rgb(0, 0, 0)", "rgb(255, 255, 255)") == pytest.approx(21)
+
+
+def test_light_and_dark_differ_and_both_can_be_read(browser: Any, page: str) -> None:
+    backgrounds = []
+    for scheme in ("light", "dark"):
+        opened(browser, page, scheme=scheme)
+        background, shown = browser.execute_script(COLOURS)
+        assert len(shown) > 100
+        backgrounds.append(luminance(background))
+        opaque = [(what, ink, paper) for what, ink, paper in shown if paper.startswith("rgb(")]
+        assert [one for one in opaque if contrast(one[1], one[2]) < CONTRAST] == []
+    assert backgrounds[0] > 0.8
+    assert backgrounds[1] < 0.05
+
+
+@pytest.mark.parametrize("size", [PHONE, DESK])
+def test_pictures_are_larger_after_a_click_and_small_after_another(
+    browser: Any, page: str, size: tuple[int, int]
+) -> None:
+    opened(browser, page, size)
+    for tile in browser.find_elements("css selector", "details.photo")[-2:]:
+        image, button = tile.find_element("css selector", "img"), tile.find_element("css selector", "summary")
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
+        before, about = image.size["height"], tile.find_element("css selector", ".about")
+        assert not about.is_displayed()
+        image.click()
+        assert image.size["height"] > 1.3 * before
+        assert about.is_displayed()
+        image.click()
+        assert image.size["height"] == before
+
+
+def test_pictures_are_opened_from_the_keyboard(browser: Any, page: str) -> None:
+    opened(browser, page)
+    tile = browser.find_element("css selector", "details.photo")
+    tile.find_element("css selector", "summary").send_keys(" ")
+    assert tile.get_attribute("open")
+
+
+def test_it_prints(browser: Any, page: str) -> None:
+    opened(browser, page, scheme="dark")
+    answer = browser.execute_cdp_cmd("Page.printToPDF", {"paperWidth": 8.27, "paperHeight": 11.69})
+    raw = base64.b64decode(answer["data"])
+    assert raw.startswith(b"%PDF")
+    assert 3 <= len(re.findall(rb"/Type\s*/Page\b", raw)) <= 20
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": []})
+    background, shown = browser.execute_script(COLOURS)
+    assert luminance(background) == pytest.approx(1)
+    assert [one for one in shown if one[2].startswith("rgb(") and contrast(one[1], one[2]) < CONTRAST] == []
