@@ -208,7 +208,8 @@ def test_it_prints(browser: Any, page: str) -> None:
     raw = base64.b64decode(answer["data"])
     assert raw.startswith(b"%PDF")
     assert 3 <= len(re.findall(rb"/Type\s*/Page\b", raw)) <= 20
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": []})
+    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
     background, shown = browser.execute_script(COLOURS)
     assert luminance(colour_of(background)) == pytest.approx(1)
     assert hard_to_read(shown) == []

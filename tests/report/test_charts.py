@@ -9,7 +9,21 @@ from xml.etree import ElementTree
 
 import pytest
 
-from headstart.report.charts import HEIGHT, LEFT, RIGHT, WIDTH, Axis, Chart, Line, Mark, bar, draw, interval
+from headstart.report.charts import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Axis,
+    Chart,
+    Line,
+    Mark,
+    bar,
+    draw,
+    interval,
+)
 from headstart.report.ticks import log_ticks, tick_text, ticks
 from reports import HOSTILE
 
@@ -65,8 +79,8 @@ def test_ticks_as_text() -> None:
 def test_points_lie_where_they_belong() -> None:
     (line,) = of(CHART, "line")
     places = [(float(x), float(y)) for x, y in re.findall(r"([\d.]+) ([\d.]+)", line["d"])]
-    assert places[0] == (LEFT, HEIGHT - 44)
-    assert places[2] == (WIDTH - RIGHT, 12)
+    assert places[0] == (LEFT, HEIGHT - BOTTOM)
+    assert places[2] == (WIDTH - RIGHT, TOP)
     assert places[1] == pytest.approx(((places[0][0] + places[2][0]) / 2, (places[0][1] + places[2][1]) / 2), abs=0.1)
     assert len(of(CHART, "dot")) == 3
 

@@ -10,8 +10,8 @@ from html import escape
 from headstart.core.text import one_line
 from headstart.report.ticks import log_ticks, tick_text, ticks
 
-WIDTH, HEIGHT = 420, 262  # units of the picture; letters of 12 units can be read on a phone too
-LEFT, RIGHT, TOP, BOTTOM = 50, 20, 12, 44  # margins
+WIDTH, HEIGHT = 380, 244  # units of the picture; letters of 13 units can be read on a phone too
+LEFT, RIGHT, TOP, BOTTOM = 54, 22, 12, 46  # margins
 COLOURS = ("a", "b", "c", "d", "e")  # classes of the style, beside "quiet"
 MANY = 30  # points of a line above which they are not marked
 
@@ -153,8 +153,8 @@ def _axes(chart: Chart, x: Place, y: Place, across: tuple[float, float], upwards
     yield f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{floor}" y2="{floor}"/>'
     middle, height = (LEFT + right) / 2, (TOP + floor) / 2
     yield f'<text class="label" x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{_safe(chart.x.label)}</text>'
-    turn = f'transform="rotate(-90 11 {height})"'
-    yield f'<text class="label" x="11" y="{height}" {turn} text-anchor="middle">{_safe(chart.y.label)}</text>'
+    turn = f'transform="rotate(-90 12 {height})"'
+    yield f'<text class="label" x="12" y="{height}" {turn} text-anchor="middle">{_safe(chart.y.label)}</text>'
 
 
 def _line(line: Line, x: Place, y: Place) -> Iterator[str]:
