@@ -86,7 +86,11 @@ def hostile(content: Content, tmp_path_factory: pytest.TempPathFactory) -> str:
     return path.as_uri()
 
 
+DRAWN = "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))"
+
+
 def opened(browser: Any, page: str, size: tuple[int, int] = DESK, scheme: str = "light") -> None:
+    """Open a page and wait until it is drawn: what is printed before that is empty."""
     phone = size == PHONE
     metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": phone}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
@@ -96,6 +100,7 @@ def opened(browser: Any, page: str, size: tuple[int, int] = DESK, scheme: str = 
     for kind in ("browser", "performance"):
         browser.get_log(kind)  # what came before
     browser.get(page)
+    browser.execute_async_script(DRAWN)
 
 
 @pytest.mark.parametrize("which", ["page", "hostile"])
@@ -204,6 +209,8 @@ def test_pictures_are_opened_from_the_keyboard(browser: Any, page: str) -> None:
 
 def test_it_prints(browser: Any, page: str) -> None:
     opened(browser, page, scheme="dark")
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.execute_async_script(DRAWN)
     answer = browser.execute_cdp_cmd("Page.printToPDF", {"paperWidth": 8.27, "paperHeight": 11.69})
     raw = base64.b64decode(answer["data"])
     assert raw.startswith(b"%PDF")
