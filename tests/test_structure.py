@@ -35,6 +35,7 @@ ROOMS = (  # in order: a file imports from rooms before its own, or from its own
     "export",
     "plots",
     "drawing",
+    "report",
     "cli",
 )
 DOORS = ("__main__.py", "sklearn.py")  # the files that lie in no room; they open the last, and people type their names
@@ -296,6 +297,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "Prediction",
         "Problem",
         "Recipe",
+        "Report",
         "Robustness",
         "Sample",
         "Table",
@@ -319,6 +321,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "save",
         "train_photos",
         "train_rows",
+        "write_report",
     ]
     assert dir(headstart) == sorted([*headstart.__all__, "__version__"])
 

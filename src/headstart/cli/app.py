@@ -27,6 +27,7 @@ from headstart.cli import (
     fit,
     imagine,
     predict,
+    report,
     show,
     train,
 )
@@ -155,6 +156,7 @@ COMMANDS = (  # with what the list says of each, and an example
     (fit.fit, "Fit a classifier on labelled photos, measure and save it.", "headstart fit photos --out model"),
     (compare.compare, "Compare networks and sizes on your photos.", "headstart compare photos --pixels 96,160,224"),
     (evaluate.evaluate, "Measure a model on labelled photos.", "headstart evaluate model photos/test"),
+    (report.report, "Write a page on a model, with its worst mistakes.", "headstart report model photos"),
     (predict.predict, "Say what is on photos.", "headstart predict model a.jpg b.jpg"),
     (explain.explain, "Show why a model answers what it does.", "headstart explain model cat.jpg --class cat"),
     (finetune.finetune, "Train more of a model than its head.", "headstart finetune model photos --recipe fast"),

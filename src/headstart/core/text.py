@@ -13,6 +13,8 @@ LONGEST = 24  # characters of a class on a screen
 
 def one_line(name: str) -> str:
     """A name as one line that does nothing to a terminal."""
+    if name.isprintable():
+        return name
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name)
 
 

@@ -135,6 +135,29 @@ def decode_with_thumbnail(raw: Raw, spec: ImageSpec) -> tuple[NDArray[np.uint8],
     return np.asarray(square), np.asarray(square.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
 
 
+def decode_whole(raw: Raw, side: int, levels: Levels | None = None) -> NDArray[np.uint8]:
+    """The whole of an image for people to look at: uint8 RGB, its longer side at most ``side`` pixels.
+
+    Raises:
+        UnreadableImageError: with the reason in ``kind``.
+    """
+    image = open_image(raw, levels)
+    try:
+        image.draft(None, (side, side))
+        image.load()
+        turn = _turn_of(image)
+        image = to_rgb(image, levels)
+        scale = side / max(image.size)
+        if scale < 1:
+            width, height = (max(1, round(length * scale)) for length in image.size)
+            image = image.resize((width, height), Image.Resampling.BICUBIC)
+        return np.asarray(image.transpose(turn) if turn is not None else image)
+    except UnreadableImageError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise why_unreadable(error) from error
+
+
 def load_image(dataset: ImageDataset, index: int, spec: ImageSpec, known: Container[bytes] = ()) -> Decoded:
     """Read and decode one image of a data set, unless its key is ``known``. An unreadable one has an ``error``."""
     try:

@@ -169,11 +169,11 @@ def _limits(classifier: Classifier) -> str:
     )
 
 
-def _how_it_was_made(record: FitRecord) -> str:
+def commands_of(record: FitRecord) -> list[str]:
+    """How the same model is made again: what is typed, or called from Python, one after the other."""
     head, scratch = record.head, record.scratch
-    trained = head is None or head.kind == "trained"
     settings: dict[str, Any] = {"pixels": record.pixels}
-    if head is not None and not trained:
+    if head is not None and head.kind != "trained":
         settings |= {"head": head.kind, "prior": head.prior}
     settings |= {"holdout": record.holdout, "seed": record.seed}
     if scratch:
@@ -187,6 +187,12 @@ def _how_it_was_made(record: FitRecord) -> str:
         commands = [_command("fit DATA", {"backbone": record.backbone} | settings)]
     if record.finetune:
         commands.append(_command("finetune MODEL DATA", {"recipe": "RECIPE.json"}))
+    return commands
+
+
+def _how_it_was_made(record: FitRecord) -> str:
+    head, scratch = record.head, record.scratch
+    trained = head is None or head.kind == "trained"
     trunk = f"{'Network' if scratch else 'Backbone'}: {record.backbone}, licence {record.licence}"
     if head is None:
         chosen = ""
@@ -197,7 +203,7 @@ def _how_it_was_made(record: FitRecord) -> str:
             f" Head: {head.kind}, strength {head.strength:.3g}, temperature {head.temperature:.3g}, both "
             "chosen on predictions for images left out of the fit."
         )
-    lines = "\n".join(f"    {command}" for command in commands)
+    lines = "\n".join(f"    {command}" for command in commands_of(record))
     frozen = "" if trained else ", frozen"
     return f"## How it was made\n\n{lines}\n\n{trunk}{frozen}; features computed in {record.precision}.{chosen}"
 

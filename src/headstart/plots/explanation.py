@@ -10,7 +10,7 @@ from PIL import Image
 
 from headstart.explain.explain import Explanation, scaled
 from headstart.explain.feature_maps import FeatureMaps
-from headstart.plots.pictures import Tile, coloured, laid_over, sheet
+from headstart.plots.pictures import Picture, Tile, coloured, laid_over, sheet
 
 SIDE, SMALL = 224, 96  # pixels: the height of a map, and of one channel
 ACROSS = 8  # channels in a row
@@ -28,7 +28,7 @@ def draw_explanation(found: Explanation) -> Image.Image:
     size = len(found.pixels)
     tiles = [
         Tile(found.pixels, answer),
-        Tile(laid_over(found.pixels, _from_zero(_to_be_seen(found))), (title_of(found), _about(found))),
+        Tile(over_photo(found), (title_of(found), _about(found))),
     ]
     if len(found.layers) > 1:
         for layer in found.layers:
@@ -37,6 +37,11 @@ def draw_explanation(found: Explanation) -> Image.Image:
                 Tile(laid_over(found.pixels, above), (layer.layer, f"{layer.share:.0%}, from its lowest value"))
             )
     return sheet([tiles], side=SIDE)
+
+
+def over_photo(found: Explanation) -> Picture:
+    """The map over the photo as the network saw it, (size, size, 3); its colours begin at 0."""
+    return laid_over(found.pixels, _from_zero(_to_be_seen(found)))
 
 
 def draw_features(found: FeatureMaps) -> Image.Image:

@@ -21,11 +21,11 @@ def _style() -> AbstractContextManager[object]:
 STYLE = SharedChange(_style)  # matplotlib's settings are those of the whole process
 
 
-def why_no_folder(path: str | os.PathLike[str]) -> str | None:
+def why_no_folder(path: str | os.PathLike[str], advice: str = "Choose another: --out DIR") -> str | None:
     """A sentence if nothing can be written into a folder at ``path``, before any work is done for it."""
     inside = Path(os.path.realpath(path)) / "plots"
     try:
         probe(inside)
         return None
     except OSError as error:
-        return f"'{folder_above(inside)}' cannot be written to: {error.strerror or error}. Choose another: --out DIR"
+        return f"'{folder_above(inside)}' cannot be written to: {error.strerror or error}. {advice}"

@@ -1,0 +1,86 @@
+"""`headstart report`: one page on a model, for people, and the same for machines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from headstart.cli import options
+from headstart.cli.terminal import Rows, accuracy_text, console
+from headstart.core.errors import UsageError
+from headstart.core.text import one_line
+
+if TYPE_CHECKING:
+    from headstart.report.records import Report
+
+
+def report(
+    model: options.Model,
+    data: Annotated[
+        str | None,
+        typer.Argument(metavar="DATA", help="Labelled photos to measure on and to show; else the fit's figures."),
+    ] = None,
+    engine: options.Engine = "auto",
+    weights: options.Weights = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    precision: options.Precision = "auto",
+    device: options.Device = "auto",
+    label: options.LabelColumn = None,
+    image: options.ImageColumn = None,
+    group: options.GroupColumn = None,
+    split: options.SplitColumn = None,
+    label_from: options.LabelFrom = None,
+    out: Annotated[str, typer.Option(metavar="DIR", help="Where the page goes.")] = "report",
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+) -> None:
+    """Write a page on a model: how accurate it is, its worst mistakes, and what to do next. It opens in any browser."""
+    from headstart.report.records import FILES
+    from headstart.report.write import write_report
+
+    options.check_new_files(out, FILES, overwrite)
+    columns = {"label": label, "image": image, "group": group, "split": split, "label-from": label_from}
+    if data is None and (given := [name for name, value in columns.items() if value is not None]):
+        raise UsageError(f"--{given[0]} goes with DATA: headstart report MODEL DATA")
+    normal = options.normalisation(mean, std)
+    source = None if data is None else options.source(data, label, image, group, split, label_from)
+    classifier = options.open_model(model, weights, engine, precision, device, normal)
+    found = write_report(classifier, source, out=out, overwrite=overwrite, progress=not as_json)
+    options.answer_with(_answer(found), as_json, lambda: _show(found))
+
+
+def _answer(found: Report) -> dict[str, Any]:
+    accuracy = found.accuracy
+    return {
+        "report": str(found.html),
+        "json": str(found.json),
+        "verdict": found.verdict,
+        "next_step": found.next_step,
+        "accuracy": accuracy.value if accuracy else None,
+        "interval": [accuracy.low, accuracy.high] if accuracy else None,
+        "size_mb": found.size_mb,
+        "pictures": found.pictures,
+        "note": found.note or None,
+    }
+
+
+def _show(found: Report) -> None:
+    """The verdict, the next step, and where the page is."""
+    rows = Rows()
+    if found.verdict:
+        rows.add("verdict", Text(found.verdict, "bold green" if found.verdict == "healthy" else "bold yellow"))
+        rows.add("", one_line(found.sentence))
+    else:
+        rows.add("verdict", Text("none: this model has no diagnosis", "dim"))
+    if found.accuracy:
+        rows.add("accuracy", accuracy_text(found.accuracy.value, found.accuracy.low, found.accuracy.high))
+    if found.note:
+        rows.add("note", Text(one_line(found.note), "yellow"))
+    if found.next_step:
+        rows.add("next", Text(one_line(found.next_step), "bold"))
+    rows.add("page", Text(f"{one_line(str(found.html))}  {found.size_mb:.2f} MB"), whole=True)
+    rows.add("", Text(one_line(str(found.json))), whole=True)
+    rows.show(console())
