@@ -79,7 +79,7 @@ def full_diagnosis(names: Sequence[str], classes: Sequence[str]) -> Diagnosis:
             {"error": 0.025},
         ),
         learning_curve=LearningCurve(
-            tuple(points), 5, 280, "test set", Forecast(640, 0.984, 0.97, 0.992), "The error falls: 2.5% at the end."
+            tuple(points), 5, 280, "test set", 0.01, 2.5, Forecast(640, 0.984, 0.97, 0.992), "It falls: 2.5% now."
         ),
         complexity=ComplexityCurve(tuple(path), float(strengths[5]), 320),
         bias_variance=BiasVariance(

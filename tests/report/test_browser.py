@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 import headstart as hs
-from headstart.report.records import HTML, Content
+from headstart.model.files import PAGE
+from headstart.report.records import Content
 from headstart.report.write import report_files
 from reports import HOSTILE, evaluated, full_diagnosis, full_robustness, mistaken, trained
 
@@ -69,20 +70,20 @@ def content(bundle: Path, photos: Path) -> Content:
 
 @pytest.fixture(scope="module")
 def page(content: Content, tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("report") / HTML
-    path.write_bytes(report_files(content).files[HTML])
+    path = tmp_path_factory.mktemp("report") / PAGE
+    path.write_bytes(report_files(content).files[PAGE])
     return path.as_uri()
 
 
 @pytest.fixture(scope="module")
 def hostile(content: Content, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A page of names that are hard to show."""
-    path = tmp_path_factory.mktemp("hostile") / HTML
+    path = tmp_path_factory.mktemp("hostile") / PAGE
     model = hs.Classifier.__new__(hs.Classifier)
     vars(model).update(vars(content.classifier) | {"classes": HOSTILE})
     model.record = replace(content.classifier.record, data=HOSTILE[4], not_measured=HOSTILE)
     verdict = full_diagnosis(HOSTILE, HOSTILE)
-    path.write_bytes(report_files(Content(model, evaluated(HOSTILE, names=HOSTILE), verdict)).files[HTML])
+    path.write_bytes(report_files(Content(model, evaluated(HOSTILE, names=HOSTILE), verdict)).files[PAGE])
     return path.as_uri()
 
 

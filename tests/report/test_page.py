@@ -18,8 +18,9 @@ import headstart as hs
 from headstart.core.types import ImageDataset, Sample
 from headstart.data.check import Repeat
 from headstart.diagnose.records import Diagnosis, Outlier, Suspect, Verdict, WrongLabels
+from headstart.model.files import PAGE, PAGE_VALUES
 from headstart.report.photos import LARGEST, MISTAKES, OUTLIERS, PAIRS, SIDE, SUSPECTS, TOGETHER, Pictures, jpeg
-from headstart.report.records import HTML, JSON, Content
+from headstart.report.records import Content
 from headstart.report.write import content_of, report_files
 from making import packed
 from reports import HOSTILE, Page, evaluated, full_diagnosis, full_robustness, mistaken, trained
@@ -54,8 +55,8 @@ def full(model: hs.Classifier, classes: Sequence[str], names: Sequence[str] = tu
 
 def page_and_json(content: Content) -> tuple[Page, dict[str, Any]]:
     written = report_files(content)
-    assert len(written.files[HTML]) < LARGEST_PAGE
-    return Page(written.files[HTML].decode("utf-8")), json.loads(written.files[JSON])
+    assert len(written.files[PAGE]) < LARGEST_PAGE
+    return Page(written.files[PAGE].decode("utf-8")), json.loads(written.files[PAGE_VALUES])
 
 
 def sections(page: Page) -> set[str]:
@@ -191,7 +192,7 @@ def test_mistakes_are_shown_with_their_evidence(bundle: Path, photos: Path) -> N
     labels = dict(zip(names, model.predict([str(photos / name) for name in names]), strict=True))
     wrong = tuple(replace(each, label=str(labels[each.name])) for each in seen.wrong or ())
     written = report_files(Content(model, replace(seen, wrong=wrong), photos=dataset))
-    page = Page(written.files[HTML].decode())
+    page = Page(written.files[PAGE].decode())
     images = decoded(page)
     assert (len(images), written.pictures) == (4, 4)
     assert all(image.size == (64, 64) for image in images)
@@ -199,7 +200,7 @@ def test_mistakes_are_shown_with_their_evidence(bundle: Path, photos: Path) -> N
     first, evidence = (np.asarray(image, float) for image in images[:2])
     assert np.abs(first - evidence).mean() > 10
     without = report_files(Content(model, replace(seen, wrong=wrong), photos=dataset), maps=False)
-    assert len(decoded(Page(without.files[HTML].decode()))) == 2
+    assert len(decoded(Page(without.files[PAGE].decode()))) == 2
 
 
 def test_evidence_for_another_answer_is_not_shown(bundle: Path, photos: Path) -> None:
@@ -208,7 +209,7 @@ def test_evidence_for_another_answer_is_not_shown(bundle: Path, photos: Path) ->
     dataset = hs.open_source(photos)
     name = next(sample.name for sample in dataset.samples if sample.label == "bars")
     assert str(model.predict(str(photos / name))[0]) == "bars"
-    page = Page(report_files(Content(model, mistaken([name], ("bars", "discs")), photos=dataset)).files[HTML].decode())
+    page = Page(report_files(Content(model, mistaken([name], ("bars", "discs")), photos=dataset)).files[PAGE].decode())
     assert len(decoded(page)) == 1
 
 
@@ -228,10 +229,10 @@ def test_the_page_stays_small_whatever_the_photos(model: hs.Classifier) -> None:
         outliers=tuple(Outlier(name, "bars", 0.0) for name in names[160:]),
     )
     written = report_files(Content(model, mistaken(names[:50], ("bars", "discs")), diagnosis, photos=dataset))
-    page = Page(written.files[HTML].decode())
+    page = Page(written.files[PAGE].decode())
     assert len(decoded(page)) == written.pictures
     assert MISTAKES + SUSPECTS + PAIRS * TOGETHER + OUTLIERS <= written.pictures <= 2 * MISTAKES + 40
-    assert 500_000 < len(written.files[HTML]) < LARGEST_PAGE
+    assert 500_000 < len(written.files[PAGE]) < LARGEST_PAGE
     assert page.shown.count("more are in report.json") == 3
 
 
@@ -258,7 +259,7 @@ def test_a_photo_is_turned_as_its_exif_says_and_has_none_after(model: hs.Classif
     diagnosis = Diagnosis(verdict, look_alikes=(Repeat(("a", "b"), ("bars", "discs"), ("train",)),))
     written = report_files(Content(model, None, diagnosis, photos=dataset))
     assert b"Somebody" in raw
-    for found in decoded(Page(written.files[HTML].decode())):
+    for found in decoded(Page(written.files[PAGE].decode())):
         assert found.size == (100, 40)
         assert len(found.getexif()) == 0
         grey = np.asarray(found.convert("L"), float)
@@ -283,7 +284,7 @@ def test_a_photo_that_is_gone_is_named(model: hs.Classifier, photos: Path) -> No
     content = Content(model, mistaken(names, model.classes), full_diagnosis(names, model.classes), photos=dataset)
     written = report_files(content)
     assert written.pictures == 0
-    assert names[0] in Page(written.files[HTML].decode()).shown
+    assert names[0] in Page(written.files[PAGE].decode()).shown
 
 
 def test_there_are_no_pictures_without_photos() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import headstart as hs
-from headstart.diagnose.records import Diagnosis, Verdict
+from headstart.diagnose.records import KINDS, Diagnosis, Verdict
 from making import Shell
 from reports import Page, full_diagnosis, full_robustness
 
@@ -20,7 +20,7 @@ def model(small_bundle: Path) -> hs.Classifier:
     return hs.load(small_bundle)
 
 
-def diagnosed(model: hs.Classifier, diagnosis: Diagnosis) -> hs.Classifier:
+def diagnosed(model: hs.Classifier, diagnosis: Diagnosis | None) -> hs.Classifier:
     found = hs.Classifier.__new__(hs.Classifier)
     vars(found).update(vars(model) | {"record": replace(model.record, diagnosis=diagnosis)})
     return found
@@ -51,7 +51,9 @@ def test_without_photos_it_says_so(model: hs.Classifier, tmp_path: Path) -> None
     assert "This page has no photos" in page.shown
     assert model.record.result
     assert found.accuracy == model.record.result.accuracy
-    assert (found.pictures, found.verdict, found.next_step) == (0, None, None)
+    verdict = model.record.diagnosis and model.record.diagnosis.verdict
+    assert verdict
+    assert (found.pictures, found.verdict, found.next_step) == (0, verdict.kind, verdict.next_step)
 
 
 def test_a_report_that_is_there_is_kept(model: hs.Classifier, tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_the_command_tells_where_it_is(small_bundle: Path, photos: Path, tmp_pat
     answer = shell("report", small_bundle, photos, "--out", tmp_path / "r", "--json")
     assert answer.json["report"] == str(tmp_path / "r" / "report.html")
     assert Path(answer.json["json"]).is_file()
-    assert answer.json["verdict"] is None
+    assert answer.json["verdict"] in KINDS
     assert 0 < answer.json["size_mb"] < 3
     again = shell("report", small_bundle, photos, "--out", tmp_path / "r")
     assert again.code == 2
@@ -95,7 +97,24 @@ def test_the_command_tells_where_it_is(small_bundle: Path, photos: Path, tmp_pat
     over = shell("report", small_bundle, "--out", tmp_path / "r", "--overwrite")
     assert over.code == 0
     assert str(tmp_path / "r" / "report.html") in over.out
-    assert "none: this model has no diagnosis" in over.out
+
+
+def test_a_model_may_have_no_diagnosis(model: hs.Classifier, tmp_path: Path, shell: Shell) -> None:
+    diagnosed(model, None).save(tmp_path / "model")
+    answer = shell("report", tmp_path / "model", "--out", tmp_path / "r")
+    assert "none: this model has no diagnosis" in answer.out
+    assert shell("report", tmp_path / "model", "--out", tmp_path / "s", "--json").json["verdict"] is None
+
+
+def test_fit_writes_the_page_into_the_folder_of_the_model(photos: Path, tmp_path: Path, shell: Shell) -> None:
+    answer = shell("fit", photos, "--out", tmp_path / "model", "--pixels", "64")
+    folder = tmp_path / "model"
+    assert f"verdict        {json.loads((folder / 'report.json').read_text())['verdict']['kind']}" in answer.out
+    assert str(folder / "report.html") in answer.out
+    assert hs.load(folder).record.diagnosis
+    again = shell("fit", photos, "--out", folder, "--pixels", "64", "--no-report", "--overwrite", "--json")
+    assert (again.json["report"], again.json["verdict"]) == (None, None)
+    assert sorted(os.listdir(folder)) == ["README.md", "config.json", "golden.safetensors", "model.safetensors"]
 
 
 def test_the_command_shows_the_verdict_first(model: hs.Classifier, tmp_path: Path, shell: Shell) -> None:

@@ -17,6 +17,10 @@ from headstart.core.errors import UsageError
 from headstart.core.text import one_line
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from headstart.core.types import ImageDataset
+    from headstart.diagnose.records import Diagnosis
     from headstart.model.classifier import Classifier
 
 
@@ -41,10 +45,14 @@ def fit(
     group: options.GroupColumn = None,
     split: options.SplitColumn = None,
     label_from: options.LabelFrom = None,
+    report: Annotated[
+        bool, typer.Option(help="Find out how far to trust the model, and write report.html into its folder.")
+    ] = True,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
     """Fit a classifier on labelled photos, measure it on photos it has not seen, and save it."""
+    from headstart.data.inputs import labelled_dataset
     from headstart.model.bundle import save
     from headstart.model.files import why_not_writable
     from headstart.workflows.fit import fit as fit_classifier
@@ -52,17 +60,34 @@ def fit(
     if problem := why_not_writable(out, overwrite=overwrite):
         raise UsageError(problem)
     start = time.perf_counter()
+    dataset = labelled_dataset(options.source(data, label, image, group, split, label_from), None)
+    opened = time.perf_counter()
     model = fit_classifier(
-        options.source(data, label, image, group, split, label_from), backbone=backbone, weights=weights,
-        pixels=pixels, spec=options.normalisation(mean, std), head=head, prior=prior, holdout=holdout, seed=seed,
-        engine=engine, precision=precision, device=device, cache=cache,
+        dataset, backbone=backbone, weights=weights, pixels=pixels, spec=options.normalisation(mean, std), head=head,
+        prior=prior, holdout=holdout, seed=seed, engine=engine, precision=precision, device=device, cache=cache,
+        diagnose=report,
     )  # fmt: skip
+    seconds = model.record.seconds
+    seconds["open"] += round(opened - start, 3)
     saving = time.perf_counter()
     where = save(model, out, overwrite=overwrite)
-    now = time.perf_counter()
-    model.record.seconds["save"] = round(now - saving, 3)
-    answer = _answer(model, str(where), now - start)
+    seconds["save"] = round(time.perf_counter() - saving, 3)
+    page = _write_page(model, dataset, where) if report else None
+    answer = _answer(model, str(where), time.perf_counter() - start) | {"report": page}
     options.answer_with(answer, as_json, lambda: _show(model, answer))
+
+
+def _write_page(model: Classifier, dataset: ImageDataset, folder: Path) -> str:
+    """The report, into the model's folder; its path."""
+    from headstart.plots.files import write_files
+    from headstart.report.records import Content
+    from headstart.report.write import report_files
+
+    begun = time.perf_counter()
+    content = Content(model, model.record.result, model.record.diagnosis, photos=dataset)
+    page, _ = write_files(report_files(content, maps=False).writers(), folder)
+    model.record.seconds["report"] = round(time.perf_counter() - begun, 3)
+    return str(page)
 
 
 def _answer(model: Classifier, where: str, seconds: float) -> dict[str, Any]:
@@ -87,6 +112,7 @@ def _answer(model: Classifier, where: str, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 3),
         "stages": record["seconds"],
         "model": where,
+        "verdict": record["diagnosis"]["verdict"] if model.record.diagnosis else None,
         "confusions": result["confusions"] if result else [],
         **({"assumed": record["assumed"]} if model.record.assumed else {}),
         **{key: record[key] for key in (*copied, "precision", "train", "test", "head", "store_problem")},
@@ -134,9 +160,25 @@ def _show(model: Classifier, answer: dict[str, Any]) -> None:
         rows.add(
             "choice", f"{record.choice.sentence} Tried on {counted(record.choice.images, 'image')} of the training set."
         )
+    _add_diagnosis(rows, record.diagnosis)
     rows.add("model", Text(one_line(answer["model"]), "bold"), whole=True)
+    if answer["report"]:
+        rows.add("report", Text(one_line(answer["report"])), whole=True)
     rows.add("next", Text(f"headstart predict {quoted(answer['model'])} PHOTO …", "cyan"), whole=True)
     rows.show(console())
+
+
+def _add_diagnosis(rows: Rows, diagnosis: Diagnosis | None) -> None:
+    """The verdict, what to do about it, and what more images would bring."""
+    if diagnosis is None:
+        return
+    verdict = diagnosis.verdict
+    healthy = verdict.kind == "healthy"
+    rows.add("verdict", Text(verdict.kind, "bold green" if healthy else "bold yellow") + Text(f": {verdict.sentence}"))
+    if not healthy:
+        rows.add("", verdict.next_step)
+    if diagnosis.learning_curve:
+        rows.add("more images", diagnosis.learning_curve.sentence)
 
 
 def _add_not_measured(rows: Rows, classes: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ STRANGE = 4.0  # standard errors by which a test set may be easier than the trai
 SURE = 3.0  # standard errors of a comparison of two classifiers
 LIKELY = 2.0
 WORTH = 0.02  # of accuracy: less is not worth advice
-FITTED = 0.05  # error of the training set that is small
+FITTED = 0.5  # of the error of guessing: a training set with fewer errors was learned
 WRONG = 0.1  # share of labels that are probably wrong
 
 
@@ -73,7 +73,7 @@ RULES = (
     ),
     Rule(
         "overfitting",
-        lambda f: f.accuracy < f.chance + SURE * f.accuracy_se and f.train_error < FITTED,
+        lambda f: f.accuracy < f.chance + SURE * f.accuracy_se and f.train_error < FITTED * (1 - f.chance),
         "Left out in turn, {accuracy:.1%} of the images are right, no more than with labels that mean nothing "
         "({chance:.1%}); in training {train_error:.1%} are wrong. The head learned its images by heart.",
         "Look at whether the labels belong to the images: headstart check DATA.",
@@ -106,7 +106,7 @@ RULES = (
     ),
     Rule(
         "underfitting",
-        lambda f: f.train_error > 0.5 * (1 - f.chance),
+        lambda f: f.train_error > FITTED * (1 - f.chance),
         "Even of the training images {train_error:.1%} are wrong, where guessing gets {wrong_guesses:.1%} wrong.",
         "Train more than the head: headstart finetune MODEL DATA, or try other backbones: headstart compare DATA.",
     ),

@@ -26,6 +26,9 @@ from headstart.data.sources import PathLike
 FORMAT = 1
 SEAL = "sha256"  # of the config, in itself
 CONFIG, MODEL, GOLDEN, CARD = "config.json", "model.safetensors", "golden.safetensors", "README.md"
+# written by other rooms, and no part of what is checked
+PAGE: str = "report.html"
+PAGE_VALUES: str = "report.json"
 _CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # what systems leave in a folder that was looked into
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -88,7 +91,7 @@ def _others(folder: Path) -> list[str]:
     """What is in a folder and no part of a model that was written here, so that replacing it would lose it."""
     names = {entry.name for entry in folder.iterdir()}
     ours = "headstart" in _peek(folder)  # others call their config by the same name
-    return sorted(names - ({CONFIG, MODEL, GOLDEN, CARD, *_CLUTTER} if ours else set()))
+    return sorted(names - ({CONFIG, MODEL, GOLDEN, CARD, PAGE, PAGE_VALUES, *_CLUTTER} if ours else set()))
 
 
 def _peek(folder: Path) -> Mapping[str, Any]:

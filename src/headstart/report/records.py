@@ -11,12 +11,12 @@ from headstart.core.display import Described
 from headstart.core.types import Accuracy, Evaluation, ImageDataset
 from headstart.diagnose.records import Diagnosis
 from headstart.model.classifier import Classifier
+from headstart.model.files import PAGE, PAGE_VALUES
 
 if TYPE_CHECKING:
     from headstart.attack.robustness import Robustness
 
-HTML, JSON = "report.html", "report.json"
-FILES = (HTML, JSON)
+FILES = (PAGE, PAGE_VALUES)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from headstart.core.progress import Progress, Shown, function_of, shows_progress
 from headstart.data.inputs import Images, labelled_dataset
 from headstart.data.sources import PathLike
 from headstart.model.classifier import Classifier
+from headstart.model.files import PAGE, PAGE_VALUES
 from headstart.model.given import CLASSIFIER
 from headstart.model.measure import of_known_classes
 from headstart.plots.files import write_files
@@ -23,7 +24,7 @@ from headstart.plots.style import why_no_folder
 from headstart.report.answers import answer_of
 from headstart.report.page import page_of
 from headstart.report.photos import pictures_of
-from headstart.report.records import FILES, HTML, JSON, Content, Report
+from headstart.report.records import FILES, Content, Report
 
 NONE_COUNTED = (
     "The figures are those of the fit: of the photos that were given, none can be counted. The training set has them, "
@@ -97,7 +98,7 @@ def write_report(
         next_step=verdict.next_step if verdict else None,
         accuracy=content.evaluation.accuracy if content.evaluation else None,
         note=content.note,
-        size=len(written.files[HTML]),
+        size=len(written.files[PAGE]),
         pictures=written.pictures,
     )
 
@@ -111,7 +112,7 @@ def report_files(content: Content, *, maps: bool = True, progress: Progress | No
     pictures = pictures_of(content, maps=maps, progress=progress)
     values = json.dumps(answer_of(content), allow_nan=False, indent=1) + "\n"
     page = page_of(content, pictures)
-    return Written({HTML: page.encode("utf-8"), JSON: values.encode("ascii")}, pictures.count)
+    return Written({PAGE: page.encode("utf-8"), PAGE_VALUES: values.encode("ascii")}, pictures.count)
 
 
 def content_of(

@@ -19,7 +19,7 @@ from headstart.data.sources import PathLike
 from headstart.data.split import HOLDOUT, Split, make_split
 from headstart.diagnose.diagnose import FittedHead, diagnose_head
 from headstart.diagnose.records import Diagnosis
-from headstart.learn.evaluate import evaluate
+from headstart.learn.evaluate import evaluate, mistakes_of
 from headstart.learn.features import Features
 from headstart.learn.heads import HeadFit, fit_head_on_split
 from headstart.learn.regularisation_path import Design
@@ -29,6 +29,8 @@ from headstart.model.classifier import Classifier, Golden
 from headstart.model.records import FitRecord, HeadRecord, LeftOneOut
 from headstart.workflows.automatic import AUTO, choose_backbone
 from headstart.workflows.backbone_features import RULES, FitSettings, FrozenBackbone
+
+KEPT = 100  # of the mistakes, which a model remembers by name; the accuracy and the confusions count all of them
 
 
 @checks(weights=PATH, pixels=PIXELS, spec=SPEC, features=text("the name of a layer"), diagnose=YES_NO, **RULES)
@@ -147,6 +149,9 @@ def _fit_head(dataset: ImageDataset, seen: Features, split: Split, settings: Fit
             probabilities = fitted.head.probabilities(seen.values, test)
             is_unknown = unknown.is_unknown(Design(seen.values, test, sqrt=fitted.head.sqrt), probabilities)
             result = evaluate(probabilities, split.labels[test], split.classes, is_unknown, split.groups[test])
+            names = [dataset.samples[row].name for row in test.tolist()]
+            wrong = mistakes_of(probabilities, split.labels[test], split.classes, names)
+            result = replace(result, wrong=wrong[:KEPT])
     if settings.diagnose:
         with timer("diagnosis"):
             known = FittedHead(seen.values, dataset.samples, split, fitted, typical, settings.seed)
