@@ -84,6 +84,8 @@ def add_training(rows: Rows, record: TrainingRecord) -> None:
     """What the curves say, and how long who trained."""
     verdict, epochs = record.verdict, len(record.epochs)
     rows.add("curves", Text(verdict.sentence, "" if verdict.kind == "healthy" else "yellow"))
+    if record.gap and record.gap.sentence[1:] not in verdict.sentence:
+        rows.add("gap", record.gap.sentence)
     early = f". It ended early: {record.stopped}" if record.stopped else ""
     rate = f"learning rate {record.rate:.2g}"
     rows.add("training", f"{counted(epochs, 'epoch')}, trainer {record.trainer}, {rate}{early}")

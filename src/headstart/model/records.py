@@ -25,6 +25,7 @@ OPTIONAL = (
     "tuned_loss",
     "assumed",
     "diagnosis",
+    "gap",
     "calibration_noise",
     "reliability",
     "coverage",

@@ -31,6 +31,11 @@ class Verdict:
     sentence: str
     since: int | None = None  # the first epoch that went wrong, counted from 0
 
+    @property
+    def gone_wrong(self) -> bool:
+        """Whether the epochs since then are worse than those before."""
+        return self.kind in GONE_WRONG and self.since is not None
+
 
 def watch(epochs: Sequence[Epoch], *, images: int = 0, classes: int = 2) -> Verdict:
     """The verdict on a training from its epochs so far.

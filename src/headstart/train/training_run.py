@@ -14,6 +14,7 @@ from headstart.core.errors import UsageError
 from headstart.data.sources import PathLike
 from headstart.train.callbacks import CsvLog, TensorBoardLog, Watch
 from headstart.train.checkpoint import Checkpoints, ReadOnlyCheckpoints, unfinished
+from headstart.train.gap import Gap, gap_of, with_gap
 from headstart.train.identity import DataIdentity, Identity, named
 from headstart.train.learning_rate_finder import find_learning_rate
 from headstart.train.memory import kept_memory
@@ -63,6 +64,7 @@ class TrainingRecord:
     stopped: str
     verdict: Verdict
     moving: int  # number of trained weights
+    gap: Gap | None = None
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,7 @@ class TrainingRun:
     def record(self, trained: Trained, recipe: Recipe, task: Task, images: int, classes: int) -> TrainingRecord:
         """The record; ``images`` and ``classes`` are those of the validation set."""
         history, parameters = trained.history, task.blueprint.parameters()
+        gap = gap_of(history.epochs, history.best, images)
         return TrainingRecord(
             trainer=self.trainer,
             recipe=recipe.to_json(),
@@ -171,7 +174,8 @@ class TrainingRun:
             epochs=history.epochs,
             best=history.best,
             stopped=history.stopped,
-            verdict=watch(history.epochs, images=images, classes=classes),
+            verdict=with_gap(watch(history.epochs, images=images, classes=classes), gap),
+            gap=gap,
             moving=sum(count for node, count in parameters.items() if node in task.rates),
         )
 

@@ -24,7 +24,7 @@ from headstart.model.assemble import HeldOut, assemble, knowing_too
 from headstart.model.classifier import Classifier
 from headstart.model.given import photo_model
 from headstart.model.records import FinetuneRecord, ImageCounts, Side
-from headstart.train.overfitting_watch import GONE_WRONG, watch
+from headstart.train.overfitting_watch import watch
 from headstart.train.protocol import FRAMEWORKS, check_framework
 from headstart.train.recipe import RECIPE, Recipe, open_recipe
 from headstart.train.screen import on_screen, shows_training
@@ -182,7 +182,7 @@ def _record(job: FinetuneJob, fits: CrossFit) -> TrainingRecord:
     mean = replace(fits.trained[0], history=fits.history)
     held_out, classes = len(job.photos.held_out), len(job.photos.split.classes)
     found = job.run.record(mean, fits.recipe, job.inputs.task, held_out, classes)
-    if fits.several and found.verdict.kind in GONE_WRONG:
+    if fits.several and found.verdict.gone_wrong:
         job.run.say(found.verdict.sentence)
     return found
 
@@ -194,7 +194,7 @@ def _epochs_to_take(fits: CrossFit, training: TrainingRecord, *, again: bool) ->
     tell; the small steps at the schedule's end average out what those before left to chance. 0: none was better.
     """
     history = fits.history
-    well = bool(history.epochs) and not (training.stopped or fits.diverged or training.verdict.kind in GONE_WRONG)
+    well = bool(history.epochs) and not (training.stopped or fits.diverged or training.verdict.gone_wrong)
     if well and (fits.several or (again and history.epochs[-1].val_calibrated < history.start)):
         return len(history.epochs)
     return history.best + 1
