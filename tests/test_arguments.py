@@ -64,6 +64,7 @@ def doors(model: hs.Classifier, rows: TabularClassifier, photos: Path) -> Doors:
         "ideal_images": lambda **kw: API.ideal_images(**{"model": model, "classes": "bars", "judges": []} | kw),
         "attack_photos": lambda **kw: API.attack_photos(**{"classifier": model, "images": data} | kw),
         "robustness": lambda **kw: API.robustness(**{"classifier": model, "data": data} | kw),
+        "corrupted": lambda **kw: API.corrupted(**{"classifier": model, "data": data} | kw),
         "ImageSpec": lambda **kw: API.ImageSpec(**{"size": 64} | kw),
         "TrainingRun": API.TrainingRun,
         "Recipe": API.Recipe,
@@ -143,6 +144,10 @@ WRONG: dict[str, dict[str, tuple[object, ...]]] = {
         "epsilons": ("x", [], 0, ["1/255", "x"], [None], {"1/255": 1}), "steps": COUNTS, "restarts": (*COUNTS, None),
         "images": (*COUNTS, None, "4"), "seed": SEEDS, "fitted_on_too": FLAGS, "progress": FLAGS,
     },
+    "corrupted": {
+        "classifier": MODELS, "images": (*COUNTS, None), "strengths": (0, 6, [], [1, 6], None, "3", 2.5, [True]),
+        "seed": SEEDS, "progress": FLAGS,
+    },
     "ImageSpec": {
         "size": (*WHOLE, "64", 0, None), "mean": (0.5, "abc", (0.5, 0.5), (0.5, 0.5, "a")), "std": (0.5, None),
         "crop": ("1", 0, 2), "resample": ("nearest", 3), "levels": (5, (1, 2, 3)),
@@ -174,7 +179,7 @@ def test_every_door_is_tried_with_each_of_its_settings(doors: Doors) -> None:
         "export_model": API.export_model, "predict": hs.Classifier.predict, "evaluate": hs.Classifier.evaluate,
         "nearest": hs.Classifier.nearest, "explain_photos": API.explain_photos, "feature_maps": API.feature_maps,
         "check_explanations": API.check_explanations, "ideal_images": API.ideal_images,
-        "attack_photos": API.attack_photos, "robustness": API.robustness,
+        "attack_photos": API.attack_photos, "robustness": API.robustness, "corrupted": API.corrupted,
     }  # fmt: skip
     apart = {"self", "data", "labels", "images", "backbone", "module", "classifier", "start", "target"}
     for door, function in functions.items():
@@ -228,7 +233,7 @@ def test_a_model_of_rows_has_no_photos_to_look_at(door: str, doors: Doors, rows:
 
 
 def test_the_largest_seed_is_named(doors: Doors) -> None:
-    for door in ("fit", "ideal_images", "attack_photos", "robustness"):
+    for door in ("fit", "ideal_images", "attack_photos", "robustness", "corrupted"):
         with pytest.raises(hs.UsageError, match=f"^seed: expected a whole number, 0 to {2**63 - 1}. Received: {2**63}"):
             doors[door](seed=2**63)
 

@@ -305,6 +305,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "check",
         "check_explanations",
         "compare",
+        "corrupted",
         "explain_photos",
         "export_model",
         "feature_maps",

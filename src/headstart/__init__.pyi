@@ -37,6 +37,7 @@ from .train.recipe import Recipe as Recipe
 from .train.training_run import TrainingRun as TrainingRun
 from .workflows.compare import Comparison as Comparison
 from .workflows.compare import compare as compare
+from .workflows.corruptions import corrupted as corrupted
 from .workflows.finetune import finetune as finetune
 from .workflows.fit import fit as fit
 from .workflows.train_images import train_photos as train_photos
