@@ -113,9 +113,10 @@ def in_words(distance: float, known: dict[str, float]) -> str:
         return f"{said}, where 0 is as near as ImageNet's own photos"
     nearer = [name for name, value in known.items() if value <= distance]
     farther = [name for name, value in known.items() if value > distance]
-    parts = [f"farther from ImageNet's photos than {nearer[-1]} ({known[nearer[-1]]:.2f})"] if nearer else []
-    parts += [f"nearer than {farther[0]} ({known[farther[0]]:.2f})"] if farther else []
-    return f"{said}: {', '.join(parts)}"
+    if not nearer:
+        return f"{said}: nearer to ImageNet's photos than {farther[0]} ({known[farther[0]]:.2f})"
+    below = f"farther from ImageNet's photos than {nearer[-1]} ({known[nearer[-1]]:.2f})"
+    return f"{said}: {below}" + (f", nearer than {farther[0]} ({known[farther[0]]:.2f})" if farther else "")
 
 
 def _moments(value: NDArray[np.float32]) -> tuple[Floats, Floats]:
