@@ -311,6 +311,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "feature_maps",
         "finetune",
         "fit",
+        "from_scratch",
         "ideal_images",
         "load",
         "load_rows",

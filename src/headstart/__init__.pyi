@@ -42,6 +42,7 @@ from .workflows.finetune import finetune as finetune
 from .workflows.fit import fit as fit
 from .workflows.train_images import train_photos as train_photos
 from .workflows.train_tables import train_rows as train_rows
+from .workflows.transfer import from_scratch as from_scratch
 
 __version__: str
 __all__: list[str]

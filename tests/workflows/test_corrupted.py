@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import headstart as hs
-from headstart.attack.held_out import held_out
 from headstart.data.sources import open_source
 from headstart.diagnose.corruptions import CORRUPTIONS, corrupt
+from headstart.model.held_out import held_out
 from making import folder
 
 

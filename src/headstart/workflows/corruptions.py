@@ -7,7 +7,6 @@ from typing import cast
 
 import numpy as np
 
-from headstart.attack.held_out import held_out
 from headstart.core.arguments import PROGRESS, SEED, checks, several, whole
 from headstart.core.progress import Shown, function_of, shows_progress, stage
 from headstart.data.inputs import Images, labelled_dataset
@@ -17,6 +16,7 @@ from headstart.diagnose.records import Corrupted
 from headstart.learn.evaluate import accuracy_of
 from headstart.model.classifier import Classifier
 from headstart.model.given import CLASSIFIER
+from headstart.model.held_out import held_out
 
 IMAGES = 200
 
