@@ -21,7 +21,9 @@ from headstart.learn.significance import mcnemar
 from headstart.model.classifier import Classifier
 from headstart.model.given import CLASSIFIER
 from headstart.model.held_out import HeldOut, held_out
+from headstart.train.callbacks import Progress as StepProgress
 from headstart.train.trainers import get_trainer
+from headstart.train.training_run import TrainingRun
 from headstart.workflows.picture_statistics import own_size
 from headstart.workflows.train_images import LEAST, NETWORKS, SCRATCH, train_photos
 
@@ -31,6 +33,7 @@ EPOCHS = 3, 30  # at least and at most
 PIXELS = 32  # of photos; small pictures are taken as they are
 SURE = 0.05  # probability of a difference that chance makes
 TRAINER = "pytorch"
+RECIPE: dict[str, object] = {"preset": SCRATCH, "batch_size": 16, "learning_rate": 2e-3}  # many steps in few epochs
 
 
 @checks(classifier=CLASSIFIER, epochs=whole(1), progress=PROGRESS)
@@ -66,14 +69,13 @@ def from_scratch(
     dataset = labelled_dataset(data, labels, classifier.label_kind)
     photos = held_out(classifier, dataset, MOST, classifier.record.seed, progress=stage(report, "reading"))
     rows = trained_on(classifier, dataset)
-    small = own_size(dataset, rows) >= LEAST
     count = epochs or int(np.clip(VIEWS // len(rows), *EPOCHS))
+    small = own_size(dataset, rows) >= LEAST
     trained = train_photos(
         _split_alike(dataset, rows, photos),
         pixels=None if small else PIXELS,
-        # a mirrored digit is none
-        recipe={"preset": SCRATCH, "epochs": count} | ({"augmentation": "none"} if small else {}),
-        trainer=TRAINER,
+        recipe=RECIPE | {"epochs": count} | ({"augmentation": "none"} if small else {}),  # a mirrored digit is none
+        trainer=TrainingRun(trainer=TRAINER, callbacks=[StepProgress(report)] if report else []),
         seed=classifier.record.seed,
         progress=report or False,
     )
