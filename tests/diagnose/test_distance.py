@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,17 @@ def test_of_many_images_some_are_looked_at_and_of_few_none(network: Network) -> 
     assert found.distance > 0.3
     assert "where 0 is as near" in found.sentence  # the references are of 224 pixels
     assert distance_to_imagenet(noise(80), np.arange(3), network) is None
+
+
+def test_an_image_that_cannot_be_read_is_passed_over(network: Network) -> None:
+    rows, good = np.arange(6), noise(6)
+    broken = replace(good, read=lambda row: b"no image" if row == 2 else good.read(row))
+    found, without = distance_to_imagenet(broken, rows, network), distance_to_imagenet(good, rows[rows != 2], network)
+    assert found is not None
+    assert without is not None
+    assert found.images == 5
+    assert found.distance == pytest.approx(without.distance)
+    assert distance_to_imagenet(broken, rows[:4], network) is None
 
 
 def test_a_network_without_batch_norm_has_none() -> None:

@@ -11,7 +11,7 @@ import headstart as hs
 from headstart.data.sources import open_source
 from headstart.diagnose.corruptions import CORRUPTIONS, corrupt
 from headstart.model.held_out import held_out
-from making import folder
+from making import folder, picture
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,9 @@ def test_each_kind_is_measured_at_each_strength_on_the_photos_of_evaluate(
     seen: list[tuple[str, int, int]] = []
     found = hs.corrupted(model, others, strengths=(5, 1), progress=lambda *done: seen.append(done))
     assert [(each.kind, each.strength) for each in found] == [(kind, level) for kind in CORRUPTIONS for level in (1, 5)]
-    assert {each.accuracy.images for each in found} == {model.evaluate(others, progress=False).accuracy.images}
+    measured = model.evaluate(others, progress=False).accuracy
+    assert {(each.accuracy.images, each.accuracy.groups) for each in found} == {(measured.images, measured.groups)}
+    assert measured.groups is not None
     assert [each for each in seen if each[0] == "corruptions"] == [("corruptions", k + 1, 10) for k in range(10)]
     again = hs.corrupted(model, photos, strengths=1, progress=False)
     assert {each.accuracy.images for each in again} == {model.evaluate(photos, progress=False).accuracy.images}
@@ -56,3 +58,11 @@ def test_photos_of_the_training_set_alone_are_a_sentence(model: hs.Classifier, p
     names = [name for name in trained if name not in rest]
     with pytest.raises(hs.DataError, match="can be counted"):
         hs.corrupted(model, [photos / name for name in names], [Path(name).parts[0] for name in names])
+
+
+def test_labels_of_another_type_are_the_models() -> None:
+    pictures = np.stack([picture(kind, seed, size=32) for seed in range(12) for kind in ("bars", "discs")])
+    model = hs.fit(pictures, np.arange(24) % 2, pixels=32, holdout=0, cache=False, progress=False)
+    new = np.stack([picture(kind, seed, size=32) for seed in range(300, 304) for kind in ("bars", "discs")])
+    (found, *_) = hs.corrupted(model, new, np.arange(8) % 2 * 1.0, strengths=1, progress=False)
+    assert found.accuracy.images > 0
