@@ -165,14 +165,24 @@ def test_headers() -> None:
     assert 0 < fine.compression < coarse.compression
 
 
-def test_real_photos_of_cats_and_dogs_have_none_and_leaves_fill_more_or_less_of_their_photos(shared: Path) -> None:
+def test_a_border_must_tell_more_than_a_size() -> None:
+    """Sky above a ship is a part of what a photo shows; four in ten more than chance are a fault of files alone."""
+    labels = np.repeat([0, 1], 200)
+    column = np.where(np.arange(400) % 10 < 7, labels, 1 - labels)[:, None].astype(float)
+    found = {what: judge(what, column, labels, 4) for what in KINDS}
+    assert {each.accuracy for each in found.values()} == {0.7}
+    assert those_of(found) == ["size", "file type"]
+
+
+def test_real_photos_have_none(shared: Path) -> None:
+    """Leaves of one kind fill more of their photo, which is no fault: borders tell 0.67 against 0.45."""
     from headstart.data.fingerprints import take_fingerprints
     from headstart.data.sources import open_source
 
-    for name, expected in (("cats_dogs/train", []), ("apple_leaves", ["border"])):
+    for name in ("cats_dogs/train", "apple_leaves"):
         dataset = open_source(shared / "data" / name)
         prints = take_fingerprints(dataset)
         labels = np.unique([sample.label for sample in dataset.samples], return_inverse=True)[1]
-        rows = np.arange(len(labels))
-        found = shortcuts(dataset, rows, labels, prints.copies(), prints.thumbnails)
-        assert [each.what for each in found if each.is_one and each.what != "brightness"] == expected, found
+        found = shortcuts(dataset, np.arange(len(labels)), labels, prints.copies(), prints.thumbnails)
+        assert [each.what for each in found if each.is_one] == []
+    assert found[-1].accuracy > found[-1].chance + 0.15
