@@ -52,8 +52,9 @@ def main() -> None:
         both = hs.from_scratch(model, data, epochs=1 if options.quick else None, progress=False)
         scratch[name] = asdict(both) | {"seconds": time.perf_counter() - begun}
         print(name, both.sentence, f"{scratch[name]['seconds']:.0f} s", flush=True)
+    called = sum(each["is_one"] for found in hidden.values() for each in found["facts"])
     goals = [
-        Goal("shortcuts that are called so", sum(each["is_one"] for of in hidden.values() for each in of["facts"]), most=0),
+        Goal("shortcuts that are called so", called, most=0),
         Goal("seconds for the shortcuts of cats and dogs", hidden["cats_dogs"]["seconds"], most=0.15),
         Goal("seconds for those of the slowest set", max(each["seconds"] for each in hidden.values()), most=0.5),
         Goal("frozen less scratch, cats and dogs",
