@@ -68,9 +68,10 @@ def on_engine(classifier: Any, engine: str) -> Any:
 
 def subject(name: str, classifier: Any, paths: list[Path], truth: Array, count: int) -> Subject:
     """The first ``count`` photos whose label is right."""
-    from headstart.attack.examples import pixels_of, victim_of
+    from headstart.attack.examples import victim_of
     from headstart.attack.plan import in_floats
     from headstart.data.inputs import unlabelled_dataset
+    from headstart.model.held_out import pixels_of
 
     images: list[Array] = []
     labels: list[int] = []

@@ -65,6 +65,8 @@ def doors(model: hs.Classifier, rows: TabularClassifier, photos: Path) -> Doors:
         "attack_photos": lambda **kw: API.attack_photos(**{"classifier": model, "images": data} | kw),
         "robustness": lambda **kw: API.robustness(**{"classifier": model, "data": data} | kw),
         "write_report": lambda **kw: API.write_report(**{"classifier": model, "out": LOST} | kw),
+        "corrupted": lambda **kw: API.corrupted(**{"classifier": model, "data": data} | kw),
+        "from_scratch": lambda **kw: API.from_scratch(**{"classifier": model, "data": data} | kw),
         "ImageSpec": lambda **kw: API.ImageSpec(**{"size": 64} | kw),
         "TrainingRun": API.TrainingRun,
         "Recipe": API.Recipe,
@@ -149,6 +151,11 @@ WRONG: dict[str, dict[str, tuple[object, ...]]] = {
         "classifier": MODELS, "out": (*PATHS, None), "robustness": (5, "x", [1]), "overwrite": FLAGS,
         "progress": FLAGS,
     },
+    "corrupted": {
+        "classifier": MODELS, "images": (*COUNTS, None), "strengths": (0, 6, [], [1, 6], None, "3", 2.5, [True]),
+        "seed": SEEDS, "progress": FLAGS,
+    },
+    "from_scratch": {"classifier": MODELS, "epochs": COUNTS, "progress": FLAGS},
     "ImageSpec": {
         "size": (*WHOLE, "64", 0, None), "mean": (0.5, "abc", (0.5, 0.5), (0.5, 0.5, "a")), "std": (0.5, None),
         "crop": ("1", 0, 2), "resample": ("nearest", 3), "levels": (5, (1, 2, 3)),
@@ -180,7 +187,8 @@ def test_every_door_is_tried_with_each_of_its_settings(doors: Doors) -> None:
         "export_model": API.export_model, "predict": hs.Classifier.predict, "evaluate": hs.Classifier.evaluate,
         "nearest": hs.Classifier.nearest, "explain_photos": API.explain_photos, "feature_maps": API.feature_maps,
         "check_explanations": API.check_explanations, "ideal_images": API.ideal_images,
-        "attack_photos": API.attack_photos, "robustness": API.robustness, "write_report": API.write_report,
+        "attack_photos": API.attack_photos, "robustness": API.robustness, "corrupted": API.corrupted,
+        "from_scratch": API.from_scratch, "write_report": API.write_report,
     }  # fmt: skip
     apart = {"self", "data", "labels", "images", "backbone", "module", "classifier", "start", "target"}
     for door, function in functions.items():
@@ -234,7 +242,7 @@ def test_a_model_of_rows_has_no_photos_to_look_at(door: str, doors: Doors, rows:
 
 
 def test_the_largest_seed_is_named(doors: Doors) -> None:
-    for door in ("fit", "ideal_images", "attack_photos", "robustness"):
+    for door in ("fit", "ideal_images", "attack_photos", "robustness", "corrupted"):
         with pytest.raises(hs.UsageError, match=f"^seed: expected a whole number, 0 to {2**63 - 1}. Received: {2**63}"):
             doors[door](seed=2**63)
 

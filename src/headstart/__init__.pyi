@@ -39,10 +39,12 @@ from .train.recipe import Recipe as Recipe
 from .train.training_run import TrainingRun as TrainingRun
 from .workflows.compare import Comparison as Comparison
 from .workflows.compare import compare as compare
+from .workflows.corruptions import corrupted as corrupted
 from .workflows.finetune import finetune as finetune
 from .workflows.fit import fit as fit
 from .workflows.train_images import train_photos as train_photos
 from .workflows.train_tables import train_rows as train_rows
+from .workflows.transfer import from_scratch as from_scratch
 
 __version__: str
 __all__: list[str]

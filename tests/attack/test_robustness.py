@@ -13,11 +13,11 @@ from PIL import Image
 import headstart as hs
 from headstart.attack.checks import NOISE, Checks
 from headstart.attack.goal import Goal
-from headstart.attack.held_out import drawn, held_out
 from headstart.attack.norms import NORMS
 from headstart.attack.plan import attack, in_floats, plan_of
 from headstart.attack.robustness import GRIDS, request_of
 from headstart.data.sources import open_source
+from headstart.model.held_out import drawn, held_out
 from headstart.plots.robustness import FILES, draw_robustness, write_robustness
 from making import SHAPES, folder, packed, picture
 from trainers import one_thread  # noqa: F401

@@ -18,15 +18,14 @@ from headstart.attack.norms import sizes
 from headstart.attack.plan import LEVEL, Plan, attack, epsilon_text, in_floats, plan_of
 from headstart.core.arguments import PROGRESS, YES_NO, checks
 from headstart.core.display import Described
-from headstart.core.errors import DataError, UsageError, did_you_mean
+from headstart.core.errors import UsageError, did_you_mean
 from headstart.core.labels import as_given
 from headstart.core.progress import Shown, function_of, shows_progress, stage
-from headstart.core.types import ImageDataset
 from headstart.data.inputs import Images, one_each, unlabelled_dataset
-from headstart.data.load import in_chunks, load_image
 from headstart.engines.protocol import Network
 from headstart.model.classifier import Classifier
 from headstart.model.given import CLASSIFIER
+from headstart.model.held_out import pixels_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -173,18 +172,3 @@ def classes_of(classifier: Classifier, given: object, count: int) -> NDArray[np.
         if str(label) not in place:
             raise UsageError(f"The model has no class '{label}'. {did_you_mean(str(label), classifier.classes)}")
     return np.array([place[str(label)] for label in labels], np.intp)
-
-
-def pixels_of(classifier: Classifier, dataset: ImageDataset, *, crop: bool = True) -> NDArray[np.uint8]:
-    """The images of a data set as the network sees them, (N, size, size, 3).
-
-    Raises:
-        DataError: one cannot be read.
-    """
-    spec = (classifier.network if crop else classifier.network.seeing_all()).spec
-    pixels = np.zeros((len(dataset), spec.size, spec.size, 3), np.uint8)
-    for item in in_chunks(lambda chunk: [load_image(dataset, row, spec) for row in chunk], range(len(dataset))):
-        if item.error is not None or item.pixels is None:
-            raise DataError(f"'{dataset.samples[item.index].name}' cannot be read: {item.error}.")
-        pixels[item.index] = item.pixels
-    return pixels

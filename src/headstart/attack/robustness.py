@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from headstart.attack.checks import NOISE, Check, Checks
 from headstart.attack.examples import victim_of
 from headstart.attack.goal import Goal, Victim
-from headstart.attack.held_out import HeldOut, held_out
 from headstart.attack.norms import NORM, NORMS, check_norm, sizes, steepest
 from headstart.attack.plan import EPSILON, METHODS, Plan, attack, epsilon_text, in_floats, parse_epsilon, plan_of
 from headstart.core.arguments import PROGRESS, SEED, TEXT, YES_NO, checks, several, whole
@@ -23,6 +22,7 @@ from headstart.data.inputs import Images, labelled_dataset
 from headstart.learn.evaluate import accuracy_of
 from headstart.model.classifier import Classifier
 from headstart.model.given import CLASSIFIER
+from headstart.model.held_out import HeldOut, held_out
 
 GRIDS = {  # budgets; in L∞ a standard network is gone at 1/255, and the last two only show that the attack works
     "linf": tuple(level / 255 for level in (0.1, 0.25, 0.5, 1, 2, 4, 8)),

@@ -1,4 +1,4 @@
-"""The photos that a robustness curve is measured on: those that `evaluate` counts, or a few of them, drawn by class."""
+"""The photos that a classifier is measured on: those that `evaluate` counts, or a few of them, drawn by class."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.attack.examples import pixels_of
+from headstart.core.errors import DataError
 from headstart.core.progress import StageProgress
 from headstart.core.types import ImageDataset, Problem
 from headstart.data.fingerprints import take_fingerprints
 from headstart.data.hold_out import shuffled
+from headstart.data.load import in_chunks, load_image
 from headstart.data.split import CONFLICT, conflicting_labels
 from headstart.model.classifier import Classifier
 from headstart.model.measure import groups_and_training, none_counted, of_known_classes
@@ -21,13 +22,18 @@ from headstart.model.measure import groups_and_training, none_counted, of_known_
 class HeldOut:
     """Photos of known classes that are not in the training set."""
 
-    names: tuple[str, ...]
-    images: NDArray[np.uint8]  # (N, size, size, 3), as the network sees them
+    photos: ImageDataset
+    images: NDArray[np.uint8]  # (N, size, size, 3) the same, as the network sees them
     labels: NDArray[np.intp]  # (N,) in the order of the classifier's classes
     groups: NDArray[np.intp]  # (N,) of images that are alike
     of: int  # photos that they were drawn from
     passed_over: int  # photos not counted, because they, or near copies, are in the training set
     left_out: tuple[Problem, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the photos are called."""
+        return tuple(sample.name for sample in self.photos.samples)
 
 
 def held_out(
@@ -65,9 +71,10 @@ def held_out(
     place = {name: k for k, name in enumerate(classifier.classes)}
     labels = np.array([place[sample.label] for sample in samples], np.intp)
     chosen = free[drawn(labels[free], [keys[row] for row in free], count, seed)]
+    photos = part.part(rows[chosen].tolist())
     return HeldOut(
-        names=tuple(samples[row].name for row in chosen),
-        images=pixels_of(classifier, part.part(rows[chosen].tolist())),
+        photos=photos,
+        images=pixels_of(classifier, photos),
         labels=labels[chosen],
         groups=groups[chosen],
         of=len(free),
@@ -85,3 +92,18 @@ def drawn(labels: NDArray[np.intp], keys: list[bytes], count: int, seed: int) ->
         places[own] = (np.arange(len(own)) + 0.5) / len(own)  # so that every class is spread over the same range
     first = order[np.argsort(places[order], kind="stable")][:count]
     return np.sort(first)
+
+
+def pixels_of(classifier: Classifier, dataset: ImageDataset, *, crop: bool = True) -> NDArray[np.uint8]:
+    """The images of a data set as the network sees them, (N, size, size, 3).
+
+    Raises:
+        DataError: one cannot be read.
+    """
+    spec = (classifier.network if crop else classifier.network.seeing_all()).spec
+    pixels = np.zeros((len(dataset), spec.size, spec.size, 3), np.uint8)
+    for item in in_chunks(lambda chunk: [load_image(dataset, row, spec) for row in chunk], range(len(dataset))):
+        if item.error is not None or item.pixels is None:
+            raise DataError(f"'{dataset.samples[item.index].name}' cannot be read: {item.error}.")
+        pixels[item.index] = item.pixels
+    return pixels
