@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.types import Sample
+from headstart.core.types import ImageDataset, Sample
+from headstart.data.load import THUMBNAIL
 from headstart.data.split import Split
 from headstart.diagnose.diagnose import FittedHead
 from headstart.learn.heads import fit_head
@@ -43,7 +44,9 @@ def fitted(
     rows = np.flatnonzero(train)
     fit = fit_head(features.astype(np.float32), labels[rows], classes, rows=rows, kind=kind, groups=groups[rows])
     _, typical = fit_unknown(Design(features.astype(np.float32), rows), labels[rows], groups[rows], fit)
-    return FittedHead(features.astype(np.float32), samples, split, fit, typical)
+    thumbnails = np.zeros((count, THUMBNAIL, THUMBNAIL), np.uint8)
+    dataset = ImageDataset("", samples, lambda row: thumbnails[row])
+    return FittedHead(dataset, features.astype(np.float32), thumbnails, split, fit, typical)
 
 
 def blobs(

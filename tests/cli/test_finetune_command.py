@@ -97,8 +97,8 @@ def test_the_answer_in_words(shell: Shell, photos: Path, given: Path, recipe: Pa
     done = shell("finetune", given, photos, "--recipe", recipe, "--out", out)
     assert done.code == 0
     lines = {line[:15].strip(): line[15:] for line in done.out.splitlines() if line[:15].strip()}
-    assert list(lines) == ["split", "before", "after", "difference", "kept", "curves", "gap", "training", "trained", "seconds",
-                           "log", "plot", "model", "next"]  # fmt: skip
+    assert list(lines) == ["split", "before", "after", "difference", "kept", "curves", "gap", "training", "trained",
+                           "seconds", "log", "plot", "model", "next"]  # fmt: skip
     story = record_of(hs.load(out))["finetune"]
     assert lines["kept"].startswith(f"{story['chosen']}: ")
     assert lines["after"].startswith(f"{story['after']['accuracy']:.1%}   95 % interval")

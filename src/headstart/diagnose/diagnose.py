@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.types import Sample
+from headstart.core.types import ImageDataset
 from headstart.data.check import grouped, repeats_of
 from headstart.data.split import Split
 from headstart.diagnose.bias_variance import bias_and_variance
@@ -19,6 +18,7 @@ from headstart.diagnose.learning_curve import HeldOut, learning_curve
 from headstart.diagnose.probes import discordance, flexible_head, permuted_accuracy
 from headstart.diagnose.records import Diagnosis, LearningCurve, Outlier, WrongLabels
 from headstart.diagnose.refits import Refits
+from headstart.diagnose.shortcuts import shortcuts
 from headstart.diagnose.verdict import Facts, verdict_on
 from headstart.diagnose.wrong_labels import wrong_labels
 from headstart.learn.calibrate import softmax
@@ -32,8 +32,9 @@ OUTLIERS = 12  # training images that are listed
 class FittedHead:
     """A head with all that it was fitted on and measured on."""
 
-    features: Matrix  # (M, D) of all images of the data set
-    samples: Sequence[Sample]  # (M,)
+    dataset: ImageDataset
+    features: Matrix  # (M, D) of all its images
+    thumbnails: NDArray[np.uint8]  # (M, 16, 16)
     split: Split
     fit: HeadFit
     typical: NDArray[np.float64]  # (R,) of the images that the fit held out: `Unknown.score`
@@ -73,7 +74,7 @@ def _diagnosis(head: FittedHead) -> Diagnosis:
     train_error = float(head.wrong(train).mean())
     held_out = _held_out(head, refits)
     curve = learning_curve(refits, held_out, train_error, seed)
-    names = [head.samples[row].name for row in train[fit.rows].tolist()]
+    names = [head.dataset.samples[row].name for row in train[fit.rows].tolist()]
     suspected = wrong_labels(softmax(fit.logits), labels[fit.rows], split.classes, names)
     test = None if held_out.groups is not None else (held_out.z, held_out.labels)
     return Diagnosis(
@@ -82,8 +83,9 @@ def _diagnosis(head: FittedHead) -> Diagnosis:
         complexity=complexity_curve(refits, fit, seed),
         bias_variance=bias_and_variance(refits, split.classes, test=test, seed=seed),
         wrong_labels=suspected,
-        look_alikes=repeats_of(head.samples, _doubtful_copies(head)),
+        look_alikes=repeats_of(head.dataset.samples, _doubtful_copies(head)),
         outliers=_outliers(head),
+        shortcuts=shortcuts(head.dataset, train, split.labels, split.groups, head.thumbnails),
         seconds=time.perf_counter() - begun,
     )
 
@@ -139,7 +141,7 @@ def _copied(head: FittedHead) -> tuple[float, float]:
     """The share of test images with a near copy in the source's training part, and of images within that part."""
     if not head.split.own_test:
         return 0.0, 0.0
-    held = np.array([sample.split == head.split.own_test for sample in head.samples])
+    held = np.array([sample.split == head.split.own_test for sample in head.dataset.samples])
     copies = head.split.copies
     across = np.isin(copies[head.test], copies[~held])
     sizes = np.bincount(copies[~held], minlength=len(copies))
@@ -151,14 +153,12 @@ def _doubtful_copies(head: FittedHead) -> list[list[int]]:
     groups = [rows for rows in grouped((int(group), row) for row, group in enumerate(head.split.copies)) if rows[1:]]
     return [
         rows for rows in groups
-        if len({(head.samples[row].label, head.samples[row].split) for row in rows}) > 1
+        if len({(head.dataset.samples[row].label, head.dataset.samples[row].split) for row in rows}) > 1
     ]  # fmt: skip
 
 
 def _outliers(head: FittedHead) -> tuple[Outlier, ...]:
     """The least typical training images."""
     order, count = np.argsort(head.typical, kind="stable"), len(head.typical)
-    rows = head.train[head.fit.rows[order[:OUTLIERS]]].tolist()
-    return tuple(
-        Outlier(head.samples[row].name, head.samples[row].label, place / count) for place, row in enumerate(rows)
-    )
+    samples = [head.dataset.samples[row] for row in head.train[head.fit.rows[order[:OUTLIERS]]].tolist()]
+    return tuple(Outlier(sample.name, sample.label, place / count) for place, sample in enumerate(samples))

@@ -9,13 +9,14 @@ from headstart.core.types import Accuracy
 from headstart.data.check import Repeat
 
 KINDS = ("healthy", "too little data", "overfitting", "underfitting", "suspicious data")
+OF_TRAININGS = ("diverging", "too early to say")  # kinds that the curves of a training have beside
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The first rule of `verdict.RULES` that applies."""
+    """The first rule of `verdict.RULES` that applies; of a training, what its curves say."""
 
-    kind: str  # one of KINDS
+    kind: str  # one of KINDS or OF_TRAININGS
     sentence: str  # what was found, with its figures
     next_step: str  # the one thing to do
     figures: dict[str, float] = field(default_factory=dict)  # all that the rules looked at, by name

@@ -17,6 +17,7 @@ from headstart.core.timing import StageTimer
 from headstart.data.inputs import Images
 from headstart.data.sources import PathLike
 from headstart.data.split import HELD_OUT, Split
+from headstart.diagnose.training import diagnosis_of_training
 from headstart.learn.evaluate import accuracy_of, nll_of
 from headstart.learn.heads import Head
 from headstart.learn.significance import mcnemar
@@ -144,7 +145,16 @@ def finetune(
         views=inputs.views,
         seconds=timer.seconds,
     )
-    return replace(found, record=replace(found.record, finetune=record))
+    return _recorded(classifier, found, record)
+
+
+def _recorded(given: Classifier, found: Classifier, record: FinetuneRecord) -> Classifier:
+    """With the record, and a diagnosis: of the training, beside what is known of the photos if they are those of the
+    fit; or that of the given model, if it was kept."""
+    diagnosis = given.record.diagnosis
+    if record.kept:
+        diagnosis = diagnosis_of_training(record, diagnosis if found.fitted_on == given.fitted_on else None)
+    return replace(found, record=replace(found.record, finetune=record, diagnosis=diagnosis))
 
 
 def _begin(classifier: Classifier, recipe: Recipe, trainer: str | TrainingRun) -> tuple[FinetuneStart, TrainingRun]:

@@ -154,7 +154,7 @@ def _fit_head(dataset: ImageDataset, seen: Features, split: Split, settings: Fit
             result = replace(result, wrong=wrong[:KEPT])
     if settings.diagnose:
         with timer("diagnosis"):
-            known = FittedHead(seen.values, dataset.samples, split, fitted, typical, settings.seed)
+            known = FittedHead(dataset, seen.values, seen.thumbnails, split, fitted, typical, settings.seed)
             diagnosis = diagnose_head(known)
     return _Fitted(fitted, unknown, result, diagnosis)
 

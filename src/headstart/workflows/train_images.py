@@ -23,6 +23,7 @@ from headstart.data.folds import folds_of
 from headstart.data.inputs import Images, labelled_dataset, name_of
 from headstart.data.sources import PathLike
 from headstart.data.split import VALIDATION, Split, validation_part
+from headstart.diagnose.training import diagnosis_of_training
 from headstart.model.assemble import Assembled, LabelledPhotos, TrainedNetwork, assemble, knowing_too
 from headstart.model.classifier import Classifier
 from headstart.model.given import photo_model
@@ -151,7 +152,12 @@ def train_photos(
     record = replace(
         record, data=name_of(data, dataset), holdout=settings.holdout, seconds=timer.seconds, scratch=scratch
     )
-    return replace(model, record=record)
+    return replace(model, record=_diagnosed(record))
+
+
+def _diagnosed(record: FitRecord) -> FitRecord:
+    """With what the curves of the training say."""
+    return record if record.scratch is None else replace(record, diagnosis=diagnosis_of_training(record.scratch))
 
 
 def small_network(
