@@ -133,12 +133,9 @@ def _fit_head(
         return fitted, unknown, None
     with timer("evaluation"):
         probabilities = fitted.head.probabilities(seen.values, test)
-        is_unknown = unknown.is_unknown(Design(seen.values, test, sqrt=fitted.head.sqrt), probabilities)
-        return (
-            fitted,
-            unknown,
-            evaluate(probabilities, split.labels[test], split.classes, is_unknown, split.groups[test]),
-        )
+        margin = unknown.margin(Design(seen.values, test, sqrt=fitted.head.sqrt), probabilities)
+        result = evaluate(probabilities, split.labels[test], split.classes, margin, split.groups[test])
+    return fitted, unknown, result
 
 
 def _record(frozen: FrozenBackbone, seen: Features, split: Split, fitted: HeadFit, settings: FitSettings) -> FitRecord:
