@@ -101,7 +101,7 @@ def test_a_label_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
     ("given", "said"),
     [
         (("--top", "0"), "--top: expected 1 or more"),
-        (("--out", "a.txt"), "--out: expected a name that ends in .csv"),
+        (("--out", "a.txt"), "--out: expected a name that ends in .csv or .parquet"),
         (("--links",), "--links goes with --sort-into DIR"),
         (("--sort-into", "PHOTO"), "--sort-into: expected a folder"),
     ],
