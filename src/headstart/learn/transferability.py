@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from headstart.core.spread import evenly_spread
-from headstart.learn.regularisation_path import Design, Labels, Matrix
+from headstart.learn.regularisation_path import Design, Labels, Matrix, eigh
 
 MOST = 1000  # images that are enough
 STARTS = 10.0 ** np.arange(-9, 4)  # ratios tried first, times the mean eigenvalue
-STEPS, ENOUGH = 100, 1e-3  # steps, and the relative change of a ratio below which there is none further
+STEPS, ENOUGH = 30, 1e-2  # steps, and the relative change of a ratio below which there is none further
 TINY = 1e-12  # of an eigenvalue, beside the largest, and of what is left over, beside the targets
 
 
@@ -47,7 +47,7 @@ class _Targets:
         """Of features (N, D) and targets (N, K)."""
         count, width = features.shape
         wide = count <= width
-        values, vectors = np.linalg.eigh(features @ features.T if wide else features.T @ features)
+        values, vectors = eigh(features @ features.T if wide else features.T @ features)
         along = vectors.T @ (targets if wide else features.T @ targets)
         some = values > TINY * values[-1]
         values = values[some, None]
