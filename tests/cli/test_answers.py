@@ -26,11 +26,16 @@ def test_fit_evaluate_and_predict_in_json(shell: Shell, photos: Path, tmp_path: 
     low, high = answer["interval"]
     assert low < answer["accuracy"] <= high
     assert sum(answer["stages"].values()) <= answer["seconds"] + 0.1
+    assert sum(bar["images"] for bar in answer["reliability"]) == answer["tested_on"]
+    assert answer["coverage"][-1] == {"coverage": 1.0, "accuracy": answer["accuracy"]}
 
     again = shell("evaluate", model, photos, "--json").json
     assert again["accuracy"] == answer["accuracy"]
     assert again["images"] == answer["tested_on"]
     assert {"interval", "macro_f1"} <= set(again)
+    keys = ("calibration_error", "calibration_noise", "unknown")
+    assert [again[key] for key in keys] == pytest.approx([answer[key] for key in keys], abs=1e-3)
+    assert [bar["images"] for bar in again["reliability"]] == [bar["images"] for bar in answer["reliability"]]
 
     lines = shell("predict", model, photos / "bars", "--json").out.splitlines()
     assert len(lines) == 12

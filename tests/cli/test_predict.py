@@ -101,7 +101,7 @@ def test_a_label_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
     ("given", "said"),
     [
         (("--top", "0"), "--top: expected 1 or more"),
-        (("--out", "a.txt"), "--out: expected a name that ends in .csv"),
+        (("--out", "a.txt"), "--out: expected a name that ends in .csv or .parquet"),
         (("--links",), "--links goes with --sort-into DIR"),
         (("--sort-into", "PHOTO"), "--sort-into: expected a folder"),
     ],
@@ -143,7 +143,7 @@ def test_the_wrong_photos_are_named_and_the_matrix_is_drawn(
     assert first["probability"] == max(each["probability"] for each in said["wrong"])
     chances = dict(zip(model.classes, model.predict_proba(data / first["name"])[0], strict=True))
     assert (first["probability"], first["of_truth"]) == pytest.approx((chances["bars"], chances["waves"]), abs=1e-6)
-    png, matrix, wrong = map(Path, said["files"])
+    png, matrix, wrong, *_ = map(Path, said["files"])
     with Image.open(png) as drawn:
         assert drawn.size[0] > 300
     assert matrix.read_text().splitlines() == [
@@ -157,6 +157,25 @@ def test_the_wrong_photos_are_named_and_the_matrix_is_drawn(
     assert (refused.code, "confusion.png' exists already" in refused.err) == (2, True)
     words = shell(*command, "--overwrite").out
     assert f"surest         waves as bars {first['probability']:.1%}  {first['name']}" in words
+
+
+def test_calibration_and_coverage_are_drawn_and_in_tables(
+    shell: Shell, bundle: Path, photos: Path, tmp_path: Path
+) -> None:
+    command = ("evaluate", bundle, photos, "--include-training-set", "--out", tmp_path / "plots")
+    said = shell(*command, "--json").json
+    png, reliability, coverage = map(Path, said["files"][3:])
+    with Image.open(png) as drawn:
+        assert drawn.size[0] > 1000
+    assert [{name: float(value) for name, value in row.items()} for row in table(reliability)] == said["reliability"]
+    assert [{name: float(value) for name, value in row.items()} for row in table(coverage)] == said["coverage"]
+    for name in ("calibration.png", "calibration.csv", "coverage.csv"):
+        for other in (tmp_path / "plots").iterdir():
+            if other.name != name:
+                other.unlink()
+        refused = shell(*command)
+        assert (refused.code, f"{name}' exists already" in refused.err) == (2, True)
+        assert shell(*command, "--overwrite").code == 0
 
 
 def _surest(model: hs.Classifier, data: Path) -> list[int]:

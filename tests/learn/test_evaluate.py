@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,7 @@ from headstart.learn.evaluate import accuracy_of, evaluate
 from headstart.learn.significance import t_quantile
 
 Labels = NDArray[np.int_]
+Matrix = NDArray[np.float64]
 ANIMALS = ("ape", "bat", "cat")
 
 
@@ -23,21 +26,26 @@ def certain(guesses: list[int] | Labels, classes: int, sure: float = 1.0) -> NDA
 
 
 def judge(guesses: list[int] | Labels, truth: list[int] | Labels, classes: tuple[str, ...] = ANIMALS) -> Evaluation:
-    return evaluate(certain(guesses, len(classes), 0.9), np.asarray(truth), classes, np.zeros(len(truth), bool))
+    return evaluate(certain(guesses, len(classes), 0.9), np.asarray(truth), classes, np.zeros(len(truth)))
+
+
+def judge_two(sure: Matrix, right: Sequence[int] | Labels, margin: Matrix | None = None) -> Evaluation:
+    """Guesses of the first of two classes, as sure as this, that were right or wrong."""
+    margin = np.zeros(len(sure)) if margin is None else margin
+    return evaluate(np.stack([sure, 1 - sure], axis=1), 1 - np.asarray(right), ("a", "b"), margin)
 
 
 def confident(values: list[float], right: list[int]) -> float:
     """The calibration error of guesses as sure as this (above one half) that were right or wrong."""
     sure = np.array(values)
-    result = evaluate(np.stack([sure, 1 - sure], axis=1), 1 - np.array(right), ("a", "b"), np.zeros(len(sure), bool))
-    return result.calibration_error
+    return judge_two(sure, right).calibration_error
 
 
 def test_a_small_example_by_hand() -> None:
     truth = [0, 0, 0, 0, 1, 1, 2, 2]
     guesses = [0, 0, 1, 1, 1, 2, 2, 2]
     probabilities = certain(guesses, 3, 0.8)
-    result = evaluate(probabilities, np.array(truth), ANIMALS, np.array([True] + [False] * 7))
+    result = evaluate(probabilities, np.array(truth), ANIMALS, np.array([-0.1] + [0.0] * 7))
     assert result.accuracy.value == 5 / 8
     assert result.accuracy.images == 8
     f1 = [2 * 2 / (4 + 2), 2 * 1 / (2 + 3), 2 * 2 / (2 + 3)]
@@ -147,13 +155,13 @@ def test_confusions_are_ordered_by_number_then_by_class() -> None:
 
 
 def test_all_right_is_the_best_there_is() -> None:
-    result = evaluate(certain([0, 1, 2], 3), np.arange(3), ANIMALS, np.zeros(3, bool))
+    result = evaluate(certain([0, 1, 2], 3), np.arange(3), ANIMALS, np.zeros(3))
     assert (result.accuracy.value, result.macro_f1, result.nll, result.calibration_error) == (1, 1, 0, 0)
     assert result.confusions == ()
 
 
 def test_all_wrong_and_certain_is_finite() -> None:
-    result = evaluate(certain([1, 2, 0], 3), np.arange(3), ANIMALS, np.ones(3, bool))
+    result = evaluate(certain([1, 2, 0], 3), np.arange(3), ANIMALS, np.full(3, -1.0))
     assert (result.accuracy.value, result.macro_f1, result.calibration_error, result.unknown) == (0, 0, 1, 1)
     assert 100 < result.nll < np.inf
 
@@ -171,8 +179,8 @@ def test_one_image_is_enough() -> None:
 
 
 def test_the_calibration_error_is_over_bins_of_equal_counts() -> None:
-    sure = np.repeat(np.linspace(0.55, 0.97, 15), 4).tolist()
-    right = [1, 1, 1, 0] * 15  # three of four right in every bin
+    sure = np.repeat(np.linspace(0.55, 0.97, 15), 28).tolist()
+    right = [1, 1, 1, 0] * 7 * 15  # three of four right in every bin
     expected = float(np.abs(np.linspace(0.55, 0.97, 15) - 0.75).mean())
     assert confident(sure, right) == pytest.approx(expected)
 
@@ -197,9 +205,9 @@ def test_what_is_calibrated_has_a_small_error() -> None:
 def test_the_figures_hold_together(classes: int, count: int, seed: int) -> None:
     r = np.random.default_rng(seed)
     probabilities = r.dirichlet(np.full(classes, 0.3), count)
-    truth, strange = r.integers(0, classes, count), r.random(count) < 0.3
+    truth, margin = r.integers(0, classes, count), r.choice([-2.0, -1.0, 0.0, 1.0, 2.0], count)
     names = tuple(f"class {k}" for k in range(classes))
-    result = evaluate(probabilities, truth, names, strange)
+    result = evaluate(probabilities, truth, names, margin)
 
     wrong = sum(confusion.images for confusion in result.confusions)
     assert wrong == round((1 - result.accuracy.value) * count)
@@ -215,11 +223,23 @@ def test_the_figures_hold_together(classes: int, count: int, seed: int) -> None:
     assert result.calibration_error >= gap - 1e-9
 
     order = r.permutation(count)
-    again = evaluate(probabilities[order], truth[order], names, strange[order])
+    again = evaluate(probabilities[order], truth[order], names, margin[order])
     assert again.accuracy == result.accuracy
     assert again.confusions == result.confusions
     assert again.per_class == result.per_class
     assert again.calibration_error == pytest.approx(result.calibration_error, abs=1e-9)
+    assert again.calibration_noise == pytest.approx(result.calibration_noise, abs=1e-9)
+    assert again.coverage == result.coverage
+    assert [each.images for each in again.reliability or ()] == [each.images for each in result.reliability or ()]
+
+    points = result.coverage or ()
+    assert [each.coverage for each in points] == sorted({each.coverage for each in points})
+    assert points[-1].coverage == 1
+    assert points[-1].accuracy == pytest.approx(result.accuracy.value)
+    known = margin >= 0
+    expected = (probabilities.argmax(axis=1) == truth)[known].mean() if known.any() else None
+    assert result.known_accuracy == (None if expected is None else pytest.approx(expected))
+    assert result.unknown == (~known).mean()
 
 
 def test_macro_f1_is_scikit_learns() -> None:

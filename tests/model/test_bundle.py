@@ -349,6 +349,8 @@ def test_a_record_of_the_first_version_is_read() -> None:
     assert record.finetune.verdict.since is None
     assert record.scratch is None
     assert record.choice is None
+    assert record.result.calibration_in_words() == "5.0%"
+    assert record.result.unknown_in_words("images") == "10.0% of the images"
     written = json.loads(json.dumps(to_json(record)))
     assert written["finetune"].pop("folds") == 1
     assert {key: written[key] for key in OF_THE_FIRST_VERSION if key != "of_tomorrow"} == {

@@ -128,6 +128,14 @@ def test_the_card_of_a_model_without_a_test_set_claims_none(by_name: hs.Classifi
     assert "held out" not in card.partition("## Figures")[0]
 
 
+def test_the_card_says_what_chance_makes_of_the_calibration_error(bundle: Path) -> None:
+    card, result = (bundle / "README.md").read_text(), hs.load(bundle).record.result
+    assert result is not None
+    noise = result.calibration_noise
+    assert noise is not None
+    assert f"| expected calibration error | {result.calibration_error:.3f}; chance alone gives {noise:.3f} " in card
+
+
 def test_pixels_of_the_networks_own_size_go_in_as_they_are(by_name: hs.Classifier) -> None:
     pixels = np.stack(SEEN)
     inside = by_name.network.forward(pixels)

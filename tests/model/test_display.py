@@ -110,6 +110,7 @@ def test_results_are_cards_in_a_notebook(model: hs.Classifier, photos: Path, tmp
     compared = hs.compare(photos, backbones="efficientnet_lite0", pixels=[32, 48], progress=False)._repr_html_()
     assert compared.count("<tr>") == 3
     assert compared.count("← chosen") == 1
+    assert compared.count("LogME") == 1
     assert "efficientnet_lite0 at 48 px" in compared
 
 

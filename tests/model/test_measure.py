@@ -29,6 +29,9 @@ def test_it_agrees_with_the_fit_on_the_same_folder_groups_included(photos: Path,
     assert fit is not None
     assert fit.accuracy == again.accuracy
     assert again.accuracy.groups == 3
+    assert fit.calibration_noise == pytest.approx(again.calibration_noise, abs=1e-3)
+    assert [bar.images for bar in fit.reliability or ()] == [12] == [bar.images for bar in again.reliability or ()]
+    assert len(fit.coverage or ()) == len(again.coverage or ()) >= 10
     model.save(tmp_path / "model")
     assert hs.load(tmp_path / "model").evaluate(str(data)).accuracy == fit.accuracy
 

@@ -129,7 +129,7 @@ def test_the_commands(shell: Shell, folder: Path, table: pd.DataFrame, tmp_path:
     table.rename(columns={"species": "what"}).to_csv(file, index=False)
     said = shell("evaluate", folder, file, "--label", "what")
     assert said.code == 0
-    assert "of the rows are unknown" in said.out
+    assert "% of the rows" in said.out
     assert "150 (those that it was trained on count too" in said.out
     assert shell("evaluate", folder, file, "--json").json["images"] == 150
     assert "mlp of numbers: 131 parameters, 112 multiply-adds a row" in shell("show", folder).out

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 import headstart as hs
@@ -23,6 +24,7 @@ from headstart.data.sources import open_source
 from headstart.data.split import make_split
 from headstart.engines.registry import open_backbone
 from headstart.learn.significance import mcnemar, pareto
+from headstart.learn.transferability import logme
 from headstart.plots.comparison import draw_comparison, plot_comparison
 from headstart.workflows import automatic, backbone_features
 from headstart.workflows import compare as comparing
@@ -93,7 +95,7 @@ def test_the_front_by_hand() -> None:
 def tried(name: str, wrong: Sequence[int], speed: float, images: int = 200) -> Trial:
     right = np.ones(images, bool)
     right[list(wrong)] = False
-    return Trial(name, 224, right, np.arange(len(right)), speed, 1_000_000, 4.0, 1.0)
+    return Trial(name, 224, right, np.arange(len(right)), speed, 1_000_000, 4.0, 1.0, 0.5)
 
 
 @st.composite
@@ -182,6 +184,14 @@ def test_what_twelve_photos_cannot_tell_apart_is_not_taken_for_as_good() -> None
 # --- compare ----------------------------------------------------------------------------------------------------------
 
 
+def features_of_training_set(photos: Path, pixels: int) -> tuple[NDArray[np.float32], NDArray[np.int_]]:
+    """What the head of a fit was given, and the class of each."""
+    model, dataset = hs.fit(str(photos), pixels=pixels, **EXACT), hs.open_source(str(photos))
+    known = [row for row in range(len(dataset)) if content_key(dataset.read(row)) in model.fitted_on]
+    part = dataset.part(known)
+    return model.embed(part), np.array([model.classes.index(sample.label) for sample in part.samples])
+
+
 def test_all_are_fitted_and_judged_as_fit_does_it(photos: Path) -> None:
     told: list[tuple[str, int, int]] = []
     found = hs.compare(
@@ -195,6 +205,8 @@ def test_all_are_fitted_and_judged_as_fit_does_it(photos: Path) -> None:
         assert row.parameters == sum(model.blueprint.parameters().values())
         assert row.megabytes == pytest.approx(sum(array.nbytes for array in model.weights.values()) / 1e6)
         assert row.seconds > 36 / row.images_per_second
+        features, labels = features_of_training_set(photos, row.pixels)
+        assert row.logme == pytest.approx(logme(features, labels), abs=1e-3)
         assert found.images == record_of(model)["left_one_out"]["images"]
     assert found.judged_on == "left out in turn"
     assert found.chosen in found.rows
@@ -380,7 +392,7 @@ def test_the_command_in_json(shell: Shell, photos: Path, tmp_path: Path) -> None
     for row in said["rows"]:
         assert set(row) == {
             "backbone", "pixels", "accuracy", "interval", "difference", "p", "images_per_second", "parameters",
-            "megabytes", "seconds", "pareto", "assumed",
+            "megabytes", "seconds", "pareto", "logme", "assumed",
         }  # fmt: skip
         assert row["interval"][0] < row["accuracy"] <= row["interval"][1]
     assert said["chosen"] in said["rows"]
@@ -397,6 +409,8 @@ def test_the_command_in_words(photos: Path, tmp_path: Path) -> None:
     assert len(rows) == 2
     assert sum(row.startswith("→") for row in rows) == 1
     assert sum("best" in row for row in rows) == 1
+    (head,) = [line.split() for line in lines if "network" in line and "accuracy" in line]
+    assert head == ["network", "px", "accuracy", "95", "%", "points", "p", "LogME", "img/s", "MB", "s"]
     words = [line for line in lines if line and "━" not in line]
     assert all(len(line) <= COLUMNS or line.startswith("next ") for line in words)
     chosen = next(row for row in rows if row.startswith("→")).split()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from headstart.workflows.compare import Comparison
     from headstart.workflows.ranking import Candidate
 
-RIGHT = ("px", "accuracy", "95 %", "points", "p", "img/s", "params", "MB", "s")
+RIGHT = ("px", "accuracy", "95 %", "points", "p", "LogME", "img/s", "MB", "s")
 
 
 Budget = Annotated[
@@ -136,8 +136,8 @@ def _table(found: Comparison) -> Table:
             f"{row.accuracy.value:.1%}",
             f"{low}–{high}",
             *_beside(row, found.rows[0]),
+            f"{row.logme:.2f}".replace("-", "−"),
             f"{_short(row.images_per_second)}{'•' if row.pareto and len(found.rows) > 1 else ' '}",
-            f"{_short(row.parameters / 1e6)}M",
             _short(row.megabytes),
             _short(row.seconds),
             style="bold green" if chosen else "",

@@ -37,17 +37,18 @@ def evaluate(
     split: options.SplitColumn = None,
     label_from: options.LabelFrom = None,
     out: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Write the confusion matrix and the wrong images here.")
+        str | None,
+        typer.Option(metavar="DIR", help="Write confusions, wrong images and calibration here."),
     ] = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure a model on labelled photos that are not in its training set: on the test part, where the data has one."""
     from headstart.model.tabular_classifier import is_tabular_model, load_rows
-    from headstart.plots.confusion import FILES, write_confusions
+    from headstart.plots import calibration, confusion
 
     if out is not None:
-        options.check_new_files(out, FILES, overwrite)
+        options.check_new_files(out, (*confusion.FILES, *calibration.FILES), overwrite)
     things = "rows" if is_tabular_model(model) else "images"
     if things == "rows":
         rows = load_rows(model)
@@ -58,7 +59,10 @@ def evaluate(
         source = options.source(data, label, image, group, split, label_from)
         result = classifier.evaluate(source, fitted_on_too=training_set_too or fitted_on_too)
         classes = classifier.classes
-    files = [] if out is None else [str(path) for path in write_confusions(result, classes, out)]
+    paths = []
+    if out is not None:
+        paths = [*confusion.write_confusions(result, classes, out), *calibration.write_calibration(result, out)]
+    files = [str(path) for path in paths]
     options.answer_with(_answer(result) | {"files": files}, as_json, lambda: _show(result, things, classes, files))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -21,27 +22,31 @@ CONFUSIONS = 5  # that a screen shows
 KINDS = 8  # of images left out
 LEAST = 0.05  # seconds of a stage that is shown,
 REST = 0.3  # and of what is in none
+NUMBERS = ("macro_f1", "nll", "calibration_error", "calibration_noise", "unknown")  # of an evaluation
+CURVES = ("reliability", "coverage")
 FRAMEWORKS = {"pytorch": "PyTorch", "lightning": "Lightning", "tensorflow": "TensorFlow", "keras": "Keras"}
 
 
 def figures_of(result: Evaluation | None) -> dict[str, Any]:
     """What JSON tells of an evaluation; None of each where nothing was measured."""
     accuracy = result.accuracy if result else None
+    curves = {name: getattr(result, name, None) for name in CURVES}
     return {
         "accuracy": accuracy.value if accuracy else None,
         "interval": [accuracy.low, accuracy.high] if accuracy else None,
         "tested_on": accuracy.images if accuracy else 0,
-        **{name: getattr(result, name, None) for name in ("macro_f1", "nll", "calibration_error", "unknown")},
+        **{name: getattr(result, name, None) for name in NUMBERS},
+        **{name: curve and [asdict(point) for point in curve] for name, curve in curves.items()},
     }
 
 
 def add_figures(rows: Rows, result: Evaluation, things: str = "images") -> None:
-    """Accuracy, calibration error, share of unknown."""
+    """Accuracy, calibration error, share of unknown and how often the others are right."""
     accuracy, few = result.accuracy, result.accuracy.groups
     by_groups = Text(f", counted by {counted(few, 'group')} of images" if few else "")
     rows.add("accuracy", accuracy_text(accuracy.value, accuracy.low, accuracy.high) + by_groups)
-    unknown = f"{result.unknown:.1%} of the {things} are unknown"
-    rows.add("calibration", f"error (ECE) {result.calibration_error:.1%}; {unknown}")
+    rows.add("calibration", f"error (ECE) {result.calibration_in_words()}")
+    rows.add("unknown", result.unknown_in_words(things))
 
 
 def add_confusions(rows: Rows, confusions: Sequence[Confusion], classes: Sequence[str]) -> None:

@@ -35,7 +35,7 @@ def predict(
         bool, typer.Option("--all-probabilities", help="With --json or --out: the probability of every class.")
     ] = False,
     out: Annotated[
-        str | None, typer.Option(metavar="FILE.csv", help="Write a table instead, with a line each.")
+        str | None, typer.Option(metavar="FILE", help="Write a table instead, .csv or .parquet, a row each.")
     ] = None,
     sort_into: Annotated[
         str | None, typer.Option(metavar="DIR", help="Copy each photo into DIR/LABEL, or DIR/unknown.")
@@ -82,6 +82,8 @@ def predict(
 
 def _check(top: int, out: str | None, sort_into: str | None, *, links: bool, overwrite: bool) -> None:
     """Refuse what cannot be, before anything is opened."""
+    from headstart.model.answers import check_table
+
     if top < 1:
         raise UsageError(f"--top: expected 1 or more. Received: {top}.")
     if links and sort_into is None:
@@ -90,8 +92,7 @@ def _check(top: int, out: str | None, sort_into: str | None, *, links: bool, ove
         raise UsageError(f"--sort-into: expected a folder. Received: the file '{sort_into}'.")
     if out is None:
         return
-    if not out.lower().endswith(".csv"):
-        raise UsageError(f"--out: expected a name that ends in .csv. Received: '{out}'.")
+    check_table(out)
     options.check_new_files(str(Path(out).parent), [Path(out).name], overwrite)
 
 

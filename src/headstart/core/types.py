@@ -244,7 +244,7 @@ class Evaluation(Described):
     accuracy: Accuracy
     macro_f1: float  # mean over the classes that have images
     nll: float  # mean negative log-likelihood, nats
-    calibration_error: float  # expected, over 15 bins of equal counts (Naeini et al. 2015)
+    calibration_error: float  # expected, over at most 15 bins of equal counts (Naeini et al. 2015)
     unknown: float  # share called unknown
     confusions: tuple[Confusion, ...]  # most frequent first
     per_class: dict[str, Accuracy]
@@ -254,14 +254,31 @@ class Evaluation(Described):
     wrong: tuple[Mistake, ...] | None = None  # the surest first; None where names were not asked for
     calibration_noise: float | None = None  # the calibration error that a perfectly calibrated classifier would read
     reliability: tuple[ReliabilityBin, ...] | None = None  # the least confident first
-    coverage: tuple[CoveragePoint, ...] | None = None  # from few to all
+    coverage: tuple[CoveragePoint, ...] | None = None  # from few to all, with those that are not called unknown
+
+    @property
+    def known_accuracy(self) -> float | None:
+        """The accuracy on the images that are not called unknown; None where there are none, or it was not kept."""
+        share = 1 - self.unknown
+        return next((each.accuracy for each in self.coverage or () if math.isclose(each.coverage, share)), None)
+
+    def calibration_in_words(self) -> str:
+        """The calibration error, and what a perfectly calibrated classifier would read."""
+        chance = "" if self.calibration_noise is None else f" (chance alone gives {self.calibration_noise:.1%})"
+        return f"{self.calibration_error:.1%}{chance}"
+
+    def unknown_in_words(self, things: str) -> str:
+        """How many are unknown, and how many of the others are right."""
+        known = self.known_accuracy if self.unknown else None
+        others = "" if known is None else f"; of the others {known:.1%} are right"
+        return f"{self.unknown:.1%} of the {things}{others}"
 
     def facts(self) -> dict[str, str]:
         """What is said of it in one line, and in a notebook."""
         return {
             "test set": self.accuracy.in_words("image"),
             "loss": f"NLL {self.nll:.3f}",
-            "probabilities": f"calibration error {self.calibration_error:.1%}",
+            "probabilities": f"calibration error {self.calibration_in_words()}",
         }
 
 

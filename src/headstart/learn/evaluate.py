@@ -7,35 +7,48 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.types import Accuracy, Confusion, Evaluation, Mistake, Z
+from headstart.core.types import Accuracy, Confusion, Evaluation, Mistake, ReliabilityBin, Z
 from headstart.learn.regularisation_path import Labels, Matrix
+from headstart.learn.reliability import bins_of, calibration_error, chance_error, coverage_of
 from headstart.learn.significance import t_quantile
-
-BINS = 15
 
 
 def evaluate(
     probabilities: Matrix,
     labels: Labels,
     classes: tuple[str, ...],
-    unknown: NDArray[np.bool_],
+    margin: Matrix,
     groups: Labels | None = None,
 ) -> Evaluation:
-    """Compare probabilities (N, K) with the right classes (N,); N is at least one. ``groups`` as for `accuracy_of`."""
-    guesses = probabilities.argmax(axis=1)
+    """Compare probabilities (N, K) with the right classes (N,); N is at least one.
+
+    Args:
+        margin: (N,) how much more typical of the training set each is than the threshold; below zero it is unknown.
+        groups: as for `accuracy_of`.
+    """
+    guesses, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     right = guesses == labels
+    bins = bins_of(confidence)
+
+    def accuracy_on(rows: NDArray[np.bool_] | NDArray[np.intp]) -> Accuracy:
+        return accuracy_of(right[rows], None if groups is None else groups[rows])
+
     return Evaluation(
         accuracy=accuracy_of(right, groups),
         macro_f1=_macro_f1(guesses, labels, len(classes)),
         nll=nll_of(probabilities, labels),
-        calibration_error=_calibration_error(probabilities.max(axis=1), right),
-        unknown=float(unknown.mean()),
+        calibration_error=calibration_error(confidence, right, bins),
+        unknown=float((margin < 0).mean()),
         confusions=_confusions(guesses, labels, classes),
-        per_class={
-            classes[k]: accuracy_of(right[labels == k], None if groups is None else groups[labels == k])
-            for k in np.unique(labels)
-        },
+        per_class={classes[k]: accuracy_on(labels == k) for k in np.unique(labels)},
+        calibration_noise=chance_error(confidence, bins),
+        reliability=tuple(_bar(float(confidence[rows].mean()), accuracy_on(rows)) for rows in bins),
+        coverage=coverage_of(margin, confidence, right),
     )
+
+
+def _bar(confidence: float, accuracy: Accuracy) -> ReliabilityBin:
+    return ReliabilityBin(confidence, accuracy.value, accuracy.low, accuracy.high, accuracy.images)
 
 
 def mistakes_of(
@@ -91,12 +104,3 @@ def _confusions(guesses: Labels, labels: Labels, classes: tuple[str, ...]) -> tu
     pairs, counts = np.unique(np.stack([labels[wrong], guesses[wrong]]), axis=1, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     return tuple(Confusion(classes[pairs[0, i]], classes[pairs[1, i]], int(counts[i])) for i in order)
-
-
-def _calibration_error(confidence: Matrix, right: NDArray[np.bool_]) -> float:
-    _, place, counts = np.unique(confidence, return_inverse=True, return_counts=True)
-    # equal confidences share their outcome, so that their order does not matter
-    outcome = (np.bincount(place, right) / counts)[place]
-    order = np.argsort(confidence, kind="stable")
-    bins = np.array_split(order, min(BINS, len(order)))
-    return float(sum(abs(confidence[rows].mean() - outcome[rows].mean()) * len(rows) for rows in bins) / len(order))

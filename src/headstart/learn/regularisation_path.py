@@ -175,10 +175,10 @@ def _eigen(x: Design, centred: Callable[[Labels], Matrix]) -> tuple[NDArray[np.f
         for rows in blocks(count):
             block = centred(rows)
             scatter += block.T @ block
-        values, basis = _eigh(scatter)
+        values, basis = eigh(scatter)
         return np.maximum(values, 0), basis.astype(x.dtype)
     u = centred(np.arange(count)).astype(np.float64)
-    values, rotation = _eigh(u @ u.T)
+    values, rotation = eigh(u @ u.T)
     kept = values > max(values[-1], 0) * 1e-10  # the centring took some directions; rounding leaves them near zero
     return values[kept], (u.T @ (rotation[:, kept] / np.sqrt(values[kept]))).astype(x.dtype)
 
@@ -192,7 +192,7 @@ def _epsilon(x: Design) -> float:
     return float(np.finfo(np.float64 if x.dtype == np.float64 else np.float32).eps)
 
 
-def _eigh(matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def eigh(matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """`numpy.linalg.eigh` on half of the cores.
 
     Its threads wait for each other thousands of times: one that another program delays makes it many times slower.

@@ -44,9 +44,9 @@ class Unknown:
         near = _nearness(self.similarities(x))
         return _log_rank(self.sure, probabilities.max(axis=1)) + _log_rank(self.near, near)
 
-    def is_unknown(self, x: Design, probabilities: Matrix) -> NDArray[np.bool_]:
-        """Whether each is less typical than the threshold, (N,), a block at a time; ``x`` as for `score`."""
-        parts = [self.score(x[block], probabilities[block]) < self.threshold for block in blocks(x.shape[0])]
+    def margin(self, x: Design, probabilities: Matrix) -> NDArray[np.float64]:
+        """How much more typical than the threshold each is, (N,), a block at a time; below zero it is unknown."""
+        parts = [self.score(x[block], probabilities[block]) - self.threshold for block in blocks(x.shape[0])]
         return np.concatenate(parts)
 
     def nearness(self, x: Design, groups: tuple[Labels, Labels] | None = None) -> NDArray[np.float32]:

@@ -6,8 +6,9 @@ import csv
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ from numpy.typing import NDArray
 
 from headstart.core.arguments import shown
 from headstart.core.atomic_files import beside, put
-from headstart.core.errors import UsageError
+from headstart.core.errors import UsageError, needs
 from headstart.core.labels import kind_of
 
 UNKNOWN = "unknown"  # the folder of what is unlike the training photos
+PARQUET = ".parquet"
+ENDINGS = (".csv", PARQUET)  # of tables
+CELLS = 1 << 18  # of a row group of Parquet
 _UNSAFE = re.compile(r'[\\/:*?"<>|\x00-\x1f\x7f]')
 
 
@@ -48,10 +52,25 @@ class Answer:
         return found
 
 
+def check_table(file: str) -> None:
+    """Refuse the name of a table that cannot be written, before any answer is given.
+
+    Raises:
+        UsageError: it is neither CSV nor Parquet.
+        MissingExtraError: Parquet, and pyarrow is not installed.
+    """
+    if not file.lower().endswith(ENDINGS):
+        raise UsageError(f"--out: expected a name that ends in {' or '.join(ENDINGS)}. Received: '{file}'.")
+    if file.lower().endswith(PARQUET):
+        with needs("pyarrow", "data", "Writing Parquet files"):
+            import pyarrow.parquet  # noqa: F401
+
+
 def write_answers(
     answers: Iterable[Answer], classes: Sequence[str], file: Path, *, top: int = 1, every: bool = False
 ) -> None:
-    """A CSV file with a line each; it is there when it is whole, in the place of an older one.
+    """A table with a row each: Parquet where the name ends in .parquet, else CSV. It is there when it is whole, in the
+    place of an older one.
 
     Columns: path, label, probability, unknown; with ``top`` label_2, probability_2 and so on; with ``every`` one for
     the probability of each class.
@@ -59,23 +78,48 @@ def write_answers(
     Raises:
         UsageError: it cannot be written.
     """
-    numbers = range(2, min(top, len(classes)) + 1)
-    header = ["path", "label", "probability", "unknown"]
-    header += [name for k in numbers for name in (f"label_{k}", f"probability_{k}")]
+    columns: dict[str, type] = {"path": str, "label": str, "probability": float, "unknown": bool}
+    for k in range(2, min(top, len(classes)) + 1):
+        columns |= {f"label_{k}": str, f"probability_{k}": float}
+    if every:
+        columns |= {f"probability of {name}" if name in columns else name: float for name in classes}
+    rows = (_row(each, classes, max(top, 1), every=every) for each in answers)
+    write = _write_parquet if file.suffix.lower() == PARQUET else _write_csv
     try:
         with beside(file) as folder:
-            made = folder / file.name
-            with made.open("w", newline="", encoding="utf-8") as opened:
-                writer = csv.writer(opened)
-                writer.writerow([*header, *(classes if every else ())])
-                for each in answers:
-                    (label, chance), *others = each.top(classes, max(top, 1))
-                    more = [value for pair in others for value in pair]
-                    all_of_them = each.probabilities.tolist() if every else []
-                    writer.writerow([each.name, label, chance, each.unknown, *more, *all_of_them])
-            put(made, file)
+            write(folder / file.name, columns, rows)
+            put(folder / file.name, file)
     except OSError as error:
         raise UsageError(f"'{file}' cannot be written: {error.strerror or error}.") from error
+
+
+def _row(answer: Answer, classes: Sequence[str], top: int, *, every: bool) -> list[Any]:
+    (label, chance), *others = answer.top(classes, top)
+    path = answer.name.encode(errors="backslashreplace").decode()  # a name of a file may be no text
+    more = [value for pair in others for value in pair]
+    return [path, label, chance, answer.unknown, *more, *(answer.probabilities.tolist() if every else ())]
+
+
+def _write_csv(file: Path, columns: Mapping[str, type], rows: Iterable[list[Any]]) -> None:
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def _write_parquet(file: Path, columns: Mapping[str, type], rows: Iterator[list[Any]]) -> None:
+    """Rows in groups, of which one at a time is in memory."""
+    import pyarrow as pa
+    from pyarrow import parquet as pq
+
+    kinds = {str: pa.string(), float: pa.float64(), bool: pa.bool_()}
+    schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
+    with pq.ParquetWriter(file, schema) as writer:
+        while group := list(islice(rows, max(CELLS // len(columns), 1))):
+            arrays = [
+                pa.array(values, kind) for values, kind in zip(zip(*group, strict=True), schema.types, strict=True)
+            ]
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
 
 
 def put_into(folder: Path, label: str, photo: str, *, link: bool) -> Path:

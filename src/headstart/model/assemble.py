@@ -115,7 +115,7 @@ class Assembled(NamedTuple):
 
     classifier: Classifier
     probabilities: NDArray[np.float64]  # (T, classes)
-    is_unknown: NDArray[np.bool_]  # (T,)
+    margin: NDArray[np.float64]  # (T,) below zero: unknown
 
 
 def assemble(
@@ -153,10 +153,10 @@ def assemble(
     unknown = to_compare_with(Design(x, train), split.labels[train], seed)
     unknown = with_typical(unknown, sureness, held_out.nearness)
     probabilities = np.asarray(softmax(logits[test] * np.float32(inverse_temperature)), np.float64)
-    is_unknown, result = np.zeros(0, bool), None
+    margin, result = np.zeros(0), None
     if len(test):
-        is_unknown = unknown.is_unknown(Design(x, test), probabilities)
-        result = evaluate(probabilities, split.labels[test], split.classes, is_unknown, split.groups[test])
+        margin = unknown.margin(Design(x, test), probabilities)
+        result = evaluate(probabilities, split.labels[test], split.classes, margin, split.groups[test])
     right = float((held_out.logits.argmax(axis=1) == truth).mean())
     classifier = Classifier(
         blueprint=trained.blueprint,
@@ -182,7 +182,7 @@ def assemble(
         module=trained.module,
         label_kind=photos.dataset.label_kind,
     )
-    return Assembled(classifier, probabilities, is_unknown)
+    return Assembled(classifier, probabilities, margin)
 
 
 def knowing_too(found: Classifier, given: Classifier) -> Classifier:

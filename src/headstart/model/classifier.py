@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -293,14 +293,20 @@ class Classifier(Described):
         """Each image, and whether it is unlike the training photos: many at a time, which is one matrix product."""
         items = self._see(images, crop)
         while batch := list(islice(items, TOGETHER)):
-            unknown = iter(self._are_unknown([item for item in batch if isinstance(item, Judged)]))
-            yield from ((item, bool(next(unknown)) if isinstance(item, Judged) else False) for item in batch)
+            margins = iter(self._margins([item for item in batch if isinstance(item, Judged)]))
+            for item in batch:
+                if isinstance(item, Problem):
+                    yield item, False
+                    continue
+                margin = next(margins)
+                yield replace(item, margin=margin), margin < 0
 
-    def _are_unknown(self, seen: Sequence[Judged]) -> NDArray[np.bool_]:
+    def _margins(self, seen: Sequence[Judged]) -> list[float]:
         if self.unknown is None or not seen:
-            return np.zeros(len(seen), bool)
+            return [0.0] * len(seen)
         scores = self.unknown.score(np.stack([one.x for one in seen]), np.stack([one.probabilities for one in seen]))
-        return np.asarray(scores < self.unknown.threshold)
+        margins: list[float] = (scores - self.unknown.threshold).tolist()
+        return margins
 
     def facts(self) -> dict[str, str]:
         """What is said of it in one line, and in a notebook."""

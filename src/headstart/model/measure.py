@@ -29,6 +29,7 @@ class Judged:
     thumbnail: NDArray[np.uint8]  # by which near copies are found
     probabilities: NDArray[np.floating]  # (K,)
     x: NDArray[np.float32]  # (D,) what the head was given
+    margin: float = 0.0  # how much more typical of the training photos than the threshold; below zero: unknown
 
 
 class Judge(Protocol):
@@ -48,7 +49,6 @@ class _Judgement:
 
     row: int  # of the data set
     item: Judged
-    is_unknown: bool
 
 
 def measure(
@@ -66,13 +66,13 @@ def measure(
     place = {name: k for k, name in enumerate(classifier.classes)}
     part, left_out = of_known_classes(classifier, dataset)
     judged: list[_Judgement] = []
-    for done, (item, is_unknown) in enumerate(classifier.judge(part)):
+    for done, (item, _) in enumerate(classifier.judge(part)):
         if progress:
             progress("images", done + 1, len(part))
         if isinstance(item, Problem):
             left_out.append(item)
         else:
-            judged.append(_Judgement(done, item, is_unknown))
+            judged.append(_Judgement(done, item))
     conflicts = conflicting_labels((one.item.key, part.samples[one.row]) for one in judged)
     why = [conflicts.get((one.item.key, part.samples[one.row].label)) for one in judged]
     left_out += [
@@ -90,8 +90,8 @@ def measure(
         raise none_counted(dataset, left_out, int(trained.sum()))
     probabilities = np.stack([judged[k].item.probabilities for k in counts])
     truth = np.array([place[part.samples[judged[k].row].label] for k in counts])
-    unknown = np.array([judged[k].is_unknown for k in counts])
-    result = evaluate(probabilities, truth, classifier.classes, unknown, groups[counts])
+    margin = np.array([judged[k].item.margin for k in counts])
+    result = evaluate(probabilities, truth, classifier.classes, margin, groups[counts])
     return replace(
         result,
         passed_over=len(judged) - len(counts),

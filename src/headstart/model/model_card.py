@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from headstart.core.counts import counted, each_kind
+from headstart.core.types import Evaluation
 from headstart.engines.protocol import LIVE, LIVE_KERAS
 from headstart.model.records import FinetuneRecord, FitRecord, ImageCounts, Side
 from headstart.train.training_run import TrainingRecord
@@ -68,10 +69,18 @@ def _figures(record: FitRecord) -> str:
         ("accuracy", f"{accuracy.value:.3f} (95 % interval {accuracy.low:.3f} to {accuracy.high:.3f})"),
         ("macro F1", f"{result.macro_f1:.3f}"),
         ("negative log-likelihood", f"{result.nll:.3f}"),
-        ("expected calibration error", f"{result.calibration_error:.3f}"),
+        ("expected calibration error", _calibration(result)),
         ("share of the test images called unknown", f"{result.unknown:.3f}"),
     ]
+    if result.unknown and result.known_accuracy is not None:
+        rows.append(("accuracy on the others", f"{result.known_accuracy:.3f}"))
     return f"## Figures\n\nOn the {counted(accuracy.images, 'image')} of the test set.\n\n{_table(rows)}"
+
+
+def _calibration(result: Evaluation) -> str:
+    noise = result.calibration_noise
+    chance = "" if noise is None else f"; chance alone gives {noise:.3f} where the calibration is perfect"
+    return f"{result.calibration_error:.3f}{chance}"
 
 
 def _trainings(classifier: Classifier) -> list[str]:

@@ -67,6 +67,10 @@ class Scale:
         outside = (values < self.low - margin) | (values > self.high + margin)
         return np.asarray(outside.any(axis=1))
 
+    def margin(self, values: Matrix) -> NDArray[np.float64]:
+        """As that of photos (N,): below zero for a row that is beyond. There are no degrees."""
+        return np.where(self.beyond(values), -1.0, 0.0)
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TabularClassifier(Described):
@@ -195,7 +199,7 @@ class TabularClassifier(Described):
             probabilities,
             right,
             self.classes,
-            self.scale.beyond(values[known]),
+            self.scale.margin(values[known]),
         )
         others = [(name, word) for name, word in zip(names, words, strict=True) if word not in place]
         why = "class {!r} is none of the classifier's"

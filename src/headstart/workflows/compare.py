@@ -32,6 +32,8 @@ from headstart.engines.names import framework_of
 from headstart.engines.protocol import Network
 from headstart.learn.features import Features, run_network
 from headstart.learn.heads import fit_head_on_split
+from headstart.learn.regularisation_path import Design
+from headstart.learn.transferability import logme
 from headstart.workflows.backbone_features import RULES, FitSettings, FrozenBackbone
 from headstart.workflows.ranking import Candidate, Trial, choose, rank
 
@@ -65,10 +67,11 @@ class Comparison:
                 row.accuracy.in_words("image").removeprefix("accuracy "),
                 f"{row.images_per_second:.0f}",
                 f"{row.megabytes:.1f}",
+                f"{row.logme:.3f}",
             )
             for row in self.rows
         ]
-        return table_of(("network", "accuracy", "images a second", "MB"), rows, self.sentence)
+        return table_of(("network", "accuracy", "images a second", "MB", "LogME"), rows, self.sentence)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -231,6 +234,7 @@ def _trial(name: str, frozen: FrozenBackbone, features: Features, split: Split, 
     right = fitted.logits.argmax(axis=1) == split.labels[rows]
     seconds = time.perf_counter() - start
     trunk, head = frozen.pretrained, fitted.head
+    train = np.flatnonzero(split.train)
     blueprint = trunk.blueprint.with_head(len(split.classes), sqrt=head.sqrt)
     return Trial(
         backbone=name,
@@ -241,6 +245,7 @@ def _trial(name: str, frozen: FrozenBackbone, features: Features, split: Split, 
         parameters=sum(blueprint.parameters().values()),
         megabytes=sum(array.nbytes for array in (*trunk.weights.values(), head.weight, head.bias)) / 1e6,
         seconds=seconds,
+        logme=logme(Design(features.values, train, sqrt=head.sqrt), split.labels[train]),
         assumed=trunk.assumed,
     )
 

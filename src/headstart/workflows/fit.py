@@ -147,8 +147,8 @@ def _fit_head(dataset: ImageDataset, seen: Features, split: Split, settings: Fit
     if len(test):
         with timer("evaluation"):
             probabilities = fitted.head.probabilities(seen.values, test)
-            is_unknown = unknown.is_unknown(Design(seen.values, test, sqrt=fitted.head.sqrt), probabilities)
-            result = evaluate(probabilities, split.labels[test], split.classes, is_unknown, split.groups[test])
+            margin = unknown.margin(Design(seen.values, test, sqrt=fitted.head.sqrt), probabilities)
+            result = evaluate(probabilities, split.labels[test], split.classes, margin, split.groups[test])
             names = [dataset.samples[row].name for row in test.tolist()]
             wrong = mistakes_of(probabilities, split.labels[test], split.classes, names)
             result = replace(result, wrong=wrong[:KEPT])

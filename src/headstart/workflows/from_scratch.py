@@ -26,7 +26,8 @@ from headstart.train.training_run import TRAINER, TrainingRun
 
 Mask = NDArray[np.bool_]
 CrossValidated = tuple[tuple[Accuracy, ...], Evaluation]
-Judged = tuple[NDArray[np.float64], Mask]  # probabilities (T, K) of the rows left out, and whether each is unknown
+# of the rows left out: probabilities (T, K), and how much more typical than the threshold each is (T,)
+Judged = tuple[NDArray[np.float64], NDArray[np.float64]]
 MOST_UNITS = 65_536  # of a hidden layer
 
 
@@ -116,14 +117,14 @@ def cross_validate(
         train: given the rows to train on and those to measure on.
     """
     rows = fold >= 0
-    probabilities, unknown = np.zeros((len(fold), len(classes))), np.zeros(len(fold), bool)
+    probabilities, margin = np.zeros((len(fold), len(classes))), np.zeros(len(fold))
     each = []
     count = int(fold.max()) + 1
     for number in range(count):
         test = fold == number
-        probabilities[test], unknown[test] = train(rows & ~test, test)
+        probabilities[test], margin[test] = train(rows & ~test, test)
         right = probabilities[test].argmax(axis=1) == labels[test]
         each.append(accuracy_of(right, groups[test]))
         if progress:
             progress("folds", number + 1, count)
-    return tuple(each), evaluate(probabilities[rows], labels[rows], classes, unknown[rows], groups[rows])
+    return tuple(each), evaluate(probabilities[rows], labels[rows], classes, margin[rows], groups[rows])

@@ -30,6 +30,7 @@ class Trial:
     parameters: int
     megabytes: float
     seconds: float  # of a first fit; until the speed is known, of the head alone
+    logme: float  # see `learn.transferability`
     assumed: str = ""  # on its weights or pixels, where nothing tells it
 
     def at_speed(self, speed: float, images: int) -> Trial:
@@ -51,6 +52,7 @@ class Candidate:
     megabytes: float  # of their weights
     seconds: float  # of a first fit: features at that speed, and the head
     pareto: bool  # none of the others is both as fast and as accurate
+    logme: float  # nats an image: what the features promise without a fit, see `learn.transferability`
     assumed: str = ""  # on its weights or pixels, where nothing tells it
 
     @property
@@ -89,6 +91,7 @@ def rank(trials: Sequence[Trial]) -> list[Candidate]:
             one.megabytes,
             one.seconds,
             on_front,
+            one.logme,
             one.assumed,
         )
         for one, accuracy, on_front in zip(order, accuracies, front, strict=True)

@@ -298,6 +298,6 @@ class _Job:
 
         def train(train: Mask, test: Mask) -> Judged:
             done = self.train(replace(split, train=train, test=test), run, StageTimer(), None)
-            return done.probabilities, done.is_unknown
+            return done.probabilities, done.margin
 
         return cross_validate(fold, split.labels, split.groups, split.classes, train, progress)

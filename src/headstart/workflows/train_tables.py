@@ -113,8 +113,8 @@ def train_rows(
     with timer("training"):
         model = job.train(everything & ~test, run)
     if test.any():
-        probabilities, is_unknown = job.judge(model, test)
-        result = evaluate(probabilities, job.y[test], rows.classes, is_unknown, job.groups[test])
+        probabilities, margin = job.judge(model, test)
+        result = evaluate(probabilities, job.y[test], rows.classes, margin, job.groups[test])
     record = replace(
         model.record,
         data=os.path.basename(rows.name),
@@ -204,9 +204,9 @@ class _Job:
         )
 
     def judge(self, model: TabularClassifier, rows: Mask) -> Judged:
-        """Probabilities of some rows, and whether each is unknown."""
+        """Probabilities of some rows, and how far each is from unknown."""
         values = self.rows.values[rows]
-        return model.predict_proba(values), model.scale.beyond(values)
+        return model.predict_proba(values), model.scale.margin(values)
 
     def cross_validate(self, run: TrainingRun, progress: Progress | None) -> CrossValidated:
         """See `from_scratch.cross_validate`."""
