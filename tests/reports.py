@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -93,13 +93,32 @@ def full_diagnosis(names: Sequence[str], classes: Sequence[str]) -> Diagnosis:
         ),
         outliers=tuple(Outlier(name, classes[0], 0.002 * k) for k, name in enumerate(names[:4])),
         shortcuts=(Shortcut("size", 0.52, 0.5, 540, False), Shortcut("brightness", 0.71, 0.5, 540, True)),
-        corrupted=tuple(
-            Corrupted(kind, s, Accuracy.of(round(100 - place * s * 3), 100))
-            for place, kind in enumerate(("noise", "blur", "JPEG", "brightness", "rotation"), 1) for s in range(1, 6)
-        ),
-        distance=ImageNetDistance(0.31, 540, "About as far as photos of pets."),
-        from_scratch=FromScratch("small_cnn", Accuracy.of(190, 280), Accuracy.of(276, 280), "It is 31 points behind."),
     )  # fmt: skip
+
+
+class Measures(TypedDict):
+    """What `Content` holds beside the diagnosis."""
+
+    corrupted: tuple[Corrupted, ...]
+    distance: ImageNetDistance
+    from_scratch: FromScratch
+    robustness: Robustness
+
+
+def full_measures() -> Measures:
+    """All that is measured only where it is asked for."""
+    kinds = ("noise", "blur", "JPEG", "brightness", "rotation")
+    return {
+        "corrupted": tuple(
+            Corrupted(kind, s, Accuracy.of(round(100 - place * s * 3), 100))
+            for place, kind in enumerate(kinds, 1) for s in range(1, 6)
+        ),
+        "distance": ImageNetDistance(0.31, 540, "About as far as photos of pets."),
+        "from_scratch": FromScratch(
+            "small_cnn", Accuracy.of(190, 280), Accuracy.of(276, 280), "It is 31 points behind."
+        ),
+        "robustness": full_robustness(),
+    }  # fmt: skip
 
 
 def full_robustness() -> Robustness:
@@ -119,7 +138,7 @@ def evaluated(classes: Sequence[str], count: int = 400, right: float = 0.85, nam
     scores = rng.normal(size=(count, len(classes)))
     scores[np.arange(count), truth] += np.where(rng.random(count) < right, 12, 0)
     probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
-    result = evaluate(probabilities, truth, tuple(classes), rng.random(count) < 0.05)
+    result = evaluate(probabilities, truth, tuple(classes), rng.random(count) - 0.05)
     files = [*names, *(f"photos/{k}.jpg" for k in range(len(names), count))]
     bins = [ReliabilityBin(0.5 + 0.1 * k, 0.48 + 0.11 * k, 0.4 + 0.1 * k, 0.6 + 0.1 * k - 0.02 * k, 50)
             for k in range(5)]  # fmt: skip

@@ -149,7 +149,7 @@ WRONG: dict[str, dict[str, tuple[object, ...]]] = {
     },
     "write_report": {
         "classifier": MODELS, "out": (*PATHS, None), "robustness": (5, "x", [1]), "overwrite": FLAGS,
-        "progress": FLAGS,
+        "corrupted": (5, "x", [1]), "from_scratch": (5, "x", True), "progress": FLAGS,
     },
     "corrupted": {
         "classifier": MODELS, "images": (*COUNTS, None), "strengths": (0, 6, [], [1, 6], None, "3", 2.5, [True]),

@@ -38,10 +38,11 @@ def test_a_fit_on_a_terminal_shows_a_bar_and_then_a_summary(photos: Path, tmp_pa
     words = [line for line in lines if line and not line.startswith(("features ", "head "))]
     rows = [line[:14].strip() for line in words if line[:14].strip()]
     assert rows[:4] == ["data", "split", "accuracy", "calibration"]
-    assert rows[-4:] == ["seconds", "network", "model", "next"]
+    assert rows[-5:] == ["seconds", "network", "model", "report", "next"]
+    assert "verdict" in rows
     assert "left out" in rows
     for line in words:
-        whole = line.startswith(("model ", "next "))  # to be copied, so not broken into lines
+        whole = line.startswith(("model ", "report ", "next "))  # to be copied, so not broken into lines
         assert whole or len(line) <= COLUMNS
     assert f"model          {model}" in words
     assert f"next           headstart predict '{model}' PHOTO …" in words

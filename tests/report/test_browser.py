@@ -17,7 +17,7 @@ import headstart as hs
 from headstart.model.files import PAGE
 from headstart.report.records import Content
 from headstart.report.write import report_files
-from reports import HOSTILE, evaluated, full_diagnosis, full_robustness, mistaken, trained
+from reports import HOSTILE, evaluated, full_diagnosis, full_measures, mistaken, trained
 
 PHONE, DESK = (360, 800), (1100, 900)
 CONTRAST = 4.5  # WCAG 2.1, of text
@@ -65,7 +65,7 @@ def content(bundle: Path, photos: Path) -> Content:
     result = replace(
         evaluated(model.classes), wrong=tuple(replace(each, label="bars") for each in mistaken(bars, "xy").wrong or ())
     )
-    return Content(model, result, full_diagnosis(names, model.classes), full_robustness(), dataset)
+    return Content(model, result, full_diagnosis(names, model.classes), photos=dataset, **full_measures())
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from headstart.report.photos import LARGEST, MISTAKES, OUTLIERS, PAIRS, SIDE, SU
 from headstart.report.records import Content
 from headstart.report.write import content_of, report_files
 from making import packed
-from reports import HOSTILE, Page, evaluated, full_diagnosis, full_robustness, mistaken, trained
+from reports import HOSTILE, Page, evaluated, full_diagnosis, full_measures, mistaken, trained
 
 EVERY = {
     *("verdict", "accuracy", "mistakes", "confusion", "classes", "learning", "complexity", "bias-variance"),
@@ -50,7 +50,7 @@ def full(model: hs.Classifier, classes: Sequence[str], names: Sequence[str] = tu
     found = with_classes(model, classes)
     scratch, tuned = trained()
     found.record = replace(model.record, scratch=scratch, finetune=tuned)
-    return Content(found, evaluated(classes, names=names), full_diagnosis(names, classes), full_robustness())
+    return Content(found, evaluated(classes, names=names), full_diagnosis(names, classes), **full_measures())
 
 
 def page_and_json(content: Content) -> tuple[Page, dict[str, Any]]:
@@ -88,7 +88,7 @@ def test_a_model_without_anything_has_a_page_too(model: hs.Classifier) -> None:
 def test_an_empty_diagnosis_is_its_verdict(model: hs.Classifier) -> None:
     verdict = Verdict("healthy", "All is well.", "Use it.")
     page, values = page_and_json(Content(model, model.record.result, Diagnosis(verdict)))
-    assert sections(page) <= {"verdict", "accuracy", "confusion", "classes", "left-out", "reproduce"}
+    assert sections(page) <= {"verdict", "accuracy", "confusion", "classes", "calibration", "left-out", "reproduce"}
     assert page.shown.index("All is well.") < page.shown.index("Accuracy")
     assert page.faults == []
     assert values["next_step"] == "Use it."

@@ -40,6 +40,7 @@ def test_a_report_has_a_page_and_its_json(model: hs.Classifier, photos: Path, tm
     assert values["evaluation"]["accuracy"]["images"] == model.record.test
     assert values["evaluation"]["passed_over"] == model.record.train
     assert "robustness" in page.ids
+    assert "distance" in page.ids
     assert "too little data" in repr(found)
     assert values["reproduce"]["commands"][0].startswith("headstart fit DATA --backbone efficientnet_lite0 --pixels 32")
     assert len(values["reproduce"]["training_set_sha256"]) == 64
@@ -126,6 +127,18 @@ def test_the_command_shows_the_verdict_first(model: hs.Classifier, tmp_path: Pat
     assert any(line.split(maxsplit=1) == ["next", "Add 320 photos."] for line in lines)
     values = shell("report", tmp_path / "model", "--out", tmp_path / "s", "--json").json
     assert (values["verdict"], values["next_step"]) == ("too little data", "Add 320 photos.")
+
+
+def test_what_is_asked_for_is_measured(small_bundle: Path, photos: Path, tmp_path: Path, shell: Shell) -> None:
+    answer = shell("report", small_bundle, photos, "--corruptions", "--attack", "--out", tmp_path / "r", "--json")
+    values = json.loads(Path(answer.json["json"]).read_text())
+    assert {(each["kind"], each["strength"]) for each in values["corrupted"]} == {
+        (kind, strength) for kind in ("noise", "blur", "JPEG", "brightness", "rotation") for strength in (1, 3, 5)
+    }
+    assert values["robustness"]["curve"]
+    refused = shell("report", small_bundle, "--from-scratch", "--out", tmp_path / "s")
+    assert refused.code == 2
+    assert "--from-scratch goes with DATA: headstart report MODEL DATA --from-scratch" in refused.err
 
 
 def test_columns_need_data(small_bundle: Path, tmp_path: Path, shell: Shell) -> None:

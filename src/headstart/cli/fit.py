@@ -146,6 +146,7 @@ def _show(model: Classifier, answer: dict[str, Any]) -> None:
     if record.near_duplicates:
         side = ", kept on the same side of the split" if record.result else ""
         rows.add("near copies", f"{counted(record.near_duplicates, 'image')}{side}")
+    _add_diagnosis(rows, record.diagnosis)
     computed = (
         f" ({record.computed / record.seconds['features']:.0f} images/s)" if record.computed else " (from the cache)"
     )
@@ -160,7 +161,6 @@ def _show(model: Classifier, answer: dict[str, Any]) -> None:
         rows.add(
             "choice", f"{record.choice.sentence} Tried on {counted(record.choice.images, 'image')} of the training set."
         )
-    _add_diagnosis(rows, record.diagnosis)
     rows.add("model", Text(one_line(answer["model"]), "bold"), whole=True)
     if answer["report"]:
         rows.add("report", Text(one_line(answer["report"])), whole=True)

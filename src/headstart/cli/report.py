@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +15,8 @@ from headstart.core.text import one_line
 
 if TYPE_CHECKING:
     from headstart.report.records import Report
+
+MEASURES = {"corrupted": "--corruptions", "from_scratch": "--from-scratch", "robustness": "--attack"}
 
 
 def report(
@@ -34,6 +37,13 @@ def report(
     split: options.SplitColumn = None,
     label_from: options.LabelFrom = None,
     out: Annotated[str, typer.Option(metavar="DIR", help="Where the page goes.")] = "report",
+    corruptions: Annotated[
+        bool, typer.Option("--corruptions", help="Also measure on noisy, blurred, turned photos: a minute.")
+    ] = False,
+    scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Also train a small network from random weights: a minute.")
+    ] = False,
+    attack: Annotated[bool, typer.Option("--attack", help="Also measure under attack: minutes.")] = False,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
@@ -42,14 +52,34 @@ def report(
     from headstart.report.write import write_report
 
     options.check_new_files(out, FILES, overwrite)
+    wanted = {"corrupted": corruptions, "from_scratch": scratch, "robustness": attack}
+    measures = [name for name, on in wanted.items() if on]
+    if data is None and measures:
+        option = MEASURES[measures[0]]
+        raise UsageError(f"{option} goes with DATA: headstart report MODEL DATA {option}")
     columns = {"label": label, "image": image, "group": group, "split": split, "label-from": label_from}
     if data is None and (given := [name for name, value in columns.items() if value is not None]):
         raise UsageError(f"--{given[0]} goes with DATA: headstart report MODEL DATA")
     normal = options.normalisation(mean, std)
     source = None if data is None else options.source(data, label, image, group, split, label_from)
     classifier = options.open_model(model, weights, engine, precision, device, normal)
-    found = write_report(classifier, source, out=out, overwrite=overwrite, progress=not as_json)
+    measured = _measured(classifier, source, measures, not as_json)
+    found = write_report(classifier, source, out=out, overwrite=overwrite, progress=not as_json, **measured)
     options.answer_with(_answer(found), as_json, lambda: _show(found))
+
+
+def _measured(classifier: Any, source: Any, measures: Sequence[str], progress: bool) -> dict[str, Any]:
+    """What takes its time, and is measured only where it is asked for."""
+    from headstart.attack.robustness import robustness
+    from headstart.workflows.corruptions import corrupted
+    from headstart.workflows.transfer import from_scratch
+
+    functions: dict[str, Callable[..., Any]] = {
+        "corrupted": corrupted,
+        "from_scratch": from_scratch,
+        "robustness": robustness,
+    }
+    return {name: functions[name](classifier, source, progress=progress) for name in measures}
 
 
 def _answer(found: Report) -> dict[str, Any]:

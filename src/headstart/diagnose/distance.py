@@ -67,7 +67,6 @@ def distance_to_imagenet(dataset: ImageDataset, rows: NDArray[np.int_], network:
     if len(seen) < LEAST:
         return None
     layers = [Moments(*(np.stack(part) for part in zip(*layer, strict=True))) for layer in zip(*seen, strict=True)]
-    weights = network.weights()
     weights, blueprint = network.weights(), network.blueprint
     found = [
         layer_distance(moments, weights[f"{name}.mean"], weights[f"{name}.var"], blueprint[name]["epsilon"])

@@ -180,9 +180,6 @@ class Diagnosis(Described):
     look_alikes: tuple[Repeat, ...] = ()  # near copies with different labels, or across the parts
     outliers: tuple[Outlier, ...] = ()
     shortcuts: tuple[Shortcut, ...] = ()
-    corrupted: tuple[Corrupted, ...] = ()
-    distance: ImageNetDistance | None = None
-    from_scratch: FromScratch | None = None
     seconds: float = 0.0
 
     def facts(self) -> dict[str, str]:

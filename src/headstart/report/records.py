@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from headstart.core.counts import counted
 from headstart.core.display import Described
 from headstart.core.types import Accuracy, Evaluation, ImageDataset
-from headstart.diagnose.records import Diagnosis
+from headstart.diagnose.records import Corrupted, Diagnosis, FromScratch, ImageNetDistance
 from headstart.model.classifier import Classifier
 from headstart.model.files import PAGE, PAGE_VALUES
 
@@ -27,6 +27,9 @@ class Content:
     evaluation: Evaluation | None = None
     diagnosis: Diagnosis | None = None
     robustness: Robustness | None = None
+    corrupted: tuple[Corrupted, ...] = ()
+    distance: ImageNetDistance | None = None
+    from_scratch: FromScratch | None = None
     photos: ImageDataset | None = None  # where the pictures come from, by the names of the images
     note: str = ""  # why something is missing, in a sentence
 

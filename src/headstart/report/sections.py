@@ -87,8 +87,8 @@ def context_of(content: Content, pictures: Pictures) -> dict[str, Any]:
         "data": _data(content, pictures),
         "calibration": _calibration(evaluation) if evaluation else None,
         "corrupted": _corrupted(content),
-        "distance": diagnosis.distance if diagnosis else None,
-        "from_scratch": diagnosis.from_scratch if diagnosis else None,
+        "distance": content.distance,
+        "from_scratch": content.from_scratch,
         "robustness": _robustness(content),
         "left_out": _left_out(content),
         "reproduce": reproduction(content),
@@ -213,7 +213,7 @@ def _calibration(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _corrupted(content: Content) -> dict[str, Any] | None:
-    found = content.diagnosis.corrupted if content.diagnosis else ()
+    found = content.corrupted
     if not found:
         return None
     kinds = dict.fromkeys(each.kind for each in found)

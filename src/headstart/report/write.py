@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart.core.arguments import PATH, PROGRESS, YES_NO, Rule, checks
+import numpy as np
+
+from headstart.core.arguments import PATH, PROGRESS, YES_NO, Rule, checks, instance, several
 from headstart.core.errors import DataError, UsageError
 from headstart.core.progress import Progress, Shown, function_of, shows_progress
+from headstart.core.types import ImageDataset
 from headstart.data.inputs import Images, labelled_dataset
 from headstart.data.sources import PathLike
+from headstart.diagnose.distance import distance_to_imagenet
+from headstart.diagnose.records import Corrupted, FromScratch, ImageNetDistance
 from headstart.model.classifier import Classifier
 from headstart.model.files import PAGE, PAGE_VALUES
 from headstart.model.given import CLASSIFIER
@@ -58,7 +63,15 @@ class Written:
         return {name: partial(_write, content) for name, content in self.files.items()}
 
 
-@checks(classifier=CLASSIFIER, out=PATH, robustness=ROBUSTNESS, overwrite=YES_NO, progress=PROGRESS)
+@checks(
+    classifier=CLASSIFIER,
+    out=PATH,
+    robustness=ROBUSTNESS,
+    corrupted=several(instance("what hs.corrupted gives", Corrupted), "what hs.corrupted gives"),
+    from_scratch=instance("what hs.from_scratch gives", FromScratch),
+    overwrite=YES_NO,
+    progress=PROGRESS,
+)
 @shows_progress
 def write_report(
     classifier: Classifier,
@@ -66,6 +79,8 @@ def write_report(
     *,
     out: PathLike = "report",
     robustness: Robustness | None = None,
+    corrupted: Sequence[Corrupted] = (),
+    from_scratch: FromScratch | None = None,
     overwrite: bool = False,
     progress: Shown = True,
 ) -> Report:
@@ -75,7 +90,7 @@ def write_report(
         data: labelled photos, on which the classifier is measured again, and of which the page shows the worst
             mistakes; those of the fit also have what the diagnosis found. None: the figures of the fit, no photos.
         out: the folder.
-        robustness: what `hs.robustness` gave, for a section on attacks.
+        robustness, corrupted, from_scratch: what the functions of `hs` with these names gave, for a section on each.
         overwrite: whether a report that is there is replaced.
         progress: as for `fit`.
 
@@ -86,7 +101,8 @@ def write_report(
     folder = os.fspath(out)
     check_place(folder, overwrite)
     report = function_of(progress)
-    content = content_of(classifier, data, robustness, report)
+    content = content_of(classifier, data, report)
+    content = replace(content, robustness=robustness, corrupted=tuple(corrupted), from_scratch=from_scratch)
     written = report_files(content, progress=report)
     html, values = write_files(written.writers(), folder)
     verdict = content.diagnosis.verdict if content.diagnosis else None
@@ -115,12 +131,10 @@ def report_files(content: Content, *, maps: bool = True, progress: Progress | No
     return Written({PAGE: page.encode("utf-8"), PAGE_VALUES: values.encode("ascii")}, pictures.count)
 
 
-def content_of(
-    classifier: Classifier, data: Images | None, robustness: Robustness | None = None, progress: Progress | None = None
-) -> Content:
+def content_of(classifier: Classifier, data: Images | None, progress: Progress | None = None) -> Content:
     """What a classifier remembers; with ``data`` it is measured on these photos."""
     record = classifier.record
-    content = Content(classifier, record.result, record.diagnosis, robustness)
+    content = Content(classifier, record.result, record.diagnosis)
     if data is None:
         return content
     dataset = labelled_dataset(data, None, classifier.label_kind)
@@ -130,7 +144,13 @@ def content_of(
         evaluation = classifier.evaluate(dataset, progress=progress or False)
     except DataError:  # there is still a diagnosis to show
         note = NONE_COUNTED
-    return Content(classifier, evaluation, record.diagnosis, robustness, dataset, note)
+    return replace(content, evaluation=evaluation, distance=_distance(classifier, dataset), photos=dataset, note=note)
+
+
+def _distance(classifier: Classifier, dataset: ImageDataset) -> ImageNetDistance | None:
+    """How far the photos are from those of ImageNet, where the network is as it was trained on them."""
+    trained = classifier.record.scratch or (classifier.record.finetune and classifier.record.finetune.kept)
+    return None if trained else distance_to_imagenet(dataset, np.arange(len(dataset)), classifier.network)
 
 
 def check_place(folder: str, overwrite: bool) -> None:
