@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from headstart.core.types import Z
 
+AT_LEAST = 1 / 3  # of the last fall; a·n^−½ falls by 0.7 of it
 STEEPEST = 1.5  # of a power law: the errors of classifiers fall no faster
 
 Values = NDArray[np.float64]
@@ -26,11 +27,13 @@ class Errors:
 def forecast(course: Errors, images: int) -> tuple[float, float]:
     """The error with so many images, and a standard deviation for what its course does not tell.
 
-    It is the mean of two laws that are fitted to the course, a·n^−b and a·n^−½ + c, and not above the last error. Half
-    of what they differ by is two deviations.
+    It is the mean of two laws that are fitted to the course, a·n^−b and a·n^−½ + c, and below the last error by a third
+    of what it fell by since half of the images. Half of what the laws differ by is two deviations.
     """
-    laws = [law(course.images.astype(float), course.errors, course.held_out, images) for law in (_power, _root)]
-    expected = float(np.clip(np.mean(laws), 0.0, course.errors[-1]))
+    n = course.images.astype(float)
+    laws = [law(n, course.errors, course.held_out, images) for law in (_power, _root)]
+    half, last = float(np.interp(np.log(n[-1] / 2), np.log(n), course.errors)), float(course.errors[-1])
+    expected = float(np.clip(np.mean(laws), 0.0, max(last - AT_LEAST * max(half - last, 0.0), 0.0)))
     return expected, abs(laws[0] - laws[1]) / 2 / Z
 
 

@@ -13,7 +13,8 @@ SURE = 3.0  # standard errors of a comparison of two classifiers
 LIKELY = 2.0
 WORTH = 0.02  # of accuracy: less is not worth advice
 FITTED = 0.5  # of the error of guessing: a training set with fewer errors was learned
-WRONG = 0.1  # share of labels that are probably wrong
+WRONG, MANY = 0.1, 0.15  # share of labels that are probably wrong
+MOSTLY = 0.75  # share of the errors that such labels are: with few images, many are only difficult
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class Rule:
     next_step: str
 
 
+WRONG_LABELS = "About {wrong_labels:.1%} of the labels are probably wrong."
+LOOK = "Look at the suspected labels, the first of the list first, and correct what is wrong."
 RULES = (
     Rule(
         "suspicious data",
@@ -93,9 +96,9 @@ RULES = (
     ),
     Rule(
         "suspicious data",
-        lambda f: f.wrong_labels > WRONG and f.wrong_labels > 0.5 * (1 - f.accuracy),
-        "About {wrong_labels:.1%} of the labels are probably wrong.",
-        "Look at the suspected labels, the first of the list first, and correct what is wrong.",
+        lambda f: f.wrong_labels > max(MANY, MOSTLY * (1 - f.accuracy)),
+        WRONG_LABELS,
+        LOOK,
     ),
     Rule(
         "too little data",
@@ -103,6 +106,12 @@ RULES = (
         "From half of the training images to all, the accuracy rose by {from_half:.1%} ({from_half_z:.1f} standard "
         "errors), and twice as many are expected to bring {more:.1%} more.",
         "Add images, of the classes that are most often mistaken first.",
+    ),
+    Rule(
+        "suspicious data",
+        lambda f: f.wrong_labels > WRONG,
+        WRONG_LABELS,
+        LOOK,
     ),
     Rule(
         "underfitting",
