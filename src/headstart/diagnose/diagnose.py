@@ -80,7 +80,7 @@ def _diagnosis(head: FittedHead) -> Diagnosis:
         verdict=verdict_on(_facts(head, refits, train_error, held_out, curve, suspected)),
         learning_curve=curve,
         complexity=complexity_curve(refits, fit, seed),
-        bias_variance=bias_and_variance(refits, split.classes, test=test, seed=seed),
+        bias_variance=bias_and_variance(refits, split.classes, groups=split.groups[train], test=test, seed=seed),
         wrong_labels=suspected,
         look_alikes=repeats_of(head.samples, _doubtful_copies(head)),
         outliers=_outliers(head),
