@@ -49,9 +49,7 @@ def heads_on(
 
 
 @settings(deadline=None, max_examples=100)
-@given(
-    count=st.integers(1, 40), heads=st.integers(1, 30), flat=st.floats(0.1, 5), seed=st.integers(0, 10**6)
-)
+@given(count=st.integers(1, 40), heads=st.integers(1, 30), flat=st.floats(0.1, 5), seed=st.integers(0, 10**6))
 def test_the_loss_is_bias_and_variance(count: int, heads: int, flat: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     probabilities, labels = rng.dirichlet(np.full(3, flat), (heads, count)), rng.integers(3, size=count)

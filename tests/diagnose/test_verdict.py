@@ -25,7 +25,7 @@ FIRING = [  # for each rule facts on which it is the first, and facts just short
     (replace(AT_CHANCE, train_error=0.1), replace(AT_CHANCE, train_error=0.1, accuracy=0.6)),
     (replace(AT_CHANCE, train_error=0.4), replace(AT_CHANCE, train_error=0.24, accuracy=0.6)),
     (replace(GOOD, stiffer=0.04, stiffer_z=2.5), replace(GOOD, stiffer=0.04, stiffer_z=1.9)),
-    (replace(GOOD, wrong_labels=0.12), replace(GOOD, wrong_labels=0.09)),
+    (replace(GOOD, wrong_labels=0.12, sure_mistakes=0.4), replace(GOOD, wrong_labels=0.09, sure_mistakes=0.4)),
     (replace(GOOD, more=0.03, from_half=0.05, from_half_z=3.0), replace(GOOD, more=0.019, from_half_z=3.0)),
     (replace(GOOD, train_error=0.26), replace(GOOD, train_error=0.24)),
 ]
@@ -35,7 +35,9 @@ OTHER_SIDE = [  # each of the other conditions of a rule keeps it from deciding
     replace(GOOD, flexible=0.015, flexible_z=9.0),  # sure, but not worth it
     replace(GOOD, accuracy=0.5, chance=0.1, flexible=0.04, flexible_z=9.0),  # less than a tenth of the errors
     replace(GOOD, stiffer=0.01, stiffer_z=9.0),
-    replace(GOOD, accuracy=0.7, wrong_labels=0.12),  # most errors are not for wrong labels
+    replace(GOOD, accuracy=0.7, wrong_labels=0.12, sure_mistakes=0.4),  # most errors are not for wrong labels
+    replace(GOOD, wrong_labels=0.12, sure_mistakes=0.2),  # mistakes lie where classes overlap
+    replace(GOOD, accuracy=0.45, chance=0.1, wrong_labels=0.55, sure_mistakes=0.4),  # most labels cannot be wrong
     replace(GOOD, more=0.1, from_half_z=1.9),
 ]
 
@@ -62,8 +64,18 @@ def test_of_two_rules_the_first_decides() -> None:
     """All that speaks against a classifier at once, and from then on without what the rule before looked at."""
     facts = replace(
         AT_CHANCE,
-        **{"train_error": 0.4, "copied": 0.3, "test_z": 9.0, "flexible": 0.3, "flexible_z": 9.0, "stiffer": 0.1},
-        **{"stiffer_z": 5.0, "more": 0.1, "from_half": 0.1, "from_half_z": 9.0, "wrong_labels": 0.3},
+        train_error=0.4,
+        copied=0.3,
+        test_z=9.0,
+        flexible=0.3,
+        flexible_z=9.0,
+        stiffer=0.1,
+        stiffer_z=5.0,
+        more=0.1,
+        from_half=0.1,
+        from_half_z=9.0,
+        wrong_labels=0.3,
+        sure_mistakes=0.5,
     )
     assert order_of(facts) == [0, 1, 2, 4, 5, 6, 7, 8]
     assert "near copy" in verdict_on(facts).sentence
@@ -97,7 +109,7 @@ def test_every_kind_is_known_and_used() -> None:
 
 
 @settings(deadline=None, max_examples=80)
-@given(shares=st.lists(st.floats(0, 1), min_size=14, max_size=14), images=st.integers(4, 10**6))
+@given(shares=st.lists(st.floats(0, 1), min_size=15, max_size=15), images=st.integers(4, 10**6))
 def test_every_sentence_can_be_said(shares: list[float], images: int) -> None:
     facts = Facts(images, *shares)
     for rule in (*RULES, HEALTHY):
@@ -164,9 +176,8 @@ def few(seed: int) -> FittedHead:
 
 
 def noisy(seed: int) -> FittedHead:
-    """Three quarters of what decides the class cannot be seen."""
-    x, labels = blobs(900, 3, 0.5, seed)
-    return fitted(x, labels)
+    """Features that tell little of the class."""
+    return fitted(*blobs(2000, 8, 0.8, seed, classes=8))
 
 
 CASES: dict[str, tuple[Callable[[int], FittedHead], str, str]] = {

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from diagnosed import Labels, Values, blobs
 from headstart.diagnose.records import WrongLabels
-from headstart.diagnose.wrong_labels import FEWEST, confident_joint, ranked, wrong_labels
+from headstart.diagnose.wrong_labels import FEWEST, confident_joint, ranked, sure_mistakes, wrong_labels
 from headstart.learn.calibrate import softmax
 from headstart.learn.heads import fit_head
 
@@ -102,6 +102,23 @@ def test_an_image_whose_label_is_the_most_probable_is_never_listed(count: int, c
     assert 0 <= result.share <= 1
     order = ranked(probabilities, labels)
     assert sorted(order.tolist()) == list(range(count))
+
+
+def test_mistakes_are_sure_where_labels_were_mixed_up_and_not_where_classes_overlap() -> None:
+    for classes in (2, 3):
+        probabilities, labels, _ = flipped(0.2, classes, 4)
+        assert 0.4 < sure_mistakes(probabilities, labels) < 0.6
+        x, labels = blobs(1200, 8, 1.2, 4, classes=classes)
+        probabilities = left_out(x, labels, classes)
+        assert found(probabilities, labels).share > 0.08  # confident learning alone takes the overlap for wrong labels
+        assert sure_mistakes(probabilities, labels) < 0.2
+
+
+def test_sure_mistakes_by_hand() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.15, 0.85], [0.25, 0.75], [0.4, 0.6]])
+    labels = np.array([0, 0, 0, 0, 0, 0])
+    assert sure_mistakes(probabilities, labels) == pytest.approx(1 / 3)  # 0.85, and neither 0.75 nor 0.6, against 0.8
+    assert sure_mistakes(probabilities[:3], labels[:3]) == sure_mistakes(probabilities[3:], labels[3:]) == 0
 
 
 def test_at_most_five_hundred_are_listed() -> None:

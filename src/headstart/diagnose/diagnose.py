@@ -20,7 +20,7 @@ from headstart.diagnose.probes import discordance, flexible_head, permuted_accur
 from headstart.diagnose.records import Diagnosis, LearningCurve, Outlier, WrongLabels
 from headstart.diagnose.refits import Refits
 from headstart.diagnose.verdict import Facts, verdict_on
-from headstart.diagnose.wrong_labels import wrong_labels
+from headstart.diagnose.wrong_labels import sure_mistakes, wrong_labels
 from headstart.learn.calibrate import softmax
 from headstart.learn.heads import HeadFit
 from headstart.learn.regularisation_path import HALF_OF_THE_CORES, Design, Labels, Matrix
@@ -132,6 +132,7 @@ def _facts(
         from_half_z=curve.from_half_z if curve else 0.0,
         more=curve.twice.accuracy - tested if curve else 0.0,
         wrong_labels=suspected.share,
+        sure_mistakes=sure_mistakes(softmax(fit.logits), head.split.labels[head.train[fit.rows]]),
     )
 
 

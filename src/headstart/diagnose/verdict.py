@@ -13,7 +13,8 @@ SURE = 3.0  # standard errors of a comparison of two classifiers
 LIKELY = 2.0
 WORTH = 0.02  # of accuracy: less is not worth advice
 FITTED = 0.5  # of the error of guessing: a training set with fewer errors was learned
-WRONG = 0.1  # share of labels that are probably wrong
+WRONG, MOST = 0.1, 0.5  # share of labels that are probably wrong; where it seems to be most, it is not the labels
+MIXED_UP = 0.25  # share of sure mistakes: a half where labels were mixed up, less where classes overlap
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Facts:
     from_half_z: float = 0.0
     more: float = 0.0  # gain in accuracy that twice the images are expected to bring
     wrong_labels: float = 0.0  # share
+    sure_mistakes: float = 0.0  # share of the mistakes that are surer than half of the right answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +95,9 @@ RULES = (
     ),
     Rule(
         "suspicious data",
-        lambda f: f.wrong_labels > WRONG and f.wrong_labels > 0.5 * (1 - f.accuracy),
-        "About {wrong_labels:.1%} of the labels are probably wrong.",
+        lambda f: max(WRONG, 0.5 * (1 - f.accuracy)) < f.wrong_labels < MOST and f.sure_mistakes > MIXED_UP,
+        "About {wrong_labels:.1%} of the labels are probably wrong: of the mistakes, {sure_mistakes:.1%} are surer than "
+        "half of the right answers.",
         "Look at the suspected labels, the first of the list first, and correct what is wrong.",
     ),
     Rule(
