@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diagnosed import Labels, Values, blobs, fitted
+from diagnosed import Labels, blobs, fitted
 from headstart.diagnose import bias_variance as module
 from headstart.diagnose.bias_variance import RESAMPLES, bias_and_variance
 from headstart.diagnose.diagnose import FittedHead
 from headstart.diagnose.records import BiasVariance
 from headstart.diagnose.refits import Refits
 from headstart.learn.calibrate import softmax
+from headstart.learn.regularisation_path import Matrix
+
+pytestmark = pytest.mark.usefixtures("half_of_the_cores")
 
 CLASSES = ("ants", "bees", "crabs")
 
@@ -30,15 +33,15 @@ def refits_of(head: FittedHead) -> Refits:
 
 
 def heads_on(
-    refits: Refits, z: Values, groups: Labels, seed: int = 0
-) -> tuple[list[Labels], list[Values], list[Labels]]:
+    refits: Refits, z: Matrix, groups: Labels, seed: int = 0
+) -> tuple[list[Labels], list[Matrix], list[Labels]]:
     """Answers and probabilities of the head of each resample, fitted on repeated rows, and how often rows were drawn.
 
     It draws as the module does, so that both have the same resamples.
     """
     rng = np.random.default_rng(seed)
     rng.permutation(len(z))
-    answers, probabilities, drawn = [], [], []
+    answers, probabilities, drawn = list[Labels](), list[Matrix](), list[Labels]()
     for _ in range(RESAMPLES):
         weights = module._resample(refits.labels, groups, rng)
         logits = refits.head(refits.sums(np.repeat(np.arange(len(weights)), weights))).logits(z)

@@ -14,6 +14,8 @@ from headstart.diagnose.refits import Refits
 from headstart.learn.heads import STRENGTHS
 from headstart.learn.regularisation_path import Design
 
+pytestmark = pytest.mark.usefixtures("half_of_the_cores")
+
 
 def curve_of(count: int, width: int, apart: float, kind: str = "lda", classes: int = 2) -> ComplexityCurve:
     head = fitted(*blobs(count, width, apart, classes=classes), kind=kind)

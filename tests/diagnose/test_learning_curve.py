@@ -17,6 +17,8 @@ from headstart.diagnose.learning_curve import DRAWS, EACH, HeldOut, learning_cur
 from headstart.diagnose.records import LearningCurve
 from headstart.diagnose.refits import Refits
 
+pytestmark = pytest.mark.usefixtures("half_of_the_cores")
+
 
 def parts_of(head: FittedHead) -> tuple[Refits, HeldOut]:
     refits = Refits(head.design(head.train), head.split.labels[head.train], len(head.split.classes), head.fit)

@@ -10,6 +10,8 @@ from headstart.diagnose import probes
 from headstart.diagnose.probes import Pair, discordance, flexible_head, permuted_accuracy
 from headstart.diagnose.refits import Refits
 
+pytestmark = pytest.mark.usefixtures("half_of_the_cores")
+
 
 def pair(x: Values, labels: Labels, groups: Labels | None = None) -> Pair:
     head = fitted(x, labels)

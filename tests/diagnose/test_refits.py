@@ -12,6 +12,8 @@ from headstart.diagnose.refits import Refits, Sums
 from headstart.learn.heads import HeadFit, fit_head
 from headstart.learn.regularisation_path import Design, Labels
 
+pytestmark = pytest.mark.usefixtures("half_of_the_cores")
+
 SHAPES = {  # images of each class, features
     "few rows": ((12, 20, 9), 60),
     "few features": ((40, 60, 30), 25),

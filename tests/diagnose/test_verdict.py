@@ -16,6 +16,8 @@ from headstart.diagnose.diagnose import FittedHead, diagnose_head
 from headstart.diagnose.records import KINDS, Verdict
 from headstart.diagnose.verdict import HEALTHY, RULES, Facts, verdict_on
 
+pytestmark = pytest.mark.usefixtures("half_of_the_cores")
+
 GOOD = Facts(images=400, accuracy=0.9, accuracy_se=0.015, train_error=0.02, chance=0.5)
 AT_CHANCE = replace(GOOD, accuracy=0.52, accuracy_se=0.025)
 FIRING = [  # for each rule facts on which it is the first, and facts just short of it

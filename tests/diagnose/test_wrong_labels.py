@@ -14,12 +14,14 @@ from headstart.diagnose.wrong_labels import FEWEST, confident_joint, ranked, sur
 from headstart.learn.calibrate import softmax
 from headstart.learn.heads import fit_head
 
+pytestmark = pytest.mark.usefixtures("half_of_the_cores")
+
 NAMES = ("ants", "bees", "crabs")
 
 
 def left_out(x: Values, labels: Labels, classes: int) -> Values:
     fit = fit_head(x, labels, classes)
-    return softmax(fit.logits)
+    return softmax(fit.logits).astype(np.float64)
 
 
 def found(probabilities: Values, labels: Labels) -> WrongLabels:

@@ -96,8 +96,8 @@ RULES = (
     Rule(
         "suspicious data",
         lambda f: max(WRONG, 0.5 * (1 - f.accuracy)) < f.wrong_labels < MOST and f.sure_mistakes > MIXED_UP,
-        "About {wrong_labels:.1%} of the labels are probably wrong: of the mistakes, {sure_mistakes:.1%} are surer than "
-        "half of the right answers.",
+        "About {wrong_labels:.1%} of the labels are probably wrong: of the mistakes, {sure_mistakes:.1%} are surer "
+        "than half of the right answers.",
         "Look at the suspected labels, the first of the list first, and correct what is wrong.",
     ),
     Rule(
