@@ -64,6 +64,7 @@ def test_the_loss_is_bias_and_variance(count: int, heads: int, flat: float, seed
         assert each.loss == pytest.approx(each.bias + each.variance, abs=1e-9)
         assert -1e-12 <= each.bias <= 2
     assert found.zero_one.loss == pytest.approx((probabilities.argmax(axis=2) != labels).mean())
+    assert found.zero_one.bias == pytest.approx((votes.argmax(axis=1) != labels).mean())
     truth = np.eye(3)[labels]
     assert found.squared.loss == pytest.approx(((probabilities - truth) ** 2).sum(axis=2).mean())
     assert found.squared.variance == pytest.approx(probabilities.var(axis=0).sum(axis=1).mean(), abs=1e-9)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headstart.diagnose.forecast import Errors, forecast
+from headstart.diagnose.forecast import Errors, _power, forecast
 
 SIZES = np.array([25, 50, 100, 200, 400, 800, 1600])
 
@@ -66,7 +66,9 @@ def test_errors_that_rise_are_not_forecast_to_rise() -> None:
 
 
 def test_no_error_falls_faster_than_is_known() -> None:
-    assert forecast(course(1e6 * SIZES**-3.0), 3200)[0] > 1e6 * 3200**-3.0
+    steep = 1e4 * SIZES**-3.0
+    assert _power(SIZES.astype(float), steep, 10**9, 3200) > 2 * 1e4 * 3200**-3.0
+    assert forecast(course(steep), 3200)[0] == steep[-1]
 
 
 @settings(deadline=None, max_examples=80)

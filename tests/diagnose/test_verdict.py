@@ -134,8 +134,8 @@ def test_the_sentence_has_the_figures() -> None:
     assert "52.0% of the images are right" in text
     assert "(50.0%)" in text
     assert "12.5% are wrong" in text
-    text = verdict_on(replace(GOOD, train_error=0.3)).sentence
-    assert "30.0% are wrong, where guessing gets 50.0% wrong" in text
+    text = verdict_on(replace(GOOD, train_error=0.4, chance=0.3)).sentence
+    assert "40.0% are wrong, where guessing gets 70.0% wrong" in text
 
 
 # --- made-up problems, whose verdict is known ---

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -38,7 +39,7 @@ def test_the_figures_of_the_lesson(example: ModuleType, degree: int, train: floa
 
 def test_more_coefficients_never_fit_worse(example: ModuleType) -> None:
     errors = [example.polynomial_errors(degree)[0] for degree in example.DEGREES]
-    assert all(more <= fewer + 1e-9 for fewer, more in zip(errors, errors[1:], strict=False))
+    assert all(more <= fewer + 1e-9 for fewer, more in pairwise(errors))
     assert errors[0] == pytest.approx(27.5)  # of the mean
 
 
