@@ -40,6 +40,12 @@ class Facts:
     sure_mistakes: float = 0.0  # share of the mistakes that are surer than half of the right answers
 
 
+def mixed_up(facts: Facts) -> bool:
+    """Whether the labels of the training set explain most of the mistakes."""
+    share = facts.wrong_labels
+    return max(WRONG, 0.5 * (1 - facts.accuracy)) < share < MOST and facts.sure_mistakes > MIXED_UP
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """When a verdict is given, and what it says."""
@@ -61,7 +67,7 @@ RULES = (
     ),
     Rule(
         "suspicious data",
-        lambda f: f.test_z > STRANGE,
+        lambda f: f.test_z > STRANGE and not mixed_up(f),
         "The test set is easier than the training set: {test_z:.1f} standard errors above the accuracy of training "
         "images left out in turn ({accuracy:.1%}).",
         "Look at where the test images come from: they are not like those of the training set, or were chosen.",
@@ -95,7 +101,7 @@ RULES = (
     ),
     Rule(
         "suspicious data",
-        lambda f: max(WRONG, 0.5 * (1 - f.accuracy)) < f.wrong_labels < MOST and f.sure_mistakes > MIXED_UP,
+        mixed_up,
         "About {wrong_labels:.1%} of the labels are probably wrong: of the mistakes, {sure_mistakes:.1%} are surer "
         "than half of the right answers.",
         "Look at the suspected labels, the first of the list first, and correct what is wrong.",
