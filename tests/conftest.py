@@ -35,6 +35,15 @@ def hears_ctrl_c() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture
+def half_of_the_cores() -> Iterator[None]:
+    """As the diagnosis computes: threads of many small systems wait for each other."""
+    from headstart.learn.regularisation_path import HALF_OF_THE_CORES
+
+    with HALF_OF_THE_CORES:
+        yield
+
+
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three classes of twelve hand-made pictures. Not to be changed: copy it first."""

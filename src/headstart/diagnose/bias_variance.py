@@ -22,14 +22,19 @@ def bias_and_variance(
     refits: Refits,
     classes: tuple[str, ...],
     *,
+    groups: Labels,
     test: tuple[NDArray[np.float32], Labels] | None = None,
     seed: int = 0,
-) -> BiasVariance:
+) -> BiasVariance | None:
     """Refit the head on `RESAMPLES` resamples of the training set, drawn with replacement within each class.
 
     Args:
+        groups: (N,) near copies share a number, and are drawn together.
         test: the test set in the subspace (T, r), and its classes (T,); None: each training image is judged by the
             heads of the resamples that do not hold it.
+
+    Returns:
+        None where every resample holds every image, as where each class is one group.
     """
     rng = np.random.default_rng(seed)
     z, labels = (refits.z, refits.labels) if test is None else test
@@ -38,7 +43,7 @@ def bias_and_variance(
     votes, mean, squares = (np.zeros((len(labels), len(classes))) for _ in range(3))
     heads = np.zeros(len(labels))
     for _ in range(RESAMPLES):
-        weights = _resample(refits.labels, rng)
+        weights = _resample(refits.labels, groups, rng)
         rows = np.flatnonzero(weights)
         logits = refits.head(refits.sums(rows, weights[rows], width=width)).logits(z)
         judges = np.ones(len(labels), bool) if test is not None else weights[chosen] == 0
@@ -48,19 +53,22 @@ def bias_and_variance(
         squares += probabilities**2
         heads += judges
     judged = heads > 0
+    if not judged.any():
+        return None
     share = heads[judged, None]
     return _decomposed(
         votes[judged] / share, mean[judged] / share, squares[judged] / share, labels[judged], classes, test is not None
     )
 
 
-def _resample(labels: Labels, rng: np.random.Generator) -> NDArray[np.int_]:
-    """How often each row is drawn (N,), as many of each class as there are."""
-    drawn = np.zeros(len(labels), int)
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        drawn[rows] = np.bincount(rng.integers(len(rows), size=len(rows)), minlength=len(rows))
-    return drawn
+def _resample(labels: Labels, groups: Labels, rng: np.random.Generator) -> NDArray[np.int_]:
+    """How often each row is drawn (N,): of each class as many groups as there are."""
+    _, first, member = np.unique(groups, return_index=True, return_inverse=True)
+    drawn = np.zeros(len(first), int)
+    for label in np.unique(labels[first]):
+        own = np.flatnonzero(labels[first] == label)
+        drawn[own] = np.bincount(rng.integers(len(own), size=len(own)), minlength=len(own))
+    return drawn[member]
 
 
 def _decomposed(

@@ -20,7 +20,7 @@ from headstart.diagnose.records import Diagnosis, LearningCurve, Outlier, WrongL
 from headstart.diagnose.refits import Refits
 from headstart.diagnose.shortcuts import shortcuts
 from headstart.diagnose.verdict import Facts, verdict_on
-from headstart.diagnose.wrong_labels import wrong_labels
+from headstart.diagnose.wrong_labels import sure_mistakes, wrong_labels
 from headstart.learn.calibrate import softmax
 from headstart.learn.heads import HeadFit
 from headstart.learn.regularisation_path import HALF_OF_THE_CORES, Design, Labels, Matrix
@@ -81,7 +81,7 @@ def _diagnosis(head: FittedHead) -> Diagnosis:
         verdict=verdict_on(_facts(head, refits, train_error, held_out, curve, suspected)),
         learning_curve=curve,
         complexity=complexity_curve(refits, fit, seed),
-        bias_variance=bias_and_variance(refits, split.classes, test=test, seed=seed),
+        bias_variance=bias_and_variance(refits, split.classes, groups=split.groups[train], test=test, seed=seed),
         wrong_labels=suspected,
         look_alikes=repeats_of(head.dataset.samples, _doubtful_copies(head)),
         outliers=_outliers(head),
@@ -134,6 +134,7 @@ def _facts(
         from_half_z=curve.from_half_z if curve else 0.0,
         more=curve.twice.accuracy - tested if curve else 0.0,
         wrong_labels=suspected.share,
+        sure_mistakes=sure_mistakes(softmax(fit.logits), head.split.labels[head.train[fit.rows]]),
     )
 
 

@@ -48,22 +48,26 @@ class _Draw:
 
 
 def learning_curve(refits: Refits, held_out: HeldOut, train_error: float, seed: int = 0) -> LearningCurve | None:
-    """Refit the head on nested parts of the training set, `DRAWS` times; None where it is too small for that.
+    """Refit the head on nested parts of the training set, `DRAWS` times.
 
     Args:
         held_out: a test set; or the training set, of which each draw holds a fifth out.
         train_error: of the head of all training images.
+
+    Returns:
+        the curve; None where the training set is too small for it, or has too few groups.
     """
     rng, count = np.random.default_rng(seed), len(refits.labels)
-    sizes = _sizes(count, refits.classes, 1.0 if held_out.groups is None else 1 - 1 / DRAWS)
-    if len(sizes) < FEWEST:
+    parts, known = _held_rows(held_out, rng), np.isfinite(held_out.wrong)
+    rest = 1.0 if held_out.groups is None else 1 - max(map(len, parts)) / count  # share that each draw has at least
+    sizes = _sizes(count, refits.classes, rest)
+    if len(sizes) < FEWEST or rest <= 0.5 or (rest < 1 and not all(known[rows].any() for rows in parts)):
         return None
-    draws = [_draw(refits, sizes, held_out, rows, rng) for rows in _held_rows(held_out, rng)]
-    held = int(np.isfinite(held_out.wrong).sum())
+    draws = [_draw(refits, sizes, held_out, rows, rng) for rows in parts]
+    held = int(known.sum())
     points = [_point(size, draws, place, held) for place, size in enumerate(sizes)]
     points.append(CurvePoint(count, train_error, held_out.error, *_interval(held_out.error, held)))
-    gain = np.nanmean([draw.wrong for draw in draws], axis=0) - held_out.wrong
-    gain = gain[np.isfinite(gain)]
+    gain = np.nanmean([draw.wrong[known] for draw in draws], axis=0) - held_out.wrong[known]
     standard_error = max(float(gain.std()) / len(gain) ** 0.5, 0.5 / len(gain))
     drawn = float(np.std([draw.held_out[-1] for draw in draws], ddof=1)) / len(draws) ** 0.5
     errors = Errors(np.array([each.images for each in points]), np.array([each.error for each in points]), held)
@@ -104,7 +108,7 @@ def _held_rows(held_out: HeldOut, rng: np.random.Generator) -> list[Labels]:
 
 def _draw(refits: Refits, sizes: list[int], held_out: HeldOut, rows: Labels, rng: np.random.Generator) -> _Draw:
     """Heads of the beginnings of one order: the sums of each go on from those of the one before."""
-    judged = rows if held_out.groups is not None else np.arange(len(held_out.labels))
+    judged = np.arange(len(held_out.labels)) if held_out.groups is None else rows[np.isfinite(held_out.wrong[rows])]
     z, labels = held_out.z[judged], held_out.labels[judged]
     rest = np.setdiff1d(np.arange(len(refits.labels)), rows)
     order = rest[nested(refits.labels[rest], rng)]

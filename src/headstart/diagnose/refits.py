@@ -12,7 +12,7 @@ from headstart.learn.regularisation_path import Design, Labels, Matrix, blocks
 
 SHARE, NARROW, WIDE = 5, 256, 1024  # the subspace has an n-th of the rows as dimensions, within these bounds
 NOTHING = 1e-10  # of the largest variance
-PLENTY = 8  # rows for each feature, from which on the features themselves are used
+PLENTY = 8  # rows for each feature, from which on all directions are kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +42,10 @@ class RefittedHead:
 class Refits:
     """The training set of a head, seen so that heads of parts of it cost milliseconds.
 
-    Features are projected onto principal directions of some rows: where there are few rows that loses nothing. The
-    regularisation is that of the head in absolute terms, so it weighs less, the more rows there are, as it does where
-    the strength is chosen anew for each size.
+    Features are projected onto principal directions of some rows: where there are few rows, that loses nothing. Where
+    there are few features, or plenty of rows, all directions are kept. The regularisation is that of the head in
+    absolute terms, so it weighs less, the more rows there are, as it does where the strength is chosen anew for each
+    size.
 
     Args:
         x: (N, D), the input of the head.
@@ -58,21 +59,20 @@ class Refits:
         sums = x.sum(labels, classes)
         counts = np.bincount(labels, minlength=classes)
         self._centre = sums.sum(axis=0) / x.dtype.type(count)
-        self._basis = None if count > PLENTY * width else self._span(x, np.random.default_rng(seed))
-        self.z = np.empty((count, width if self._basis is None else self._basis.shape[1]), np.float32)
+        self._basis = self._directions(x, np.random.default_rng(seed))
+        self.z = np.empty((count, self._basis.shape[1]), np.float32)
         squares = 0.0
         for rows in blocks(count):
             centred = x[rows] - self._centre
             squares += float(np.einsum("nd,nd->", centred, centred, dtype=np.float64))
-            self.z[rows] = centred if self._basis is None else centred @ self._basis
+            self.z[rows] = centred @ self._basis
         between = float((counts * ((sums / np.maximum(counts, 1)[:, None] - self._centre) ** 2).sum(axis=1)).sum())
         scatter = squares - between if fit.kind == "lda" else squares
         self._added = fit.strength * max(scatter / width, 1e-12)
 
     def project(self, x: Design) -> NDArray[np.float32]:
         """Other rows (M, D) in the subspace (M, r)."""
-        parts = [x[rows] - self._centre for rows in blocks(x.shape[0])]
-        parts = parts if self._basis is None else [part @ self._basis for part in parts]
+        parts = [(x[rows] - self._centre) @ self._basis for rows in blocks(x.shape[0])]
         return np.concatenate(parts).astype(np.float32) if parts else np.zeros((0, self.z.shape[1]), np.float32)
 
     def sums(
@@ -128,12 +128,15 @@ class Refits:
         return head
 
     @staticmethod
-    def _span(x: Design, rng: np.random.Generator) -> NDArray[np.float32]:
+    def _directions(x: Design, rng: np.random.Generator) -> NDArray[np.float32]:
         """The principal directions (D, r) of some rows, the one of the largest variance first."""
-        count = x.shape[0]
-        rank = min(count, x.shape[1], max(NARROW, min(count // SHARE, WIDE)))
-        chosen = x[rng.permutation(count)[:rank]]
+        count, width = x.shape
+        rank = max(NARROW, min(count // SHARE, WIDE))
+        whole = count > width and (width <= rank or count > PLENTY * width)
+        chosen = x[rng.permutation(count)[: 2 * width if whole else rank]]
         chosen = (chosen - chosen.mean(axis=0)).astype(np.float64)
+        if whole:
+            return np.asarray(np.linalg.eigh(chosen.T @ chosen)[1][:, ::-1], np.float32)
         values, rotation = np.linalg.eigh(chosen @ chosen.T)
         kept = np.flatnonzero(values > values[-1] * NOTHING)[::-1]
         return np.asarray(chosen.T @ (rotation[:, kept] / np.sqrt(values[kept])), np.float32)

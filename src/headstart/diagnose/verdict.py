@@ -13,8 +13,8 @@ SURE = 3.0  # standard errors of a comparison of two classifiers
 LIKELY = 2.0
 WORTH = 0.02  # of accuracy: less is not worth advice
 FITTED = 0.5  # of the error of guessing: a training set with fewer errors was learned
-WRONG, MANY = 0.1, 0.15  # share of labels that are probably wrong
-MOSTLY = 0.75  # share of the errors that such labels are: with few images, many are only difficult
+WRONG, MOST = 0.1, 0.5  # share of labels that are probably wrong; where it seems to be most, it is not the labels
+MIXED_UP = 0.25  # share of sure mistakes: a half where labels were mixed up, less where classes overlap
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,13 @@ class Facts:
     from_half_z: float = 0.0
     more: float = 0.0  # gain in accuracy that twice the images are expected to bring
     wrong_labels: float = 0.0  # share
+    sure_mistakes: float = 0.0  # share of the mistakes that are surer than half of the right answers
+
+
+def mixed_up(facts: Facts) -> bool:
+    """Whether the labels of the training set explain most of the mistakes."""
+    share = facts.wrong_labels
+    return max(WRONG, 0.5 * (1 - facts.accuracy)) < share < MOST and facts.sure_mistakes > MIXED_UP
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +56,6 @@ class Rule:
     next_step: str
 
 
-WRONG_LABELS = "About {wrong_labels:.1%} of the labels are probably wrong."
-LOOK = "Look at the suspected labels, the first of the list first, and correct what is wrong."
 RULES = (
     Rule(
         "suspicious data",
@@ -62,7 +67,7 @@ RULES = (
     ),
     Rule(
         "suspicious data",
-        lambda f: f.test_z > STRANGE,
+        lambda f: f.test_z > STRANGE and not mixed_up(f),
         "The test set is easier than the training set: {test_z:.1f} standard errors above the accuracy of training "
         "images left out in turn ({accuracy:.1%}).",
         "Look at where the test images come from: they are not like those of the training set, or were chosen.",
@@ -96,9 +101,10 @@ RULES = (
     ),
     Rule(
         "suspicious data",
-        lambda f: f.wrong_labels > max(MANY, MOSTLY * (1 - f.accuracy)),
-        WRONG_LABELS,
-        LOOK,
+        mixed_up,
+        "About {wrong_labels:.1%} of the labels are probably wrong: of the mistakes, {sure_mistakes:.1%} are surer "
+        "than half of the right answers.",
+        "Look at the suspected labels, the first of the list first, and correct what is wrong.",
     ),
     Rule(
         "too little data",
@@ -106,12 +112,6 @@ RULES = (
         "From half of the training images to all, the accuracy rose by {from_half:.1%} ({from_half_z:.1f} standard "
         "errors), and twice as many are expected to bring {more:.1%} more.",
         "Add images, of the classes that are most often mistaken first.",
-    ),
-    Rule(
-        "suspicious data",
-        lambda f: f.wrong_labels > WRONG,
-        WRONG_LABELS,
-        LOOK,
     ),
     Rule(
         "underfitting",

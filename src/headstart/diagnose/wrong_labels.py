@@ -46,6 +46,17 @@ def ranked(probabilities: NDArray[np.floating], labels: Labels) -> Labels:
     return np.argsort(probabilities[np.arange(len(labels)), labels], kind="stable")
 
 
+def sure_mistakes(probabilities: NDArray[np.floating], labels: Labels) -> float:
+    """The share of the mistakes that are surer than half of the right answers; arguments as for `wrong_labels`.
+
+    About a half where labels were mixed up at random; little where classes overlap, as mistakes lie between them then.
+    """
+    right, sure = probabilities.argmax(axis=1) == labels, probabilities.max(axis=1)
+    if right.all() or not right.any():
+        return 0.0
+    return float((sure[~right] > np.median(sure[right])).mean())
+
+
 def confident_joint(probabilities: NDArray[np.floating], labels: Labels, classes: int) -> NDArray[np.float64]:
     """How many images of each label (rows) are of each class (columns), as many of each label as there are.
 
