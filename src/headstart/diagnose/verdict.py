@@ -97,7 +97,7 @@ RULES = (
         "overfitting",
         lambda f: f.stiffer_z > LIKELY and f.stiffer > WORTH,
         "Another strength of regularisation gets {stiffer:.1%} more images right ({stiffer_z:.1f} standard errors).",
-        "Fit anew and let the strength be chosen: headstart fit DATA.",
+        "Fit with the other kind of head, and compare: headstart fit DATA --head ridge.",
     ),
     Rule(
         "suspicious data",
