@@ -95,7 +95,7 @@ def test_the_front_by_hand() -> None:
 def tried(name: str, wrong: Sequence[int], speed: float, images: int = 200) -> Trial:
     right = np.ones(images, bool)
     right[list(wrong)] = False
-    return Trial(name, 224, right, np.arange(len(right)), speed, 1_000_000, 4.0, 1.0, 0.5)
+    return Trial(name, 224, right, np.arange(len(right)), speed, 1_000_000, 4.0, 1.0, 0.0, 0.5)
 
 
 @st.composite
@@ -207,6 +207,7 @@ def test_all_are_fitted_and_judged_as_fit_does_it(photos: Path) -> None:
         assert row.seconds > 36 / row.images_per_second
         features, labels = features_of_training_set(photos, row.pixels)
         assert row.logme == pytest.approx(logme(features, labels), abs=1e-3)
+        assert 0 <= row.train_error <= 1 - row.accuracy.value
         assert found.images == record_of(model)["left_one_out"]["images"]
     assert found.judged_on == "left out in turn"
     assert found.chosen in found.rows
@@ -392,7 +393,7 @@ def test_the_command_in_json(shell: Shell, photos: Path, tmp_path: Path) -> None
     for row in said["rows"]:
         assert set(row) == {
             "backbone", "pixels", "accuracy", "interval", "difference", "p", "images_per_second", "parameters",
-            "megabytes", "seconds", "pareto", "logme", "assumed",
+            "megabytes", "seconds", "pareto", "train_error", "logme", "assumed",
         }  # fmt: skip
         assert row["interval"][0] < row["accuracy"] <= row["interval"][1]
     assert said["chosen"] in said["rows"]

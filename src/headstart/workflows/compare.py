@@ -245,6 +245,7 @@ def _trial(name: str, frozen: FrozenBackbone, features: Features, split: Split, 
         parameters=sum(blueprint.parameters().values()),
         megabytes=sum(array.nbytes for array in (*trunk.weights.values(), head.weight, head.bias)) / 1e6,
         seconds=seconds,
+        train_error=float((head.probabilities(features.values, train).argmax(axis=1) != split.labels[train]).mean()),
         logme=logme(Design(features.values, train, sqrt=head.sqrt), split.labels[train]),
         assumed=trunk.assumed,
     )

@@ -30,6 +30,7 @@ class Trial:
     parameters: int
     megabytes: float
     seconds: float  # of a first fit; until the speed is known, of the head alone
+    train_error: float
     logme: float  # see `learn.transferability`
     assumed: str = ""  # on its weights or pixels, where nothing tells it
 
@@ -52,6 +53,7 @@ class Candidate:
     megabytes: float  # of their weights
     seconds: float  # of a first fit: features at that speed, and the head
     pareto: bool  # none of the others is both as fast and as accurate
+    train_error: float  # of the training set itself; the difference to the accuracy tells how flexible a network is
     logme: float  # nats an image: what the features promise without a fit, see `learn.transferability`
     assumed: str = ""  # on its weights or pixels, where nothing tells it
 
@@ -91,6 +93,7 @@ def rank(trials: Sequence[Trial]) -> list[Candidate]:
             one.megabytes,
             one.seconds,
             on_front,
+            one.train_error,
             one.logme,
             one.assumed,
         )
