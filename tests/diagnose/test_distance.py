@@ -103,9 +103,10 @@ def test_a_network_without_batch_norm_has_none() -> None:
 
 def test_words() -> None:
     known = {"photos": 0.1, "noise": 0.5}
-    assert in_words(0.3, known) == "0.30: farther from ImageNet's photos than photos (0.10), nearer than noise (0.50)"
-    assert in_words(-0.001, known) == "0.00: nearer to ImageNet's photos than photos (0.10)"
-    assert in_words(0.7, known) == "0.70: farther from ImageNet's photos than noise (0.50)"
+    assert in_words(0.3, known) == "0.30: farther from ImageNet's photos than photos (0.10), nearer than noise (0.50)."
+    assert in_words(-0.001, known) == "0.00: nearer to ImageNet's photos than photos (0.10)."
+    assert in_words(0.7, known) == "0.70: farther from ImageNet's photos than noise (0.50)."
+    assert in_words(0.11, known) == "0.11: about as far from ImageNet's photos as photos."
     for values in REFERENCES.values():
         assert [*values.values()] == sorted(values.values())
 

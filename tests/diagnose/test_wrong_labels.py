@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from diagnosed import Labels, Values, blobs
 from headstart.diagnose.records import WrongLabels
-from headstart.diagnose.wrong_labels import FEWEST, confident_joint, ranked, sure_mistakes, wrong_labels
+from headstart.diagnose.wrong_labels import FEWEST, LISTED, confident_joint, ranked, sure_mistakes, wrong_labels
 from headstart.learn.calibrate import softmax
 from headstart.learn.heads import fit_head
 
@@ -100,7 +100,7 @@ def test_an_image_whose_label_is_the_most_probable_is_never_listed(count: int, c
     result = found(probabilities, labels)
     rows = [int(suspect.name.removesuffix(".jpg")) for suspect in result.suspects]
     assert all(probabilities[row].argmax() != labels[row] for row in rows)
-    assert len(set(rows)) == len(rows) <= np.ceil(0.1 * count)
+    assert len(set(rows)) == len(rows) <= np.ceil(LISTED * count)
     assert 0 <= result.share <= 1
     order = ranked(probabilities, labels)
     assert sorted(order.tolist()) == list(range(count))

@@ -111,6 +111,7 @@ def _show(found: Comparison, files: Sequence[str], again: str) -> None:
     rows = Rows()
     if any(row.difference and row.may_be_noise for row in found.rows):
         rows.add("≈", "the difference may be noise (McNemar, mid-p)")
+    rows.add("LogME", "what the features promise without a fit; more is better")
     if len(found.rows) > 1:
         rows.add("•", "no other is both faster and more accurate")
     if found.chosen is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -52,7 +53,7 @@ def fit(
     as_json: options.Json = False,
 ) -> None:
     """Fit a classifier on labelled photos, measure it on photos it has not seen, and save it."""
-    from headstart.data.inputs import labelled_dataset
+    from headstart.data.inputs import labelled_dataset, name_of
     from headstart.model.bundle import save
     from headstart.model.files import why_not_writable
     from headstart.workflows.fit import fit as fit_classifier
@@ -60,13 +61,15 @@ def fit(
     if problem := why_not_writable(out, overwrite=overwrite):
         raise UsageError(problem)
     start = time.perf_counter()
-    dataset = labelled_dataset(options.source(data, label, image, group, split, label_from), None)
+    source = options.source(data, label, image, group, split, label_from)
+    dataset = labelled_dataset(source, None)
     opened = time.perf_counter()
     model = fit_classifier(
         dataset, backbone=backbone, weights=weights, pixels=pixels, spec=options.normalisation(mean, std), head=head,
         prior=prior, holdout=holdout, seed=seed, engine=engine, precision=precision, device=device, cache=cache,
         diagnose=report,
     )  # fmt: skip
+    model.record = replace(model.record, data=name_of(source, dataset))
     seconds = model.record.seconds
     seconds["open"] += round(opened - start, 3)
     saving = time.perf_counter()
@@ -173,7 +176,7 @@ def _add_diagnosis(rows: Rows, diagnosis: Diagnosis | None) -> None:
     if diagnosis is None:
         return
     verdict = diagnosis.verdict
-    healthy = verdict.kind == "healthy"
+    healthy = verdict.kind == "healthy"  # then the last row says what to do
     rows.add("verdict", Text(verdict.kind, "bold green" if healthy else "bold yellow") + Text(f": {verdict.sentence}"))
     if not healthy:
         rows.add("", verdict.next_step)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
 from headstart.cli import options
+from headstart.cli.figures import add_left_out
 from headstart.cli.terminal import Rows, accuracy_text, console
 from headstart.core.errors import UsageError
 from headstart.core.text import one_line
@@ -65,7 +67,7 @@ def report(
     classifier = options.open_model(model, weights, engine, precision, device, normal)
     measured = _measured(classifier, source, measures, not as_json)
     found = write_report(classifier, source, out=out, overwrite=overwrite, progress=not as_json, **measured)
-    options.answer_with(_answer(found), as_json, lambda: _show(found))
+    options.answer_with(_answer(found), as_json, lambda: _show(found, _in_words(measured)))
 
 
 def _measured(classifier: Any, source: Any, measures: Sequence[str], progress: bool) -> dict[str, Any]:
@@ -80,6 +82,26 @@ def _measured(classifier: Any, source: Any, measures: Sequence[str], progress: b
         "robustness": robustness,
     }
     return {name: functions[name](classifier, source, progress=progress) for name in measures}
+
+
+def _in_words(measured: Mapping[str, Any]) -> dict[str, str]:
+    """What was measured beside, in a line each."""
+    said = {}
+    if photos := measured.get("corrupted"):
+        kinds = {each.kind: [one for one in photos if one.kind == each.kind] for each in photos}
+        said["bad quality"] = "; ".join(
+            f"{kind} " + ", ".join(f"{one.accuracy.value:.0%}" for one in each) for kind, each in kinds.items()
+        )
+    if scratch := measured.get("from_scratch"):
+        said["from scratch"] = scratch.sentence
+    if attacked := measured.get("robustness"):
+        from headstart.attack.plan import epsilon_text
+
+        text = partial(epsilon_text, norm=attacked.norm)
+        said["under attack"] = ", ".join(
+            f"{point.accuracy.value:.0%} at {text(point.epsilon)}" for point in attacked.curve
+        )
+    return said
 
 
 def _answer(found: Report) -> dict[str, Any]:
@@ -97,7 +119,7 @@ def _answer(found: Report) -> dict[str, Any]:
     }
 
 
-def _show(found: Report) -> None:
+def _show(found: Report, measured: Mapping[str, str]) -> None:
     """The verdict, the next step, and where the page is."""
     rows = Rows()
     if found.verdict:
@@ -107,6 +129,9 @@ def _show(found: Report) -> None:
         rows.add("verdict", Text("none: this model has no diagnosis", "dim"))
     if found.accuracy:
         rows.add("accuracy", accuracy_text(found.accuracy.value, found.accuracy.low, found.accuracy.high))
+    add_left_out(rows, found.left_out)
+    for name, words in measured.items():
+        rows.add(name, words)
     if found.note:
         rows.add("note", Text(one_line(found.note), "yellow"))
     if found.next_step:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,9 +16,9 @@ from headstart.diagnose.bias_variance import bias_and_variance
 from headstart.diagnose.complexity import complexity_curve
 from headstart.diagnose.learning_curve import HeldOut, learning_curve
 from headstart.diagnose.probes import discordance, flexible_head, permuted_accuracy
-from headstart.diagnose.records import Diagnosis, LearningCurve, Outlier, WrongLabels
+from headstart.diagnose.records import Diagnosis, LearningCurve, Outlier, Shortcut, WrongLabels
 from headstart.diagnose.refits import Refits
-from headstart.diagnose.shortcuts import shortcuts
+from headstart.diagnose.shortcuts import OF_THE_FILE, shortcuts
 from headstart.diagnose.verdict import Facts, verdict_on
 from headstart.diagnose.wrong_labels import sure_mistakes, wrong_labels
 from headstart.learn.calibrate import softmax
@@ -77,15 +77,17 @@ def _diagnosis(head: FittedHead) -> Diagnosis:
     names = [head.dataset.samples[row].name for row in train[fit.rows].tolist()]
     suspected = wrong_labels(softmax(fit.logits), labels[fit.rows], split.classes, names)
     test = None if held_out.groups is not None else (held_out.z, held_out.labels)
+    found = shortcuts(head.dataset, train, split.labels, split.groups, head.thumbnails)
+    facts = _facts(head, refits, train_error, held_out, curve, suspected)
     return Diagnosis(
-        verdict=verdict_on(_facts(head, refits, train_error, held_out, curve, suspected)),
+        verdict=verdict_on(replace(facts, shortcut=_shortcut(found))),
         learning_curve=curve,
         complexity=complexity_curve(refits, fit, seed),
         bias_variance=bias_and_variance(refits, split.classes, groups=split.groups[train], test=test, seed=seed),
         wrong_labels=suspected,
         look_alikes=repeats_of(head.dataset.samples, _doubtful_copies(head)),
         outliers=_outliers(head),
-        shortcuts=shortcuts(head.dataset, train, split.labels, split.groups, head.thumbnails),
+        shortcuts=found,
         seconds=time.perf_counter() - begun,
     )
 
@@ -136,6 +138,12 @@ def _facts(
         wrong_labels=suspected.share,
         sure_mistakes=sure_mistakes(softmax(fit.logits), head.split.labels[head.train[fit.rows]]),
     )
+
+
+def _shortcut(found: tuple[Shortcut, ...]) -> float:
+    """The gain over chance of the best shortcut by the file; brightness and border are in part what an image shows."""
+    gains = [each.accuracy - each.chance for each in found if each.is_one and each.what in OF_THE_FILE]
+    return max(gains, default=0.0)
 
 
 def _copied(head: FittedHead) -> tuple[float, float]:

@@ -22,6 +22,7 @@ from headstart.learn.features import run_network
 
 IMAGES = 64
 LAYERS = 8
+ALIKE = 0.2  # share of a distance within which another is about the same
 LEAST = 4  # images; of fewer the spread is unknown
 # by network, at its own pixels; the nearest first. Measured with: python benchmarks/distance.py
 REFERENCES = {
@@ -109,13 +110,16 @@ def in_words(distance: float, known: dict[str, float]) -> str:
     """The distance between those of well-known images, or alone where none are known."""
     said = f"{max(distance, 0):.2f}"
     if not known:
-        return f"{said}, where 0 is as near as ImageNet's own photos"
+        return f"{said}, where 0 is as near as ImageNet's own photos."
+    alike = min(known, key=lambda name: abs(known[name] - distance))
+    if abs(known[alike] - distance) < ALIKE * known[alike]:
+        return f"{said}: about as far from ImageNet's photos as {alike}."
     nearer = [name for name, value in known.items() if value <= distance]
     farther = [name for name, value in known.items() if value > distance]
     if not nearer:
-        return f"{said}: nearer to ImageNet's photos than {farther[0]} ({known[farther[0]]:.2f})"
+        return f"{said}: nearer to ImageNet's photos than {farther[0]} ({known[farther[0]]:.2f})."
     below = f"farther from ImageNet's photos than {nearer[-1]} ({known[nearer[-1]]:.2f})"
-    return f"{said}: {below}" + (f", nearer than {farther[0]} ({known[farther[0]]:.2f})" if farther else "")
+    return f"{said}: {below}" + (f", nearer than {farther[0]} ({known[farther[0]]:.2f})." if farther else ".")
 
 
 def _moments(value: NDArray[np.float32]) -> tuple[Floats, Floats]:

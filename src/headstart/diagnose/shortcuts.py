@@ -23,6 +23,7 @@ SURE = 0.01  # the probability that any of the four is called a shortcut where n
 GAIN = 0.05  # over chance, that matters,
 # and its share of the gain that is possible: a file is never what a photo shows, brightness and border are in part
 SHARE = {"size": 0.1, "file type": 0.1, "brightness": 0.5, "border": 0.5}
+OF_THE_FILE = ("size", "file type")
 LEAD = 1.5  # votes that the most frequent class has more: the one of the row itself, which is left out, decides nothing
 
 Columns = NDArray[np.float64]

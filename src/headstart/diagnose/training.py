@@ -7,6 +7,8 @@ from dataclasses import replace
 from headstart.diagnose.records import Diagnosis, Verdict
 from headstart.train.training_run import TrainingRecord
 
+WIDE = 0.3  # an interval of the validation error that says little
+FEW = "Add images: the training, and its judgement, need more of them."
 NEXT_STEPS = {
     "healthy": "Use it: headstart predict MODEL PHOTO …",
     "overfitting": "Add images. Or train less of the network, or with more augmentation: docs/training_tricks.md.",
@@ -26,6 +28,8 @@ def diagnosis_of_training(record: TrainingRecord, before: Diagnosis | None = Non
     figures = {} if gap is None else {"train_error": gap.train_error, "val_error": gap.val_error}
     sentence = found.sentence if gap is None or gap.large else f"{found.sentence} {gap.sentence}"
     verdict = Verdict(found.kind, sentence, NEXT_STEPS[found.kind], figures)
+    if found.kind == "healthy" and gap is not None and gap.high - gap.low > WIDE:
+        verdict = Verdict("too little data", f"The validation set says little. {gap.sentence}", FEW, figures)
     if before is None:
         return Diagnosis(verdict)
     return replace(before, verdict=verdict, learning_curve=None, complexity=None, bias_variance=None)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from headstart.core.types import Z
 from headstart.diagnose.records import Verdict
 
 LEAKED, TIMES = 0.02, 2  # share of test images with a copy in the training set; of what is usual within the latter
 STRANGE = 4.0  # standard errors by which a test set may be easier than the training set
 SURE = 3.0  # standard errors of a comparison of two classifiers
 LIKELY = 2.0
+KNOWN = 0.1  # half of the interval of an accuracy that says something
 WORTH = 0.02  # of accuracy: less is not worth advice
 FITTED = 0.5  # of the error of guessing: a training set with fewer errors was learned
 WRONG, MOST = 0.1, 0.5  # share of labels that are probably wrong; where it seems to be most, it is not the labels
@@ -37,7 +39,18 @@ class Facts:
     from_half_z: float = 0.0
     more: float = 0.0  # gain in accuracy that twice the images are expected to bring
     wrong_labels: float = 0.0  # share
+    shortcut: float = 0.0  # gain in accuracy over chance by the size or the kind of the file alone, where it is one
     sure_mistakes: float = 0.0  # share of the mistakes that are surer than half of the right answers
+
+    @property
+    def half_width(self) -> float:
+        """Of the 95 % interval of the accuracy."""
+        return Z * self.accuracy_se
+
+    @property
+    def needed(self) -> int:
+        """Training images with which the accuracy would be known well enough."""
+        return -int(-self.images * (self.half_width / KNOWN) ** 2 // 1)
 
 
 def mixed_up(facts: Facts) -> bool:
@@ -67,6 +80,20 @@ RULES = (
     ),
     Rule(
         "suspicious data",
+        lambda f: f.shortcut > 0,
+        "The size or the kind of the files alone gives {shortcut:.1%} more right answers than guessing. A network may "
+        "learn that in place of what the images show, and then fails on other files.",
+        "Take the images of all classes from the same sources, in one size and format.",
+    ),
+    Rule(
+        "too little data",
+        lambda f: f.half_width > KNOWN,
+        "{images} training images say little: left out in turn, {accuracy:.1%} are right, give or take "
+        "{half_width:.1%}.",
+        "Add images: with about {needed} to train on, the accuracy would be known to 10 points.",
+    ),
+    Rule(
+        "suspicious data",
         lambda f: f.test_z > STRANGE and not mixed_up(f),
         "The test set is easier than the training set: {test_z:.1f} standard errors above the accuracy of training "
         "images left out in turn ({accuracy:.1%}).",
@@ -84,7 +111,7 @@ RULES = (
         lambda f: f.accuracy < f.chance + SURE * f.accuracy_se and f.train_error < FITTED * (1 - f.chance),
         "Left out in turn, {accuracy:.1%} of the images are right, no more than with labels that mean nothing "
         "({chance:.1%}); in training {train_error:.1%} are wrong. The head learned its images by heart.",
-        "Look at whether the labels belong to the images: headstart check DATA.",
+        "Look at whether the labels belong to the images: the report shows those whose label is least probable.",
     ),
     Rule(
         "suspicious data",
@@ -104,7 +131,7 @@ RULES = (
         mixed_up,
         "About {wrong_labels:.1%} of the labels are probably wrong: of the mistakes, {sure_mistakes:.1%} are surer "
         "than half of the right answers.",
-        "Look at the suspected labels, the first of the list first, and correct what is wrong.",
+        "Look at the suspected labels in the report, the first ones first, correct what is wrong, and fit again.",
     ),
     Rule(
         "too little data",
@@ -128,9 +155,16 @@ HEALTHY = Rule(
 )
 
 
+def words_of(facts: Facts) -> dict[str, float]:
+    """What sentences are filled in with."""
+    figures = {name: getattr(facts, name) for name in Facts.__slots__}
+    also = {"wrong_guesses": 1 - facts.chance, "half_width": facts.half_width, "needed": facts.needed}
+    return figures | also
+
+
 def verdict_on(facts: Facts) -> Verdict:
     """The verdict of the first rule that applies."""
     figures = {name: float(getattr(facts, name)) for name in Facts.__slots__}
     rule = next((rule for rule in RULES if rule.applies(facts)), HEALTHY)
-    words = {**figures, "images": facts.images, "wrong_guesses": 1 - facts.chance}
-    return Verdict(rule.kind, rule.sentence.format(**words), rule.next_step, figures)
+    words = words_of(facts)
+    return Verdict(rule.kind, rule.sentence.format(**words), rule.next_step.format(**words), figures)

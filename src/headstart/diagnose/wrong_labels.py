@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from headstart.diagnose.records import Suspect, WrongLabels
 from headstart.learn.regularisation_path import Labels
 
-LISTED, MOST = 0.1, 500  # share of the images that is listed at most, and how many
+LISTED, MOST = 0.25, 500  # share of the images that is listed at most, and how many
 FEWEST = 10  # images, for an estimate
 
 

@@ -24,6 +24,7 @@ def answer_of(content: Content) -> dict[str, Any]:
     record, verdict = content.classifier.record, content.diagnosis.verdict if content.diagnosis else None
     values = {
         "data": record.data,
+        "measured_on": content.measured_on or record.data,
         "classes": list(content.classifier.classes),
         "verdict": asdict(verdict) if verdict else None,
         "next_step": verdict.next_step if verdict else None,

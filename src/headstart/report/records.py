@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from headstart.core.counts import counted
 from headstart.core.display import Described
-from headstart.core.types import Accuracy, Evaluation, ImageDataset
+from headstart.core.types import Accuracy, Evaluation, ImageDataset, Problem
 from headstart.diagnose.records import Corrupted, Diagnosis, FromScratch, ImageNetDistance
 from headstart.model.classifier import Classifier
 from headstart.model.files import PAGE, PAGE_VALUES
@@ -31,6 +31,7 @@ class Content:
     distance: ImageNetDistance | None = None
     from_scratch: FromScratch | None = None
     photos: ImageDataset | None = None  # where the pictures come from, by the names of the images
+    measured_on: str = ""  # the name of other photos than those of the fit
     note: str = ""  # why something is missing, in a sentence
 
 
@@ -44,6 +45,7 @@ class Report(Described):
     sentence: str  # of the verdict; "" where there is none
     next_step: str | None
     accuracy: Accuracy | None  # on the test set
+    left_out: tuple[Problem, ...]  # photos that were not counted, and why
     note: str  # why something is missing, in a sentence
     size: int  # of the page, bytes
     pictures: int  # different ones on the page

@@ -69,7 +69,9 @@ def context_of(content: Content, pictures: Pictures) -> dict[str, Any]:
     record, evaluation, diagnosis = content.classifier.record, content.evaluation, content.diagnosis
     classes = content.classifier.classes
     return {
-        "title": shortened(record.data, LONGEST),
+        "title": shortened(record.data if record.train else record.backbone, LONGEST),
+        "measured_on": shortened(content.measured_on, LONGEST),
+        "pixels": content.classifier.spec.size,
         "classes": classes,
         "record": record,
         "note": content.note,

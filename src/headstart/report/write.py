@@ -16,7 +16,7 @@ from headstart.core.arguments import PATH, PROGRESS, YES_NO, Rule, checks, insta
 from headstart.core.errors import DataError, UsageError
 from headstart.core.progress import Progress, Shown, function_of, shows_progress
 from headstart.core.types import ImageDataset
-from headstart.data.inputs import Images, labelled_dataset
+from headstart.data.inputs import Images, labelled_dataset, name_of
 from headstart.data.sources import PathLike
 from headstart.diagnose.distance import distance_to_imagenet
 from headstart.diagnose.records import Corrupted, FromScratch, ImageNetDistance
@@ -113,6 +113,7 @@ def write_report(
         sentence=verdict.sentence if verdict else "",
         next_step=verdict.next_step if verdict else None,
         accuracy=content.evaluation.accuracy if content.evaluation else None,
+        left_out=(content.evaluation.left_out or ()) if content.evaluation else (),
         note=content.note,
         size=len(written.files[PAGE]),
         pictures=written.pictures,
@@ -144,7 +145,15 @@ def content_of(classifier: Classifier, data: Images | None, progress: Progress |
         evaluation = classifier.evaluate(dataset, progress=progress or False)
     except DataError:  # there is still a diagnosis to show
         note = NONE_COUNTED
-    return replace(content, evaluation=evaluation, distance=_distance(classifier, dataset), photos=dataset, note=note)
+    name = name_of(data, dataset)
+    return replace(
+        content,
+        evaluation=evaluation,
+        distance=_distance(classifier, dataset),
+        photos=dataset,
+        measured_on=name if name != record.data and not note else "",
+        note=note,
+    )
 
 
 def _distance(classifier: Classifier, dataset: ImageDataset) -> ImageNetDistance | None:
