@@ -62,7 +62,7 @@ def from_scratch(
     """
     if classifier.record.scratch is not None:
         raise UsageError(
-            "The model was itself trained from random weights. Compare one with a pretrained network: headstart fit"
+            "The model was itself trained from random weights. Compare one with a pretrained network: headstart fit PHOTOS"
         )
     get_trainer(TRAINER)  # before any work is done
     report = function_of(progress)
@@ -115,7 +115,7 @@ def trained_on(classifier: Classifier, dataset: ImageDataset) -> NDArray[np.intp
     if len(there) < all_of_them:
         raise DataError(
             f"Expected the photos that the model was fitted on, to train on the same. Received: {len(there)} of those "
-            f"{all_of_them} in {dataset.place}. Give the photos that headstart fit was given."
+            f"{all_of_them} in {dataset.place}. Give the photos that it was fitted on."
         )
     return np.flatnonzero([key in there for key in keys])
 
