@@ -104,7 +104,7 @@ def test_a_photo_that_the_small_network_cannot_know_counts_as_wrong(model: hs.Cl
 
 
 def test_other_photos_than_those_of_the_fit_are_refused(model: hs.Classifier, photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(hs.DataError, match=r"Received: 0 of those \d+ in .*Give the photos that headstart fit was"):
+    with pytest.raises(hs.DataError, match=r"Received: 0 of those \d+ in .*Give the photos that it was fitted on\."):
         hs.from_scratch(model, folder(tmp_path, 3, start=500), progress=False)
     with pytest.raises(hs.DataError, match="Expected the photos that the model was fitted on"):
         hs.from_scratch(model, hs.open_source(photos).part([*range(30)]), progress=False)

@@ -12,7 +12,7 @@ from headstart.learn.calibrate import softmax
 from headstart.learn.regularisation_path import Labels
 
 RESAMPLES = 30
-WIDTH = 512  # dimensions of the subspace at most: it is many heads
+WIDTH = 384  # dimensions of the subspace at most: it is many heads
 JUDGED = 2000  # images at most
 
 Values = NDArray[np.float64]

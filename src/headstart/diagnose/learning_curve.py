@@ -15,7 +15,7 @@ from headstart.diagnose.refits import Refits
 from headstart.learn.regularisation_path import Labels
 
 SIZES, DRAWS = 8, 5  # sizes at least, where there are images enough
-SMALLEST = 64  # a training set that is so many times smaller is not tried
+SMALLEST = 128  # a training set that is so many times smaller is not tried
 EACH = 2  # images of every class in the smallest training set
 FEWEST = 3  # sizes below all images
 WIDE = 0.05  # an interval of so much to either side is wide

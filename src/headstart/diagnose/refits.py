@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from headstart.learn.heads import HeadFit
 from headstart.learn.regularisation_path import Design, Labels, Matrix, blocks
 
-SHARE, NARROW, WIDE = 5, 256, 1024  # the subspace has an n-th of the rows as dimensions, within these bounds
+SHARE, NARROW, WIDE = 5, 256, 896  # the subspace has an n-th of the rows as dimensions, within these bounds
 NOTHING = 1e-10  # of the largest variance
 PLENTY = 8  # rows for each feature, from which on all directions are kept
 

@@ -62,7 +62,8 @@ def from_scratch(
     """
     if classifier.record.scratch is not None:
         raise UsageError(
-            "The model was itself trained from random weights. Compare one with a pretrained network: headstart fit PHOTOS"
+            "The model was itself trained from random weights. Compare one with a pretrained network: headstart fit "
+            "PHOTOS"
         )
     get_trainer(TRAINER)  # before any work is done
     report = function_of(progress)
