@@ -40,7 +40,7 @@ def main() -> None:
     options = parser.parse_args()
     parts: dict[str, Part] = {"cost": cost, "fit": fit, "labels": labels, "forecast": forecasts}
     # a process each: what is timed from outside must be larger than this one, which therefore imports nothing
-    result = {}
+    result, goals = {}, list[Goal]()
     for name in options.parts:
         result[name], met = in_child(partial(parts[name], options))
         goals += met

@@ -119,12 +119,13 @@ def _facts(
     spread = (variance + max(tested * (1 - tested), 1 / len(held_out.labels)) / len(held_out.labels)) ** 0.5
     pair = flexible_head(refits, fit, head.split.groups[head.train], head.seed)
     copied, within = _copied(head)
+    shares = np.bincount(refits.labels) / len(refits.labels)
     return Facts(
         images=len(head.train),
         accuracy=accuracy,
         accuracy_se=variance**0.5,
         train_error=train_error,
-        chance=permuted_accuracy(refits, head.seed),
+        chance=max(permuted_accuracy(refits, head.seed), float((shares**2).sum())),  # or answers as often as labels
         copied=copied,
         copies_within=within,
         test_z=(tested - accuracy) / spread if held_out.groups is None else 0.0,
