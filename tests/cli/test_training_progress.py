@@ -24,6 +24,7 @@ from headstart.train.overfitting_watch import Verdict
 from headstart.train.protocol import Epoch
 from headstart.train.screen import HEADER, LINES, TrainingScreen, epoch_line, shows_training, training_screen
 from headstart.train.training_run import TrainingRecord
+from making import Shell
 
 NAN = float("nan")
 
@@ -279,3 +280,15 @@ def test_off_a_terminal_and_a_notebook_python_prints_nothing(capsys: pytest.Capt
 
     training()
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_command_that_writes_to_a_file_prints_each_epoch_once(photos: Path, tmp_path: Path, shell: Shell) -> None:
+    torch_engine()
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text('{"preset": "scratch", "epochs": 3}')
+    small = ("--network", "mlp", "--hidden", "none", "--pixels", 8)
+    done = shell("train", photos, *small, "--recipe", recipe, "--out", tmp_path / "model")
+    assert done.code == 0, done.err
+    lines = done.err.splitlines()
+    assert [sum(line.endswith(header) for line in lines) for header in HEADER] == [1, 1]
+    assert re.findall(r"^ *(\d)/3 ", done.err, re.MULTILINE) == ["1", "2", "3"]

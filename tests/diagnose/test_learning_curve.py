@@ -199,3 +199,14 @@ def test_four_times_the_images_have_half_of_the_interval() -> None:
     assert wide[1] > 0.3 + 0.19
     assert module._interval(0.0, 50)[0] == 0
     assert module._interval(1.0, 50)[1] == 1
+
+
+def test_test_images_that_are_alike_count_less(tested: FittedHead) -> None:
+    refits, held_out = parts_of(tested)
+    by_error = np.argsort(held_out.wrong, kind="stable")  # groups of ten whose images are right or wrong together
+    alike = np.empty(len(by_error), int)
+    alike[by_error] = np.arange(len(by_error)) // 10
+    alone, grouped = (certain(learning_curve(refits, replace(held_out, alike=a), 0.0)) for a in (None, alike))
+    for one, ten in zip((*alone.points, alone.twice), (*grouped.points, grouped.twice), strict=True):
+        assert ten.high - ten.low > 1.5 * (one.high - one.low)
+    assert [point.error for point in grouped.points] == [point.error for point in alone.points]

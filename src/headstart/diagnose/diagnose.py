@@ -96,7 +96,8 @@ def _held_out(head: FittedHead, refits: Refits) -> HeldOut:
     """The test set; without one, the training set, each image left out in turn."""
     labels = head.split.labels
     if len(head.test):
-        return HeldOut(refits.project(head.design(head.test)), labels[head.test], head.wrong(head.test))
+        z, alike = refits.project(head.design(head.test)), head.split.groups[head.test]
+        return HeldOut(z, labels[head.test], head.wrong(head.test), alike=alike)
     wrong = np.full(len(head.train), np.nan)
     wrong[head.fit.rows] = head.fit.logits.argmax(axis=1) != labels[head.train[head.fit.rows]]
     return HeldOut(refits.z, labels[head.train], wrong, head.split.groups[head.train])

@@ -12,6 +12,7 @@ from headstart.core.types import Accuracy, Z
 from headstart.diagnose.forecast import Errors, forecast
 from headstart.diagnose.records import CurvePoint, Forecast, LearningCurve
 from headstart.diagnose.refits import Refits
+from headstart.learn.evaluate import worth_of
 from headstart.learn.regularisation_path import Labels
 
 SIZES, DRAWS = 8, 5  # sizes at least, where there are images enough
@@ -31,6 +32,14 @@ class HeldOut:
     labels: Labels  # (M,)
     wrong: Values  # (M,) 1 where the head of all training images is wrong, NaN where it was not judged
     groups: Labels | None = None  # (M,) of images of the training set, which are held out in turn; None: a test set
+    alike: Labels | None = None  # (M,) groups of a test set
+
+    @property
+    def worth(self) -> float:
+        """As how many independent images they count."""
+        known, groups = np.isfinite(self.wrong), self.alike if self.groups is None else self.groups
+        groups = np.arange(len(known)) if groups is None else groups
+        return worth_of(self.wrong[known] == 0, groups[known])
 
     @property
     def error(self) -> float:
@@ -64,15 +73,15 @@ def learning_curve(refits: Refits, held_out: HeldOut, train_error: float, seed: 
     if len(sizes) < FEWEST or rest <= 0.5 or (rest < 1 and not all(known[rows].any() for rows in parts)):
         return None
     draws = [_draw(refits, sizes, held_out, rows, rng) for rows in parts]
-    held = int(known.sum())
-    points = [_point(size, draws, place, held) for place, size in enumerate(sizes)]
-    points.append(CurvePoint(count, train_error, held_out.error, *_interval(held_out.error, held)))
+    held, worth = int(known.sum()), held_out.worth
+    points = [_point(size, draws, place, worth) for place, size in enumerate(sizes)]
+    points.append(CurvePoint(count, train_error, held_out.error, *_interval(held_out.error, worth)))
     gain = np.nanmean([draw.wrong[known] for draw in draws], axis=0) - held_out.wrong[known]
     standard_error = max(float(gain.std()) / len(gain) ** 0.5, 0.5 / len(gain))
     drawn = float(np.std([draw.held_out[-1] for draw in draws], ddof=1)) / len(draws) ** 0.5
     errors = Errors(np.array([each.images for each in points]), np.array([each.error for each in points]), held)
     expected, deviation = forecast(errors, 2 * count)
-    low, high = _interval(expected, held, deviation + drawn)
+    low, high = _interval(expected, worth, deviation + drawn)
     twice = Forecast(2 * count, 1 - expected, 1 - high, 1 - low)
     return LearningCurve(
         points=tuple(points),
@@ -136,15 +145,17 @@ def nested(labels: Labels, rng: np.random.Generator) -> Labels:
     return np.argsort(place, kind="stable")
 
 
-def _point(size: int, draws: list[_Draw], place: int, held: int) -> CurvePoint:
+def _point(size: int, draws: list[_Draw], place: int, worth: float) -> CurvePoint:
     errors = np.array([draw.held_out[place] for draw in draws])
-    low, high = _interval(float(errors.mean()), held, float(errors.std(ddof=1)) / len(draws) ** 0.5)
+    low, high = _interval(float(errors.mean()), worth, float(errors.std(ddof=1)) / len(draws) ** 0.5)
     return CurvePoint(size, float(np.mean([draw.train[place] for draw in draws])), float(errors.mean()), low, high)
 
 
-def _interval(error: float, held: int, deviation: float = 0.0) -> tuple[float, float]:
-    """Wilson's 95 % interval of an error on so many images, made wider by a standard deviation of another kind."""
-    wilson, right = Accuracy.of(round(error * held), held), round(error * held) / held
+def _interval(error: float, worth: float, deviation: float = 0.0) -> tuple[float, float]:
+    """Wilson's 95 % interval of an error on images that are worth so many independent ones, made wider by a standard
+    deviation of another kind."""
+    whole = max(1, round(worth))
+    wilson, right = Accuracy.of(round(error * whole), whole, worth), round(error * whole) / whole
     return (
         max(0.0, error - float(np.hypot(right - wilson.low, Z * deviation))),
         min(1.0, error + float(np.hypot(wilson.high - right, Z * deviation))),

@@ -73,17 +73,25 @@ def accuracy_of(right: NDArray[np.bool_], groups: Labels | None = None) -> Accur
     groups it holds the true accuracy more often than the bootstrap over groups does.
     """
     images, count = len(right), int(right.sum())
-    sizes = np.unique(groups, return_counts=True)[1] if groups is not None else np.ones(images)
-    if groups is None or len(sizes) == images:
+    number = images if groups is None else len(np.unique(groups))
+    if groups is None or number == images:
         return Accuracy.of(count, images)
-    number, share = len(sizes), count / images
+    return Accuracy.of(count, images, worth_of(right, groups), number)
+
+
+def worth_of(right: NDArray[np.bool_], groups: Labels) -> float:
+    """How many independent images are worth as much as these, of which those of a group are alike: `accuracy_of`."""
+    images, sizes = len(right), np.unique(groups, return_counts=True)[1]
+    number, share = len(sizes), float(right.mean())
+    if number == images:
+        return float(images)
     if number == 1:
-        return Accuracy.of(count, images, 1.0, 1)
+        return 1.0
     hits = np.bincount(np.unique(groups, return_inverse=True)[1], right)
     alone = share * (1 - share) / images
     between = number / (number - 1) * float(((hits - share * sizes) ** 2).sum()) / images**2
     effect = max(between / alone, 1.0) if alone else images / number  # nothing varies: a group counts as one image
-    return Accuracy.of(count, images, images / effect * (Z / t_quantile(number - 1)) ** 2, number)
+    return float(images / effect * (Z / t_quantile(number - 1)) ** 2)
 
 
 def nll_of(probabilities: Matrix, labels: Labels) -> float:

@@ -158,7 +158,7 @@ def shows_training(function: F) -> F:
 def on_screen(trainer: str | TrainingRun, progress: Shown, epochs: int) -> TrainingRun:
     """The run of a function that `shows_training` decorates, of so many epochs: its screen follows the training."""
     run = trainer if isinstance(trainer, TrainingRun) else TrainingRun(trainer)
-    if not isinstance(progress, TrainingScreen):
+    if not isinstance(progress, TrainingScreen) or progress in run.callbacks:  # a command gives it as both
         return run
     progress.epochs = epochs
     return replace(run, callbacks=(*run.callbacks, progress), say=progress.say if run.say is say_nothing else run.say)
