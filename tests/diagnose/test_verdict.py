@@ -42,7 +42,8 @@ OTHER_SIDE = [  # each of the other conditions of a rule keeps it from deciding
     replace(GOOD, accuracy=0.7, wrong_labels=0.12, sure_mistakes=0.4),  # most errors are not for wrong labels
     replace(GOOD, wrong_labels=0.12, sure_mistakes=0.2),  # mistakes lie where classes overlap
     replace(GOOD, accuracy=0.45, chance=0.1, wrong_labels=0.55, sure_mistakes=0.4),  # most labels cannot be wrong
-    replace(GOOD, more=0.1, from_half_z=1.9),
+    replace(GOOD, more=0.1, from_half_z=0.9),
+    replace(GOOD, more=0.029, from_half_z=1.9),
 ]
 
 

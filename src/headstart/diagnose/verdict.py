@@ -11,9 +11,9 @@ from headstart.diagnose.records import Verdict
 LEAKED, TIMES = 0.02, 2  # share of test images with a copy in the training set; of what is usual within the latter
 STRANGE = 4.0  # standard errors by which a test set may be easier than the training set
 SURE = 3.0  # standard errors of a comparison of two classifiers
-LIKELY = 2.0
+LIKELY, PERHAPS = 2.0, 1.0
 KNOWN = 0.1  # half of the interval of an accuracy that says something
-WORTH = 0.02  # of accuracy: less is not worth advice
+WORTH, MUCH = 0.02, 0.03  # of accuracy: less is not worth advice; and what is, where it is less sure
 FITTED = 0.5  # of the error of guessing: a training set with fewer errors was learned
 WRONG, MOST = 0.1, 0.5  # share of labels that are probably wrong; where it seems to be most, it is not the labels
 MIXED_UP = 0.25  # share of sure mistakes: a half where labels were mixed up, less where classes overlap
@@ -51,6 +51,12 @@ class Facts:
     def needed(self) -> int:
         """Training images with which the accuracy would be known well enough."""
         return -int(-self.images * (self.half_width / KNOWN) ** 2 // 1)
+
+
+def more_helps(facts: Facts) -> bool:
+    """Whether more images are worth it: a test set that is small is seldom sure, so a large gain needs less."""
+    sure = facts.from_half_z
+    return (sure > LIKELY and facts.more > WORTH) or (sure > PERHAPS and facts.more > MUCH)
 
 
 def mixed_up(facts: Facts) -> bool:
@@ -135,7 +141,7 @@ RULES = (
     ),
     Rule(
         "too little data",
-        lambda f: f.from_half_z > LIKELY and f.more > WORTH,
+        more_helps,
         "From half of the training images to all, the accuracy rose by {from_half:.1%} ({from_half_z:.1f} standard "
         "errors), and twice as many are expected to bring {more:.1%} more.",
         "Add images, of the classes that are most often mistaken first.",
