@@ -79,7 +79,7 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         with _as_value_errors():
             labels = one_each(y)
             check_classification_targets(np.asarray(labels))
-            self.classifier_ = fit(X, labels, holdout=0, seed=seed, progress=False, **settings)
+            self.classifier_ = fit(X, labels, holdout=0, seed=seed, diagnose=False, progress=False, **settings)
         self.classes_ = self.classifier_.classes_
         return self
 
