@@ -7,8 +7,9 @@ import pytest
 
 from diagnosed import Labels, Values, blobs, fitted, xor
 from headstart.diagnose import probes
-from headstart.diagnose.probes import Pair, discordance, flexible_head, permuted_accuracy
+from headstart.diagnose.probes import Pair, flexible_head, permuted_accuracy
 from headstart.diagnose.refits import Refits
+from headstart.learn.significance import discordance
 
 pytestmark = pytest.mark.usefixtures("half_of_the_cores")
 

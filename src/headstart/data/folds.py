@@ -43,3 +43,10 @@ def folds_of(
         fold[group] = best
         filled[best] += need
     return fold
+
+
+def random_folds(groups: NDArray[np.int_], count: int, rng: np.random.Generator) -> NDArray[np.int_]:
+    """The fold of each row (N,), from 0: whole groups, as many of them in each fold, whatever their classes."""
+    names, member = np.unique(groups, return_inverse=True)
+    fold: NDArray[np.int_] = rng.permutation(len(names))[member] % count
+    return fold

@@ -15,8 +15,8 @@ from headstart.data.split import Split
 from headstart.diagnose.bias_variance import bias_and_variance
 from headstart.diagnose.complexity import complexity_curve
 from headstart.diagnose.learning_curve import HeldOut, learning_curve
-from headstart.diagnose.probes import discordance, flexible_head, permuted_accuracy
-from headstart.diagnose.records import Diagnosis, LearningCurve, Outlier, Shortcut, WrongLabels
+from headstart.diagnose.probes import flexible_head, permuted_accuracy
+from headstart.diagnose.records import Diagnosis, LearningCurve, Outlier, Shortcut
 from headstart.diagnose.refits import Refits
 from headstart.diagnose.shortcuts import OF_THE_FILE, shortcuts
 from headstart.diagnose.verdict import Facts, verdict_on
@@ -24,6 +24,7 @@ from headstart.diagnose.wrong_labels import sure_mistakes, wrong_labels
 from headstart.learn.calibrate import softmax
 from headstart.learn.heads import HeadFit
 from headstart.learn.regularisation_path import HALF_OF_THE_CORES, Design, Labels, Matrix
+from headstart.learn.significance import discordance
 
 OUTLIERS = 12  # training images that are listed
 
@@ -75,12 +76,18 @@ def _diagnosis(head: FittedHead) -> Diagnosis:
     held_out = _held_out(head, refits)
     curve = learning_curve(refits, held_out, train_error, seed)
     names = [head.dataset.samples[row].name for row in train[fit.rows].tolist()]
-    suspected = wrong_labels(softmax(fit.logits), labels[fit.rows], split.classes, names)
-    test = None if held_out.groups is not None else (held_out.z, held_out.labels)
+    left_out = softmax(fit.logits)
+    suspected = wrong_labels(left_out, labels[fit.rows], split.classes, names)
+    test = (held_out.z, held_out.labels) if held_out.is_test_set else None
     found = shortcuts(head.dataset, train, split.labels, split.groups, head.thumbnails)
-    facts = _facts(head, refits, train_error, held_out, curve, suspected)
+    facts = replace(
+        _facts(head, refits, train_error, held_out, curve),
+        wrong_labels=suspected.share,
+        sure_mistakes=sure_mistakes(left_out, labels[fit.rows]),
+        shortcut=_shortcut(found),
+    )
     return Diagnosis(
-        verdict=verdict_on(replace(facts, shortcut=_shortcut(found))),
+        verdict=verdict_on(facts),
         learning_curve=curve,
         complexity=complexity_curve(refits, fit, seed),
         bias_variance=bias_and_variance(refits, split.classes, groups=split.groups[train], test=test, seed=seed),
@@ -99,21 +106,16 @@ def _held_out(head: FittedHead, refits: Refits) -> HeldOut:
         z, alike = refits.project(head.design(head.test)), head.split.groups[head.test]
         return HeldOut(z, labels[head.test], head.wrong(head.test), alike=alike)
     wrong = np.full(len(head.train), np.nan)
-    wrong[head.fit.rows] = head.fit.logits.argmax(axis=1) != labels[head.train[head.fit.rows]]
+    wrong[head.fit.rows] = ~head.fit.right_left_out
     return HeldOut(refits.z, labels[head.train], wrong, head.split.groups[head.train])
 
 
 def _facts(
-    head: FittedHead,
-    refits: Refits,
-    train_error: float,
-    held_out: HeldOut,
-    curve: LearningCurve | None,
-    suspected: WrongLabels,
+    head: FittedHead, refits: Refits, train_error: float, held_out: HeldOut, curve: LearningCurve | None
 ) -> Facts:
+    """What is known of the head; not yet what is wrong with the data."""
     fit, judged = head.fit, len(head.fit.rows)
-    strengths = [strength for strength, _ in fit.path]
-    chosen, best = fit.right[strengths.index(fit.strength)], fit.right[int(fit.right.mean(axis=1).argmax())]
+    chosen, best = fit.right_left_out, fit.right[int(fit.right.mean(axis=1).argmax())]
     accuracy = float(chosen.mean())
     variance = max(accuracy * (1 - accuracy), 1 / judged) / judged
     tested = 1 - held_out.error
@@ -129,7 +131,7 @@ def _facts(
         chance=max(permuted_accuracy(refits, head.seed), float((shares**2).sum())),  # or answers as often as labels
         copied=copied,
         copies_within=within,
-        test_z=(tested - accuracy) / spread if held_out.groups is None else 0.0,
+        test_z=(tested - accuracy) / spread if held_out.is_test_set else 0.0,
         flexible=pair.gain,
         flexible_z=pair.z,
         stiffer=float(best.mean() - chosen.mean()),
@@ -137,8 +139,6 @@ def _facts(
         from_half=curve.from_half if curve else 0.0,
         from_half_z=curve.from_half_z if curve else 0.0,
         more=curve.twice.accuracy - tested if curve else 0.0,
-        wrong_labels=suspected.share,
-        sure_mistakes=sure_mistakes(softmax(fit.logits), head.split.labels[head.train[fit.rows]]),
     )
 
 

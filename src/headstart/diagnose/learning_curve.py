@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from headstart.core.counts import counted
 from headstart.core.types import Accuracy, Z
+from headstart.data.folds import random_folds
 from headstart.diagnose.forecast import Errors, forecast
 from headstart.diagnose.records import CurvePoint, Forecast, LearningCurve
 from headstart.diagnose.refits import Refits
@@ -33,6 +34,11 @@ class HeldOut:
     wrong: Values  # (M,) 1 where the head of all training images is wrong, NaN where it was not judged
     groups: Labels | None = None  # (M,) of images of the training set, which are held out in turn; None: a test set
     alike: Labels | None = None  # (M,) groups of a test set
+
+    @property
+    def is_test_set(self) -> bool:
+        """Whether none of them is in the training set."""
+        return self.groups is None
 
     @property
     def worth(self) -> float:
@@ -68,7 +74,7 @@ def learning_curve(refits: Refits, held_out: HeldOut, train_error: float, seed: 
     """
     rng, count = np.random.default_rng(seed), len(refits.labels)
     parts, known = _held_rows(held_out, rng), np.isfinite(held_out.wrong)
-    rest = 1.0 if held_out.groups is None else 1 - max(map(len, parts)) / count  # share that each draw has at least
+    rest = 1.0 if held_out.is_test_set else 1 - max(map(len, parts)) / count  # share that each draw has at least
     sizes = _sizes(count, refits.classes, rest)
     if len(sizes) < FEWEST or rest <= 0.5 or (rest < 1 and not all(known[rows].any() for rows in parts)):
         return None
@@ -87,11 +93,11 @@ def learning_curve(refits: Refits, held_out: HeldOut, train_error: float, seed: 
         points=tuple(points),
         draws=DRAWS,
         held_out=held,
-        judged_on="test set" if held_out.groups is None else "held out in turn",
+        judged_on="test set" if held_out.is_test_set else "held out in turn",
         from_half=float(gain.mean()),
         from_half_z=float(gain.mean()) / standard_error,
         twice=twice,
-        sentence=_sentence(points[-1], twice, held, held_out.groups is None),
+        sentence=_sentence(points[-1], twice, held, held_out.is_test_set),
     )
 
 
@@ -110,14 +116,13 @@ def _held_rows(held_out: HeldOut, rng: np.random.Generator) -> list[Labels]:
     """For each draw the training rows that are held out: none, or whole groups, each in one draw."""
     if held_out.groups is None:
         return [np.zeros(0, int)] * DRAWS
-    names, member = np.unique(held_out.groups, return_inverse=True)
-    fold = rng.permutation(len(names))[member] % DRAWS
+    fold = random_folds(held_out.groups, DRAWS, rng)
     return [np.flatnonzero(fold == k) for k in range(DRAWS)]
 
 
 def _draw(refits: Refits, sizes: list[int], held_out: HeldOut, rows: Labels, rng: np.random.Generator) -> _Draw:
     """Heads of the beginnings of one order: the sums of each go on from those of the one before."""
-    judged = np.arange(len(held_out.labels)) if held_out.groups is None else rows[np.isfinite(held_out.wrong[rows])]
+    judged = np.arange(len(held_out.labels)) if held_out.is_test_set else rows[np.isfinite(held_out.wrong[rows])]
     z, labels = held_out.z[judged], held_out.labels[judged]
     rest = np.setdiff1d(np.arange(len(refits.labels)), rows)
     order = rest[nested(refits.labels[rest], rng)]

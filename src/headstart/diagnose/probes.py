@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from headstart.diagnose.refits import Refits
 from headstart.learn.heads import HeadFit, fit_head
 from headstart.learn.regularisation_path import Labels, Matrix
+from headstart.learn.significance import discordance
 
 ROWS = 800  # training images that a kernel is computed for
 WIDTHS = (1.0, 0.25)  # of the kernel: squared distances, of their median
@@ -35,12 +36,6 @@ class Pair:
         return discordance(self.linear, self.flexible)
 
 
-def discordance(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """By how many standard errors the second of two classifiers is better on the same images (McNemar)."""
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    return float((only_second - only_first) / max(only_first + only_second, 1) ** 0.5)
-
-
 def flexible_head(refits: Refits, fit: HeadFit, groups: Labels, seed: int = 0) -> Pair:
     """A linear head against kernel ridge regression with a Gaussian kernel, both with images left out.
 
@@ -55,19 +50,14 @@ def flexible_head(refits: Refits, fit: HeadFit, groups: Labels, seed: int = 0) -
         alone[:] = True
     linear = np.zeros(len(rows), bool)
     if len(rows) == len(refits.labels) == len(fit.rows):
-        linear[fit.rows] = fit.right[_place(fit)]
+        linear[fit.rows] = fit.right_left_out
     elif np.bincount(labels, minlength=refits.classes).min() >= 2:
         small = fit_head(refits.z, labels, refits.classes, rows=rows, kind=fit.kind, prior=fit.prior)
-        linear[small.rows] = small.right[_place(small)]
+        linear[small.rows] = small.right_left_out
     else:  # a class with too few images in the sample
         return Pair(linear[alone], linear[alone])
     flexible = _kernel_ridge(refits.z[rows], labels, refits.classes)
     return Pair(linear[alone], flexible[alone])
-
-
-def _place(fit: HeadFit) -> int:
-    """Of the chosen strength on the path."""
-    return [strength for strength, _ in fit.path].index(fit.strength)
 
 
 def _kernel_ridge(z: Matrix, labels: Labels, classes: int) -> NDArray[np.bool_]:

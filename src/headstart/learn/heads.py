@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from headstart.core.counts import counted
 from headstart.core.errors import DataError, UsageError, did_you_mean
+from headstart.data.folds import random_folds
 from headstart.data.split import Split
 from headstart.learn.calibrate import fit_inverse_temperature, softmax
 from headstart.learn.features import Features
@@ -66,6 +67,12 @@ class HeadFit:
     rows: Labels  # (R,) rows that the strength was chosen on
     right: NDArray[np.bool_]  # (S, R) whether each got its label at each strength of the path, held out
     logits: Matrix  # (R, K) calibrated, each of a head that was not fitted on its row
+
+    @property
+    def right_left_out(self) -> NDArray[np.bool_]:
+        """Whether each of the rows (R,) got its label, at the strength that was chosen."""
+        chosen: NDArray[np.bool_] = self.right[[strength for strength, _ in self.path].index(self.strength)]
+        return chosen
 
 
 def check_names(kind: str, prior: str) -> None:
@@ -174,8 +181,7 @@ def _by_folds(
     kind: str, x: Design, labels: Labels, classes: int, groups: Labels, limit: int, rng: np.random.Generator
 ) -> tuple[Labels, Matrix] | None:
     """Held-out scores by folds of whole groups; None where no fold leaves every class two rows to fit on."""
-    names, member = np.unique(groups, return_inverse=True)
-    fold = rng.permutation(len(names))[member] % FOLDS
+    fold = random_folds(groups, FOLDS, rng)
     rows, scores = [], []
     for k in range(FOLDS):
         rest, out = np.flatnonzero(fold != k), np.flatnonzero(fold == k)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.core.types import Z
 
@@ -24,6 +25,12 @@ def mcnemar(only_first: int, only_second: int) -> float:
     logs = np.concatenate([[0.0], np.cumsum(np.log(n + 1 - k) - np.log(k))]) - n * np.log(2)  # of the binomial's terms
     terms = np.exp(logs)
     return float(min(1.0, 2 * terms[:-1].sum() + terms[-1]))
+
+
+def discordance(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """By how many standard errors the second of two classifiers is better on the same images (McNemar)."""
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    return float((only_second - only_first) / max(only_first + only_second, 1) ** 0.5)
 
 
 def t_quantile(freedom: int) -> float:

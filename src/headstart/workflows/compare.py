@@ -231,7 +231,7 @@ def _trial(name: str, frozen: FrozenBackbone, features: Features, split: Split, 
     start = time.perf_counter()
     fitted = fit_head_on_split(features, split, kind=settings.head, prior=settings.prior, seed=settings.seed)
     rows = np.flatnonzero(split.train)[fitted.rows]
-    right = fitted.logits.argmax(axis=1) == split.labels[rows]
+    right = fitted.right_left_out
     seconds = time.perf_counter() - start
     trunk, head = frozen.pretrained, fitted.head
     train = np.flatnonzero(split.train)

@@ -161,7 +161,7 @@ def _fit_head(dataset: ImageDataset, seen: Features, split: Split, settings: Fit
 
 def _record(frozen: FrozenBackbone, seen: Features, split: Split, found: _Fitted, settings: FitSettings) -> FitRecord:
     backbone, network, fitted = frozen.pretrained.backbone, frozen.network, found.fit
-    right = fitted.logits.argmax(axis=1) == split.labels[split.train][fitted.rows]
+    right = fitted.right_left_out
     return FitRecord(
         **vars(split.record()),
         backbone=backbone.name,
