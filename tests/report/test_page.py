@@ -289,3 +289,10 @@ def test_a_photo_that_is_gone_is_named(model: hs.Classifier, photos: Path) -> No
 
 def test_there_are_no_pictures_without_photos() -> None:
     assert Pictures().count == 0
+
+
+def test_all_mistakes_are_counted_where_some_are_named(model: hs.Classifier) -> None:
+    names = [f"{k}.jpg" for k in range(30)]
+    seen = mistaken(names, ("bars", "discs"))
+    page, _ = page_and_json(Content(model, replace(seen, wrong=(seen.wrong or ())[:4])))
+    assert "30 photos got a wrong class" in page.shown

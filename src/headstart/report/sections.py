@@ -98,12 +98,12 @@ def context_of(content: Content, pictures: Pictures) -> dict[str, Any]:
 
 
 def _mistakes(evaluation: Evaluation | None, pictures: Pictures) -> dict[str, Any] | None:
-    wrong = evaluation.wrong if evaluation else None
-    if not wrong:
+    if evaluation is None or not evaluation.wrong:
         return None
+    wrong = evaluation.wrong
     shown = [(each, pictures.mistakes.get(each.name)) for each in wrong[:MISTAKES]]
     return {
-        "count": len(wrong),
+        "count": max(len(wrong), sum(each.images for each in evaluation.confusions)),  # a fit remembers some names only
         "shown": shown,
         "maps": any(picture and picture.evidence for _, picture in shown),
         "pictures": any(picture for _, picture in shown),
