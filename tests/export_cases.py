@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from headstart.export import onnx as to_onnx
 from headstart.export import openvino as to_openvino
@@ -34,3 +37,14 @@ def raising(error: BaseException) -> Callable[[Path], None]:
         raise error
 
     return give_up
+
+
+def with_other_logits(change: Callable[[NDArray[Any]], NDArray[Any]]) -> Callable[..., dict[str, NDArray[Any]]]:
+    """A replay of ONNX files that gives other logits."""
+    replay = to_onnx.replay
+
+    def changed(path: Path, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        found = replay(path, images)
+        return found | {"logits": change(found["logits"])}
+
+    return changed

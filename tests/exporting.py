@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import headstart as hs
+from headstart.data.inputs import unlabelled_dataset
 from headstart.data.load import decode
 from headstart.engines.fast import FastNetwork
 from headstart.export.package import Package
 from headstart.model.classifier import Golden
+from making import picture
 from referee import EVERY_OP, SPEC, photos, slow_forward, weights_for
 
 BATCHES = (1, 3, 17)
@@ -47,3 +50,29 @@ def difference(logits: NDArray[Any], expected: NDArray[Any]) -> float:
     assert logits.shape == expected.shape
     assert logits.dtype == np.float32
     return float(np.abs(logits - expected).max() / np.abs(expected).max())
+
+
+def assorted_photos() -> list[NDArray[np.uint8]]:
+    """Photos of several shapes and kinds, of which the classes of `making` are some."""
+    shapes = ((100, 150), (150, 97), (64, 64), (333, 71), (40, 30), (500, 640))
+    known = [picture(kind, *shape) for kind, shape in zip(("bars", "discs", "waves") * 2, shapes, strict=True)]
+    rng = np.random.default_rng(5)
+    return [*known, *(rng.integers(0, 256, (*shape, 3)).astype(np.uint8) for shape in ((120, 90), (70, 211)))]
+
+
+def answers_of(model: hs.Classifier, photos: list[NDArray[np.uint8]]) -> tuple[NDArray[np.floating], list[bool]]:
+    """The probabilities (N, K) of the classifier itself, and which photos it calls unknown."""
+    judged = [*model.judge(unlabelled_dataset(photos))]
+    return model.predict_proba(photos), [unknown for _, unknown in judged]
+
+
+def check_answers(model: hs.Classifier, photos: list[NDArray[np.uint8]], replay: Callable[..., Any]) -> None:
+    """Hold what a file says of photos, one by one, against the classifier itself."""
+    probabilities, strange = answers_of(model, photos)
+    for photo, expected, unknown in zip(photos, probabilities, strange, strict=True):
+        found = replay(photo[None])
+        assert set(found) == {"logits", "probabilities", "label", "unknown_score", "unknown"}
+        np.testing.assert_allclose(found["probabilities"][0], expected, atol=2e-3)
+        assert found["label"][0] == expected.argmax()
+        assert found["unknown"][0] == unknown
+    assert {*strange} == {False, True}

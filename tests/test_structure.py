@@ -45,10 +45,8 @@ THROUGH_THE_FACE = {"model/classifier.py"}
 FRAMEWORKS = {"openvino", "torch", "torchvision", "timm", "tensorflow", "keras", "lightning", "onnx", "onnxruntime"}
 FRAMEWORK_FILES = (  # where one may be imported
     *("engines/fast/", "engines/torch/", "engines/keras/", "train/torch/", "train/tensorflow/"),
-    *(
-        f"export/{name}.py"
-        for name in ("keras", "onnx", "onnx_graph", "openvino", "savedmodel", "tflite", "torch", "weights")
-    ),
+    *(f"export/{name}.py" for name in ("keras", "onnx", "openvino", "savedmodel", "tflite", "torch", "weights")),
+    *(f"export/operations/{name}.py" for name in ("onnx", "openvino", "tensorflow", "torch")),
     "train/callbacks.py",  # in a function, for those who have it and ask for it
 )
 HEAVY_ROOMS = ("engines/torch/", "engines/keras/", "train/torch/", "train/tensorflow/")

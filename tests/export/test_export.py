@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 import headstart as hs
-from export_cases import LIGHT, nothing_in, raising, stand_in
+from export_cases import LIGHT, nothing_in, raising, stand_in, with_other_logits
 from headstart.export import onnx as to_onnx
 from headstart.export.formats import FORMATS, Format
 from headstart.export.package import GOLDEN, Package
@@ -46,7 +46,7 @@ def test_an_export_stands_where_it_was_wanted_and_nothing_beside_it(
     to: str, model: hs.Classifier, tmp_path: Path
 ) -> None:
     target = tmp_path / "new" / "place" / f"it{FORMATS[to].suffix}"
-    done = model.export(to, target)
+    done = model.export(to, target, takes="pixels")
     assert done.path == target
     files = [target] if target.is_file() else list(target.iterdir())
     assert done.files == {file: file.stat().st_size for file in files}
@@ -56,7 +56,7 @@ def test_an_export_stands_where_it_was_wanted_and_nothing_beside_it(
     assert (done.format, done.node, done.pixels, done.images) == (to, "logits", 64, len(model.golden.images))
     assert 0 < done.max_difference < 1e-5
     assert done.tolerance == 1e-4
-    logits = LIGHT[to].replay(target, model.golden.images)
+    logits = LIGHT[to].replay(target, model.golden.images)["logits"]
     difference = np.abs(logits - model.golden.logits).max() / np.abs(model.golden.logits).max()
     assert done.max_difference == pytest.approx(difference, rel=0.5)
     assert str(target) in done.opens
@@ -209,10 +209,9 @@ def test_other_answers_are_not_let_through(
     change: Callable[[NDArray[Any]], NDArray[Any]], words: str,
     model: hs.Classifier, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 ) -> None:  # fmt: skip
-    replay = to_onnx.replay
-    monkeypatch.setattr(to_onnx, "replay", lambda path, images: change(replay(path, images)))
+    monkeypatch.setattr(to_onnx, "replay", with_other_logits(change))
     with pytest.raises(hs.CheckError, match=words):
-        model.export("onnx", tmp_path / "it.onnx")
+        model.export("onnx", tmp_path / "it.onnx", takes="pixels")
     assert nothing_in(tmp_path)
 
 
@@ -256,10 +255,7 @@ def in_int8(monkeypatch: pytest.MonkeyPatch, change: Callable[[NDArray[Any]], ND
         calibrated.append(len(calibration))
         to_onnx.write(package, path)
 
-    def replay(path: Path, images: NDArray[np.uint8]) -> NDArray[Any]:
-        return change(to_onnx.replay(path, images))
-
-    monkeypatch.setattr(Format, "module", lambda _: SimpleNamespace(write=write, replay=replay))
+    monkeypatch.setattr(Format, "module", lambda _: SimpleNamespace(write=write, replay=with_other_logits(change)))
     return calibrated
 
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,11 +17,23 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from exporting import AWKWARD, BATCHES, difference, every_op, fp32, of_bundle, pictures
+import headstart as hs
+from exporting import (
+    AWKWARD,
+    BATCHES,
+    assorted_photos,
+    check_answers,
+    difference,
+    every_op,
+    fp32,
+    of_bundle,
+    pictures,
+)
 from headstart.backbones.blueprint import LOGITS
 from headstart.core.errors import MissingExtraError, UsageError
 from headstart.core.quiet import quiet
 from headstart.core.types import ImageSpec
+from headstart.data.load import decode
 from headstart.engines.registry import keras_engine
 from headstart.export import keras as format_keras
 from headstart.export import savedmodel as format_savedmodel
@@ -61,13 +74,43 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_batch_of_any_size_gets_the_logits_of_fp32(files: Path, package: Package, photos: Path, name: str) -> None:
     for count in BATCHES:
         images = pictures(photos, package, count)
-        assert difference(FORMATS[name].replay(files / name, images), fp32(package, images)) <= 1e-5
+        assert difference(FORMATS[name].replay(files / name, images)["logits"], fp32(package, images)) <= 1e-5
+
+
+def test_photos_of_any_size(bundle: Path, tmp_path: Path) -> None:
+    """TensorFlow takes them; a Keras file takes pixels, and says of them what is unknown, too."""
+    model = hs.load(bundle, engine="fast", precision="fp32")
+    format_savedmodel.write(Package.of(model, "photos"), tmp_path / "saved")
+    photos = assorted_photos()
+    with quiet():
+        import tensorflow as tf
+
+        signature = tf.saved_model.load(tmp_path / "saved").signatures["serving_default"]
+        check_answers(model, photos, lambda photo: tensors(signature(photos=tf.constant(photo))))
+
+
+def test_a_keras_file_says_what_is_unknown(files: Path, bundle: Path) -> None:
+    model = hs.load(bundle, engine="fast", precision="fp32")
+    pixels = [decode(photo, model.spec) for photo in assorted_photos()]
+    whole = replace(model.spec, crop=1.0)  # which takes them as they are
+    plain = hs.Classifier(
+        model.blueprint, model.weights, whole, model.classes, unknown=model.unknown, engine="fast", precision="fp32"
+    )
+    with quiet():
+        import keras
+
+        again = keras.models.load_model(files / "model.keras")
+        check_answers(plain, pixels, lambda photo: tensors(again(photo)))
+
+
+def tensors(found: dict[str, Any]) -> dict[str, NDArray[Any]]:
+    return {name: value.numpy() for name, value in found.items()}
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_operation(odd: Path, name: str) -> None:
     golden = every_op().golden
-    assert difference(FORMATS[name].replay(odd / name, golden.images), golden.logits) <= 1e-5
+    assert difference(FORMATS[name].replay(odd / name, golden.images)["logits"], golden.logits) <= 1e-5
 
 
 def opened(path: Path, images: NDArray[np.uint8]) -> tuple[dict[str, NDArray[np.float32]], dict[str, str]]:
@@ -105,20 +148,20 @@ def test_keras_goes_on_with_it(odd: Path, tmp_path: Path) -> None:
 
         model = keras.models.load_model(odd / "model.keras", compile=False)
         model.save(tmp_path / "again.keras")
-    assert set(model.output) == {"logits", "probabilities"}
+    assert set(model.output) == {"logits", "probabilities", "label"}
     golden = every_op().golden
-    assert difference(format_keras.replay(tmp_path / "again.keras", golden.images), golden.logits) <= 1e-5
+    assert difference(format_keras.replay(tmp_path / "again.keras", golden.images)["logits"], golden.logits) <= 1e-5
 
 
 def test_keras_goes_on_with_it_in_its_legacy_format(odd: Path, tmp_path: Path) -> None:
-    """Which holds classes of layers alone, and no operations."""
+    """Which holds classes of layers alone, and no operations: the label is one."""
     golden = every_op().golden
     with quiet():
         import keras
 
-        keras.models.load_model(odd / "model.keras", compile=False).save(tmp_path / "again.h5")
-        again = keras.models.load_model(tmp_path / "again.h5", compile=False)
-        logits = again.predict(golden.images, verbose=0)["logits"]
+        model = keras.models.load_model(odd / "model.keras", compile=False)
+        keras.Model(model.input, model.output["logits"]).save(tmp_path / "again.h5")
+        logits = keras.models.load_model(tmp_path / "again.h5", compile=False).predict(golden.images, verbose=0)
     assert difference(logits, golden.logits) <= 1e-5
 
 
@@ -224,7 +267,7 @@ def test_a_keras_model_of_ones_own(tmp_path: Path, name: str) -> None:
     form = FORMATS.get(name, format_tflite)
     package = wrapped(trunk(own=False))
     form.write(package, tmp_path / name)
-    assert difference(form.replay(tmp_path / name, package.golden.images), package.golden.logits) <= 1e-4
+    assert difference(form.replay(tmp_path / name, package.golden.images)["logits"], package.golden.logits) <= 1e-4
 
 
 def test_layers_of_ones_own_fit_into_a_savedmodel_only(tmp_path: Path) -> None:
@@ -233,7 +276,7 @@ def test_layers_of_ones_own_fit_into_a_savedmodel_only(tmp_path: Path) -> None:
         format_keras.write(package, tmp_path / "model.keras")
     assert not any(tmp_path.iterdir())
     format_savedmodel.write(package, tmp_path / "saved")
-    logits = format_savedmodel.replay(tmp_path / "saved", package.golden.images)
+    logits = format_savedmodel.replay(tmp_path / "saved", package.golden.images)["logits"]
     assert difference(logits, package.golden.logits) <= 1e-5
 
 

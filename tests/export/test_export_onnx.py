@@ -56,7 +56,7 @@ def written(writer: str, package: Package, folder: Path) -> Any:
     """A function that replays images in what was written."""
     module, name = WRITERS[writer]
     module.write(package, folder / name)
-    return lambda images: module.replay(folder / name, images)
+    return lambda images: module.replay(folder / name, images)["logits"]
 
 
 def package_of(blueprint: Blueprint, spec: ImageSpec, weights: dict[str, Any] | None = None) -> Package:
@@ -85,11 +85,12 @@ def test_every_node_of_the_onnx_graph_has_the_referees_value(count: int) -> None
     images = photos(count, seed=count)
     expected = slow_forward(EVERY_OP, weights_for(EVERY_OP), SPEC, images)
     values = every_value(every_op(), images)
-    assert set(values) == {*EVERY_OP.layers, "probabilities"}
+    assert set(values) == {*EVERY_OP.layers, "probabilities", "label"}
     for name in EVERY_OP.layers:
         assert_close(values[name], expected[name])
     exponents = np.exp(expected["logits"] - expected["logits"].max(axis=1, keepdims=True))
     assert_close(values["probabilities"], exponents / exponents.sum(axis=1, keepdims=True))
+    np.testing.assert_array_equal(values["label"], expected["logits"].argmax(axis=1))
 
 
 def test_no_op_and_no_activation_goes_without_a_referee() -> None:
@@ -166,7 +167,8 @@ def test_an_onnx_file_shows_the_blueprint(tmp_path: Path) -> None:
         for each in (*model.graph.value_info, *model.graph.output)
     }
     assert told == {name: ["batch", *shape] for name, shape in EVERY_OP.shapes().items()} | {
-        "probabilities": ["batch", 5]
+        "probabilities": ["batch", 5],
+        "label": ["batch"],
     }
     arrays = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
     for name, array in weights_for(EVERY_OP).items():
@@ -181,6 +183,7 @@ def test_an_onnx_file_says_what_it_takes_and_gives(tmp_path: Path) -> None:
     assert [(each.name, each.shape) for each in session.get_outputs()] == [
         ("logits", ["batch", 5]),
         ("probabilities", ["batch", 5]),
+        ("label", ["batch"]),
     ]
     assert session.get_modelmeta().custom_metadata_map == every_op().metadata()
     assert session.get_modelmeta().producer_name == "headstart"
@@ -195,6 +198,7 @@ def test_openvino_files_say_what_they_take_and_give(tmp_path: Path) -> None:
     assert [(each.names, str(each.partial_shape)) for each in model.outputs] == [
         ({"logits"}, "[?,5]"),
         ({"probabilities"}, "[?,5]"),
+        ({"label"}, "[?]"),
     ]
     about = {key: value.astype(str) for key, value in model.get_rt_info(["model_info"]).astype(dict).items()}
     assert about == every_op().metadata() | {
@@ -256,4 +260,4 @@ def test_without_its_packages_the_pip_command_is_said(
     written("onnx", every_op(), tmp_path)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=rf"needs {package}, .*pip install 'headstart\[onnx\]'"):
-        build(every_op()) if package == "onnx" else to_onnx.replay(tmp_path / "it.onnx", photos(1))
+        build(every_op()) if package == "onnx" else to_onnx.replay(tmp_path / "it.onnx", photos(1))["logits"]

@@ -14,8 +14,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from exporting import AWKWARD, BATCHES, difference, every_op, fp32, of_bundle, pictures
+import headstart as hs
+from exporting import (
+    AWKWARD,
+    BATCHES,
+    assorted_photos,
+    check_answers,
+    difference,
+    every_op,
+    fp32,
+    of_bundle,
+    pictures,
+)
 from headstart.backbones.blueprint import LOGITS
 from headstart.core.errors import UsageError
 from headstart.core.quiet import quiet
@@ -73,7 +85,21 @@ def wrapped(module: Any, features: str | None = None) -> Package:
 @pytest.mark.parametrize("count", BATCHES)
 def test_a_batch_of_any_size_gets_the_logits_of_fp32(file: Path, package: Package, photos: Path, count: int) -> None:
     images = pictures(photos, package, count)
-    assert difference(format_torch.replay(file, images), fp32(package, images)) <= 1e-5
+    assert difference(format_torch.replay(file, images)["logits"], fp32(package, images)) <= 1e-5
+
+
+def test_photos_of_any_size(bundle: Path, tmp_path: Path) -> None:
+    model = hs.load(bundle, engine="fast", precision="fp32")
+    format_torch.write(Package.of(model, "photos"), tmp_path / "model.pt2")
+    with quiet():
+        program = torch.export.load(tmp_path / "model.pt2").module()
+
+    def replay(photos: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        return {name: value.numpy() for name, value in program(torch.from_numpy(photos)).items()}
+
+    check_answers(model, assorted_photos(), replay)
+    together = replay(np.repeat(assorted_photos()[0][None], 3, axis=0))
+    assert (together["label"] == together["label"][0]).all()
 
 
 def test_every_operation_in_a_file_that_torch_opens_by_itself(tmp_path: Path) -> None:
@@ -103,7 +129,7 @@ def test_a_module_of_ones_own(features: str | None, tmp_path: Path) -> None:
     network = torch_engine().TorchNetwork(package.blueprint, package.weights, package.spec, module=package.module)
     for count in BATCHES:
         images = noise(count, 16)
-        logits = format_torch.replay(tmp_path / "model.pt2", images)
+        logits = format_torch.replay(tmp_path / "model.pt2", images)["logits"]
         assert difference(logits, network.forward(images)) <= 1e-5
 
 
@@ -118,7 +144,7 @@ def test_two_at_once_wait_for_each_other(package: Package, tmp_path: Path) -> No
 
     def export(path: Path) -> None:
         format_torch.write(package, path)
-        differences.append(difference(format_torch.replay(path, images), package.golden.logits))
+        differences.append(difference(format_torch.replay(path, images)["logits"], package.golden.logits))
 
     threads = [threading.Thread(target=export, args=(tmp_path / f"{number}.pt2",)) for number in range(2)]
     for thread in threads:

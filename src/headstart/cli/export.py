@@ -28,6 +28,15 @@ def export(
         ),
     ],
     out: Annotated[str | None, typer.Option(metavar="PATH", help="Where it is written.")] = None,
+    takes: Annotated[
+        str,
+        typer.Option(
+            metavar="WHAT",
+            help="photos: of any size, cropped and scaled inside; pixels: squares of the network's size; by default "
+            "photos, where the format can.",
+            show_default=False,
+        ),
+    ] = "auto",
     int8: Annotated[bool, typer.Option("--int8", help="tflite: in int8, with labelled photos as --data.")] = False,
     data: Annotated[
         str | None, typer.Option(metavar="DATA", help="Labelled photos for int8: its ranges, and what it costs.")
@@ -37,13 +46,14 @@ def export(
     as_json: options.Json = False,
 ) -> None:
     """Write a model for another runtime, open it there, and hold its answers against the model's own."""
-    from headstart.export.formats import default_path, find_format, target_of
+    from headstart.export.formats import default_path, find_format, input_of, target_of
 
     found = find_format(to, int8=int8)
+    input_of(found, takes, int8=int8)
     path = default_path(found, model, int8=int8) if out is None else out
     target_of(found, path, overwrite=overwrite)  # before anything is loaded
     classifier = options.open_model(model, weights, "auto", "fp32")
-    done = classifier.export(to, path, int8=int8, data=data, overwrite=overwrite)
+    done = classifier.export(to, path, takes=takes, int8=int8, data=data, overwrite=overwrite)
     options.answer_with(done.as_json(), as_json, lambda: _show(done))
 
 
@@ -55,7 +65,10 @@ def _show(done: Exported) -> None:
         for file, count in done.files.items():
             rows.add("", f"{one_line(str(file.relative_to(done.path)))}  {_size(count)}", whole=True)
     rows.add("takes", done.expects)
-    if done.node == "logits":
+    if done.outputs:
+        numbers, others = ", ".join(done.outputs[:2]), ", ".join(done.outputs[2:])
+        rows.add("gives", f"{numbers} (N, {len(done.classes)}): {_names(done.classes)}; {others} (N,)")
+    elif done.node == "logits":
         rows.add("gives", f"logits (N, {len(done.classes)}), whose softmax is the probability: {_names(done.classes)}")
     else:
         rows.add("holds", f"the trunk, up to its layer {done.node}; the head is your own")

@@ -31,7 +31,7 @@ SAME = (  # those that have the same
     *("weights", "pixels", "mean", "std", "backbone", "backbones", "engine", "precision", "device", "devices", "nodes"),
     *("strategy", "head", "prior", "holdout", "seed", "folds", "hidden", "network", "recipe", "trainer", "to", "data"),
     *("budget", "within", "top", "validation", "grey", "layer", "preset"),
-    *("target", "method", "norm", "epsilon", "steps", "restarts", "images"),
+    *("target", "method", "norm", "epsilon", "steps", "restarts", "images", "takes"),
 )
 CHOICES = (  # values that a message may name
     *("auto", "fast", "torch", "keras", "cpu", "cuda", "mps", "bf16", "fp32", "pytorch", "lightning", "tensorflow"),

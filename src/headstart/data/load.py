@@ -28,6 +28,7 @@ THUMBNAIL = 16  # side of the grey thumbnail by which near copies are found
 AHEAD = 12  # chunks decoded ahead of the network; with CHUNK it bounds the memory whatever the number of images
 CHUNK = 8
 PASSES = "across, down"  # of resizing, each of which rounds to 8 bits
+MARGIN = 3  # pixels of the result, or of the photo where those are smaller: more than any kernel reaches
 DRAFT = 4  # a JPEG is decoded at a fraction that leaves this many times the pixels that are needed; see docs/export.md
 
 _RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -254,10 +255,10 @@ def _scaled(
     is across as people see the photo, that is down where it lies on its side.
     """
     size, kernel = spec.size, _RESAMPLE[spec.resample]
-    margin = 3 * max((box[2] - box[0]) / size, 1)  # more than any kernel reaches
+    margin = MARGIN * max((box[2] - box[0]) / size, 1)
     start = [max(0, math.floor(edge - margin)) for edge in box[:2]]
     stop = [min(most, math.ceil(edge + margin)) for edge, most in zip(box[2:], image.size, strict=True)]
-    part = image.crop((*start, *stop))
+    part = image.crop((start[0], start[1], stop[0], stop[1]))
     left, top, right, bottom = (edge - start[place % 2] for place, edge in enumerate(box))
     if down_first:
         part = part.resize((part.width, size), kernel, (0, top, part.width, bottom))

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from headstart.backbones.blueprint import LOGITS
 from headstart.core.arguments import PATH, YES_NO, checks, text
 from headstart.core.atomic_files import beside, put_new
@@ -17,12 +14,31 @@ from headstart.core.errors import CheckError, HeadstartError, UsageError, one_li
 from headstart.data.inputs import Images
 from headstart.data.sources import PathLike
 from headstart.engines.registry import get_engine
-from headstart.export.formats import FORMATS, Format, check_holds, exists_already, find_format, replace_older, target_of
+from headstart.export.comparison import check_within, compare, difference_of
+from headstart.export.formats import (
+    FORMATS,
+    PHOTOS,
+    PIXELS,
+    RESIZED,
+    TAKES,
+    TOLERANCE,
+    Format,
+    check_holds,
+    exists_already,
+    find_format,
+    input_of,
+    replace_older,
+    target_of,
+)
 from headstart.export.int8 import Loss, gather, measure
 from headstart.export.package import Package
-from headstart.model.bundle import greatest_difference
 from headstart.model.classifier import Classifier
 from headstart.model.given import check_order, photo_model
+
+EXPECTS = {
+    PHOTOS: "photos (N, height, width, 3), uint8 RGB, any size, upright; cropped, scaled and normalised inside",
+    PIXELS: "images (N, {size}, {size}, 3), uint8 RGB; normalised inside",
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,6 +56,8 @@ class Exported(Described):
     pixels: int
     opens: str  # how to open it, in Python
     expects: str  # its input
+    takes: str  # PHOTOS or PIXELS
+    outputs: tuple[str, ...]  # of a network, by name
     loss: Loss | None = None
 
     def facts(self) -> dict[str, str]:
@@ -66,16 +84,19 @@ class Exported(Described):
             "pixels": self.pixels,
             "opens": self.opens,
             "expects": self.expects,
+            "takes": self.takes,
+            "outputs": list(self.outputs),
             "int8": None if self.loss is None else self.loss.as_json(),
         }
 
 
-@checks(to=text("the name of a format, such as onnx"), int8=YES_NO, overwrite=YES_NO)
+@checks(to=text("the name of a format, such as onnx"), takes=TAKES, int8=YES_NO, overwrite=YES_NO)
 def export_model(
     classifier: Classifier | PathLike,
     to: str,
     path: PathLike,
     *,
+    takes: str = "auto",
     int8: bool = False,
     data: Images | None = None,
     overwrite: bool = False,
@@ -86,6 +107,8 @@ def export_model(
         classifier: or the path of one; on any engine; the logits of the file are compared with its logits in fp32.
         to: the format.
         path: a file, or a folder, depending on the format.
+        takes: "photos": of any size, cropped and scaled inside; "pixels": squares of the network's size; "auto":
+            photos, where the format can.
         int8: weights and activations in int8, in formats that have it.
         data: labelled photos for int8, to take its ranges from and to measure its loss of accuracy on.
         overwrite: whether an older export there is replaced. A folder with anything else in it never is.
@@ -99,6 +122,7 @@ def export_model(
     if to not in FORMATS and path in FORMATS:
         raise UsageError(f"The format comes first, then the path: export({path!r}, {to!r}).")
     found = find_format(to, int8=int8)
+    takes = input_of(found, takes, int8=int8)
     classifier = photo_model(classifier, "classifier")
     target = target_of(found, PATH.of("--out", path), overwrite=overwrite)
     check_holds(found, classifier.blueprint)
@@ -106,9 +130,10 @@ def export_model(
         raise UsageError("int8 takes its ranges from labelled photos, and is measured on others: --data PHOTOS")
     if data is not None and not int8:
         raise UsageError("Photos are for int8, which was not asked for: --int8")
+    request = _Request(found, target, takes, data)
     try:
         with beside(target) as folder:
-            result = _make(classifier, found, folder / target.name, target, data)
+            result = _make(classifier, request, folder / target.name)
             _put(folder / target.name, target, overwrite=overwrite)
     except HeadstartError:
         raise
@@ -122,6 +147,16 @@ def export_model(
     return result
 
 
+@dataclass(frozen=True)
+class _Request:
+    """What is asked for, once it is known to be possible."""
+
+    found: Format
+    target: Path
+    takes: str
+    data: Images | None
+
+
 def _put(made: Path, target: Path, *, overwrite: bool) -> None:
     if overwrite and target.exists():
         replace_older(made, target)
@@ -132,56 +167,50 @@ def _put(made: Path, target: Path, *, overwrite: bool) -> None:
         raise exists_already(target) from error
 
 
-def _make(classifier: Classifier, found: Format, made: Path, target: Path, data: Images | None) -> Exported:
-    """Write to ``made``, the temporary path for ``target``, and check it there."""
-    package = Package.of(classifier)
-    blueprint, spec, images = package.blueprint, package.spec, package.golden.images
-    node, expected, loss = LOGITS, package.golden.logits, None
-    opens, expects = found.opens, f"images (N, {spec.size}, {spec.size}, 3), uint8 RGB; normalised inside"
-    writer = found.module()
+def _make(classifier: Classifier, request: _Request, made: Path) -> Exported:
+    """Write to ``made``, the temporary path for the target, and check it there."""
+    found, data = request.found, request.data
+    package = Package.of(classifier, request.takes)
+    blueprint, spec = package.blueprint, package.spec
+    writer, node, opens, loss = found.module(), LOGITS, found.opens, None
+    tolerance = None if data is not None else RESIZED if package.takes == PHOTOS else TOLERANCE
     if found.library:
         opens = writer.write(found.name, blueprint, package.weights, spec, made)
         expects = f"{spec.size} × {spec.size} pixels: {writer.expects(found.name, blueprint, spec)['in words']}"
-        node, values = writer.replay(found.name, blueprint, spec, made, images)
-        if node != LOGITS:
-            expected = get_engine("auto", blueprint, package.weights, spec, "fp32").forward(images, node)
-    elif data is not None:
-        photos = gather(data, package.classes, spec, classifier.fitted_on)
-        writer.write(package, made, photos.calibration)
-        values = writer.replay(made, images)
-        loss = measure(
-            photos, classifier.network.at_precision("fp32").forward, lambda batch: writer.replay(made, batch)
-        )
+        node, difference = _of_trunk(package, writer, found.name, made)
+        check_within(difference, TOLERANCE, package.golden, found.name)
     else:
-        writer.write(package, made)
-        values = writer.replay(made, images)
-    difference = _compare(values, expected, found, None if loss else found.tolerance)
+        expects = EXPECTS[package.takes].format(size=spec.size)
+        photos = None if data is None else gather(data, package.classes, spec, classifier.fitted_on)
+        writer.write(package, made, *(() if photos is None else (photos.calibration,)))
+        exact = classifier.network.at_precision("fp32")
+        if photos is not None:
+            loss = measure(photos, exact.forward, lambda batch: writer.replay(made, batch)[LOGITS])
+        difference = compare(package, exact, lambda batch: writer.replay(made, batch), found.name, tolerance)
     files = [made] if made.is_file() else sorted(file for file in made.rglob("*") if file.is_file())
     return Exported(
         found.name,
-        target,
-        {target / file.relative_to(made): file.stat().st_size for file in files},
+        request.target,
+        {request.target / file.relative_to(made): file.stat().st_size for file in files},
         difference,
-        None if loss else found.tolerance,
-        len(images),
+        tolerance,
+        len(package.golden.images),
         node,
         package.classes,
         spec.size,
-        opens.replace("FILE", str(target)),
+        opens.replace("FILE", str(request.target)),
         expects,
+        package.takes,
+        () if found.library else package.outputs,
         loss,
     )
 
 
-def _compare(
-    values: NDArray[np.floating], expected: NDArray[np.floating], found: Format, tolerance: float | None
-) -> float:
-    if values.shape != expected.shape:
-        raise CheckError(f"The {found.name} file gives values of shape {values.shape}, not {expected.shape}.")
-    difference = greatest_difference(values, expected)
-    if not difference <= (np.inf if tolerance is None else tolerance):
-        raise CheckError(
-            f"The {found.name} file gives other answers than the model: {len(expected)} images differ by up to "
-            f"{difference:.2g} of the largest value, {tolerance:g} is allowed. Nothing was written."
-        )
-    return difference
+def _of_trunk(package: Package, writer: Any, name: str, made: Path) -> tuple[str, float]:
+    """The node that weights for another library can be compared at, and the difference there."""
+    images, spec = package.golden.images, package.spec
+    node, values = writer.replay(name, package.blueprint, spec, made, images)
+    expected = package.golden.logits
+    if node != LOGITS:
+        expected = get_engine("auto", package.blueprint, package.weights, spec, "fp32").forward(images, node)
+    return node, difference_of(values, expected, name)

@@ -10,13 +10,17 @@ from pathlib import Path
 from types import ModuleType
 
 from headstart.backbones.blueprint import Blueprint
+from headstart.core.arguments import one_of
 from headstart.core.atomic_files import folder_above, probe, put
 from headstart.core.errors import MissingExtraError, UsageError, did_you_mean
 from headstart.data.sources import PathLike
 from headstart.engines.names import framework_of
 from headstart.export.weights import LIBRARIES, SUFFIX
 
+PHOTOS, PIXELS = "photos", "pixels"  # what an export takes: photos of any size, or a network's input as it is
+TAKES = one_of("auto", PHOTOS, PIXELS)
 TOLERANCE = 1e-4  # of golden logits in fp32, relative to the largest
+RESIZED = 1e-2  # where the file scales photos itself: of a few pixels the next of 256 values, which 32 x 32 can show
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Format:
     opens: str  # in Python; FILE stands for the path
     frameworks: tuple[str, ...] = ()  # of whose modules it can be made, besides blueprints
     int8: bool = False  # whether int8 is possible
-    tolerance: float = TOLERANCE
+    photos: bool = False  # whether it can take photos of any size
 
     @property
     def library(self) -> bool:
@@ -46,8 +50,8 @@ _KERAS, _TORCH = ("tensorflow", "keras"), ("torch",)
 FORMATS = {
     each.name: each
     for each in (
-        Format("onnx", ".onnx", "onnx", ("onnx", "onnxruntime"), 'onnxruntime.InferenceSession("FILE")'),
-        Format("openvino", "", "", (), 'openvino.Core().compile_model("FILE/model.xml", "CPU")'),
+        Format("onnx", ".onnx", "onnx", ("onnx", "onnxruntime"), 'onnxruntime.InferenceSession("FILE")', photos=True),
+        Format("openvino", "", "", (), 'openvino.Core().compile_model("FILE/model.xml", "CPU")', photos=True),
         Format("keras", ".keras", "keras", _KERAS, 'keras.models.load_model("FILE")', ("keras",)),
         Format(
             "savedmodel",
@@ -56,6 +60,7 @@ FORMATS = {
             _KERAS,
             'tensorflow.saved_model.load("FILE").signatures["serving_default"]',
             ("keras",),
+            photos=True,
         ),
         Format(
             "tflite",
@@ -65,8 +70,9 @@ FORMATS = {
             'ai_edge_litert.interpreter.Interpreter("FILE")',
             ("keras",),
             int8=True,
+            photos=True,
         ),
-        Format("torch", ".pt2", "torch", _TORCH, 'torch.export.load("FILE").module()', ("torch",)),
+        Format("torch", ".pt2", "torch", _TORCH, 'torch.export.load("FILE").module()', ("torch",), photos=True),
         *(
             Format(name, SUFFIX[name], extra, packages, "")
             for name, extra, packages in zip(
@@ -96,6 +102,25 @@ def find_format(name: str, *, int8: bool = False) -> Format:
         if importlib.util.find_spec(package.replace("-", "_")) is None:
             raise MissingExtraError(package, found.extra, f"The format {name}")
     return found
+
+
+def input_of(found: Format, takes: str, *, int8: bool = False) -> str:
+    """What an export takes, PHOTOS or PIXELS; where it is "auto" photos, if the format can.
+
+    Raises:
+        UsageError: photos, and the format has none.
+    """
+    TAKES.of("--takes", takes)
+    possible = found.photos and not int8
+    if takes == PHOTOS and not possible:
+        what = f"A file of format {found.name} in int8" if found.photos else f"A file of format {found.name}"
+        raise UsageError(
+            f"{what} cannot crop and scale photos; it takes pixels. "
+            f"Formats that can: --to {' or '.join(_with('photos'))}"
+        )
+    if takes == "auto":
+        return PHOTOS if possible else PIXELS
+    return takes
 
 
 def default_path(found: Format, model: str, *, int8: bool = False) -> str:
@@ -162,4 +187,8 @@ def check_holds(found: Format, blueprint: Blueprint) -> None:
 
 
 def _with(what: str) -> Sequence[str]:
-    return [each.name for each in FORMATS.values() if what in each.frameworks or (what == "int8" and each.int8)]
+    return [
+        each.name
+        for each in FORMATS.values()
+        if what in each.frameworks or (what == "int8" and each.int8) or (what == "photos" and each.photos)
+    ]

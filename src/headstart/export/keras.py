@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.backbones.blueprint import LOGITS
 from headstart.core.errors import UsageError
 from headstart.core.quiet import quiet
 from headstart.engines.registry import keras_engine
 from headstart.export.labels import append
+from headstart.learn.unknown import NEAREST, Unknown
 
 if TYPE_CHECKING:
     from headstart.export.package import Package
@@ -23,7 +25,7 @@ CONFIG = "config.json"  # the architecture in the archive
 
 
 def write(package: Package, path: Path) -> None:
-    """Write images (N, size, size, 3), 0 to 255, any N → {"logits": (N, K), "probabilities": (N, K)}, float32.
+    """Write images (N, size, size, 3), 0 to 255, any N → a dictionary of `Package.outputs`.
 
     Class names and metadata are members of the archive, which Keras ignores; see `labels.members`.
 
@@ -58,27 +60,75 @@ def _make_portable(path: Path) -> None:
     whole.unlink()
 
 
-def replay(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The logits (N, K) that Keras gives for images (N, size, size, 3)."""
+def replay(path: Path, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """What Keras answers for images (N, size, size, 3)."""
     with quiet(), on_processor():
         import keras
 
         model = keras.models.load_model(path, compile=False, safe_mode=True)
-        logits: NDArray[np.float32] = model(images, training=False)["logits"].numpy()
-    return logits
+        found = model(images, training=False)
+    return {name: value.numpy() for name, value in found.items()}
 
 
 def to_classifier(package: Package) -> Any:
-    """The network as a `keras.Model` with two named outputs, of Keras' own layers only."""
+    """The network as a `keras.Model` with named outputs, `Package.outputs`, of Keras' own layers and operations."""
+    network = with_features(package)
+    import keras
+
+    logits, features = network.outputs
+    probabilities = keras.layers.Softmax(name="probabilities")(logits)
+    found = [logits, probabilities, keras.ops.argmax(logits, -1)]
+    if package.unknown is not None:
+        found += _verdict(package.unknown, features, probabilities)
+    return keras.Model(network.input, dict(zip(package.outputs, found, strict=True)), name=network.name)
+
+
+def _verdict(unknown: Unknown, features: Any, probabilities: Any) -> list[Any]:
+    """Score and verdict; see `verdict.answers`, which does the same where constants need no layer to hold them."""
+    import keras
+
+    ops = keras.ops
+    apart = keras.layers.Rescaling(1.0, (-unknown.centre).tolist(), name="unknown_apart")(features)
+    direction = keras.layers.UnitNormalization(name="unknown_direction")(apart)
+    kept = np.asarray(unknown.kept.T, np.float32)
+    cosines = _product(kept, np.zeros(kept.shape[1], np.float32), "unknown_cosines", direction)
+    nearest, _ = ops.top_k(cosines, min(NEAREST, kept.shape[1]))
+    nearness = ops.mean(nearest, -1, keepdims=True)
+    sureness = ops.max(probabilities, -1, keepdims=True)
+    score = ops.add(
+        _log_rank(unknown.sure, sureness, "unknown_sure"), _log_rank(unknown.near, nearness, "unknown_near")
+    )
+    score = ops.reshape(score, (-1,))
+    return [score, ops.less(score, unknown.threshold)]
+
+
+def _log_rank(known: NDArray[np.float32], values: Any, name: str) -> Any:
+    import keras
+
+    ops = keras.ops
+    above = _product(np.ones((1, len(known)), np.float32), -known, name, values)  # value - known, below 0 or not
+    count = ops.sum(ops.cast(ops.greater_equal(above, 0.0), "float32"), -1, keepdims=True)
+    return ops.log(ops.divide(ops.add(count, 1.0), len(known) + 1.0))
+
+
+def _product(kernel: NDArray[np.float32], bias: NDArray[np.float32], name: str, values: Any) -> Any:
+    """``values @ kernel + bias`` by a layer that is not trained."""
+    import keras
+
+    layer = keras.layers.Dense(kernel.shape[1], kernel_initializer="zeros", trainable=False, name=name, dtype="float32")
+    result = layer(values)
+    layer.set_weights([kernel, bias])
+    return result
+
+
+def with_features(package: Package) -> Any:
+    """The network as a `keras.Model` with two outputs, the logits and what its last layer takes."""
     engine = keras_engine()
     import keras
 
     network = engine.to_model(package.blueprint, package.weights, package.spec, package.module)
     engine.rename_without_dots(network)
-    logits = network.output
-    probabilities = keras.layers.Softmax(name="probabilities")(logits)
-    outputs = {"logits": logits, "probabilities": probabilities}
-    return keras.Model(network.input, outputs, name=network.name)
+    return keras.Model(network.input, [network.output, network.get_layer(LOGITS).input], name=network.name)
 
 
 def on_processor() -> Any:

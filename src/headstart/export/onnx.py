@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.errors import needs
-from headstart.export.onnx_graph import IMAGES, build
+from headstart.export.onnx_graph import build
 from headstart.export.package import Package
 
 
@@ -21,12 +22,12 @@ def write(package: Package, path: Path) -> None:
     onnx.checker.check_model(path, full_check=True)
 
 
-def replay(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The logits (N, K) that ONNX Runtime gives for images (N, size, size, 3), on the processor."""
+def replay(path: Path, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """What ONNX Runtime answers for images (N, size, size, 3), or photos of any size, on the processor."""
     with needs("onnxruntime", "onnx", "The format onnx"):
         import onnxruntime
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    logits: NDArray[np.float32] = session.run(["logits"], {IMAGES: images})[0]
-    return logits
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {session.get_inputs()[0].name: images}), strict=True))

@@ -10,17 +10,23 @@ import numpy as np
 from headstart import __version__
 from headstart.backbones.blueprint import LOGITS
 from headstart.backbones.ops import LUMA, SQRT_EPSILON, Node, Shape, padding_of
-from headstart.core.errors import UsageError, needs
-from headstart.export.package import INPUT, Package
+from headstart.core.errors import UsageError
+from headstart.export.formats import PHOTOS
+from headstart.export.operations.onnx import Graph, OnnxOperations
+from headstart.export.package import INPUT, OUTPUTS, UNKNOWN_OUTPUTS, Package
+from headstart.export.photo_input import to_pixels
+from headstart.export.verdict import answers
 
 OPSET, IR_VERSION = 14, 7  # the lowest that has HardSwish (ONNX 1.9, 2021), so that older runtimes open it, too
-IMAGES, PROBABILITIES, BATCH = "images", "probabilities", "batch"
+IMAGES, BATCH = "images", "batch"
+_, PROBABILITIES, LABEL = OUTPUTS
+SCORE, UNLIKE = UNKNOWN_OUTPUTS
 MOST = 2**31 - 2**20  # bytes of weights that fit into one protocol buffer
 _ALIKE = {"add": "Add", "flatten": "Flatten", "dropout": "Identity"}  # evaluation mode
 
 
 def build(package: Package) -> Any:
-    """An `onnx.ModelProto`: uint8 ``images`` (batch, size, size, 3) → ``logits`` and ``probabilities`` (batch, K).
+    """An `onnx.ModelProto`: uint8 ``images`` (batch, size, size, 3) → `Package.outputs`; or of ``photos`` of any size.
 
     The output of every node has the node's name, and its shape is in the graph's value infos; "input" is the input of
     the first layer, (batch, 3, size, size). Metadata is `Package.metadata`.
@@ -32,25 +38,35 @@ def build(package: Package) -> Any:
     blueprint, size = package.blueprint, package.spec.size
     if 4 * sum(array.size for array in package.weights.values()) > MOST:
         raise UsageError(f"'{blueprint.name}' has weights of more than 2 GB, which one ONNX file cannot hold.")
-    graph = _Graph()
-    _pixels(graph, package)
+    graph = Graph()
+    images = IMAGES if package.takes != PHOTOS else _from_photos(graph, package)
+    _pixels(graph, package, images)
     shapes = blueprint.shapes(size)
     for node in blueprint.nodes[1:]:
         _add(graph, node, package, shapes[node.inputs[0]])
-    graph.add("Softmax", PROBABILITIES, [LOGITS], axis=1)
+    _answer(graph, package)
 
     helper, kinds = graph.helper, graph.onnx.TensorProto
 
-    def value(name: str, shape: Sequence[int], kind: int = kinds.FLOAT, note: str = "") -> Any:
+    def value(name: str, shape: Sequence[int | str], kind: int = kinds.FLOAT, note: str = "") -> Any:
         return helper.make_tensor_value_info(name, kind, [BATCH, *shape], doc_string=note)
 
     classes = shapes[LOGITS]
+    name: str = PHOTOS if package.takes == PHOTOS else IMAGES
+    sides: tuple[int | str, ...] = ("height", "width", 3) if package.takes == PHOTOS else (size, size, 3)
+    outputs: dict[str, tuple[Any, ...]] = {
+        LOGITS: (classes,),
+        PROBABILITIES: (classes, kinds.FLOAT, "softmax of the logits: calibrated"),
+        LABEL: ((), kinds.INT64, "the place of the class in the metadata's classes"),
+        SCORE: ((), kinds.FLOAT, "the smaller, the less typical"),
+        UNLIKE: ((), kinds.BOOL, "unlike the training photos"),
+    }
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
             blueprint.name,
-            [value(IMAGES, (size, size, 3), kinds.UINT8, INPUT)],
-            [value(LOGITS, classes), value(PROBABILITIES, classes, note="softmax of the logits: calibrated")],
+            [value(name, sides, kinds.UINT8, INPUT[package.takes])],
+            [value(each, *outputs[each]) for each in package.outputs],
             graph.constants,
             value_info=[value(name, shape) for name, shape in shapes.items() if name != LOGITS],
         ),
@@ -63,36 +79,34 @@ def build(package: Package) -> Any:
     return model
 
 
-class _Graph:
-    """Collects nodes and constants."""
-
-    def __init__(self) -> None:
-        with needs("onnx", "onnx", "The format onnx"):
-            import onnx
-        self.onnx, self.helper = onnx, onnx.helper
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-
-    def add(self, op: str, name: str, inputs: Sequence[str], **attributes: Any) -> str:
-        self.nodes.append(self.helper.make_node(op, list(inputs), [name], name, **attributes))
-        return name
-
-    def constant(self, name: str, value: Any, kind: Any = np.float32) -> str:
-        self.constants.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(value, kind), name))
-        return name
+def _from_photos(graph: Graph, package: Package) -> str:
+    """The network's pixels, of photos of any size."""
+    ops = OnnxOperations(graph, PHOTOS)
+    return str(to_pixels(ops, ops.value(PHOTOS), package.spec).name)
 
 
-def _pixels(graph: _Graph, package: Package) -> None:
+def _answer(graph: Graph, package: Package) -> None:
+    """Everything that is said beside the logits."""
+    ops = OnnxOperations(graph, "answer")
+    probabilities = graph.add("Softmax", f"{ops.prefix}.{PROBABILITIES}", [LOGITS], axis=1)
+    features = package.blueprint[LOGITS].inputs[0]
+    found = answers(ops, package, *(ops.value(name) for name in (LOGITS, probabilities, features)))
+    for name, value in found.items():
+        if name != LOGITS:
+            graph.add("Identity", name, [value.name])
+
+
+def _pixels(graph: Graph, package: Package, images: str) -> None:
     """Normalisation, and channels first."""
     mean, std = (np.asarray(each, np.float32) for each in (package.spec.mean, package.spec.std))
     first = package.blueprint.nodes[0].name
-    graph.add("Cast", f"{first}.floats", [IMAGES], to=graph.onnx.TensorProto.FLOAT)
+    graph.add("Cast", f"{first}.floats", [images], to=graph.onnx.TensorProto.FLOAT)
     graph.add("Mul", f"{first}.scaled", [f"{first}.floats", graph.constant(f"{first}.scale", 1 / (255 * std))])
     graph.add("Add", f"{first}.pixels", [f"{first}.scaled", graph.constant(f"{first}.shift", -mean / std)])
     graph.add("Transpose", first, [f"{first}.pixels"], perm=[0, 3, 1, 2])
 
 
-def _add(graph: _Graph, node: Node, package: Package, incoming: Shape) -> None:
+def _add(graph: Graph, node: Node, package: Package, incoming: Shape) -> None:
     name, inputs = node.name, list(node.inputs)
 
     def own(*parts: str) -> Iterator[str]:
@@ -137,7 +151,7 @@ def _windows(node: Node, incoming: Shape) -> dict[str, list[int]]:
     return {"kernel_shape": list(node["kernel"]), "strides": [node["stride"]] * 2, "pads": [top, left, bottom, right]}
 
 
-def _activate(graph: _Graph, node: Node, constant: Any) -> None:
+def _activate(graph: Graph, node: Node, constant: Any) -> None:
     name, inputs = node.name, list(node.inputs)
     match node["kind"]:
         case "relu":

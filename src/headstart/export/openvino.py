@@ -9,38 +9,58 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import LOGITS
-from headstart.engines.fast.graph import build, core
+from headstart.engines.fast.graph import core, values_of
+from headstart.engines.protocol import foldable
+from headstart.export.formats import PHOTOS
+from headstart.export.operations.openvino import OpenvinoOperations
 from headstart.export.package import Package
+from headstart.export.photo_input import to_pixels
+from headstart.export.verdict import answers
 
 MODEL = "model.xml"  # its weights are in model.bin beside it
 INFO = "model_info"  # where OpenVINO's Model API and Model Server look
 
 
 def write(package: Package, path: Path) -> None:
-    """Write uint8 ``images`` (N, size, size, 3), any N → ``logits``, ``probabilities`` (N, K), float32 all through.
+    """Write uint8 ``images`` (N, size, size, 3), any N, or ``photos`` of any size → `Package.outputs`, in float32.
 
     Metadata is in the section ``model_info`` of rt_info; ``labels`` there are the class names in the form of the Model
     API: separated by spaces, with "_" for a space in a name.
     """
-    model = build(package.blueprint, package.weights, package.spec, (LOGITS,))
-    import openvino as ov
-    from openvino import opset13 as op
-
-    probabilities = op.softmax(model.output(0).get_node().input_value(0), 1)
-    model.add_results([op.result(probabilities)])
-    for output, name in zip(model.outputs, (LOGITS, "probabilities"), strict=True):
-        output.get_tensor().set_names({name})
+    model = _build(package)
     for key, value in _info(package).items():
         model.set_rt_info(value, [INFO, key])
+    import openvino as ov
+
     path.mkdir()
     ov.save_model(model, path / MODEL, compress_to_fp16=False)
 
 
-def replay(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The logits (N, K) that OpenVINO gives for images (N, size, size, 3), in float32."""
+def _build(package: Package) -> Any:
+    core()
+    import openvino as ov
+    from openvino import opset13 as op
+
+    blueprint, spec, ops = package.blueprint, package.spec, OpenvinoOperations()
+    if package.takes == PHOTOS:
+        given = op.parameter([-1, -1, -1, 3], np.uint8, name=PHOTOS)
+        images = to_pixels(ops, given, spec)
+    else:
+        given = images = op.parameter([-1, spec.size, spec.size, 3], np.uint8, name="images")
+    values = values_of(op, images, blueprint, package.weights, spec, foldable(blueprint))
+    logits, features = values[LOGITS], values[blueprint[LOGITS].inputs[0]]
+    found = answers(ops, package, logits, op.softmax(logits, 1), features)
+    model = ov.Model([op.result(value) for value in found.values()], [given], blueprint.name)
+    for output, name in zip(model.outputs, found, strict=True):
+        output.get_tensor().set_names({name})
+    return model
+
+
+def replay(path: Path, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """What OpenVINO answers for images (N, size, size, 3), or photos of any size, in float32."""
     network: Any = core().compile_model(path / MODEL, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    logits: NDArray[np.float32] = network(images)[LOGITS].copy()
-    return logits
+    found = network(images)
+    return {name: found[name].copy() for output in network.outputs for name in output.names}
 
 
 def _info(package: Package) -> dict[str, str]:

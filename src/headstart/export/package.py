@@ -10,23 +10,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart import __version__
-from headstart.backbones.blueprint import Blueprint
+from headstart.backbones.blueprint import LOGITS, Blueprint
 from headstart.core.types import ImageSpec
 from headstart.data.load import DRAFT
 from headstart.engines.registry import get_engine
+from headstart.export.formats import PHOTOS, PIXELS
+from headstart.learn.unknown import Unknown
 from headstart.model.classifier import Classifier, Golden
+from headstart.model.model_card import model_card
 from headstart.model.records import FitRecord
 
 GOLDEN = 8  # images generated where a network has none
-INPUT = "uint8 RGB NHWC, 0 to 255"
-OUTPUT = "logits, float32 (N, classes); probabilities = softmax(logits)"
+INPUT = {
+    PHOTOS: "photos: uint8 RGB NHWC, 0 to 255, any height and width; cropped and scaled inside",
+    PIXELS: "images: uint8 RGB NHWC, 0 to 255",
+}
+OUTPUT = "logits, float32 (N, classes); probabilities = softmax(logits); label, int64 (N,), the place of the largest"
+OUTPUTS = (LOGITS, "probabilities", "label")
+UNKNOWN_OUTPUTS = ("unknown_score", "unknown")
+UNKNOWN = "; unknown_score, float32 (N,); unknown, bool (N,): whether it is below unknown_threshold"
 
 
 @dataclass(frozen=True, eq=False)
 class Package:
     """A classifier to be written in another format.
 
-    In every format the input is images (N, size, size, 3), uint8, any N; the network normalises them itself.
+    In every format the input is uint8, any N, and the network normalises it itself: images (N, size, size, 3), or
+    photos (N, height, width, 3) of any size, which are cropped and scaled as well.
     """
 
     blueprint: Blueprint
@@ -36,9 +46,12 @@ class Package:
     golden: Golden  # images (n, size, size, 3), uint8, and their logits (n, K) in fp32
     record: FitRecord = field(default_factory=FitRecord)  # how it was fitted
     module: object | None = None  # the module object, where the network is a module of another library
+    unknown: Unknown | None = None
+    card: str = ""  # the model card
+    takes: str = PIXELS  # or PHOTOS
 
     @classmethod
-    def of(cls, classifier: Classifier) -> Package:
+    def of(cls, classifier: Classifier, takes: str = PIXELS) -> Package:
         """A classifier's package; golden images are generated where it has none."""
         golden = classifier.golden or _generated(classifier)
         return cls(
@@ -49,7 +62,15 @@ class Package:
             golden=golden,
             record=classifier.record,
             module=classifier.module,
+            unknown=classifier.unknown,
+            card=model_card(classifier),
+            takes=takes,
         )
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Their names, in order."""
+        return (*OUTPUTS, *(UNKNOWN_OUTPUTS if self.unknown is not None else ()))
 
     def metadata(self) -> dict[str, str]:
         """Metadata of a file as text; lists are JSON."""
@@ -68,9 +89,13 @@ class Package:
             "mean": json.dumps(self.spec.mean),
             "std": json.dumps(self.spec.std),
             "normalisation": "inside: (x / 255 - mean) / std",
-            "input": INPUT,
-            "output": OUTPUT,
+            "takes": self.takes,
+            "input": INPUT[self.takes],
+            "output": OUTPUT + (UNKNOWN if self.unknown is not None else ""),
+            "card": self.card,
         }
+        if self.unknown is not None:
+            known["unknown_threshold"] = repr(self.unknown.threshold)
         if self.record.head is not None:
             known["fitted_temperature"] = repr(self.record.head.temperature)
         return known

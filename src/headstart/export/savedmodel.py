@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.quiet import quiet
-from headstart.export.keras import on_processor, to_classifier
+from headstart.export.formats import PHOTOS
+from headstart.export.keras import on_processor, with_features
 from headstart.export.labels import members
+from headstart.export.photo_input import to_pixels
+from headstart.export.verdict import answers
 
 if TYPE_CHECKING:
     from headstart.export.package import Package
@@ -19,31 +22,41 @@ SIGNATURE = "serving_default"  # the one that TensorFlow Serving and the convert
 EXTRA = "assets.extra"  # TensorFlow's folder for files that it does not read itself
 
 
-def write(package: Package, path: Path) -> None:
-    """Write a signature ``images`` (N, size, size, 3), uint8, any N → ``logits``, ``probabilities`` (N, K), float32.
+def write(package: Package, path: Path, kind: type = np.float64) -> None:
+    """Write a signature of ``images`` (N, size, size, 3), uint8, any N, or ``photos`` of any size → `Package.outputs`.
 
-    Class names and metadata are files in ``assets.extra``; see `labels.members`.
+    ``kind`` is the type in which the weights of a resize are computed. Class names and metadata are files in
+    ``assets.extra``; see `labels.members`.
     """
-    size = package.spec.size
     with quiet():
-        model = to_classifier(package)
+        model = with_features(package)
         import tensorflow as tf
 
-        images = tf.TensorSpec((None, size, size, 3), tf.uint8, name="images")
-        serve = tf.function(lambda images: model(images, training=False), input_signature=[images])
+        from headstart.export.operations.tensorflow import TensorflowOperations
+
+        ops = TensorflowOperations(kind)
+
+        def serve(given: Any) -> dict[str, Any]:
+            images = to_pixels(ops, given, package.spec) if package.takes == PHOTOS else given
+            logits, features = model(images, training=False)
+            return answers(ops, package, logits, tf.nn.softmax(logits), features)
+
+        sides, name = ((None, None), "photos") if package.takes == PHOTOS else ((package.spec.size,) * 2, "images")
+        traced = tf.function(serve, input_signature=[tf.TensorSpec((None, *sides, 3), tf.uint8, name=name)])
         module = tf.Module()
         module.held = [variable.value for variable in model.variables]  # Keras' own export would write them twice
-        tf.saved_model.save(module, path, signatures={SIGNATURE: serve.get_concrete_function()})
+        tf.saved_model.save(module, path, signatures={SIGNATURE: traced.get_concrete_function()})
     (path / EXTRA).mkdir()
     for name, content in members(package).items():
         (path / EXTRA / name).write_text(content, encoding="utf-8")
 
 
-def replay(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The logits (N, K) that TensorFlow gives for images (N, size, size, 3)."""
+def replay(path: Path, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """What TensorFlow answers for images (N, size, size, 3), or photos of any size."""
     with quiet(), on_processor():
         import tensorflow as tf
 
         signature = tf.saved_model.load(path).signatures[SIGNATURE]
-        logits: NDArray[np.float32] = signature(images=tf.constant(images))["logits"].numpy()
-    return logits
+        (name,) = signature.structured_input_signature[1]
+        found = signature(**{name: tf.constant(images)})
+    return {name: value.numpy() for name, value in found.items()}

@@ -23,7 +23,7 @@ TOGETHER = 32  # images in a batch
 
 
 def write(package: Package, path: Path, calibration: NDArray[np.uint8] | None = None) -> None:
-    """Write a signature ``images`` (N, size, size, 3), uint8, any N → ``logits``, ``probabilities`` (N, K), float32.
+    """Write a signature of ``images`` (N, size, size, 3), uint8, any N, or ``photos`` of any size → `Package.outputs`.
 
     With photos for ``calibration``, weights and activations are int8 (Jacob et al., CVPR 2018) from the first layer
     with weights to the last but one. The rest stays in float32: the normalisation, the averages that are the features,
@@ -36,20 +36,21 @@ def write(package: Package, path: Path, calibration: NDArray[np.uint8] | None = 
     """
     _litert()
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        savedmodel.write(package, Path(folder, "saved"))
+        savedmodel.write(package, Path(folder, "saved"), np.float32)
         with quiet():
             content = _convert(Path(folder, "saved"), calibration, package.blueprint.name)
     path.write_bytes(content)
     append(path, package)
 
 
-def replay(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The logits (N, K) that LiteRT gives for images (N, size, size, 3)."""
+def replay(path: Path, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """What LiteRT answers for images (N, size, size, 3), or photos of any size."""
     with quiet():
         run = _litert()(model_path=str(path)).get_signature_runner(savedmodel.SIGNATURE)
+        (name,) = run.get_input_details()
         batches = [images[start : start + TOGETHER] for start in range(0, len(images), TOGETHER)]
-        logits = [run(images=batch)["logits"] for batch in batches]
-    return np.concatenate(logits)
+        found = [run(**{name: batch}) for batch in batches]
+    return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
 
 
 def _convert(saved: Path, calibration: NDArray[np.uint8] | None, name: str) -> bytes:

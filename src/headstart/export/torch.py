@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.backbones.blueprint import INPUT, LOGITS
 from headstart.core.errors import UsageError, one_line
 from headstart.core.quiet import quiet
 from headstart.engines.registry import torch_engine
+from headstart.export.formats import PHOTOS
 from headstart.export.labels import members
+from headstart.export.photo_input import to_pixels
+from headstart.export.verdict import answers
 
 if TYPE_CHECKING:
     from headstart.export.package import Package
@@ -23,7 +27,7 @@ _ALONE = threading.Lock()  # torch.export keeps what it traces in variables of t
 
 
 def write(package: Package, path: Path) -> None:
-    """Write images (N, size, size, 3), uint8, any N → {"logits": (N, K), "probabilities": (N, K)}, float32.
+    """Write images (N, size, size, 3), uint8, any N, or photos of any size → a dictionary of `Package.outputs`.
 
     Class names and metadata are extra files of the archive; see `labels.members`.
 
@@ -33,23 +37,34 @@ def write(package: Package, path: Path) -> None:
     core = torch_engine().to_module(package.blueprint, package.weights, package.spec, package.module)
     import torch
 
+    from headstart.export.operations.torch import TorchOperations
+
+    blueprint, ops = package.blueprint, TorchOperations()
+    features = blueprint[LOGITS].inputs[0]
+
     class Exported(torch.nn.Module):  # type: ignore[misc]  # torch has no types here
         def __init__(self) -> None:
             super().__init__()
             self.network = core.requires_grad_(False)
 
         def forward(self, images: Any) -> dict[str, Any]:
-            logits = self.network(images)
-            return {"logits": logits, "probabilities": logits.softmax(1)}
+            if package.takes == PHOTOS:
+                images = to_pixels(ops, images, package.spec)
+            values = {INPUT: self.network.normalise(images)}
+            self.network.run(values, blueprint.nodes[1:], (features, LOGITS), {}, {})
+            return answers(ops, package, values[LOGITS], values[LOGITS].softmax(1), values[features])
 
     size = package.spec.size
-    images = torch.zeros(TRACED, size, size, 3, dtype=torch.uint8)
+    sides = {0: torch.export.Dim("batch", max=MOST)}
+    if package.takes == PHOTOS:
+        sides |= {1: torch.export.Dim("height", max=MOST), 2: torch.export.Dim("width", max=MOST)}
+    images = torch.zeros(TRACED, size + 1, size + 2, 3, dtype=torch.uint8)
     with _ALONE, quiet(native=False):  # its C++ writes nothing
         try:
             program = torch.export.export(
                 Exported().eval(),
-                (images,),
-                dynamic_shapes={"images": {0: torch.export.Dim("batch", max=MOST)}},
+                (images if package.takes == PHOTOS else images[:, :size, :size],),
+                dynamic_shapes={"images": sides},
                 strict=False,  # the default of PyTorch 2.6 traces less
             )
         except Exception as error:  # the module's own code can raise anything
@@ -60,12 +75,12 @@ def write(package: Package, path: Path) -> None:
         torch.export.save(program, path, extra_files=members(package))
 
 
-def replay(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The logits (N, K) that PyTorch gives for images (N, size, size, 3)."""
+def replay(path: Path, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """What PyTorch answers for images (N, size, size, 3), or photos of any size."""
     torch_engine()
     import torch
 
     with _ALONE, quiet(native=False), torch.no_grad():
         program = torch.export.load(path).module()
-        logits: NDArray[np.float32] = program(torch.from_numpy(images))["logits"].numpy()
-    return logits
+        found = program(torch.from_numpy(images))
+    return {name: value.numpy() for name, value in found.items()}

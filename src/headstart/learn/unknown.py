@@ -44,6 +44,14 @@ class Unknown:
         near = _nearness(self.similarities(x))
         return _log_rank(self.sure, probabilities.max(axis=1)) + _log_rank(self.near, near)
 
+    def score_within(
+        self, x: Matrix, probabilities: Matrix, close: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The lowest and the highest `score` (N,) of values that are as ``close`` to these; a rank can jump."""
+        near, sure = _nearness(self.similarities(x)), probabilities.max(axis=1)
+        low, high = (_log_rank(self.sure, sure + by) + _log_rank(self.near, near + by) for by in (-close, close))
+        return low - close, high + close
+
     def margin(self, x: Design, probabilities: Matrix) -> NDArray[np.float64]:
         """How much more typical than the threshold each is, (N,), a block at a time; below zero it is unknown."""
         parts = [self.score(x[block], probabilities[block]) - self.threshold for block in blocks(x.shape[0])]

@@ -236,16 +236,24 @@ class Classifier(Described):
         return keras_engine().to_model(self.blueprint, self.weights, self.spec, self.module)
 
     def export(
-        self, to: str, path: PathLike, *, int8: bool = False, data: Images | None = None, overwrite: bool = False
+        self,
+        to: str,
+        path: PathLike,
+        *,
+        takes: str = "auto",
+        int8: bool = False,
+        data: Images | None = None,
+        overwrite: bool = False,
     ) -> Exported:
         """Write the classifier to ``path`` for other runtimes, once a replay there gives its own answers.
 
         Formats: onnx, openvino, keras, savedmodel, tflite, torch; and weights alone for keras-applications, torchvision
-        or timm. tflite may be had in ``int8``, with labelled photos as ``data``. See `export.export.export_model`.
+        or timm. Most take photos of any size (``takes``). tflite may be had in ``int8``, with labelled photos as
+        ``data``. See `export.export.export_model`.
         """
         import headstart
 
-        return headstart.export_model(self, to, path, int8=int8, data=data, overwrite=overwrite)
+        return headstart.export_model(self, to, path, takes=takes, int8=int8, data=data, overwrite=overwrite)
 
     def finetune(
         self,

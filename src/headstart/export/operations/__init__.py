@@ -1,0 +1,1 @@
+"""The same few operations in the formats, so that what surrounds a network is written once."""
