@@ -277,21 +277,27 @@ class Classifier(Described):
 
         return headstart.save(self, path, overwrite=overwrite)
 
-    def _see(self, images: Images, crop: bool = True) -> Iterator[Judged | Problem]:
+    def _see(self, images: Images, crop: bool = True, rows: Sequence[int] | None = None) -> Iterator[Judged | Problem]:
         dataset = unlabelled_dataset(images)
         network = self.network.for_images(len(dataset))
         if not crop:
             network = network.seeing_all()
-        for item, values in run_network(dataset, network, (LOGITS, self.blueprint[LOGITS].inputs[0])):
+        for item, values in run_network(dataset, network, (LOGITS, self.blueprint[LOGITS].inputs[0]), rows):
             name = dataset.samples[item.index].name
             if item.error is not None:
                 yield Problem(name, item.error.kind, item.error.detail)
             elif values is not None and item.thumbnail is not None:
                 yield Judged(name, item.key, item.thumbnail, softmax(values[0]), values[1])
 
-    def judge(self, images: Images, *, crop: bool = True) -> Iterator[tuple[Judged | Problem, bool]]:
-        """Each image, and whether it is unlike the training photos: many at a time, which is one matrix product."""
-        items = self._see(images, crop)
+    def judge(
+        self, images: Images, *, crop: bool = True, rows: Sequence[int] | None = None
+    ) -> Iterator[tuple[Judged | Problem, bool]]:
+        """Each image, and whether it is unlike the training photos: many at a time, which is one matrix product.
+
+        Args:
+            rows: only these of the images, in this order, computed as if all were asked for.
+        """
+        items = self._see(images, crop, rows)
         while batch := list(islice(items, TOGETHER)):
             margins = iter(self._margins([item for item in batch if isinstance(item, Judged)]))
             for item in batch:
