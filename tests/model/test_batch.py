@@ -74,8 +74,8 @@ def test_each_image_is_a_row_in_the_order_of_the_list(model: hs.Classifier, many
                 "error": f"{item.kind}: {item.detail}", "label_2": "", "probability_2": "",
             }  # fmt: skip
         else:
-            assert (row["label"], float(row["probability"])) == (item.label, pytest.approx(item.probability, abs=1e-6))
-            assert (row["unknown"], row["error"]) == (str(item.unknown), "")
+            assert (row["label"], row["unknown"], row["error"]) == (item.label, str(item.unknown), "")
+            assert float(row["probability"]) == pytest.approx(item.probability, abs=1e-6)
     known = [row["label"] for row in rows if row["unknown"] == "False" and not row["error"]]
     assert found.labels == {label: known.count(label) for label in found.labels}
     assert (found.images, found.unreadable, found.kept) == (60, 3, 0)
@@ -224,7 +224,7 @@ def test_only_paths_make_a_table(model: hs.Classifier, tmp_path: Path) -> None:
 
 
 def test_kept_numbers_are_the_same(tmp_path: Path) -> None:
-    rows = [["ä", 0.1, False, None, 1e-300, 0.7], [None, None, False, "gone: \udce9", None, None]]
+    rows: list[list[Any]] = [["ä", 0.1, False, None, 1e-300, 0.7], [None, None, False, "gone: \udce9", None, None]]
     for packed_numbers in (0, 2):
         part = PartialTable(tmp_path / f"{packed_numbers}", {"a": 1}, packed_numbers)
         places = [part.keep(stamp, row) for stamp, row in zip((7, 0), rows, strict=True)]
@@ -258,7 +258,7 @@ def long_list(photos: Path, tmp_path: Path) -> Path:
 def test_killed_again_and_again_it_has_every_row_once(small_bundle: Path, long_list: Path, tmp_path: Path) -> None:
     hs.predict_table(small_bundle, long_list.read_text().split(), tmp_path / "whole.csv")
     file, number = tmp_path / "a.csv", random.Random(5)
-    command = [sys.executable, "-m", "headstart", "predict", small_bundle, "-", "--out", file]
+    command = [sys.executable, "-m", "headstart", "predict", str(small_bundle), "-", "--out", str(file)]
     part, least = partial_name(file), 0
     for _ in range(3):
         size = part.stat().st_size if part.exists() else 0

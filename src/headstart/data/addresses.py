@@ -82,19 +82,25 @@ class _Redirects(request.HTTPRedirectHandler):
     def redirect_request(
         self, req: request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> request.Request | None:
-        if not is_address(newurl):
-            raise UnreadableImageError("unreadable", f"redirects to {newurl[:200]}, and only http(s) is followed")
+        if not is_address(newurl):  # ftp, which urllib follows
+            fp.close()
+            raise _elsewhere(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
     def http_error_302(
         self, req: request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage
     ) -> request._UrlopenRet | None:
         place = headers.get("location") or headers.get("uri") or ""
-        if (scheme := urlsplit(place).scheme) and scheme not in ("http", "https"):  # urllib's own words are about HTTP
-            raise UnreadableImageError("unreadable", f"redirects to {place[:200]}, and only http(s) is followed")
+        if urlsplit(place).scheme not in ("", "http", "https"):  # which urllib refuses in words that do not say why
+            fp.close()
+            raise _elsewhere(place)
         return super().http_error_302(req, fp, code, msg, headers)
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+
+def _elsewhere(place: str) -> UnreadableImageError:
+    return UnreadableImageError("unreadable", f"redirects to {place[:200]}, and only http(s) is followed")
 
 
 def _opener() -> request.OpenerDirector:
@@ -119,6 +125,8 @@ def _fetch(url: str) -> bytes:
     except HTTPError as error:
         error.close()
         why = f"the server answered {error.code} {error.reason}"
+        if 300 <= error.code < 400:
+            why = f"redirects more than {REDIRECTS} times"
         if error.code in TEMPORARY:
             raise _TemporaryError(why) from error
         raise UnreadableImageError("missing" if error.code in GONE else "unreadable", why) from error

@@ -31,7 +31,7 @@ from headstart.model.measure import UNKNOWN_CLASS, Judged, measure
 from headstart.model.records import FitRecord
 
 if TYPE_CHECKING:
-    from headstart import Exported, Recipe, TrainingRun
+    from headstart import Exported, PredictedTable, Recipe, TrainingRun
 
 Matrix = NDArray[np.floating]
 TOGETHER = 32  # images that are compared with the training photos at a time
@@ -162,6 +162,16 @@ class Classifier(Described):
                 continue
             best = int(item.probabilities.argmax())
             yield Prediction(item.name, self.classes[best], float(item.probabilities[best]), unknown)
+
+    def predict_table(
+        self, images: PathLike | Iterable[PathLike], path: PathLike, *, top: int = 1, every: bool = False,
+        crop: bool = True, urls: bool = False, overwrite: bool = False, progress: Shown = True,
+    ) -> PredictedTable:  # fmt: skip
+        """Write a table, .csv or .parquet, with a row for each image; see `headstart.predict_table`."""
+        import headstart
+
+        more: dict[str, Any] = {"top": top, "every": every, "crop": crop, "urls": urls}
+        return headstart.predict_table(self, images, path, overwrite=overwrite, progress=progress, **more)
 
     def unlike_training(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Which of the images (N, size, size, 3), a network's input as it is, `predictions` calls unknown (N,)."""
