@@ -64,7 +64,7 @@ def test_a_photo_that_cannot_be_read_is_a_row_with_its_error(
     done = shell("predict", bundle, photos / "bars" / "0.png", tmp_path / "broken.jpg", "--out", tmp_path / "a.csv")
     assert done.code == 3
     assert "broken.jpg" in done.err
-    assert "answers        1: bars 1" in done.out, done.out
+    assert "answers        1: bars 1\nunreadable     1, each a row with its error\n" in done.out
     sound, broken = table(tmp_path / "a.csv")
     assert (sound["label"], sound["error"]) == ("bars", "")
     assert broken["error"].startswith("unreadable: it is text")

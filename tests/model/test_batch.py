@@ -95,7 +95,7 @@ def test_it_goes_on_after_an_interruption(
     stop(model, many, tmp_path / name, 45, **given)
     capsys.readouterr()
     found = hs.predict_table(model, many, tmp_path / name, **given)
-    assert "goes on: 32 of 60 were done" in capsys.readouterr().err  # of 40; those with a cut photo go once more
+    assert "goes on: 32 of 60 images were done" in capsys.readouterr().err  # of 40; those with a cut photo go once more
     assert found.kept == 32
     assert (tmp_path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
@@ -180,8 +180,21 @@ def test_a_full_disk_is_said_and_what_is_there_is_kept(
         patched.setattr("headstart.model.batch.write_table", lambda *_: os.open("/nowhere/at/all", os.O_RDONLY))
         with pytest.raises(hs.UsageError, match="cannot be written"):
             hs.predict_table(model, many, file)
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(hs.UsageError, match=r"file/a\.csv' cannot be written"):
+        hs.predict_table(model, many, tmp_path / "file" / "a.csv")
     assert hs.predict_table(model, many, file).kept == 48  # all but those that go together with a broken one
     assert file.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_who_watches_may_fail_in_its_own_words(model: hs.Classifier, many: list[str], tmp_path: Path) -> None:
+    """Such as a pipe that nobody reads any more."""
+
+    def broken(stage: str, done: int, count: int) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        hs.predict_table(model, many, tmp_path / "a.csv", progress=broken)
 
 
 def test_a_table_that_is_there_stays_until_the_new_one_is_whole(

@@ -105,7 +105,7 @@ def _main() -> None:
 
 def _is_kept(arguments: list[str]) -> bool:
     """Whether a command keeps what it computed: features, or the rows of a table."""
-    if arguments[0] == "predict":
+    if arguments[:1] == ["predict"]:
         return any(argument.partition("=")[0] == "--out" for argument in arguments)
     return bool(KEEPS & {*arguments}) and "--no-cache" not in arguments
 

@@ -213,6 +213,8 @@ class _Screen:
         counts = [f"{self.short[label]} {count}" for label, count in self.counts.most_common(COUNTED)]
         more = f", and {len(self.counts) - COUNTED} more labels" if len(self.counts) > COUNTED else ""
         rows.add("answers", f"{self.counts.total()}: {', '.join(counts)}{more}")
+        if self.unreadable:
+            rows.add("unreadable", f"{self.unreadable}{', each a row with its error' if out is not None else ''}")
         for word, path in (("wrote", out), ("sorted into", sort_into)):
             if path is not None:
                 rows.add(word, Text(one_line(path), "bold"), whole=True)

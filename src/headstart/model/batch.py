@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from array import array
 from collections import Counter
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from headstart import __version__
 from headstart.backbones.weights import weights_digest
 from headstart.core.arguments import PATH, PROGRESS, YES_NO, checks, shown, whole
+from headstart.core.counts import counted
 from headstart.core.errors import UsageError
 from headstart.core.progress import Shown, function_of, shows_progress, stage
 from headstart.core.text import say
@@ -23,6 +25,7 @@ from headstart.core.types import Problem
 from headstart.data.listing import Listing, list_images
 from headstart.data.load import CHUNK
 from headstart.data.sources import PathLike
+from headstart.learn.regularisation_path import HALF_OF_THE_CORES
 from headstart.model.answers import (
     Answer,
     as_text,
@@ -119,22 +122,26 @@ def fill_table(
     """`predict_table` of what was checked."""
     columns = columns_of(classifier.classes, top=top, every=every, errors=True)
     about = {**_identity(classifier), "crop": crop, "columns": [*columns]}
-    with cannot_be_written(target, KEPT), alone_at(target):
-        partial = PartialTable(partial_name(target), about, len(classifier.classes) if every else 0)
+    writing = functools.partial(cannot_be_written, target, KEPT)
+    with alone_at(target):
+        with writing():
+            partial = PartialTable(partial_name(target), about, len(classifier.classes) if every else 0)
         try:
             places, rows = _to_do(listing, partial)
             if partial.other:
                 say(f"starts anew: '{partial.file}' is of another model, of other options, or damaged.")
             if kept := len(listing) - len(rows):
-                say(f"goes on: {kept} of {len(listing)} were done.")
+                say(f"goes on: {kept} of {counted(len(listing), 'image')} were done.")
             for row, item in answers(classifier, listing, rows, crop=crop):
                 kept += 1
                 if told and places[row] < 0:  # else it was told before, and is computed for its last digits alone
                     told(row, kept, item)
                 values = _row(item, classifier, len(columns), top=top, every=every)
-                places[row] = partial.keep(0 if isinstance(item, Problem) else listing.stamps[row], values)
-            counts = _assemble(target, columns, listing, partial, places)
-            partial.remove()
+                with writing():
+                    places[row] = partial.keep(0 if isinstance(item, Problem) else listing.stamps[row], values)
+            with writing():
+                counts = _assemble(target, columns, listing, partial, places)
+                partial.remove()
         finally:
             partial.close()
     unknown, unreadable = counts.pop(True, 0), counts.pop(None, 0)
@@ -179,7 +186,7 @@ def answers(
 ) -> Iterator[tuple[int, Answer | Problem]]:
     """The answers of these rows in their order, each with its row; default: of all."""
     rows = range(len(listing)) if rows is None else rows
-    with listing.opened(rows) as dataset:
+    with HALF_OF_THE_CORES, listing.opened(rows) as dataset:  # the others wait for the network
         judged = classifier.judge(dataset, crop=crop, rows=rows)
         for row, (item, unknown) in zip(rows, judged, strict=True):
             yield row, item if isinstance(item, Problem) else Answer(item.name, item.probabilities, unknown)

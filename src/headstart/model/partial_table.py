@@ -143,15 +143,14 @@ def alone_at(target: Path) -> Iterator[None]:
     """Keep other processes from a table; the system lets it go when this one ends, however it ends.
 
     Raises:
-        UsageError: another process is making it.
-        OSError: its folder cannot be written to.
+        UsageError: another process is making it, or its folder cannot be written to.
     """
     from filelock import FileLock, Timeout
 
-    target.parent.mkdir(parents=True, exist_ok=True)
     file = Path(f"{partial_name(target)}.lock")
-    lock = FileLock(file, timeout=0)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(file, timeout=0)
         lock.acquire()
         while not file.exists():  # its last owner removed it a moment ago
             lock.release()
@@ -160,6 +159,8 @@ def alone_at(target: Path) -> Iterator[None]:
         raise UsageError(
             f"Another process is making '{target}'. Wait until it has ended, or choose another file: --out"
         ) from error
+    except OSError as error:
+        raise UsageError(f"'{target}' cannot be written: {error.strerror or error}.") from error
     try:
         yield
     finally:
