@@ -227,6 +227,19 @@ def test_a_second_process_is_refused(model: hs.Classifier, many: list[str], tmp_
     assert hs.predict_table(model, many, file).kept
 
 
+def test_names_that_are_no_text_or_of_no_file(model: hs.Classifier, many: list[str], tmp_path: Path) -> None:
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    shutil.copy(os.fsencode(many[0]), odd)
+    names = ["a\0b.png", os.fsdecode(odd), f"{tmp_path}/\udce9\n.png", "", str(tmp_path / "data")]
+    (tmp_path / "data" / "20.png").unlink()
+    hs.predict_table(model, [*names, many[0]], tmp_path / "a.csv")
+    rows = table(tmp_path / "a.csv")
+    assert rows[0]["error"] == "missing: no file can have this name"
+    assert (rows[1]["path"], rows[1]["error"]) == (f"{tmp_path}/caf\\xe9.png", "")
+    assert [row["error"] for row in rows[2:4]] == ["missing: no such file or directory"] * 2
+    assert len(rows) == 4 + 58 + 1
+
+
 def test_only_paths_make_a_table(model: hs.Classifier, tmp_path: Path) -> None:
     unfit: Any
     for unfit in ([picture("bars", 0)], 5, [b"bytes"]):

@@ -107,9 +107,12 @@ class Listing:
                 content = ahead.read(row)
                 self.stamps[row] = stamp_of(path)
                 return content
-            with open(path, "rb") as file:
-                self.stamps[row] = stamp_of(path, os.fstat(file.fileno()))
-                return file.read()
+            try:
+                with open(path, "rb") as file:
+                    self.stamps[row] = stamp_of(path, os.fstat(file.fileno()))
+                    return file.read()
+            except ValueError as error:  # there is a NUL in it
+                raise UnreadableImageError("missing", "no file can have this name") from error
 
         try:
             yield ImageDataset("", self.samples, read)

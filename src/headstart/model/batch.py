@@ -196,7 +196,7 @@ def _row(item: Answer | Problem, classifier: Classifier, columns: int, *, top: i
     """What stands in the columns after the path; of an image that cannot be read only the error."""
     if isinstance(item, Problem):
         empty = [None] * (columns - 5)
-        return [None, None, False, f"{item.kind}: {item.detail}", *empty]
+        return [None, None, False, as_text(f"{item.kind}: {item.detail}"), *empty]
     return row_of(item, classifier.classes, top=top, every=every, errors=True)
 
 
