@@ -52,6 +52,9 @@ def doors(model: hs.Classifier, rows: TabularClassifier, photos: Path) -> Doors:
         "open_source": lambda **kw: API.open_source(**{"data": data} | kw),
         "export_model": lambda **kw: API.export_model(**{"classifier": model, "to": "openvino", "path": LOST} | kw),
         "predict": lambda **kw: model.predict(data, **kw),
+        "predict_table": lambda **kw: API.predict_table(
+            **{"classifier": model, "images": data, "path": f"{LOST}.csv"} | kw
+        ),
         "evaluate": lambda **kw: model.evaluate(data, **kw),
         "nearest": lambda **kw: model.nearest(data, **kw),
         "model.save": lambda **kw: model.save(**{"path": LOST} | kw),
@@ -117,6 +120,10 @@ WRONG: dict[str, dict[str, tuple[object, ...]]] = {
     "export_model": {"classifier": (5, None), "to": (5, None), "path": (*PATHS, None), "int8": FLAGS,
                      "takes": (5, None, "photo", ["photos"]), "overwrite": FLAGS},
     "predict": {"top": (*WHOLE, 0, True), "unknown": (["a"], ("a",), {"a": 1}, "bars"), "crop": FLAGS},
+    "predict_table": {
+        "classifier": (5, None), "images": (5, None, [5], [b"a"]), "path": (*PATHS, None, "a.txt"),
+        "top": COUNTS, "every": FLAGS, "crop": FLAGS, "urls": FLAGS, "overwrite": FLAGS, "progress": FLAGS,
+    },
     "evaluate": {"fitted_on_too": FLAGS, "progress": FLAGS},
     "nearest": {"count": (*WHOLE, 0, None)},
     "model.save": {"path": (*PATHS, None), "overwrite": FLAGS},
@@ -185,6 +192,7 @@ def test_every_door_is_tried_with_each_of_its_settings(doors: Doors) -> None:
         "fit": API.fit, "check": API.check, "compare": API.compare, "pretrained": API.pretrained, "load": API.load,
         "train_photos": API.train_photos, "train_rows": API.train_rows, "finetune": API.finetune, "save": API.save,
         "export_model": API.export_model, "predict": hs.Classifier.predict, "evaluate": hs.Classifier.evaluate,
+        "predict_table": API.predict_table,
         "nearest": hs.Classifier.nearest, "explain_photos": API.explain_photos, "feature_maps": API.feature_maps,
         "check_explanations": API.check_explanations, "ideal_images": API.ideal_images,
         "attack_photos": API.attack_photos, "robustness": API.robustness, "corrupted": API.corrupted,

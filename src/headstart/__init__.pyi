@@ -28,6 +28,8 @@ from .export.export import Exported as Exported
 from .export.export import export_model as export_model
 from .imagine.images import IdealImage as IdealImage
 from .imagine.images import ideal_images as ideal_images
+from .model.batch import PredictedTable as PredictedTable
+from .model.batch import predict_table as predict_table
 from .model.bundle import load as load
 from .model.bundle import save as save
 from .model.classifier import Classifier as Classifier

@@ -53,7 +53,10 @@ def here(photos: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("export modle --to onnx", "There is no model 'modle'. Did you mean 'model'?"),
         ("predict model bars.pmg", "No such file or folder: 'bars.pmg'. Did you mean 'bars.png'?"),
         ("predict model *.jpg", "No file matches the pattern '*.jpg'."),
-        ("predict model https://example.org/a.jpg", "is an address, and nothing is downloaded. Save it first"),
+        (
+            "predict model https://example.org/a.jpg",
+            "is an address, and nothing is downloaded unless it is asked",
+        ),
         ("fit s3://bucket/photos --out new", "is an address, and nothing is downloaded"),
         ("fit photoss --out new", "No such file or folder: 'photoss'. Did you mean 'photos'?"),
         ("fit iris --out new", "'iris' is a table of numbers, not of photos: headstart train iris"),

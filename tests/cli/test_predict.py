@@ -43,7 +43,8 @@ def test_a_table_of_all(shell: Shell, bundle: Path, photos: Path, tmp_path: Path
     assert done.out.startswith("answers        36: ")
     assert f"wrote          {file}" in done.out
     rows = table(file)
-    assert [*rows[0]] == ["path", "label", "probability", "unknown", "label_2", "probability_2", *SHAPES]
+    assert [*rows[0]] == ["path", "label", "probability", "unknown", "error", "label_2", "probability_2", *SHAPES]
+    assert {row["error"] for row in rows} == {""}
     paths = [row["path"] for row in rows]
     assert [row["label"] for row in rows] == list(model.predict(paths))
     assert [
@@ -56,14 +57,18 @@ def test_a_table_of_all(shell: Shell, bundle: Path, photos: Path, tmp_path: Path
     assert len(table(file)) == 12
 
 
-def test_a_photo_that_cannot_be_read_is_named_and_the_others_are_written(
+def test_a_photo_that_cannot_be_read_is_a_row_with_its_error(
     shell: Shell, bundle: Path, photos: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"no photo")
     done = shell("predict", bundle, photos / "bars" / "0.png", tmp_path / "broken.jpg", "--out", tmp_path / "a.csv")
     assert done.code == 3
     assert "broken.jpg" in done.err
-    assert len(table(tmp_path / "a.csv")) == 1
+    assert "answers        1: bars 1\nunreadable     1, each a row with its error\n" in done.out
+    sound, broken = table(tmp_path / "a.csv")
+    assert (sound["label"], sound["error"]) == ("bars", "")
+    assert broken["error"].startswith("unreadable: it is text")
+    assert (broken["path"], broken["label"], broken["unknown"]) == (str(tmp_path / "broken.jpg"), "", "False")
 
 
 @pytest.mark.parametrize("links", [False, True])

@@ -47,7 +47,7 @@ def test_predict_names_what_it_cannot_read_by_its_path(bundle: Path, tmp_path: P
     said = shell("predict", bundle, *places)
     assert said.code == 3
     names = [line.split(": ")[1] for line in said.err.splitlines()]
-    assert names == [f"{place}/bars/{file}" for file in ("0.svg", "cut.png") for place in places]
+    assert names == [f"{place}/bars/{file}" for place in places for file in ("0.svg", "cut.png")]
 
 
 def test_a_table_is_named_with_its_folder(tmp_path: Path) -> None:

@@ -118,8 +118,16 @@ def test_the_command_writes_parquet_too(shell: Shell, bundle: Path, photos: Path
     assert (done.code, "broken.jpg" in done.err) == (3, True)
     assert f"wrote          {file}" in done.out
     found = pq.read_table(file).to_pydict()
-    assert [*found] == ["path", "label", "probability", "unknown", "label_2", "probability_2", *SHAPES]
-    assert len(found["path"]) == 36
+    assert [*found] == ["path", "label", "probability", "unknown", "error", "label_2", "probability_2", *SHAPES]
+    last = {name: values.pop() for name, values in found.items()}
+    assert last["error"].startswith("unreadable: it is text")
+    assert (last["path"], last["label"], last["waves"], last["unknown"]) == (
+        str(tmp_path / "broken.jpg"),
+        None,
+        None,
+        False,
+    )
+    assert found["error"] == [None] * 36
     assert found["label"] == model.predict(found["path"]).tolist()
     chances = np.stack([found[name] for name in SHAPES], axis=1)
     np.testing.assert_allclose(chances, model.predict_proba(found["path"]))

@@ -86,7 +86,7 @@ def _main() -> None:
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         kept = " What was computed is kept: the same command goes on from there."
-        say(f"interrupted.{kept if KEEPS & {*arguments} and '--no-cache' not in arguments else ''}")
+        say(f"interrupted.{kept if _is_kept(arguments) else ''}")
         code = INTERRUPTED
     except (BrokenPipeError, SystemExit) as error:
         code = _after_exit(error)
@@ -101,6 +101,13 @@ def _main() -> None:
             raise
         code = _unforeseen(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _is_kept(arguments: list[str]) -> bool:
+    """Whether a command keeps what it computed: features, or the rows of a table."""
+    if arguments[:1] == ["predict"]:
+        return any(argument.partition("=")[0] == "--out" for argument in arguments)
+    return bool(KEEPS & {*arguments}) and "--no-cache" not in arguments
 
 
 def at_home(argument: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,8 +19,12 @@ from headstart.core.text import LONGEST, all_shortened, one_line
 from headstart.core.types import Problem
 
 if TYPE_CHECKING:
+    from headstart.core.progress import Progress
+    from headstart.data.listing import Listing
     from headstart.model.answers import Answer
+    from headstart.model.classifier import Classifier
 
+STANDARD_INPUT = "-"
 COUNTED = 12  # labels that a summary counts
 
 
@@ -28,7 +32,10 @@ def predict(
     model: options.Model,
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATH...", help="Images, or folders of images; for a model of numbers, CSV files."),
+        typer.Argument(
+            metavar="PATH...",
+            help="Images, folders of images, patterns, or - for a list on standard input; of numbers, CSV files.",
+        ),
     ],
     top: Annotated[int, typer.Option(metavar="K", help="So many classes of each, the most probable first.")] = 1,
     every: Annotated[
@@ -41,6 +48,7 @@ def predict(
         str | None, typer.Option(metavar="DIR", help="Copy each photo into DIR/LABEL, or DIR/unknown.")
     ] = None,
     links: Annotated[bool, typer.Option("--links", help="With --sort-into: links in place of copies.")] = False,
+    urls: Annotated[bool, typer.Option("--urls", help="Fetch addresses among the paths, http and https.")] = False,
     crop: options.Crop = True,
     engine: options.Engine = "auto",
     weights: options.Weights = None,
@@ -53,28 +61,21 @@ def predict(
 ) -> None:
     """Say what is on photos: label and calibrated probability, or "unknown". A line, or a JSON object, a photo."""
     from headstart.core.progress import shown
-    from headstart.model.answers import write_answers
-    from headstart.model.tabular_classifier import is_tabular_model, load_rows
+    from headstart.model.tabular_classifier import is_tabular_model
 
     _check(top, out, sort_into, links=links, overwrite=overwrite)
-    asked: Iterator[tuple[int, Answer | Problem]]
-    if is_tabular_model(model):
-        if sort_into is not None:
-            raise UsageError(f"'{model}' is a model of numbers, and rows cannot be sorted into folders.")
-        rows = load_rows(model)
-        asked, classes = rows.answers(paths), rows.classes
-    else:
-        normalisation = options.normalisation(mean, std)
-        classifier = options.open_model(model, weights, engine, precision, device, normalisation)
-        asked, classes = _of_photos(classifier, paths, sort_into, links=links, crop=crop), classifier.classes
-    screen = _Screen(classes, top, every=every, as_json=as_json, summary=out is not None or sort_into is not None)
-    with shown(screen.summary and not as_json) as report:
-        answers = screen.told(asked, report)
-        if out is not None:
-            write_answers(answers, classes, Path(out).absolute(), top=top, every=every)
+    summary = out is not None or sort_into is not None
+    with shown(summary and not as_json) as report:
+        screen = _Screen(top, report, every=every, as_json=as_json, summary=summary)
+        if is_tabular_model(model):
+            if sort_into is not None:
+                raise UsageError(f"'{model}' is a model of numbers, and rows cannot be sorted into folders.")
+            _of_rows(model, paths, out, screen)
         else:
-            for _ in answers:
-                pass
+            normalisation = options.normalisation(mean, std)
+            classifier = options.open_model(model, weights, engine, precision, device, normalisation)
+            listing = _listing(paths, urls=urls)
+            _of_photos(classifier, listing, out, sort_into, screen, links=links, crop=crop)
     screen.end(out, sort_into)
     if screen.unreadable:
         raise typer.Exit(3)
@@ -96,53 +97,113 @@ def _check(top: int, out: str | None, sort_into: str | None, *, links: bool, ove
     options.check_new_files(str(Path(out).parent), [Path(out).name], overwrite)
 
 
-def _of_photos(
-    classifier: Any, paths: list[str], sort_into: str | None, *, links: bool, crop: bool
-) -> Iterator[tuple[int, Answer | Problem]]:
-    """Each answer with the number of all; photos are put into their folders on the way."""
-    from headstart.data.sources import images_in
-    from headstart.data.tables import file_dataset
-    from headstart.model.answers import UNKNOWN, Answer, put_into
+def _listing(paths: Sequence[str], *, urls: bool) -> Listing:
+    """The images that the paths name."""
+    from headstart.data.listing import Listing
 
-    found, problems = images_in(paths)
-    count = len(found) + len(problems)
-    yield from ((count, problem) for problem in problems)
-    judged = classifier.judge(file_dataset("", found, in_order=True), crop=crop)
-    for (item, unknown), (_, path) in zip(judged, found, strict=True):
-        if isinstance(item, Problem):
-            yield count, item
-            continue
-        answer = Answer(item.name, item.probabilities, unknown)
-        if sort_into is not None:
-            label = UNKNOWN if unknown else answer.top(classifier.classes)[0][0]
-            put_into(Path(sort_into), label, path, link=links)
-        yield count, answer
+    listing = Listing()
+    for path in paths:
+        if path == STANDARD_INPUT:
+            listing.paths += _standard_input()
+        else:
+            listing.add(path)
+    listing.check(urls=urls)
+    return listing
+
+
+def _standard_input() -> list[str]:
+    """The names on standard input.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from headstart.data.listing import names_in
+
+    if not (names := names_in(sys.stdin.buffer.read())):
+        raise UsageError("Standard input has no paths in it. Expected one a line, or NULs between them.")
+    return names
+
+
+def _of_rows(model: str, paths: Sequence[str], out: str | None, screen: _Screen) -> None:
+    """The answers of a model of numbers to the rows of CSV files."""
+    from headstart.model.answers import write_answers
+    from headstart.model.tabular_classifier import load_rows
+
+    rows = load_rows(model)
+    files = [name for path in paths for name in (_standard_input() if path == STANDARD_INPUT else [path])]
+    screen.of(rows.classes)
+
+    def told() -> Iterator[Answer]:
+        for done, (count, answer) in enumerate(rows.answers(files), 1):
+            screen.tell(done, count, answer)
+            yield answer
+
+    if out is not None:
+        write_answers(told(), rows.classes, Path(out).absolute(), top=screen.top, every=screen.every)
+    else:
+        deque(told(), maxlen=0)
+
+
+def _of_photos(
+    classifier: Classifier,
+    listing: Listing,
+    out: str | None,
+    sort_into: str | None,
+    screen: _Screen,
+    *,
+    links: bool,
+    crop: bool,
+) -> None:
+    """The answers to photos, which are put into their folders on the way."""
+    from headstart.model.answers import UNKNOWN, Answer, put_into
+    from headstart.model.batch import answers, fill_table
+
+    screen.of(classifier.classes)
+
+    def told(row: int, done: int, item: Answer | Problem) -> None:
+        screen.tell(done, len(listing), item)
+        if sort_into is not None and isinstance(item, Answer):
+            label = UNKNOWN if item.unknown else item.top(classifier.classes)[0][0]
+            put_into(Path(sort_into), label, listing.paths[row], link=links)
+
+    if out is None:
+        for row, item in answers(classifier, listing, crop=crop):
+            told(row, row + 1, item)
+        return
+    target = Path(out).absolute()
+    found = fill_table(classifier, listing, target, top=screen.top, every=screen.every, crop=crop, told=told)
+    screen.counts, screen.unreadable = Counter(found.labels), found.unreadable
+    if found.unknown:
+        screen.counts[UNKNOWN] += found.unknown
 
 
 class _Screen:
     """What is printed: a line each, or how many of each label in the end."""
 
-    def __init__(self, classes: Any, top: int, *, every: bool, as_json: bool, summary: bool) -> None:
-        self.classes, self.top, self.every, self.as_json, self.summary = classes, top, every, as_json, summary
-        self.short = all_shortened(("unknown", *classes))
+    def __init__(self, top: int, report: Progress | None, *, every: bool, as_json: bool, summary: bool) -> None:
+        self.top, self.report, self.every, self.as_json, self.summary = top, report, every, as_json, summary
+        self.classes: Sequence[str] = ()
+        self.short: Mapping[str, str] = {}
         self.counts: Counter[str] = Counter()
         self.unreadable = 0
 
-    def told(self, asked: Iterator[tuple[int, Answer | Problem]], report: Any) -> Iterator[Answer]:
-        """The answers; each is told when it comes."""
-        for done, (count, item) in enumerate(asked, 1):
-            if report:
-                report("images", done, count)
-            if isinstance(item, Problem):
-                self.unreadable += 1
-                show_problem(item, self.as_json)
-                continue
-            self.counts["unknown" if item.unknown else item.top(self.classes)[0][0]] += 1
-            if self.as_json:
-                _json(item.as_json(self.classes, self.top, every=self.every))
-            elif not self.summary:
-                show_answer(item.top(self.classes, self.top), item, self.short)
-            yield item
+    def of(self, classes: Sequence[str]) -> None:
+        """The classes of the model."""
+        self.classes, self.short = classes, all_shortened(("unknown", *classes))
+
+    def tell(self, done: int, count: int, item: Answer | Problem) -> None:
+        """An answer, when it comes."""
+        if self.report:
+            self.report("images", done, count)
+        if isinstance(item, Problem):
+            self.unreadable += 1
+            show_problem(item, self.as_json)
+            return
+        self.counts["unknown" if item.unknown else item.top(self.classes)[0][0]] += 1
+        if self.as_json:
+            _json(item.as_json(self.classes, self.top, every=self.every))
+        elif not self.summary:
+            show_answer(item.top(self.classes, self.top), item, self.short)
 
     def end(self, out: str | None, sort_into: str | None) -> None:
         """The summary, where there was no line each."""
@@ -152,6 +213,8 @@ class _Screen:
         counts = [f"{self.short[label]} {count}" for label, count in self.counts.most_common(COUNTED)]
         more = f", and {len(self.counts) - COUNTED} more labels" if len(self.counts) > COUNTED else ""
         rows.add("answers", f"{self.counts.total()}: {', '.join(counts)}{more}")
+        if self.unreadable:
+            rows.add("unreadable", f"{self.unreadable}{', each a row with its error' if out is not None else ''}")
         for word, path in (("wrote", out), ("sorted into", sort_into)):
             if path is not None:
                 rows.add(word, Text(one_line(path), "bold"), whole=True)

@@ -17,6 +17,7 @@ SWITCHES = {  # options without a value: as an argument
     "int8": "int8=True",
     "colours": "grey=False",
     "include-training-set": "fitted_on_too=True",
+    "urls": "urls=True",
 }
 ARGUMENTS = {  # options with a value that have another name in Python
     "out": "path",

@@ -16,10 +16,12 @@ from headstart.core.counts import counted
 from headstart.core.errors import DataError, HeadstartError, UsageError, did_you_mean
 from headstart.core.missing import why_missing
 from headstart.core.types import ImageDataset, Problem, Sample
+from headstart.data.addresses import is_address
 from headstart.data.class_folders import LAYOUT, class_folders, not_read, part_of
 from headstart.data.columns import PARTS, Columns
 from headstart.data.formats import ARCHIVES, SUFFIXES
 from headstart.data.idx import idx_dataset, idx_pairs, is_idx
+from headstart.data.listing import list_images, why_no_photos
 from headstart.data.named_sets import NAMED, NAMED_ROWS
 from headstart.data.parquet import parquet_dataset
 from headstart.data.patterns import matches, scan_matching
@@ -90,13 +92,6 @@ def _matching(pattern: str, label_from: str | None) -> ImageDataset:
     return class_folders(root, label_from, there)
 
 
-def why_no_photos(folder: str) -> str:
-    """A sentence where a folder is a model that Headstart wrote, "" where it is not."""
-    if {"config.json", "model.safetensors"} <= {entry.name for entry in entries(folder)}:
-        return f"{folder!r} is a model, not a folder of photos. The model comes first: headstart predict {folder} PHOTO"
-    return ""
-
-
 def from_pairs(paths: Sequence[PathLike], labels: Sequence[object] | NDArray[Any]) -> ImageDataset:
     """Image files and their labels, in this order.
 
@@ -150,28 +145,15 @@ def images_in(paths: Sequence[PathLike] | PathLike, *, missing_too: bool = False
         UsageError: a path is not there, unless such are listed too: reading them fails.
         DataError: a folder without images.
     """
-    found: list[Found] = []
-    problems: list[Problem] = []
-    for given in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
-        path = expanded(given)
-        if os.path.isdir(path):
-            if problem := why_no_photos(path):
-                raise UsageError(problem)
-            there = scan(path)
-            problems += [replace(each, name=os.path.join(printable(path), each.name)) for each in there.problems]
-            if not there.images:
-                raise DataError(f"{path!r} has no images in it.{not_read(there.problems)}")
-            inside = [os.path.join(path, name) for name in there.images]
-            found += [(Sample(printable(name), ""), name) for name in inside]
-        elif matching := matches(path):
-            found += [(Sample(printable(each), ""), each) for each in matching if os.path.isfile(each)]
-        elif (missing := why_missing(path)) and not missing_too:
-            raise UsageError(missing)
-        else:
-            found.append((Sample(printable(path), ""), path))
-    if not found:
-        raise UsageError("No images given. Expected paths of image files or of folders with images.")
-    return found, problems
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    listing = list_images(given, missing_too=missing_too)
+    for path in listing.paths if not missing_too else ():
+        if is_address(path):
+            raise UsageError(why_missing(path))
+    listing.check(urls=True)
+    rows = (row for row in range(len(listing)) if row not in listing.problems)
+    found = [(Sample(printable(listing.paths[row]), ""), listing.paths[row]) for row in rows]
+    return found, [*listing.problems.values()]
 
 
 def _parquet_files(root: str) -> list[str]:

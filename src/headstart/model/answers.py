@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from numbers import Real
@@ -78,26 +79,50 @@ def write_answers(
     Raises:
         UsageError: it cannot be written.
     """
+    columns = columns_of(classes, top=top, every=every)
+    rows = ([as_text(each.name), *row_of(each, classes, top=top, every=every)] for each in answers)
+    with cannot_be_written(file), beside(file) as folder:
+        write_table(folder / file.name, columns, rows)
+        put(folder / file.name, file)
+
+
+@contextmanager
+def cannot_be_written(file: Path, more: str = "") -> Iterator[None]:
+    """Turn a failure of the disk into a `UsageError` that names the file, with ``more`` sentences."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"'{file}' cannot be written: {error.strerror or error}.{more}") from error
+
+
+def columns_of(classes: Sequence[str], *, top: int, every: bool, errors: bool = False) -> dict[str, type]:
+    """The columns of a table with the type of each; with ``errors`` one for what was wrong."""
     columns: dict[str, type] = {"path": str, "label": str, "probability": float, "unknown": bool}
+    if errors:
+        columns["error"] = str
     for k in range(2, min(top, len(classes)) + 1):
         columns |= {f"label_{k}": str, f"probability_{k}": float}
     if every:
         columns |= {f"probability of {name}" if name in columns else name: float for name in classes}
-    rows = (_row(each, classes, max(top, 1), every=every) for each in answers)
-    write = _write_parquet if file.suffix.lower() == PARQUET else _write_csv
-    try:
-        with beside(file) as folder:
-            write(folder / file.name, columns, rows)
-            put(folder / file.name, file)
-    except OSError as error:
-        raise UsageError(f"'{file}' cannot be written: {error.strerror or error}.") from error
+    return columns
 
 
-def _row(answer: Answer, classes: Sequence[str], top: int, *, every: bool) -> list[Any]:
+def row_of(answer: Answer, classes: Sequence[str], *, top: int, every: bool, errors: bool = False) -> list[Any]:
+    """What stands in the columns after the path."""
     (label, chance), *others = answer.top(classes, top)
-    path = answer.name.encode(errors="backslashreplace").decode()  # a name of a file may be no text
     more = [value for pair in others for value in pair]
-    return [path, label, chance, answer.unknown, *more, *(answer.probabilities.tolist() if every else ())]
+    none = [None] if errors else []
+    return [label, chance, answer.unknown, *none, *more, *(answer.probabilities.tolist() if every else ())]
+
+
+def as_text(path: str) -> str:
+    """The name of a file, which may be no text, as text."""
+    return path.encode(errors="backslashreplace").decode()
+
+
+def write_table(file: Path, columns: Mapping[str, type], rows: Iterator[list[Any]]) -> None:
+    """Rows as Parquet where the name ends in .parquet, else as CSV, in little memory; None is an empty cell."""
+    (_write_parquet if file.suffix.lower() == PARQUET else _write_csv)(file, columns, rows)
 
 
 def _write_csv(file: Path, columns: Mapping[str, type], rows: Iterable[list[Any]]) -> None:

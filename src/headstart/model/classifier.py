@@ -31,7 +31,7 @@ from headstart.model.measure import UNKNOWN_CLASS, Judged, measure
 from headstart.model.records import FitRecord
 
 if TYPE_CHECKING:
-    from headstart import Exported, Recipe, TrainingRun
+    from headstart import Exported, PredictedTable, Recipe, TrainingRun
 
 Matrix = NDArray[np.floating]
 TOGETHER = 32  # images that are compared with the training photos at a time
@@ -163,6 +163,16 @@ class Classifier(Described):
             best = int(item.probabilities.argmax())
             yield Prediction(item.name, self.classes[best], float(item.probabilities[best]), unknown)
 
+    def predict_table(
+        self, images: PathLike | Iterable[PathLike], path: PathLike, *, top: int = 1, every: bool = False,
+        crop: bool = True, urls: bool = False, overwrite: bool = False, progress: Shown = True,
+    ) -> PredictedTable:  # fmt: skip
+        """Write a table, .csv or .parquet, with a row for each image; see `headstart.predict_table`."""
+        import headstart
+
+        more: dict[str, Any] = {"top": top, "every": every, "crop": crop, "urls": urls}
+        return headstart.predict_table(self, images, path, overwrite=overwrite, progress=progress, **more)
+
     def unlike_training(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Which of the images (N, size, size, 3), a network's input as it is, `predictions` calls unknown (N,)."""
         return np.array([unknown for _, unknown in self.judge(pixels, crop=False)], bool)
@@ -285,21 +295,27 @@ class Classifier(Described):
 
         return headstart.save(self, path, overwrite=overwrite)
 
-    def _see(self, images: Images, crop: bool = True) -> Iterator[Judged | Problem]:
+    def _see(self, images: Images, crop: bool = True, rows: Sequence[int] | None = None) -> Iterator[Judged | Problem]:
         dataset = unlabelled_dataset(images)
         network = self.network.for_images(len(dataset))
         if not crop:
             network = network.seeing_all()
-        for item, values in run_network(dataset, network, (LOGITS, self.blueprint[LOGITS].inputs[0])):
+        for item, values in run_network(dataset, network, (LOGITS, self.blueprint[LOGITS].inputs[0]), rows):
             name = dataset.samples[item.index].name
             if item.error is not None:
                 yield Problem(name, item.error.kind, item.error.detail)
             elif values is not None and item.thumbnail is not None:
                 yield Judged(name, item.key, item.thumbnail, softmax(values[0]), values[1])
 
-    def judge(self, images: Images, *, crop: bool = True) -> Iterator[tuple[Judged | Problem, bool]]:
-        """Each image, and whether it is unlike the training photos: many at a time, which is one matrix product."""
-        items = self._see(images, crop)
+    def judge(
+        self, images: Images, *, crop: bool = True, rows: Sequence[int] | None = None
+    ) -> Iterator[tuple[Judged | Problem, bool]]:
+        """Each image, and whether it is unlike the training photos: many at a time, which is one matrix product.
+
+        Args:
+            rows: only these of the images, in this order, computed as if all were asked for.
+        """
+        items = self._see(images, crop, rows)
         while batch := list(islice(items, TOGETHER)):
             margins = iter(self._margins([item for item in batch if isinstance(item, Judged)]))
             for item in batch:
