@@ -1,0 +1,67 @@
+"""The application: its addresses behind one door."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from headstart import __version__
+from headstart.serve import addresses, inference_protocol, mlflow
+from headstart.serve.door import OPEN, Door, refused_of
+from headstart.serve.models import Models
+from headstart.serve.server import Server
+from headstart.serve.settings import Settings
+
+TITLE = "Headstart"
+
+
+def create_app(models: Models, settings: Settings, *, watch: bool = False) -> FastAPI:
+    """An ASGI application for models, which are opened when it starts, unless they are open."""
+    server = Server(models, settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with server.running(watch=watch):
+            yield
+
+    app = FastAPI(
+        title=TITLE, version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None,
+        redirect_slashes=False,
+    )  # fmt: skip
+    router = APIRouter()
+    addresses.add_predict(router, server)
+    addresses.add_states(router, server)
+    addresses.add_facts(router, server, app)
+    inference_protocol.add_routes(router, server)
+    mlflow.add_routes(router, server)
+    app.include_router(router)
+    app.add_exception_handler(HTTPException, _refuse)
+    app.add_middleware(Door, server=server)
+    app.state.server = server
+    app.openapi = lambda: _openapi(app, settings)  # type: ignore[method-assign]
+    return app
+
+
+async def _refuse(_: Request, error: Exception) -> Any:
+    """What the router refuses, as the door tells it."""
+    found = refused_of(getattr(error, "status_code", 500))
+    found.headers.update(getattr(error, "headers", None) or {})
+    raise found from error
+
+
+def _openapi(app: FastAPI, settings: Settings) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        found = get_openapi(title=TITLE, version=__version__, routes=app.routes)
+        if settings.token:
+            found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            for path, operations in found["paths"].items():
+                for operation in operations.values() if path not in OPEN else ():
+                    operation["security"] = [{"token": []}]
+        app.openapi_schema = found
+    return app.openapi_schema
