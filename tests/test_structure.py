@@ -36,7 +36,7 @@ ROOMS = (  # in order: a file imports from rooms before its own, or from its own
     "plots",
     "drawing",
     "report",
-    "serve",
+    "server",
     "cli",
 )
 DOORS = ("__main__.py", "sklearn.py")  # the files that lie in no room; they open the last, and people type their names

@@ -31,7 +31,7 @@ def serve(
     log: Annotated[str, typer.Option(metavar="KIND", help="json, a line for each request; or none.")] = "json",
 ) -> None:
     """Answer requests over HTTP, many clients at a time, until Ctrl-C or SIGTERM."""
-    from headstart.serve.run import serve as run
+    from headstart.server.run import serve as run
 
     run(
         models, host=host, port=port, token_file=token_file, precision=precision, max_megabytes=max_megabytes,

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, TypeVar
 
-from headstart.serve.refused import Refused, malformed, too_large
-from headstart.serve.settings import HELD, Settings
+from headstart.server.refused import Refused, malformed, too_large
+from headstart.server.settings import HELD, Settings
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -9,13 +9,13 @@ from fastapi import APIRouter, Request, Response
 
 from headstart import __version__
 from headstart.model.answers import Answer
-from headstart.serve import schemas
-from headstart.serve.addresses import Json
-from headstart.serve.read_request import beside, header
-from headstart.serve.refused import Refused
-from headstart.serve.served import Served
-from headstart.serve.server import Server
-from headstart.serve.tensors import HEADER, INPUTS, InferRequest, output_of, response_of
+from headstart.server import schemas
+from headstart.server.addresses import Json
+from headstart.server.read_request import beside, header
+from headstart.server.refused import Refused
+from headstart.server.served import Served
+from headstart.server.server import Server
+from headstart.server.tensors import HEADER, INPUTS, InferRequest, output_of, response_of
 
 EXTENSIONS = ["binary_tensor_data"]
 _TENSOR: dict[str, Any] = {

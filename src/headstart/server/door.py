@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any
 
-from headstart.serve.read_request import ClientGone, Receive, Scope, header
-from headstart.serve.refused import Refused, failed
-from headstart.serve.server import STATE, Exchange, Server
+from headstart.server.read_request import ClientGone, Receive, Scope, header
+from headstart.server.refused import Refused, failed
+from headstart.server.server import STATE, Exchange, Server
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]

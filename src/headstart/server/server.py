@@ -13,13 +13,13 @@ from threadpoolctl import threadpool_limits
 from headstart.core.shared_change import SharedChange
 from headstart.data.load import Raw
 from headstart.model.answers import Answer
-from headstart.serve.logs import Log
-from headstart.serve.models import Models
-from headstart.serve.read_request import Bodies, ClientGone, Receive, Scope, Upload
-from headstart.serve.refused import Refused
-from headstart.serve.served import Served
-from headstart.serve.settings import Settings
-from headstart.serve.workers import Job, Outcome, Workers
+from headstart.server.logs import Log
+from headstart.server.models import Models
+from headstart.server.read_request import Bodies, ClientGone, Receive, Scope, Upload
+from headstart.server.refused import Refused
+from headstart.server.served import Served
+from headstart.server.settings import Settings
+from headstart.server.workers import Job, Outcome, Workers
 
 # each core has a thread of ours: if the products of one had threads of their own, they would wait for each other
 ONE_THREAD = SharedChange(lambda: threadpool_limits(1, user_api="blas"))

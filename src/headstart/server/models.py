@@ -11,17 +11,17 @@ from pathlib import Path
 from headstart.core.errors import HeadstartError, UsageError, did_you_mean, one_line
 from headstart.model import files
 from headstart.model.classifier import Classifier
-from headstart.serve.logs import Log
-from headstart.serve.metrics import Metrics
-from headstart.serve.refused import Refused
-from headstart.serve.served import Served, open_served
+from headstart.server.logs import Log
+from headstart.server.metrics import Metrics
+from headstart.server.refused import Refused
+from headstart.server.served import Served, open_served
 
 Source = str | Classifier
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LOOK = 1.0  # seconds between two looks at the folders
 
 
-def named(models: Mapping[str, Source] | Iterable[Source] | Source) -> dict[str, Source]:
+def named(models: Mapping[str, Source] | Iterable[Source]) -> dict[str, Source]:
     """Models by the names under which they are served: of a folder its own, "NAME=PATH" chooses another.
 
     Raises:
@@ -30,8 +30,7 @@ def named(models: Mapping[str, Source] | Iterable[Source] | Source) -> dict[str,
     if isinstance(models, Mapping):
         pairs = [(str(name), source) for name, source in models.items()]
     else:
-        given = [models] if isinstance(models, str | Classifier) else list(models)
-        pairs = [_pair(source) for source in given]
+        pairs = [_pair(source) for source in models]
     found: dict[str, Source] = {}
     for name, source in pairs:
         if not NAME.fullmatch(name):

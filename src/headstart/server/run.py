@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 from headstart.core.arguments import PATH, PRECISION, YES_NO, Rule, checks, text, whole
 from headstart.core.errors import UsageError, needs
 from headstart.core.text import say
 from headstart.data.sources import PathLike
 from headstart.model.classifier import Classifier
-from headstart.serve.settings import RULES, Settings, read_token
+from headstart.server.settings import RULES, Settings, read_token
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 STOPPING = 30  # seconds that requests which were taken have to finish
@@ -24,11 +25,14 @@ BACKLOG = 2048
 
 
 def _models(value: object) -> object:
-    given = value.values() if isinstance(value, Mapping) else value
-    alone = isinstance(given, str | Classifier) or not isinstance(given, Iterable)
-    if not all(isinstance(each, str | Classifier) for each in ((given,) if alone else tuple(given))):  # type: ignore[arg-type]
-        raise TypeError
-    return value
+    if isinstance(value, Mapping):
+        return {name: _model(each) for name, each in value.items()}
+    alone = isinstance(value, str | bytes | os.PathLike | Classifier) or not isinstance(value, Iterable)
+    return [_model(value)] if alone else [_model(each) for each in cast("Iterable[object]", value)]
+
+
+def _model(value: object) -> str | Classifier:
+    return value if isinstance(value, Classifier) else cast("str", PATH.take(value))
 
 
 MODELS = Rule("models of photos: folders, names of networks or classifiers; or a dictionary of them by name", _models)
@@ -82,7 +86,7 @@ def serve(
         import fastapi  # noqa: F401
         import prometheus_client  # noqa: F401
         import uvicorn  # noqa: F401
-    from headstart.serve.models import Models, named
+    from headstart.server.models import Models, named
 
     token = read_token(None if token_file is None else str(token_file))
     settings = Settings(
@@ -112,7 +116,7 @@ def server_of(app: Any, settings: Settings) -> Any:
     """uvicorn's server for the application, which says that it stops before it does."""
     import uvicorn
 
-    from headstart.serve.connections import protocol_of
+    from headstart.server.connections import protocol_of
 
     config = uvicorn.Config(
         app, http=protocol_of(settings.timeout), log_level="critical", access_log=False, server_header=False,
@@ -130,7 +134,7 @@ def server_of(app: Any, settings: Settings) -> Any:
 
 
 def _run(models: Any, settings: Settings, listening: socket.socket, *, watch: bool) -> None:
-    from headstart.serve.app import create_app
+    from headstart.server.app import create_app
 
     app = create_app(models, settings, watch=watch)
     server, running = app.state.server, server_of(app, settings)

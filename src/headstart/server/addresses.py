@@ -9,11 +9,11 @@ from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Request, Response
 
-from headstart.serve import schemas
-from headstart.serve.page import page_of
-from headstart.serve.read_request import uploads_of
-from headstart.serve.refused import Refused
-from headstart.serve.server import Server, predictions
+from headstart.server import schemas
+from headstart.server.page import page_of
+from headstart.server.read_request import uploads_of
+from headstart.server.refused import Refused
+from headstart.server.server import Server, predictions
 
 MODEL = schemas.query("model", "Name of the model; needed where several are served.", {"type": "string"})
 TOP = schemas.query(

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from headstart.data.load import Raw
 from headstart.model.answers import Answer
-from headstart.serve.read_request import from_texts, read_json
-from headstart.serve.refused import malformed, too_large
-from headstart.serve.settings import Settings
+from headstart.server.read_request import from_texts, read_json
+from headstart.server.refused import malformed, too_large
+from headstart.server.settings import Settings
 
 IMAGE, PIXELS = "image", "pixels"
 INPUTS = (

@@ -12,11 +12,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from headstart import __version__
-from headstart.serve import addresses, inference_protocol, mlflow
-from headstart.serve.door import OPEN, Door, refused_of
-from headstart.serve.models import Models
-from headstart.serve.server import Server
-from headstart.serve.settings import Settings
+from headstart.server import addresses, inference_protocol, mlflow
+from headstart.server.door import OPEN, Door, refused_of
+from headstart.server.models import Models
+from headstart.server.server import Server
+from headstart.server.settings import Settings
 
 TITLE = "Headstart"
 

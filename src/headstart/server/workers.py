@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from headstart.core.errors import UnreadableImageError
 from headstart.data.load import Raw, cores, decode
 from headstart.model.answers import Answer
-from headstart.serve.metrics import Metrics
-from headstart.serve.refused import Refused, busy, failed, too_late, unreadable
-from headstart.serve.served import Pixels, Runner, Served
-from headstart.serve.settings import Settings
+from headstart.server.metrics import Metrics
+from headstart.server.refused import Refused, busy, failed, too_late, unreadable
+from headstart.server.served import Pixels, Runner, Served
+from headstart.server.settings import Settings
 
 LONGEST_RETRY = 60  # seconds
 Outcome = Answer | Refused

@@ -35,7 +35,7 @@ class Settings:
     max_megabytes: float = 32  # of the body of a request
     max_megapixels: float = 100  # of an image
     max_images: int = 64  # of a request
-    queue: int = 256  # images that wait; more are refused with 429
+    queue: int = 256  # images that wait; more are refused with 429; a request has to fit
     wait: float = 2  # milliseconds for more images, where others are on their way
     timeout: float = 30  # seconds for a body to arrive, and again for its answer
     token: str = field(default="", repr=False)  # "": none is asked for
@@ -43,6 +43,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_fields(self, RULES)
+        if self.queue < self.max_images:
+            raise UsageError(
+                f"--queue {self.queue} has no room for a request of --max-images {self.max_images}. A longer queue, or "
+                "fewer images a request, is needed."
+            )
 
     @property
     def max_bytes(self) -> int:

@@ -7,11 +7,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from headstart.serve import schemas
-from headstart.serve.addresses import MODEL, TOP, Json, settings_of, top_of
-from headstart.serve.read_request import Upload, beside, from_texts, header, read_json
-from headstart.serve.refused import Refused, malformed
-from headstart.serve.server import Server, predictions
+from headstart.server import schemas
+from headstart.server.addresses import MODEL, TOP, Json, settings_of, top_of
+from headstart.server.read_request import Upload, beside, from_texts, header, read_json
+from headstart.server.refused import Refused, malformed
+from headstart.server.server import Server, predictions
 
 FORMS = ("dataframe_split", "dataframe_records", "inputs", "instances")
 COLUMN = "image"
