@@ -16,8 +16,11 @@ from headstart.server.refused import Refused
 from headstart.server.server import Server, predictions
 
 MODEL = schemas.query("model", "Name of the model; needed where several are served.", {"type": "string"})
+MOST = 1_000_000  # classes that may be asked for
 TOP = schemas.query(
-    "top", "So many classes of each image, the most probable first.", {"type": "integer", "minimum": 1, "default": 1}
+    "top",
+    "So many classes of each image, the most probable first.",
+    {"type": "integer", "minimum": 1, "maximum": MOST, "default": 1},
 )
 
 
@@ -50,11 +53,11 @@ def top_of(given: dict[str, str]) -> int:
     """How many classes are asked for.
 
     Raises:
-        Refused: 422, no whole number from 1 on.
+        Refused: 422, no whole number in that range.
     """
     text = given.get("top", "1")
-    if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 9 and int(text) > 0):
-        raise Refused(422, "parameter", "top: expected a whole number, 1 or more.")
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and 0 < int(text) <= MOST):
+        raise Refused(422, "parameter", f"top: expected a whole number, 1 to {MOST}.")
     return int(text)
 
 

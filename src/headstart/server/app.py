@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -44,7 +44,7 @@ def create_app(models: Models, settings: Settings, *, watch: bool = False) -> Fa
     app.add_exception_handler(HTTPException, _refuse)
     app.add_middleware(Door, server=server)
     app.state.server = server
-    app.openapi = lambda: _openapi(app, settings)  # type: ignore[method-assign]
+    app.openapi = lambda: _openapi(app, settings, list(models.sources))  # type: ignore[method-assign]
     return app
 
 
@@ -55,13 +55,20 @@ async def _refuse(_: Request, error: Exception) -> Any:
     raise found from error
 
 
-def _openapi(app: FastAPI, settings: Settings) -> dict[str, Any]:
-    if app.openapi_schema is None:
-        found = get_openapi(title=TITLE, version=__version__, routes=app.routes)
-        if settings.token:
-            found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-            for path, operations in found["paths"].items():
-                for operation in operations.values() if path not in OPEN else ():
-                    operation["security"] = [{"token": []}]
-        app.openapi_schema = found
-    return app.openapi_schema
+def _openapi(app: FastAPI, settings: Settings, names: Sequence[str]) -> dict[str, Any]:
+    """FastAPI's document, with the names of the models and the token in it."""
+    if app.openapi_schema is not None:
+        return app.openapi_schema
+    found = get_openapi(title=TITLE, version=__version__, routes=app.routes)
+    if settings.token:
+        found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    for path, operations in found["paths"].items():
+        for operation in operations.values():
+            if settings.token and path not in OPEN:
+                operation["security"] = [{"token": []}]
+            for parameter in operation.get("parameters", ()):
+                if parameter["name"] in ("model", "name"):
+                    parameter["schema"] = {"type": "string", "enum": list(names)}
+                parameter["required"] = parameter["required"] or (parameter["name"] == "model" and len(names) > 1)
+    app.openapi_schema = found
+    return found

@@ -24,7 +24,7 @@ _TENSOR: dict[str, Any] = {
     "properties": {
         "name": {"type": "string", "enum": ["image", "pixels"]},
         "datatype": {"type": "string", "enum": ["BYTES", "UINT8"]},
-        "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}},
+        "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1},
         "data": {"type": "array", "items": {}},
     },
 }

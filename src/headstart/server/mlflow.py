@@ -15,11 +15,26 @@ from headstart.server.server import Server, predictions
 
 FORMS = ("dataframe_split", "dataframe_records", "inputs", "instances")
 COLUMN = "image"
+_ROWS = {"type": "array", "minItems": 1, "items": schemas.TEXT}
 _BODY = schemas.json_body(
     {
         "oneOf": [
-            {"type": "object", "required": [form], "properties": {form: {"type": kind}}}
-            for form, kind in zip(FORMS, ("object", "array", "array", "array"), strict=True)
+            schemas.only("inputs", _ROWS),
+            schemas.only("instances", _ROWS),
+            schemas.only(
+                "dataframe_records", {"type": "array", "minItems": 1, "items": schemas.only(COLUMN, schemas.TEXT)}
+            ),
+            schemas.only(
+                "dataframe_split",
+                {
+                    "type": "object",
+                    "required": ["columns", "data"],
+                    "properties": {
+                        "columns": {"type": "array", "items": {"enum": [COLUMN]}, "minItems": 1, "maxItems": 1},
+                        "data": {"type": "array", "minItems": 1, "items": {**_ROWS, "maxItems": 1}},
+                    },
+                },
+            ),
         ]
     }
 )
@@ -61,7 +76,8 @@ def uploads_of(value: Any, most: int) -> list[Upload]:
     Raises:
         Refused: 413 too many, 422 malformed.
     """
-    if not isinstance(value, Mapping) or len(found := [form for form in FORMS if form in value]) != 1:
+    found = [key for key in value if key != "params"] if isinstance(value, Mapping) else []
+    if len(found) != 1 or found[0] not in FORMS:
         raise malformed(f"Expected one of {', '.join(FORMS)}.")
     if value.get("params"):
         raise malformed("params: there are none.")

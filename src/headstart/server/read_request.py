@@ -193,7 +193,7 @@ def from_json(value: Any, most: int) -> list[Upload]:
     Raises:
         Refused: 413 too many, 422 malformed.
     """
-    if not isinstance(value, dict) or len(value.keys() & {"image", "images"}) != 1:
+    if not isinstance(value, dict) or [*value] not in (["image"], ["images"]):
         raise malformed('Expected {"image": "BASE64"} or {"images": ["BASE64", …]}.')
     images = value["images"] if "images" in value else [value["image"]]
     return from_texts(images, most)

@@ -115,8 +115,13 @@ def refusals(*statuses: int, model: type[BaseModel] = Refusal) -> dict[int | str
     return {status: {"model": model, "description": _WHEN[status]} for status in (401, 500, *statuses)}
 
 
+def only(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """An object with one property."""
+    return {"type": "object", "properties": {name: schema}, "required": [name], "additionalProperties": False}
+
+
 _FILE = {"type": "string", "format": "binary"}
-_TEXT = {"type": "string", "contentEncoding": "base64", "description": "An image file in base64, or a data URL."}
+TEXT = {"type": "string", "format": "byte", "minLength": 1, "description": "An image file in base64, or a data URL."}
 IMAGES: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -126,6 +131,7 @@ IMAGES: dict[str, Any] = {
                     "type": "object",
                     "properties": {"image": {"type": "array", "items": _FILE, "minItems": 1}},
                     "required": ["image"],
+                    "additionalProperties": False,
                 },
                 "encoding": {"image": {"contentType": "image/jpeg"}},
             },
@@ -134,12 +140,8 @@ IMAGES: dict[str, Any] = {
             "application/json": {
                 "schema": {
                     "oneOf": [
-                        {"type": "object", "properties": {"image": _TEXT}, "required": ["image"]},
-                        {
-                            "type": "object",
-                            "properties": {"images": {"type": "array", "items": _TEXT, "minItems": 1}},
-                            "required": ["images"],
-                        },
+                        only("image", TEXT),
+                        only("images", {"type": "array", "items": TEXT, "minItems": 1}),
                     ]
                 }
             },
