@@ -119,7 +119,7 @@ def server_of(app: Any, settings: Settings) -> Any:
     from headstart.server.connections import protocol_of
 
     config = uvicorn.Config(
-        app, http=protocol_of(settings.timeout), log_level="critical", access_log=False, server_header=False,
+        app, http=protocol_of(settings.timeout), log_config=None, log_level="critical", access_log=False, server_header=False,
         date_header=False, timeout_graceful_shutdown=STOPPING, ws="none", lifespan="on", proxy_headers=False,
     )  # fmt: skip
 
