@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
+from itertools import count
 from typing import Any
 
 from headstart.server.read_request import ClientGone, Receive, Scope, header
@@ -29,6 +30,7 @@ class Door:
     def __init__(self, app: App, server: Server) -> None:
         self.app, self.server = app, server
         self._token = server.settings.token.encode()
+        self._start, self._number = secrets.token_hex(4), count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -39,7 +41,7 @@ class Door:
                 await send({"type": "websocket.close", "code": 1000})
             return
         given = header(scope, b"x-request-id")
-        exchange = Exchange(given if _ID.fullmatch(given) else secrets.token_hex(8))
+        exchange = Exchange(given if _ID.fullmatch(given) else f"{self._start}{next(self._number):08x}")
         scope[STATE] = exchange
         begin = time.perf_counter()
         self.server.metrics.in_progress.inc()

@@ -119,8 +119,9 @@ def server_of(app: Any, settings: Settings) -> Any:
     from headstart.server.connections import protocol_of
 
     config = uvicorn.Config(
-        app, http=protocol_of(settings.timeout), log_config=None, log_level="critical", access_log=False, server_header=False,
-        date_header=False, timeout_graceful_shutdown=STOPPING, ws="none", lifespan="on", proxy_headers=False,
+        app, http=protocol_of(settings.timeout), log_config=None, log_level="critical", access_log=False,
+        server_header=False, date_header=False, proxy_headers=False, ws="none", lifespan="on",
+        timeout_graceful_shutdown=STOPPING,
     )  # fmt: skip
 
     class Stoppable(uvicorn.Server):
