@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -110,6 +111,14 @@ def test_what_cannot_be_served_is_told(small_bundle: Path, tmp_path: Path, shell
         assert "Traceback" not in answer.err
     (tmp_path / "short").write_text("abc")
     assert "expected a token of 8" in shell("serve", str(small_bundle), "--token-file", str(tmp_path / "short")).err
+
+
+def test_an_event_loop_that_runs_already_is_told(small_bundle: Path) -> None:
+    async def inside() -> None:
+        hs.serve(small_bundle, port=0)
+
+    with pytest.raises(hs.UsageError, match="Serve from a terminal"):
+        asyncio.run(inside())
 
 
 def test_the_extra_is_named_where_it_is_missing(

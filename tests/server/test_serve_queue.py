@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import headstart as hs
 from headstart.data.load import cores
 from headstart.server.models import Models
 from making import packed, picture
-from serving import Gate, error_of, occupy, reply_of, request_of, serving, until
+from serving import PATIENCE, Gate, error_of, occupy, reply_of, request_of, serving, until
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +128,11 @@ def test_headers_that_never_end(start: bytes, opened: str) -> None:
         assert reply_of(running.raw(start))[0] == 0  # closed
 
 
+def test_a_body_that_nobody_reads_is_not_waited_for(opened: str) -> None:
+    with serving({"m": opened}, timeout=0.4) as running:
+        assert reply_of(running.raw(request_of(b"x" * 100, path="/nowhere", length=10**9)))[0] == 404  # and it ends
+
+
 def test_a_body_that_is_too_large_is_not_kept(opened: str) -> None:
     with serving({"m": opened}, max_megabytes=0.1) as running:
         for response in (
@@ -199,6 +207,18 @@ def test_while_it_loads_it_says_so(opened: str, photo: bytes) -> None:
         running.server.models.served["m"] = served
         running.server.stopping = True
         assert running.client.get("/ready").json()["status"] == "stopping"
+
+
+def test_a_version_that_was_replaced_is_freed(opened: str, photo: bytes) -> None:
+    with serving({"m": opened}) as running:
+        running.files(*[photo] * 9)
+        old = weakref.ref(running.server.models.served["m"])
+        loop = running.server.workers._loop
+        assert loop is not None
+        asyncio.run_coroutine_threadsafe(running.server.reload(), loop).result(PATIENCE)
+        running.files(*[photo] * 9)
+        gc.collect()
+        assert old() is None
 
 
 def test_memory_does_not_grow(opened: str, photo: bytes) -> None:

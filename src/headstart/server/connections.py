@@ -9,7 +9,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 def protocol_of(seconds: float) -> type[HttpToolsProtocol]:
-    """uvicorn's protocol, with a deadline for the headers of a request: for a body, the application has one."""
+    """uvicorn's protocol, with a deadline for the headers of a request, and for a body that nobody reads any more.
+
+    For the others the application has one.
+    """
 
     class Patient(HttpToolsProtocol):
         """Closes a connection whose headers are not there in time."""
@@ -31,6 +34,15 @@ def protocol_of(seconds: float) -> type[HttpToolsProtocol]:
         def on_headers_complete(self) -> None:
             self._end()
             super().on_headers_complete()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if self.cycle is not None and self.cycle.more_body:
+                self._wait()
+
+        def on_message_complete(self) -> None:
+            self._end()
+            super().on_message_complete()
 
         def _wait(self) -> None:
             if self._deadline is None:

@@ -88,6 +88,9 @@ def serve(
         import uvicorn  # noqa: F401
     from headstart.server.models import Models, named
 
+    with suppress(RuntimeError):
+        asyncio.get_running_loop()
+        raise UsageError("A notebook, or another event loop, runs here already. Serve from a terminal: headstart serve")
     token = read_token(None if token_file is None else str(token_file))
     settings = Settings(
         max_megabytes=max_megabytes, max_megapixels=max_megapixels, max_images=max_images, queue=queue, wait=wait,
