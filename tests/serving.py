@@ -64,7 +64,7 @@ def serving(models: Mapping[str, Source] | Models, *, watch: bool = False, **set
     limits = Settings(**{"log": "none"} | settings)
     app = create_app(found, limits, watch=watch)
     running = server_of(app, limits)
-    ready = threading.Event()
+    ready, before = threading.Event(), {*threading.enumerate()}
     app.state.server.when_loaded = ready.set
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listening:
         port = listening.getsockname()[1]
@@ -82,6 +82,7 @@ def serving(models: Mapping[str, Source] | Models, *, watch: bool = False, **set
             running.should_exit = True
             thread.join(PATIENCE)
             assert not thread.is_alive()
+    assert not {*threading.enumerate()} - before  # the threads of the queue ended, too
 
 
 def until(true: Callable[[], object]) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +50,9 @@ class Served:
     def facts(self) -> dict[str, Any]:
         """What the server says of it."""
         classifier = self.classifier
-        record = replace(classifier.record, data=os.path.basename(classifier.record.data.rstrip("/\\")))
+        record = classifier.record
         accuracy = record.result.accuracy if record.result else None
-        known = {
+        return {
             "name": self.name,
             "version": self.version,
             "classes": list(self.classes),
@@ -63,10 +62,8 @@ class Served:
             "tells_unknown": classifier.unknown is not None,
             "accuracy": accuracy
             and {"value": accuracy.value, "interval": [accuracy.low, accuracy.high], "images": accuracy.images},
+            "card": model_card(classifier) if classifier.golden is not None else "",
         }
-        shown = Classifier.__new__(Classifier)
-        vars(shown).update(vars(classifier) | {"record": record})
-        return known | {"card": model_card(shown) if classifier.golden is not None else ""}
 
 
 class Runner:
