@@ -17,7 +17,6 @@ import httpx
 import pytest
 
 import headstart as hs
-from headstart.server.models import LOOK
 from making import Shell, folder, packed, picture
 from serving import PATIENCE, serving, until
 from serving_process import process
@@ -163,7 +162,10 @@ def test_a_new_model_under_load_loses_no_request(how: str, small_bundle: Path, t
     assert versions[-1] == now["version"]
 
 
-def test_a_damaged_model_is_refused_and_the_old_one_stays(small_bundle: Path, tmp_path: Path, photo: bytes) -> None:
+def test_a_damaged_model_is_refused_and_the_old_one_stays(
+    small_bundle: Path, tmp_path: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headstart.server.models.LOOK", 0.1)
     served = tmp_path / "served"
     shutil.copytree(small_bundle, served)
     with serving({"m": str(served)}, watch=True) as running:
@@ -177,7 +179,7 @@ def test_a_damaged_model_is_refused_and_the_old_one_stays(small_bundle: Path, tm
         until(lambda: tries() == 1)
         assert running.post(photo).json() == before
         assert running.client.get("/ready").status_code == 200
-        threading.Event().wait(2.5 * LOOK)
+        threading.Event().wait(0.5)
         assert tries() == 1  # it is not tried again while nothing changes
         (served / "model.safetensors").write_bytes(whole)
         until(lambda: running.server.metrics.reloads.labels("m", "loaded")._value.get() == 1)
