@@ -70,6 +70,7 @@ def doors(model: hs.Classifier, rows: TabularClassifier, photos: Path) -> Doors:
         "write_report": lambda **kw: API.write_report(**{"classifier": model, "out": LOST} | kw),
         "corrupted": lambda **kw: API.corrupted(**{"classifier": model, "data": data} | kw),
         "from_scratch": lambda **kw: API.from_scratch(**{"classifier": model, "data": data} | kw),
+        "serve": lambda **kw: API.serve(**{"models": LOST} | kw),
         "ImageSpec": lambda **kw: API.ImageSpec(**{"size": 64} | kw),
         "TrainingRun": API.TrainingRun,
         "Recipe": API.Recipe,
@@ -163,6 +164,12 @@ WRONG: dict[str, dict[str, tuple[object, ...]]] = {
         "seed": SEEDS, "progress": FLAGS,
     },
     "from_scratch": {"classifier": MODELS, "epochs": COUNTS, "progress": FLAGS},
+    "serve": {
+        "models": (None, 5, [None], [5], {"a": 5}, b"model"), "host": (5, None, [LOST]), "port": (*WHOLE, 70000, None),
+        "token_file": (5, [LOST]), "max_megabytes": (0, "1", -1, float("inf")), "max_megapixels": (0, 179, "1"),
+        "max_images": (*COUNTS, None), "queue": (*COUNTS, None), "wait": (-1, "2", float("nan")),
+        "timeout": (0, "30", float("inf")), "watch": FLAGS, "log": ("text", 5, None),
+    },
     "ImageSpec": {
         "size": (*WHOLE, "64", 0, None), "mean": (0.5, "abc", (0.5, 0.5), (0.5, 0.5, "a")), "std": (0.5, None),
         "crop": ("1", 0, 2), "resample": ("nearest", 3), "levels": (5, (1, 2, 3)),
@@ -196,7 +203,7 @@ def test_every_door_is_tried_with_each_of_its_settings(doors: Doors) -> None:
         "nearest": hs.Classifier.nearest, "explain_photos": API.explain_photos, "feature_maps": API.feature_maps,
         "check_explanations": API.check_explanations, "ideal_images": API.ideal_images,
         "attack_photos": API.attack_photos, "robustness": API.robustness, "corrupted": API.corrupted,
-        "from_scratch": API.from_scratch, "write_report": API.write_report,
+        "from_scratch": API.from_scratch, "write_report": API.write_report, "serve": API.serve,
     }  # fmt: skip
     apart = {"self", "data", "labels", "images", "backbone", "module", "classifier", "start", "target"}
     for door, function in functions.items():

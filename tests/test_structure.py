@@ -36,6 +36,7 @@ ROOMS = (  # in order: a file imports from rooms before its own, or from its own
     "plots",
     "drawing",
     "report",
+    "server",
     "cli",
 )
 DOORS = ("__main__.py", "sklearn.py")  # the files that lie in no room; they open the last, and people type their names
@@ -321,6 +322,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "pretrained",
         "robustness",
         "save",
+        "serve",
         "train_photos",
         "train_rows",
         "write_report",

@@ -37,6 +37,7 @@ from .model.pretrained import pretrained as pretrained
 from .model.tabular_classifier import load_rows as load_rows
 from .report.records import Report as Report
 from .report.write import write_report as write_report
+from .server.run import serve as serve
 from .train.recipe import Recipe as Recipe
 from .train.training_run import TrainingRun as TrainingRun
 from .workflows.compare import Comparison as Comparison

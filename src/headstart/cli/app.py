@@ -28,6 +28,7 @@ from headstart.cli import (
     imagine,
     predict,
     report,
+    serve,
     show,
     train,
 )
@@ -171,6 +172,7 @@ COMMANDS = (  # with what the list says of each, and an example
     (attack.attack, "Fool a model with a changed photo, or measure how robust it is.", attack.EXAMPLE),
     (imagine.imagine, "Make a network's ideal image of a class.", "headstart imagine model --class cat"),
     (export.export, "Write a model for another runtime.", "headstart export model --to onnx"),
+    (serve.serve, "Answer requests over HTTP.", "headstart serve model"),
     (show.show, "Show the layers of a network, or draw it.", "headstart show resnet50 --graph resnet50.svg"),
     (backbones.backbones, "List the networks to start from.", "headstart backbones"),
     (cache.cache, "Show or empty the cache of features and weights.", "headstart cache --prune --days 90"),

@@ -89,31 +89,13 @@ def open_model(
     device: str = "auto",
     spec: Normalisation | None = None,
 ) -> Classifier:
-    """A bundle, or a backbone with its own head."""
-    from headstart.backbones.catalogue import BACKBONES
-    from headstart.engines.names import framework_of
-    from headstart.model.bundle import is_bundle, load
-    from headstart.model.mistaken import no_model
-    from headstart.model.pretrained import pretrained
-    from headstart.model.tabular_classifier import is_tabular_model
+    """A bundle, or a backbone with its own head; what was assumed of it is said."""
+    from headstart.model.opened import open_model as opened
 
-    if is_tabular_model(model):
-        raise UsageError(
-            f"'{model}' is a model of rows of numbers. What works for it: predict, evaluate and show; from Python "
-            "headstart.load_rows(PATH), whose weights are plain NumPy arrays."
-        )
-    if is_bundle(model):
-        if weights is not None:
-            raise UsageError(f"'{model}' is a saved model and has its own weights: --weights is for backbones.")
-        if spec:
-            raise UsageError(f"'{model}' is a saved model and has its own pixels: --mean and --std are for backbones.")
-        return load(model, engine=engine, precision=precision, device=device)
-    if model in BACKBONES or framework_of(model):
-        found = pretrained(model, weights, spec=spec, engine=engine, precision=precision, device=device)
-        if found.record.assumed:
-            say(found.record.assumed)
-        return found
-    raise no_model(model, networks=True)
+    found = opened(model, weights, engine=engine, precision=precision, device=device, spec=spec)
+    if found.record.assumed:
+        say(found.record.assumed)
+    return found
 
 
 def normalisation(mean: str | None, std: str | None) -> Normalisation | None:

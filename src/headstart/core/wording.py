@@ -26,12 +26,17 @@ ARGUMENTS = {  # options with a value that have another name in Python
     "channel": "channels",
     "from": "start",
     "judge": "judges",
+    "token-file": "token_file",
+    "max-megabytes": "max_megabytes",
+    "max-megapixels": "max_megapixels",
+    "max-images": "max_images",
 }
 COLUMNS = ("image", "label", "group", "split")  # of a table of images: "--label COLUMN" is label_column=COLUMN
 SAME = (  # those that have the same
     *("weights", "pixels", "mean", "std", "backbone", "backbones", "engine", "precision", "device", "devices", "nodes"),
     *("strategy", "head", "prior", "holdout", "seed", "folds", "hidden", "network", "recipe", "trainer", "to", "data"),
     *("budget", "within", "top", "validation", "grey", "layer", "preset"),
+    *("host", "port", "queue", "wait", "timeout", "log"),
     *("target", "method", "norm", "epsilon", "steps", "restarts", "images", "takes"),
 )
 CHOICES = (  # values that a message may name

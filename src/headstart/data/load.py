@@ -20,7 +20,16 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 from headstart.core.errors import DataError, UnreadableImageError, reason_of
 from headstart.core.types import ImageDataset, ImageSpec
 from headstart.data.formats import HEAD, HEIF, has_avif, has_heif, sniff, unknown_format
-from headstart.data.pixels import Levels, deep_pixels, from_array, read_tiff, to_rgb
+from headstart.data.pixels import (
+    MOST_PIXELS,
+    Levels,
+    check_pixels,
+    deep_pixels,
+    from_array,
+    read_tiff,
+    to_rgb,
+    too_many_pixels,
+)
 
 _PLUGINS = (TiffImagePlugin, WebPImagePlugin)  # the two that Pillow does not load by itself, without the other forty
 KEY = 16  # bytes of the hash of an image's content
@@ -78,14 +87,17 @@ def content_key(raw: Raw) -> bytes:
     return digest.digest()
 
 
-def open_image(raw: Raw, levels: Levels | None = None) -> Image.Image:
+def open_image(raw: Raw, levels: Levels | None = None, most: int = MOST_PIXELS) -> Image.Image:
     """Open an image; its pixels are not decoded yet, unless they have more than 8 bits; see `open_unscaled`."""
-    found = open_unscaled(raw)
+    found = open_unscaled(raw, most)
     return found if isinstance(found, Image.Image) else from_array(found, levels)
 
 
-def open_unscaled(raw: Raw) -> Image.Image | NDArray[Any]:
+def open_unscaled(raw: Raw, most: int = MOST_PIXELS) -> Image.Image | NDArray[Any]:
     """Open an image: one of Pillow's, or an array where that would not have all bits.
+
+    Args:
+        most: pixels of a file that may be decoded; the file's header says how many it has.
 
     Raises:
         UnreadableImageError: empty, of an unknown format, or too large to be decoded safely.
@@ -99,38 +111,46 @@ def open_unscaled(raw: Raw) -> Image.Image | NDArray[Any]:
         if (known == HEIF.name and not has_heif()) or (known == "AVIF" and not has_avif()):
             raise unknown_format(raw[:HEAD])
         image = Image.open(io.BytesIO(raw), formats=_DECODERS.get(known, (known or "TGA",)))
+        check_pixels(image.width * image.height, most)
         pixels = deep_pixels(raw, image)
         return image if pixels is None else pixels
     except UnreadableImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise UnreadableImageError("bomb", "over 178 megapixels; shrink it if it is a real photo") from error
+        raise too_many_pixels(min(most, MOST_PIXELS)) from error
     except Exception as error:  # a damaged header can raise nearly anything
         if not known:
             raise unknown_format(raw[:HEAD]) from error
         if isinstance(error, UnidentifiedImageError):
-            if known == "TIFF" and (pixels := _try_tiff(raw)) is not None:
+            if known == "TIFF" and (pixels := _try_tiff(raw, most)) is not None:
                 return pixels
             detail = f"begins as a {known} file, but its header is cut short or damaged"
             raise UnreadableImageError("truncated", detail) from error
         raise why_unreadable(error) from error
 
 
-def _try_tiff(raw: bytes) -> NDArray[Any] | None:
+def _try_tiff(raw: bytes, most: int) -> NDArray[Any] | None:
     """The pixels of a TIFF file that Pillow does not know, or None."""
     try:
-        return read_tiff(raw)
+        return read_tiff(raw, most)
+    except UnreadableImageError as error:
+        if error.kind == "bomb":
+            raise
+        return None
     except Exception:  # it is damaged, which Pillow's error says better
         return None
 
 
-def decode(raw: Raw, spec: ImageSpec) -> NDArray[np.uint8]:
+def decode(raw: Raw, spec: ImageSpec, most: int = MOST_PIXELS) -> NDArray[np.uint8]:
     """The centred square of an image at the size of ``spec``: uint8 RGB, shape (size, size, 3).
+
+    Args:
+        most: pixels of a file that may be decoded.
 
     Raises:
         UnreadableImageError: with the reason in ``kind``.
     """
-    return np.asarray(_square(raw, spec))
+    return np.asarray(_square(raw, spec, most))
 
 
 def decode_with_thumbnail(raw: Raw, spec: ImageSpec) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -209,8 +229,8 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _square(raw: Raw, spec: ImageSpec) -> Image.Image:
-    image = open_image(raw, spec.levels)
+def _square(raw: Raw, spec: ImageSpec, most: int = MOST_PIXELS) -> Image.Image:
+    image = open_image(raw, spec.levels, most)
     try:
         whole = image.size
         need = DRAFT * spec.size / spec.crop / min(whole)

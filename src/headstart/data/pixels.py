@@ -15,9 +15,26 @@ from headstart.core.errors import UnreadableImageError
 
 Levels = tuple[float, float]  # the values that are black and white
 DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners use, in files of 16 bits too
+MOST_PIXELS = 178_956_970  # of a file that is decoded; Pillow refuses more, too
 _OTHER_BYTE = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}  # of Pillow's raw modes
 _PLANAR, _PHOTOMETRIC, _BITS = 284, 262, 258  # TIFF's tags,
 _WHITE_IS_ZERO, _RGB, _CMYK, _ALPHA = 0, 2, 5, (1, 2)  # values of the photometric, and of the extra samples
+
+
+def check_pixels(count: int, most: int) -> None:
+    """Refuse a file with more pixels than may be decoded.
+
+    Raises:
+        UnreadableImageError: of the kind "bomb".
+    """
+    if count > most:
+        raise too_many_pixels(most)
+
+
+def too_many_pixels(most: int) -> UnreadableImageError:
+    """The error for a file with more pixels than may be decoded."""
+    millions = f"{most // 10**6}" if most >= 10**6 else f"{most / 1e6:.2g}"
+    return UnreadableImageError("bomb", f"over {millions} megapixels; shrink it if it is a real photo")
 
 
 def to_rgb(image: Image.Image, levels: Levels | None = None) -> Image.Image:
@@ -125,12 +142,17 @@ def _deep_png(raw: bytes) -> NDArray[np.uint16]:
     return np.asarray(parts[0] * 256 + parts[1], np.uint16)
 
 
-def read_tiff(raw: bytes) -> NDArray[Any]:
-    """The first page of a TIFF file, H × W or H × W × channels, 0 being black."""
+def read_tiff(raw: bytes, most: int = MOST_PIXELS) -> NDArray[Any]:
+    """The first page of a TIFF file, H × W or H × W × channels, 0 being black.
+
+    Raises:
+        UnreadableImageError: it has more than ``most`` pixels.
+    """
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(raw)) as file:
         page = file.pages[0]
+        check_pixels(page.imagewidth * page.imagelength, most)
         pixels = np.asarray(page.asarray())
         if pixels.ndim == 3 and page.planarconfig == 2:
             pixels = np.moveaxis(pixels, 0, -1)

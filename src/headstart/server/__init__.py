@@ -1,0 +1,1 @@
+"""An HTTP server for fitted models: its own address and two protocols that clients of other servers speak."""
