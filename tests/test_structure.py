@@ -49,6 +49,7 @@ FRAMEWORK_FILES = (  # where one may be imported
         f"export/{name}.py"
         for name in ("keras", "onnx", "onnx_graph", "openvino", "savedmodel", "tflite", "torch", "weights")
     ),
+    "export/web/",
     "train/callbacks.py",  # in a function, for those who have it and ask for it
 )
 HEAVY_ROOMS = ("engines/torch/", "engines/keras/", "train/torch/", "train/tensorflow/")

@@ -23,8 +23,8 @@ def export(
         str,
         typer.Option(
             metavar="FORMAT",
-            help="onnx, openvino, keras, savedmodel, tflite or torch; or weights for keras-applications, torchvision "
-            "or timm.",
+            help="onnx, openvino, keras, savedmodel, tflite, torch or web; or weights for keras-applications, "
+            "torchvision or timm.",
         ),
     ],
     out: Annotated[str | None, typer.Option(metavar="PATH", help="Where it is written.")] = None,
@@ -69,6 +69,8 @@ def _show(done: Exported) -> None:
             f"{loss.after.value:.1%} in int8, {loss.before.value:.1%} in fp32 on {loss.before.images} photos {unseen}; "
             f"{loss.agreement:.1%} get the same label from both; ranges from {loss.calibration} photos",
         )
+    if done.note:
+        rows.add("weights", done.note)
     rows.add("open it with", one_line(done.opens), whole=True)
     rows.show(console())
 

@@ -41,6 +41,7 @@ class Exported(Described):
     opens: str  # how to open it, in Python
     expects: str  # its input
     loss: Loss | None = None
+    note: str = ""  # what else is to be said of the file
 
     def facts(self) -> dict[str, str]:
         """What is said of it in one line, and in a notebook."""
@@ -49,6 +50,7 @@ class Exported(Described):
             "format": f"{self.format}{'' if self.loss is None else ' in int8'}",
             "path": f"{self.path} ({size:.1f} MB)",
             "answers": f"{self.max_difference:.1g} from the model's, of the largest value",
+            **({"note": self.note} if self.note else {}),
             "opens with": self.opens,
         }
 
@@ -66,6 +68,7 @@ class Exported(Described):
             "pixels": self.pixels,
             "opens": self.opens,
             "expects": self.expects,
+            "note": self.note or None,
             "int8": None if self.loss is None else self.loss.as_json(),
         }
 
@@ -136,8 +139,11 @@ def _make(classifier: Classifier, found: Format, made: Path, target: Path, data:
     """Write to ``made``, the temporary path for ``target``, and check it there."""
     package = Package.of(classifier)
     blueprint, spec, images = package.blueprint, package.spec, package.golden.images
-    node, expected, loss = LOGITS, package.golden.logits, None
-    opens, expects = found.opens, f"images (N, {spec.size}, {spec.size}, 3), uint8 RGB; normalised inside"
+    node, expected, loss, note = LOGITS, package.golden.logits, None, ""
+    opens, expects = (
+        found.opens,
+        found.expects or f"images (N, {spec.size}, {spec.size}, 3), uint8 RGB; normalised inside",
+    )
     writer = found.module()
     if found.library:
         opens = writer.write(found.name, blueprint, package.weights, spec, made)
@@ -153,7 +159,8 @@ def _make(classifier: Classifier, found: Format, made: Path, target: Path, data:
             photos, classifier.network.at_precision("fp32").forward, lambda batch: writer.replay(made, batch)
         )
     else:
-        writer.write(package, made)
+        note = writer.write(package, made) or ""
+        expects = found.expects or expects
         values = writer.replay(made, images)
     difference = _compare(values, expected, found, None if loss else found.tolerance)
     files = [made] if made.is_file() else sorted(file for file in made.rglob("*") if file.is_file())
@@ -170,6 +177,7 @@ def _make(classifier: Classifier, found: Format, made: Path, target: Path, data:
         opens.replace("FILE", str(target)),
         expects,
         loss,
+        note,
     )
 
 

@@ -17,6 +17,7 @@ from headstart.engines.names import framework_of
 from headstart.export.weights import LIBRARIES, SUFFIX
 
 TOLERANCE = 1e-4  # of golden logits in fp32, relative to the largest
+SIXTEEN_BITS = 1e-3  # likewise, where the weights have 16 bits
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Format:
     frameworks: tuple[str, ...] = ()  # of whose modules it can be made, besides blueprints
     int8: bool = False  # whether int8 is possible
     tolerance: float = TOLERANCE
+    expects: str = ""  # its input, where that is not an array of images
 
     @property
     def library(self) -> bool:
@@ -65,6 +67,15 @@ FORMATS = {
             'ai_edge_litert.interpreter.Interpreter("FILE")',
             ("keras",),
             int8=True,
+        ),
+        Format(
+            "web",
+            ".html",
+            "onnx",
+            ("onnx", "onnxruntime"),
+            'webbrowser.open("file://FILE")',
+            tolerance=SIXTEEN_BITS,
+            expects="photos: JPEG, PNG, WebP, GIF and what else the browser decodes; or the camera",
         ),
         Format("torch", ".pt2", "torch", _TORCH, 'torch.export.load("FILE").module()', ("torch",)),
         *(

@@ -21,8 +21,13 @@ def write(package: Package, path: Path) -> None:
     onnx.checker.check_model(path, full_check=True)
 
 
-def replay(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The logits (N, K) that ONNX Runtime gives for images (N, size, size, 3), on the processor."""
+def replay(path: Path | bytes, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The logits (N, K) that ONNX Runtime gives for images (N, size, size, 3), on the processor.
+
+    Args:
+        path: of a file, or its content.
+        images: the network's input.
+    """
     with needs("onnxruntime", "onnx", "The format onnx"):
         import onnxruntime
     options = onnxruntime.SessionOptions()

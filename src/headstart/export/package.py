@@ -14,6 +14,7 @@ from headstart.backbones.blueprint import Blueprint
 from headstart.core.types import ImageSpec
 from headstart.data.load import DRAFT
 from headstart.engines.registry import get_engine
+from headstart.learn.unknown import Unknown
 from headstart.model.classifier import Classifier, Golden
 from headstart.model.records import FitRecord
 
@@ -35,6 +36,7 @@ class Package:
     classes: tuple[str, ...]
     golden: Golden  # images (n, size, size, 3), uint8, and their logits (n, K) in fp32
     record: FitRecord = field(default_factory=FitRecord)  # how it was fitted
+    unknown: Unknown | None = None  # tells images unlike the training photos
     module: object | None = None  # the module object, where the network is a module of another library
 
     @classmethod
@@ -48,6 +50,7 @@ class Package:
             classes=classifier.classes,
             golden=golden,
             record=classifier.record,
+            unknown=classifier.unknown,
             module=classifier.module,
         )
 

@@ -240,8 +240,9 @@ class Classifier(Described):
     ) -> Exported:
         """Write the classifier to ``path`` for other runtimes, once a replay there gives its own answers.
 
-        Formats: onnx, openvino, keras, savedmodel, tflite, torch; and weights alone for keras-applications, torchvision
-        or timm. tflite may be had in ``int8``, with labelled photos as ``data``. See `export.export.export_model`.
+        Formats: onnx, openvino, keras, savedmodel, tflite, torch, web; and weights alone for keras-applications,
+        torchvision or timm. tflite may be had in ``int8``, with labelled photos as ``data``.
+        See `export.export.export_model`.
         """
         import headstart
 

@@ -1,0 +1,83 @@
+"""One HTML file that classifies photos in a browser, without a network: the page, the runtime and the model."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from base64 import b64decode
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones.blueprint import LOGITS
+from headstart.core.counts import counted
+from headstart.core.errors import needs
+from headstart.export import onnx as to_onnx
+from headstart.export.onnx_graph import build
+from headstart.export.package import Package
+from headstart.export.web.page import MODEL, page_of
+from headstart.export.web.runtime import find_runtime
+from headstart.export.web.sixteen_bits import in_sixteen_bits
+from headstart.learn.calibrate import softmax
+
+MOST = 1e-3  # that weights of 16 bits may change a probability of a golden image
+
+
+def write(package: Package, path: Path) -> str:
+    """Write the page; weights have 16 bits where that changes no label and hardly a probability of the golden images.
+
+    Returns:
+        a sentence on the weights: which of the two it holds, and the size of both.
+
+    Raises:
+        UsageError, CheckError: see `runtime.find_runtime` and `onnx_graph.build`.
+    """
+    runtime = find_runtime()
+    whole = build(package)
+    if package.unknown is not None:
+        _give(whole, package.blueprint[LOGITS].inputs[0])
+    model, weights, note = _choice(package, _bytes_of(whole), _bytes_of(in_sixteen_bits(whole)))
+    path.write_bytes(page_of(package, model, weights, runtime))
+    return note
+
+
+def replay(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The logits (N, K) that ONNX Runtime gives, on the processor, with the model that is in the page."""
+    block = re.search(rf'<script type="text/plain" id="{MODEL}">([^<]*)</script>', path.read_text("utf-8"))
+    if block is None:
+        raise ValueError("the page holds no model")
+    return to_onnx.replay(gzip.decompress(b64decode(block[1])), images)
+
+
+def _give(model: Any, node: str) -> None:
+    """Make the values of a node an output of the model, too."""
+    (found,) = (each for each in model.graph.value_info if each.name == node)
+    model.graph.output.append(found)
+    model.graph.value_info.remove(found)
+
+
+def _bytes_of(model: Any) -> bytes:
+    with needs("onnx", "onnx", "The format web"):
+        import onnx
+
+    onnx.checker.check_model(model, full_check=True)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def _choice(package: Package, whole: bytes, small: bytes) -> tuple[bytes, str, str]:
+    """The model to take, what its weights are, and a sentence on both."""
+    golden = package.golden
+    less, more = (f"{len(each) / 1e6:.1f} MB" for each in (small, whole))
+    logits = to_onnx.replay(small, golden.images)
+    expected, received = softmax(golden.logits), softmax(logits)
+    labels = int((expected.argmax(1) != received.argmax(1)).sum())
+    change = float(np.abs(expected - received).max())
+    said = (
+        f"probabilities by {change:.0e} at most, and {labels} of {counted(len(logits), 'label')} of the golden images"
+    )
+    if labels == 0 and change < MOST:
+        return small, "16-bit weights", f"16 bits each, {less} in place of {more}; that changes {said}"
+    return whole, "32-bit weights", f"32 bits each, {more}; 16 bits, {less}, would change {said}"

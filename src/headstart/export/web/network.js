@@ -1,0 +1,101 @@
+// The model: its parts unpacked from this page, its pixels from a photo, and its answer.
+
+const about = JSON.parse(document.getElementById("about").textContent);
+const ready = open();
+let last = ready;  // the runtime does one photo at a time
+
+/** The bytes that a block of this page holds as base64 of gzip; the block is dropped. */
+async function unpacked(id) {
+  const block = document.getElementById(id), letters = atob(block.textContent.trim());
+  block.remove();
+  const packed = Uint8Array.from(letters, letter => letter.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+async function open() {
+  if (typeof WebAssembly === "undefined" || typeof DecompressionStream === "undefined")
+    throw new Error("This browser is too old for this page. Any browser of 2023 or newer opens it.");
+  const wasm = await unpacked("runtime");
+  Object.assign(ort.env.wasm, {wasmBinary: wasm.buffer, numThreads: 1, proxy: false});
+  const session = await ort.InferenceSession.create(await unpacked("model"), {executionProviders: ["wasm"]});
+  const typical = about.unknown && typicalOf(about.unknown, await unpacked("typical"));
+  return {session, typical, upright: await keepsUpright()};
+}
+
+/** Whether the browser gives pixels as they lie in the file when it is asked to: tried on a JPEG of 2 × 1 that is turned. */
+async function keepsUpright() {
+  const canvas = Object.assign(document.createElement("canvas"), {width: 2, height: 1});
+  canvas.getContext("2d").fillRect(0, 0, 2, 1);
+  const blob = await new Promise(done => canvas.toBlob(done, "image/jpeg"));
+  const exif = [0xff, 0xe1, 0, 34, 69, 120, 105, 102, 0, 0, 77, 77, 0, 42, 0, 0, 0, 8, 0, 1, 1, 18, 0, 3, 0, 0, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0];
+  const turned = new Blob([blob.slice(0, 2), new Uint8Array(exif), blob.slice(2)], {type: "image/jpeg"});
+  const bitmap = await createImageBitmap(turned, {imageOrientation: "none"});
+  return bitmap.width === 2;
+}
+
+/** What the network sees of a photo (pixels × pixels × 3). */
+async function pixelsOf(photo, upright) {
+  if (!(photo instanceof Blob)) return squareOf(sourceOf(photo), about, false);  // a frame of the camera
+  const bytes = new Uint8Array(await photo.arrayBuffer()), kind = kindOf(bytes);
+  if (isDeep(bytes)) throw new Error("It has 16 bits a colour, of which a browser drops 8. Save it with 8 bits.");
+  const turn = kind && upright ? orientationOf(bytes) : 1;
+  const options = {
+    imageOrientation: kind && upright ? "none" : "from-image", colorSpaceConversion: "none", premultiplyAlpha: "none",
+  };
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(photo, options);
+  } catch {
+    throw new Error("This browser cannot decode it: it is damaged, or of a kind that browsers do not read. Save it as JPEG or PNG.");
+  }
+  try {
+    return turned(squareOf(sourceOf(bitmap), about, kind === "jpeg"), about.pixels, turn);
+  } finally {
+    bitmap.close();
+  }
+}
+
+/** A source for `squareOf` of a bitmap or a frame of a video; transparent pixels become white. */
+function sourceOf(image) {
+  const width = image.videoWidth ?? image.width, height = image.videoHeight ?? image.height;
+  const canvas = document.createElement("canvas");
+  canvas.width = width;
+  const context = canvas.getContext("2d", {willReadFrequently: true});
+  function rows(top, count) {
+    if (canvas.height !== count) canvas.height = count;
+    context.imageSmoothingEnabled = false;
+    context.fillStyle = "white";
+    context.fillRect(0, 0, width, count);
+    context.drawImage(image, 0, top, width, count, 0, 0, width, count);
+    return context.getImageData(0, 0, width, count).data;
+  }
+  return {width, height, rows};
+}
+
+/** The answer for a photo (a Blob) or a frame; one after the other. */
+function classify(photo) {
+  const answer = last.catch(() => null).then(() => answerOf(photo));
+  last = answer;
+  return answer;
+}
+
+async function answerOf(photo) {
+  const {session, typical, upright} = await ready, size = about.pixels;
+  const pixels = new ort.Tensor("uint8", await pixelsOf(photo, upright), [1, size, size, 3]);
+  const values = await session.run({images: pixels});
+  const shares = probabilitiesOf(values.logits.data), largest = Math.max(...shares);
+  const score = typical && scoreOf(typical, values[about.features].data, largest);
+  return {
+    label: about.classes[shares.indexOf(largest)],
+    probabilities: Object.fromEntries(about.classes.map((name, k) => [name, shares[k]])),
+    unknown: typical !== null && score < typical.threshold,
+    score,
+  };
+}
+
+function probabilitiesOf(logits) {
+  const most = Math.max(...logits), powers = Array.from(logits, value => Math.exp(value - most));
+  const sum = powers.reduce((one, other) => one + other, 0);
+  return powers.map(power => power / sum);
+}

@@ -1,0 +1,137 @@
+"""The scripts of the page in Node: the same pixels, turns and scores as Headstart's own, to the last bit or nearly."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import headstart as hs
+from exporting import of_bundle
+from headstart.core.types import ImageSpec
+from headstart.data.load import DRAFT, decode
+from headstart.export.web.page import _about, _packed
+from web_pages import in_node, packed
+
+SHAPES = (  # height, width, pixels, share, filter
+    (300, 400, 224, 0.875, "bicubic"),
+    (400, 300, 224, 0.875, "bilinear"),
+    (1, 5, 32, 0.875, "bicubic"),
+    (5, 1, 32, 1.0, "bilinear"),
+    (1, 1, 7, 0.5, "bicubic"),
+    (224, 224, 224, 1.0, "bicubic"),
+    (224, 100, 224, 0.875, "bicubic"),
+    (225, 100, 224, 1.0, "bicubic"),
+    (376, 300, 224, 0.875, "bicubic"),  # at the edge of what Pillow calls tall,
+    (377, 300, 224, 0.875, "bicubic"),  # and beyond
+    (500, 333, 224, 0.875, "bicubic"),
+    (900, 40, 64, 0.9, "bilinear"),
+    (31, 77, 224, 0.95, "bicubic"),
+    (257, 129, 96, 0.9655, "bilinear"),
+    (1211, 1407, 64, 0.875, "bicubic"),
+)
+SQUARE = """
+cases => cases.map(({pixels, width, height, about}) => {
+  const bytes = bytesOf(pixels);
+  const rows = (top, count) => {
+    const found = new Uint8ClampedArray(count * width * 4);
+    for (let k = 0, at = top * width * 3; k < count * width; k++, at += 3) found.set(bytes.subarray(at, at + 3), k * 4);
+    return found;
+  };
+  return Buffer.from(squareOf({width, height, rows}, about, false)).toString("base64");
+})
+"""
+
+
+def about_of(bundle: Path, **changes: Any) -> dict[str, Any]:
+    return _about(of_bundle(bundle)) | changes
+
+
+def test_pixels_are_those_of_pillow_to_the_last_bit(bundle: Path) -> None:
+    rng, cases, expected = np.random.default_rng(0), [], []
+    for height, width, pixels, crop, resample in SHAPES:
+        image = rng.integers(0, 256, (height, width, 3), np.uint8)
+        about = about_of(bundle, pixels=pixels, crop=crop, resample=resample)
+        cases.append({"pixels": packed(image.tobytes()), "width": width, "height": height, "about": about})
+        expected.append(decode(image, ImageSpec(pixels, crop=crop, resample=resample)))
+    for shape, found, square in zip(SHAPES, in_node(("resample",), SQUARE, cases), expected, strict=True):
+        received = np.frombuffer(base64.b64decode(found), np.uint8).reshape(square.shape)
+        np.testing.assert_array_equal(received, square, str(shape))
+
+
+def test_a_jpeg_is_taken_at_the_fraction_that_pillow_takes(bundle: Path) -> None:
+    sizes = [(width, height) for width in (300, 585, 1171, 2343, 4000) for height in (300, 586, 1172, 2340, 3000)]
+    about, expected = about_of(bundle, pixels=64, crop=0.875), []
+    for size in sizes:
+        file = io.BytesIO()
+        Image.new("RGB", size).save(file, "JPEG")
+        image, need = Image.open(file), DRAFT * 64 / 0.875 / min(size)
+        if need < 1:
+            image.draft(None, (round(size[0] * need), round(size[1] * need)))
+        expected.append(round(size[0] / image.size[0]))
+    code = "({sizes, about}) => sizes.map(([width, height]) => fractionOf(width, height, about))"
+    assert in_node(("resample",), code, {"sizes": sizes, "about": about}) == expected
+    assert set(expected) == {1, 2, 4, 8}
+
+
+def photo_with(orientation: int, kind: str) -> bytes:
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x010F], exif[0x0112] = "a maker", orientation
+    Image.new("RGB", (3, 2)).save(file, kind, exif=exif)
+    return file.getvalue()
+
+
+def big_endian(orientation: int) -> bytes:
+    """A JPEG whose EXIF block is in the other order of bytes, behind another block."""
+    plain = io.BytesIO()
+    Image.new("RGB", (3, 2)).save(plain, "JPEG")
+    entry = b"\x01\x12\0\3\0\0\0\1" + orientation.to_bytes(2, "big") + b"\0\0"
+    block = b"Exif\0\0MM\0*\0\0\0\x08\0\1" + entry + b"\0\0\0\0"
+    return plain.getvalue()[:2] + b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block + plain.getvalue()[2:]
+
+
+def test_the_way_a_camera_was_held_is_read_as_pillow_reads_it() -> None:
+    photos = [photo_with(turn, kind) for kind in ("JPEG", "PNG", "WEBP") for turn in range(1, 9)]
+    photos += [big_endian(turn) for turn in range(1, 9)]
+    expected = [Image.open(io.BytesIO(photo)).getexif().get(0x0112, 1) for photo in photos]
+    assert expected == [*range(1, 9)] * 4
+    damaged = [photo[:length] for photo in photos[::8] for length in range(0, len(photo), 7)]
+    damaged += [big_endian(0), big_endian(9), b"", b"GIF89a", photo_with(6, "GIF")]
+    code = "photos => photos.map(photo => orientationOf(bytesOf(photo)))"
+    assert in_node(("exif",), code, [packed(photo) for photo in photos]) == expected
+    assert set(in_node(("exif",), code, [packed(photo) for photo in damaged])) <= {1}
+
+
+def test_a_square_is_turned_as_pillow_turns_it(bundle: Path) -> None:
+    square = np.random.default_rng(0).integers(0, 256, (6, 6, 3), np.uint8)
+    spec, code = ImageSpec(6, crop=1.0), "({square, turn}) => [...turned(bytesOf(square), 6, turn)]"
+    for turn in range(1, 9):
+        exif, file = Image.Exif(), io.BytesIO()
+        exif[0x0112] = turn
+        Image.fromarray(square).save(file, "PNG", exif=exif)
+        found = in_node(("resample",), code, {"square": packed(square.tobytes()), "turn": turn})
+        np.testing.assert_array_equal(np.reshape(found, square.shape), decode(file.getvalue(), spec), str(turn))
+
+
+def test_scores_are_those_of_the_classifier(bundle: Path, photos: Path) -> None:
+    model = hs.load(bundle, precision="fp32")
+    unknown, features, shares = model.unknown, model.embed(str(photos)), model.predict_proba(str(photos))
+    assert unknown is not None
+    given = {
+        "about": _about(of_bundle(bundle))["unknown"],
+        "packed": packed(_packed(unknown)),
+        "photos": [[x.tolist(), float(p)] for x, p in zip(features, shares.max(1), strict=True)],
+    }
+    code = """({about, packed, photos}) => {
+      const typical = typicalOf(about, bytesOf(packed));
+      return photos.map(([features, largest]) => scoreOf(typical, Float32Array.from(features), largest));
+    }"""
+    found, expected = np.array(in_node(("unknown",), code, given)), unknown.score(features, shares)
+    ranks = 2 / (len(unknown.near) + 1)  # a cosine that is a training photo's own may fall on either side of it
+    np.testing.assert_allclose(np.exp(found), np.exp(expected), rtol=0, atol=ranks)
+    assert np.median(np.abs(found - expected)) < 1e-9
+    assert np.ptp(expected) > 0.5
