@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import warnings
 from collections import deque
@@ -26,6 +27,7 @@ KEY = 16  # bytes of the hash of an image's content
 THUMBNAIL = 16  # side of the grey thumbnail by which near copies are found
 AHEAD = 12  # chunks decoded ahead of the network; with CHUNK it bounds the memory whatever the number of images
 CHUNK = 8
+PASSES = "across, down"  # of resizing, each of which rounds to 8 bits
 DRAFT = 4  # a JPEG is decoded at a fraction that leaves this many times the pixels that are needed; see docs/export.md
 
 _RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -39,6 +41,7 @@ _TURN = {  # EXIF orientation -> the operation that undoes it
     8: Image.Transpose.ROTATE_90,
 }
 
+_ON_ITS_SIDE = frozenset(_TURN[orientation] for orientation in (5, 6, 7, 8))
 _DECODERS = {"JPEG": ("JPEG", "MPO"), "BMP": ("BMP", "DIB")}
 _CUT = ("truncated", "eof", "unexpected end", "broken data stream", "not enough")  # in decoders' messages
 
@@ -217,7 +220,7 @@ def _square(raw: Raw, spec: ImageSpec) -> Image.Image:
         turn = _turn_of(image)  # asked after loading, which turns a TIFF by itself
         image = to_rgb(image, spec.levels)
         box = _centre(whole, scale, spec.crop)
-        square = image.resize((spec.size, spec.size), _RESAMPLE[spec.resample], box=box)
+        square = _scaled(image, box, spec, down_first=turn in _ON_ITS_SIDE)
         return square.transpose(turn) if turn is not None else square  # a centred square turns into itself
     except UnreadableImageError:
         raise
@@ -240,6 +243,27 @@ def _centre(whole: tuple[int, int], scale: int, crop: float) -> tuple[float, flo
     side = min(whole) * crop
     left, top = (whole[0] - side) / 2, (whole[1] - side) / 2
     return left / scale, top / scale, (left + side) / scale, (top + side) / scale
+
+
+def _scaled(
+    image: Image.Image, box: tuple[float, float, float, float], spec: ImageSpec, *, down_first: bool
+) -> Image.Image:
+    """The square ``box`` of an image at the size of ``spec``, in two passes, the first of them across.
+
+    Each rounds to 8 bits, so their order shows. Pillow chooses it by its version and the shape of the photo; here it
+    is across as people see the photo, that is down where it lies on its side.
+    """
+    size, kernel = spec.size, _RESAMPLE[spec.resample]
+    margin = 3 * max((box[2] - box[0]) / size, 1)  # more than any kernel reaches
+    start = [max(0, math.floor(edge - margin)) for edge in box[:2]]
+    stop = [min(most, math.ceil(edge + margin)) for edge, most in zip(box[2:], image.size, strict=True)]
+    part = image.crop((*start, *stop))
+    left, top, right, bottom = (edge - start[place % 2] for place, edge in enumerate(box))
+    if down_first:
+        part = part.resize((part.width, size), kernel, (0, top, part.width, bottom))
+        return part.resize((size, size), kernel, (left, 0, right, size))
+    part = part.resize((size, part.height), kernel, (left, 0, right, part.height))
+    return part.resize((size, size), kernel, (0, top, size, bottom))
 
 
 def why_unreadable(error: Exception) -> UnreadableImageError:

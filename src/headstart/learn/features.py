@@ -16,7 +16,7 @@ from headstart.core.progress import StageProgress
 from headstart.core.spread import evenly_spread
 from headstart.core.types import ImageDataset
 from headstart.data.fingerprints import Fingerprints
-from headstart.data.load import DRAFT, THUMBNAIL, Decoded, in_chunks, load_image
+from headstart.data.load import DRAFT, PASSES, THUMBNAIL, Decoded, in_chunks, load_image
 from headstart.engines.protocol import Network
 from headstart.engines.sound import ADVICE, check_not_all_alike
 from headstart.learn.feature_cache import FeatureCache
@@ -196,7 +196,7 @@ def describe(network: Network, origin: str, at: str) -> dict[str, object]:
         "backbone": network.name,
         "weights": origin,
         "node": at,
-        "image": network.spec.as_json() | {"draft": DRAFT},
+        "image": network.spec.as_json() | {"draft": DRAFT, "passes": PASSES},
         "precision": network.precision,
     }
     if network.engine != "fast":  # each rounds in its own way
