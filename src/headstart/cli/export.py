@@ -70,7 +70,7 @@ def _show(done: Exported) -> None:
             f"{loss.agreement:.1%} get the same label from both; ranges from {loss.calibration} photos",
         )
     if done.note:
-        rows.add("weights", done.note)
+        rows.add("holds", done.note)
     rows.add("open it with", one_line(done.opens), whole=True)
     rows.show(console())
 

@@ -73,7 +73,7 @@ FORMATS = {
             ".html",
             "onnx",
             ("onnx", "onnxruntime"),
-            'webbrowser.open("file://FILE")',
+            'webbrowser.open(pathlib.Path("FILE").as_uri())',
             tolerance=SIXTEEN_BITS,
             expects="photos: JPEG, PNG, WebP, GIF and what else the browser decodes; or the camera",
         ),

@@ -29,7 +29,7 @@ def write(package: Package, path: Path) -> str:
     """Write the page; weights have 16 bits where that changes no label and hardly a probability of the golden images.
 
     Returns:
-        a sentence on the weights: which of the two it holds, and the size of both.
+        sentences: which of the two the page holds, the size of both, and of its other parts.
 
     Raises:
         UsageError, CheckError: see `runtime.find_runtime` and `onnx_graph.build`.
@@ -39,8 +39,9 @@ def write(package: Package, path: Path) -> str:
     if package.unknown is not None:
         _give(whole, package.blueprint[LOGITS].inputs[0])
     model, weights, note = _choice(package, _bytes_of(whole), _bytes_of(in_sixteen_bits(whole)))
-    path.write_bytes(page_of(package, model, weights, runtime))
-    return note
+    page, sizes = page_of(package, model, weights, runtime)
+    path.write_bytes(page)
+    return f"{note} {sizes}"
 
 
 def replay(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -71,13 +72,12 @@ def _choice(package: Package, whole: bytes, small: bytes) -> tuple[bytes, str, s
     """The model to take, what its weights are, and a sentence on both."""
     golden = package.golden
     less, more = (f"{len(each) / 1e6:.1f} MB" for each in (small, whole))
-    logits = to_onnx.replay(small, golden.images)
-    expected, received = softmax(golden.logits), softmax(logits)
+    expected, received = softmax(golden.logits), softmax(to_onnx.replay(small, golden.images))
     labels = int((expected.argmax(1) != received.argmax(1)).sum())
     change = float(np.abs(expected - received).max())
-    said = (
-        f"probabilities by {change:.0e} at most, and {labels} of {counted(len(logits), 'label')} of the golden images"
-    )
+    said = f"{change:.0e} at most, and {labels} of {counted(len(golden.images), 'label')}"
     if labels == 0 and change < MOST:
-        return small, "16-bit weights", f"16 bits each, {less} in place of {more}; that changes {said}"
-    return whole, "32-bit weights", f"32 bits each, {more}; 16 bits, {less}, would change {said}"
+        note = f"weights of 16 bits, {less}; of 32, {more}. They change golden probabilities by {said}."
+        return small, "16-bit weights", note
+    note = f"weights of 32 bits, {more}. Of 16, {less}, they would change golden probabilities by {said}."
+    return whole, "32-bit weights", note

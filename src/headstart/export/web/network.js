@@ -20,7 +20,17 @@ async function open() {
   Object.assign(ort.env.wasm, {wasmBinary: wasm.buffer, numThreads: 1, proxy: false});
   const session = await ort.InferenceSession.create(await unpacked("model"), {executionProviders: ["wasm"]});
   const typical = about.unknown && typicalOf(about.unknown, await unpacked("typical"));
-  return {session, typical, upright: await keepsUpright()};
+  return {session, typical, upright: await keepsUpright(), exact: keepsPixels()};
+}
+
+/** Whether a canvas gives the pixels that were drawn: some browsers change a few, against tracking. */
+function keepsPixels() {
+  const canvas = Object.assign(document.createElement("canvas"), {width: 64, height: 64});
+  const context = canvas.getContext("2d", {willReadFrequently: true}), drawn = context.createImageData(64, 64);
+  drawn.data.forEach((_, k, data) => { data[k] = k % 4 === 3 ? 255 : k * 37 % 256; });
+  context.putImageData(drawn, 0, 0);
+  const read = context.getImageData(0, 0, 64, 64).data;
+  return drawn.data.every((value, k) => value === read[k]);
 }
 
 /** Whether the browser gives pixels as they lie in the file when it is asked to: tried on a JPEG of 2 × 1 that is turned. */
@@ -36,7 +46,7 @@ async function keepsUpright() {
 
 /** What the network sees of a photo (pixels × pixels × 3). */
 async function pixelsOf(photo, upright) {
-  if (!(photo instanceof Blob)) return squareOf(sourceOf(photo), about, false);  // a frame of the camera
+  if (!(photo instanceof Blob)) return squareOf(sourceOf(photo), about, false, 1);  // a frame of the camera
   const bytes = new Uint8Array(await photo.arrayBuffer()), kind = kindOf(bytes);
   if (isDeep(bytes)) throw new Error("It has 16 bits a colour, of which a browser drops 8. Save it with 8 bits.");
   const turn = kind && upright ? orientationOf(bytes) : 1;
@@ -50,7 +60,7 @@ async function pixelsOf(photo, upright) {
     throw new Error("This browser cannot decode it: it is damaged, or of a kind that browsers do not read. Save it as JPEG or PNG.");
   }
   try {
-    return turned(squareOf(sourceOf(bitmap), about, kind === "jpeg"), about.pixels, turn);
+    return squareOf(sourceOf(bitmap), about, kind === "jpeg", turn);
   } finally {
     bitmap.close();
   }

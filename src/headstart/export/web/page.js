@@ -20,7 +20,7 @@ function isolated(name) {
 
 /** "62 %", and never 100 or 0 where it is not. */
 function percent(share) {
-  const digits = share > 0.0995 && share < 0.9995 ? 0 : 1, rounded = (100 * share).toFixed(digits);
+  const digits = share >= 0.0995 && share < 0.995 ? 0 : 1, rounded = (100 * share).toFixed(digits);
   if (share < 1 && Number(rounded) === 100) return "> 99.9 %";
   return share > 0 && Number(rounded) === 0 ? "< 0.1 %" : `${rounded} %`;
 }
@@ -117,6 +117,7 @@ async function startCamera() {
   at("start").disabled = true;
   try {
     stream = await navigator.mediaDevices.getUserMedia({video: {facingMode: "environment"}});
+    stream.getVideoTracks()[0].addEventListener("ended", () => { stopCamera(); say("The camera was switched off.", true); });
     at("video").srcObject = stream;
     at("camera").hidden = false;
     await at("video").play();
@@ -182,12 +183,15 @@ document.addEventListener("paste", event => take([...event.clipboardData.files])
 for (const kind of ["dragover", "dragleave", "drop"]) document.addEventListener(kind, event => {
   event.preventDefault();
   at("add").classList.toggle("over", kind === "dragover");
-  if (kind === "drop") take([...event.dataTransfer.files]);
+  if (kind !== "drop") return;
+  take([...event.dataTransfer.files]);
+  if (!event.dataTransfer.files.length) say("That was no file. Save the photo first, then drop its file here.", true);
 });
 
-ready.then(() => {
+ready.then(({exact}) => {
   at("files").disabled = at("start").disabled = false;
-  say("Ready.");
+  if (exact) say("Ready.");
+  else say("Ready. But this browser changes the pixels that a page reads, to protect from tracking, so answers may differ a little. Allow this page to read canvases.", true);
 }, error => say(`The model cannot be opened: ${error.message}`, true));
 
 // For other scripts of this page, and for tests: see docs/export.md of Headstart.

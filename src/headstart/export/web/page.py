@@ -11,7 +11,6 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import PIL
 
 from headstart import __version__
 from headstart.backbones.blueprint import LOGITS
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 RUNTIME, MODEL, TYPICAL = "runtime", "model", "typical"  # blocks of the page, base64 of gzip
+PARTS = {MODEL: "the model is", RUNTIME: "its runtime", TYPICAL: "training photos to compare with"}  # in words
 SCRIPTS = ("resample", "exif", "unknown", "network", "page")  # in order; each uses those before it
-TALL_FIRST = 13  # the version from which Pillow scales the height of tall images first, which changes some last bits
 NAMED = 3  # classes in the title
 ALONE = {  # directives of the page's Content-Security-Policy beside its hashes
     "default-src": "'none'",
@@ -40,8 +39,8 @@ ALONE = {  # directives of the page's Content-Security-Policy beside its hashes
 }
 
 
-def page_of(package: Package, model: bytes, weights: str, runtime: Runtime) -> bytes:
-    """The page's bytes.
+def page_of(package: Package, model: bytes, weights: str, runtime: Runtime) -> tuple[bytes, str]:
+    """The page's bytes, and a sentence on what they are.
 
     Args:
         package: of the classifier.
@@ -52,9 +51,9 @@ def page_of(package: Package, model: bytes, weights: str, runtime: Runtime) -> b
     from markupsafe import Markup
 
     style, script = _read("page.css"), _script(runtime)
-    blocks = {RUNTIME: runtime.wasm, MODEL: model}
+    blocks = {RUNTIME: _compressed(runtime.wasm), MODEL: _compressed(model)}
     if package.unknown is not None:
-        blocks[TYPICAL] = _packed(package.unknown)
+        blocks[TYPICAL] = _compressed(_packed(package.unknown))
     result, names = package.record.result, package.classes
     first = ", ".join(all_shortened(names[:NAMED]).values())
     text = _template().render(
@@ -72,9 +71,14 @@ def page_of(package: Package, model: bytes, weights: str, runtime: Runtime) -> b
         style=Markup(style),  # noqa: S704  (a file of the package)
         script=Markup(script),  # noqa: S704  (files of the package, and the runtime that was checked)
         about=Markup(_as_script(_about(package))),  # noqa: S704  (escaped for its place)
-        blocks={name: b64encode(gzip.compress(block, 9, mtime=0)).decode() for name, block in blocks.items()}.items(),
+        blocks=blocks.items(),
     )
-    return f"{text}\n".encode()
+    parts = (f"{what} {len(blocks[name]) / 1e6:.1f} MB" for name, what in PARTS.items() if name in blocks)
+    return f"{text}\n".encode(), f"Of the page, {', '.join(parts)}."
+
+
+def _compressed(content: bytes) -> str:
+    return b64encode(gzip.compress(content, 9, mtime=0)).decode()
 
 
 def _policy(script: str, style: str) -> str:
@@ -104,7 +108,6 @@ def _about(package: Package) -> dict[str, Any]:
         "crop": spec.crop,
         "resample": spec.resample,
         "draft": DRAFT,
-        "tallFirst": int(PIL.__version__.partition(".")[0]) >= TALL_FIRST,
         "features": package.blueprint[LOGITS].inputs[0],
         "unknown": unknown
         and {

@@ -37,12 +37,20 @@ function coefficients(length, from, to, size, filter) {
   return found;
 }
 
-/** The box (left, top, right, bottom) of a source, scaled to size × size; RGB values. */
-function resample(source, box, {pixels: size, resample: kind, tallFirst}) {
-  const across = coefficients(source.width, box[0], box[2], size, FILTERS[kind]);
-  const down = coefficients(source.height, box[1], box[3], size, FILTERS[kind]);
-  const result = new Uint8ClampedArray(size * size * 3), spare = source.height - size;
-  if (tallFirst && spare > 0 && spare > 2 * (source.width - size)) {  // as Pillow has it from version 13 on
+/** As `coefficients`, computed in the part of the image that a square box and its margin cover, as Headstart cuts it. */
+function coefficientsOf(length, from, to, size, filter) {
+  const margin = 3 * Math.max((to - from) / size, 1);
+  const start = Math.max(0, Math.floor(from - margin)), stop = Math.min(length, Math.ceil(to + margin));
+  const found = coefficients(stop - start, from - start, to - start, size, filter);
+  return found.map(({first, weights, end}) => ({first: first + start, weights, end: end + start}));
+}
+
+/** The square box (left, top, right, bottom) of a source, scaled to size × size; RGB values. */
+function resample(source, box, size, kind, downFirst) {
+  const across = coefficientsOf(source.width, box[0], box[2], size, FILTERS[kind]);
+  const down = coefficientsOf(source.height, box[1], box[3], size, FILTERS[kind]);
+  const result = new Uint8ClampedArray(size * size * 3);
+  if (downFirst) {
     const flat = heightFirst(source, down);
     for (let y = 0; y < size; y++) narrowRow(flat, y * source.width * 4, across, result, y * size * 3);
   } else {
@@ -134,13 +142,15 @@ function toEven(value) {
   return value - below === 0.5 ? below + below % 2 : Math.round(value);
 }
 
-/** The centred square of a source that the network sees, RGB values (pixels × pixels × 3). */
-function squareOf(source, about, jpeg) {
+/** The centred square of a source that the network sees, upright: RGB values (pixels × pixels × 3).
+ *  The first pass is across as people see the photo: down where it lies on its side, by its EXIF orientation. */
+function squareOf(source, about, jpeg, orientation) {
   const {width, height} = source, side = Math.min(width, height) * about.crop;
   const times = jpeg ? fractionOf(width, height, about) : 1;
   const left = (width - side) / 2, top = (height - side) / 2;
   const box = [left, top, left + side, top + side].map(each => each / times);
-  return resample(times > 1 ? averaged(source, times) : source, box, about);
+  const scaled = times > 1 ? averaged(source, times) : source;
+  return turned(resample(scaled, box, about.pixels, about.resample, orientation >= 5), about.pixels, orientation);
 }
 
 /** A square (size × size × 3) after the turn that an EXIF orientation from 1 to 8 asks for. */
