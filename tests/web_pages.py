@@ -22,7 +22,9 @@ STAND_IN = Runtime("const ort = {env: {wasm: {}}};\n", b"\0asm")  # for what doe
 ASK = """
 const done = arguments[arguments.length - 1];
 const photo = new Blob([Uint8Array.from(atob(arguments[0]), sign => sign.charCodeAt(0))]);
-headstart.classify(photo).then(done, error => done({error: error.message}));
+const begun = performance.now();
+headstart.classify(photo).then(
+  answer => done({...answer, milliseconds: performance.now() - begun}), error => done({error: error.message}));
 """
 
 
@@ -70,7 +72,7 @@ def packed(content: bytes) -> str:
 
 
 def ask(browser: Any, photo: bytes) -> Any:
-    """The answer of the page's hook to a photo."""
+    """The answer of the page's hook to a photo, and how long it took."""
     return browser.execute_async_script(ASK, packed(photo))
 
 
