@@ -20,7 +20,6 @@ from harness import ROOT, Goal, arguments, finish, median, shared
 SETS = ("cats_dogs", "oxford_pets", "caltech101")
 PHOTOS, LARGE = 200, 40
 PIXELS = 12e6  # of a large photo, made from a small one
-AVERAGED, WHOLE = '"draft": 4', '"draft": 1000000'  # what the page is told: as `predict` decodes, or always the whole
 CLOSE = 1e-3
 
 
@@ -57,18 +56,15 @@ def _row(browser: Any, name: str, folder: Path, quick: bool) -> dict[str, Any]:
     large = [
         _enlarged(photo, turned=k % 2 == 1) for k, photo in enumerate(photos[:: len(photos) // (4 if quick else LARGE)])
     ]
-    whole = folder / f"{name}_whole.html"
-    whole.write_text(done.path.read_text("utf-8").replace(AVERAGED, WHOLE), "utf-8")
     compare = _comparison(browser, model, folder)
     row = {
         "bytes": sum(done.files.values()),
         "note": done.note,
         "photos": compare(done.path, photos),
         "large": compare(done.path, large),
-        "large, decoded whole": compare(whole, large),
     }
-    for what in ("photos", "large", "large, decoded whole"):
-        print(f"{name:<12}{what:<22}", "  ".join(f"{key} {value:.3g}" for key, value in row[what].items()))  # type: ignore[attr-defined]
+    for what in ("photos", "large"):
+        print(f"{name:<12}{what:<8}", "  ".join(f"{key} {value:.3g}" for key, value in row[what].items()))  # type: ignore[attr-defined]
     return row
 
 

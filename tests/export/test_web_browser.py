@@ -104,7 +104,7 @@ def kinds() -> list[bytes]:
         saved(photo.quantize(8), "PNG", transparency=bytes(range(0, 256, 32))),
         saved(faded, "PNG"),
         saved(photo.resize((3, 2)), "PNG"),
-        saved(photo.resize((1407, 1211)), "JPEG", quality=92),  # taken at a half
+        saved(photo.resize((1407, 1211)), "JPEG", quality=92),  # of which `predict` decodes a half
     ]
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 import headstart as hs
 from exporting import of_bundle
 from headstart.core.types import ImageSpec
-from headstart.data.load import DRAFT, decode
+from headstart.data.load import decode
 from headstart.export.web.page import _about, _packed
 from web_pages import in_node, packed
 
@@ -42,7 +42,7 @@ cases => cases.map(({pixels, width, height, about, orientation}) => {
     for (let k = 0, at = top * width * 3; k < count * width; k++, at += 3) found.set(bytes.subarray(at, at + 3), k * 4);
     return found;
   };
-  return Buffer.from(squareOf({width, height, rows}, about, false, orientation)).toString("base64");
+  return Buffer.from(squareOf({width, height, rows}, about, orientation)).toString("base64");
 })
 """
 
@@ -65,21 +65,6 @@ def test_pixels_are_those_of_the_classifier_to_the_last_bit(orientation: int, bu
     for shape, found, square in zip(SHAPES, in_node(("resample",), SQUARE, cases), expected, strict=True):
         received = np.frombuffer(base64.b64decode(found), np.uint8).reshape(square.shape)
         np.testing.assert_array_equal(received, square, str(shape))
-
-
-def test_a_jpeg_is_taken_at_the_fraction_that_pillow_takes(bundle: Path) -> None:
-    sizes = [(width, height) for width in (300, 585, 1171, 2343, 4000) for height in (300, 586, 1172, 2340, 3000)]
-    about, expected = about_of(bundle, pixels=64, crop=0.875), []
-    for size in sizes:
-        file = io.BytesIO()
-        Image.new("RGB", size).save(file, "JPEG")
-        image, need = Image.open(file), DRAFT * 64 / 0.875 / min(size)
-        if need < 1:
-            image.draft(None, (round(size[0] * need), round(size[1] * need)))
-        expected.append(round(size[0] / image.size[0]))
-    code = "({sizes, about}) => sizes.map(([width, height]) => fractionOf(width, height, about))"
-    assert in_node(("resample",), code, {"sizes": sizes, "about": about}) == expected
-    assert set(expected) == {1, 2, 4, 8}
 
 
 def photo_with(orientation: int, kind: str) -> bytes:

@@ -46,7 +46,7 @@ async function keepsUpright() {
 
 /** What the network sees of a photo (pixels × pixels × 3). */
 async function pixelsOf(photo, upright) {
-  if (!(photo instanceof Blob)) return squareOf(sourceOf(photo), about, false, 1);  // a frame of the camera
+  if (!(photo instanceof Blob)) return squareOf(sourceOf(photo), about, 1);  // a frame of the camera
   const bytes = new Uint8Array(await photo.arrayBuffer()), kind = kindOf(bytes);
   if (isDeep(bytes)) throw new Error("It has 16 bits a colour, of which a browser drops 8. Save it with 8 bits.");
   const turn = kind && upright ? orientationOf(bytes) : 1;
@@ -60,7 +60,7 @@ async function pixelsOf(photo, upright) {
     throw new Error("This browser cannot decode it: it is damaged, or of a kind that browsers do not read. Save it as JPEG or PNG.");
   }
   try {
-    return squareOf(sourceOf(bitmap), about, kind === "jpeg", turn);
+    return squareOf(sourceOf(bitmap), about, turn);
   } finally {
     bitmap.close();
   }

@@ -17,7 +17,6 @@ from headstart.backbones.blueprint import LOGITS
 from headstart.core.counts import counted
 from headstart.core.errors import CheckError
 from headstart.core.text import all_shortened, one_line
-from headstart.data.load import DRAFT
 from headstart.export.package import Package
 from headstart.export.web.runtime import Runtime
 from headstart.learn.unknown import Unknown
@@ -107,7 +106,6 @@ def _about(package: Package) -> dict[str, Any]:
         "pixels": spec.size,
         "crop": spec.crop,
         "resample": spec.resample,
-        "draft": DRAFT,
         "features": package.blueprint[LOGITS].inputs[0],
         "unknown": unknown
         and {

@@ -109,48 +109,13 @@ function narrowRow(pixels, start, across, narrow, out) {
   }
 }
 
-/** A source at 1 / times of its size: the average of each block, as a JPEG decoder gives it for a fraction of the work. */
-function averaged(source, times) {
-  const width = Math.ceil(source.width / times), height = Math.ceil(source.height / times), area = times * times;
-  function rows(top, count) {
-    const have = Math.min(source.height - top * times, count * times), pixels = source.rows(top * times, have);
-    const result = new Uint8ClampedArray(width * count * 4);
-    for (let y = 0, out = 0; y < count; y++) for (let x = 0; x < width; x++) for (let channel = 0; channel < 4; channel++, out++) {
-      let sum = area >> 1;
-      for (let down = 0; down < times; down++) {  // beyond the edge, the last pixels again
-        const row = Math.min(y * times + down, have - 1) * source.width;
-        for (let right = 0; right < times; right++)
-          sum += pixels[(row + Math.min(x * times + right, source.width - 1)) * 4 + channel];
-      }
-      result[out] = Math.floor(sum / area);
-    }
-    return result;
-  }
-  return {width, height, rows};
-}
-
-/** How far a JPEG of this size is decoded at a fraction, as Pillow's draft has it: 1, 2, 4 or 8. */
-function fractionOf(width, height, {pixels, crop, draft}) {
-  const need = draft * pixels / crop / Math.min(width, height);
-  if (need >= 1) return 1;
-  const times = Math.min(Math.floor(width / toEven(width * need)), Math.floor(height / toEven(height * need)));
-  return [8, 4, 2].find(each => times >= each) ?? 1;
-}
-
-function toEven(value) {
-  const below = Math.floor(value);
-  return value - below === 0.5 ? below + below % 2 : Math.round(value);
-}
-
 /** The centred square of a source that the network sees, upright: RGB values (pixels × pixels × 3).
  *  The first pass is across as people see the photo: down where it lies on its side, by its EXIF orientation. */
-function squareOf(source, about, jpeg, orientation) {
+function squareOf(source, about, orientation) {
   const {width, height} = source, side = Math.min(width, height) * about.crop;
-  const times = jpeg ? fractionOf(width, height, about) : 1;
   const left = (width - side) / 2, top = (height - side) / 2;
-  const box = [left, top, left + side, top + side].map(each => each / times);
-  const scaled = times > 1 ? averaged(source, times) : source;
-  return turned(resample(scaled, box, about.pixels, about.resample, orientation >= 5), about.pixels, orientation);
+  const square = resample(source, [left, top, left + side, top + side], about.pixels, about.resample, orientation >= 5);
+  return turned(square, about.pixels, orientation);
 }
 
 /** A square (size × size × 3) after the turn that an EXIF orientation from 1 to 8 asks for. */
