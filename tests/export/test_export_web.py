@@ -76,6 +76,7 @@ def test_the_command_says_what_it_wrote(shell: Shell, bundle: Path, tmp_path: Pa
         r"probabilities by \de-\d\d at most, and 0 of \d labels\. Of the page, the model is 9\.\d MB", said
     )
     assert "takes photos: JPEG" in said
+    assert "gives the label, calibrated probabilities, and whether it is unknown: bars, discs, waves" in said
     assert 'webbrowser.open(pathlib.Path("' in said
     again = shell("export", bundle, "--to", "web", "--out", tmp_path / "it.html", "--overwrite", "--json").json
     assert again["note"].startswith("weights of 16 bits")

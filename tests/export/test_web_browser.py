@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -119,7 +119,7 @@ def test_200_real_photos_get_the_answer_of_predict(
 ) -> None:
     monkeypatch.setenv("HEADSTART_HOME", str(runtime))
     data = shared / "data" / "cats_dogs"
-    model = hs.fit(str(data), pixels=128, cache=False, progress=False)
+    model = hs.fit(str(data), pixels=96, cache=False, progress=False)
     model.use_precision("fp32")
     opened(browser, model.export("web", tmp_path / "cats.html").path.as_uri())
     files = [file for kind in ("cats", "dogs") for file in sorted((data / "test" / kind).glob("*.jpg"))[:100]]
@@ -245,6 +245,41 @@ def test_the_camera_is_followed_and_a_frame_can_be_kept(
         assert shown(browser, "document.getElementById('video').srcObject === null")
         assert not browser.find_element("id", "camera").is_displayed()
         assert browser.get_log("browser") == []
+
+
+@pytest.fixture
+def odd(browser: Any) -> Iterator[Callable[[str], None]]:
+    """Gives the next pages a browser that is odd in some way: runs a script before theirs."""
+    made = []
+
+    def add(script: str) -> None:
+        made.append(browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script}))
+
+    yield add
+    for each in made:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", each)
+
+
+def test_a_browser_that_turns_photos_by_itself_gives_the_same_answers(
+    browser: Any, page: Path, model: hs.Classifier, odd: Callable[[str], None], tmp_path: Path
+) -> None:
+    odd("""const real = createImageBitmap;
+        window.createImageBitmap = (image, options) => real(image, {...options, imageOrientation: "from-image"});""")
+    opened(browser, page.as_uri())
+    compare(browser, model, kinds()[:8], tmp_path)
+
+
+def test_a_browser_that_changes_pixels_is_found_out(browser: Any, page: Path, odd: Callable[[str], None]) -> None:
+    opened(browser, page.as_uri())
+    assert browser.find_element("id", "status").text == "Ready."
+    odd("""const kind = CanvasRenderingContext2D.prototype, real = kind.getImageData;
+        kind.getImageData = function (...place) {
+          const found = real.apply(this, place);
+          found.data[5] ^= 1;
+          return found;
+        };""")
+    opened(browser, page.as_uri())
+    assert "this browser changes the pixels" in browser.find_element("id", "status").text
 
 
 def test_without_a_camera_the_page_says_why(ready: Any) -> None:

@@ -32,7 +32,7 @@ SHAPES = (  # height, width, pixels, share, filter
     (900, 40, 64, 0.9, "bilinear"),
     (31, 77, 224, 0.95, "bicubic"),
     (257, 129, 96, 0.9655, "bilinear"),
-    (1211, 1407, 64, 0.875, "bicubic"),
+    (605, 703, 64, 0.875, "bicubic"),
 )
 SQUARE = """
 cases => cases.map(({pixels, width, height, about, orientation}) => {

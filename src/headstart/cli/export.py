@@ -55,7 +55,9 @@ def _show(done: Exported) -> None:
         for file, count in done.files.items():
             rows.add("", f"{one_line(str(file.relative_to(done.path)))}  {_size(count)}", whole=True)
     rows.add("takes", done.expects)
-    if done.node == "logits":
+    if done.format == "web":
+        rows.add("gives", f"the label, calibrated probabilities, and whether it is unknown: {_names(done.classes)}")
+    elif done.node == "logits":
         rows.add("gives", f"logits (N, {len(done.classes)}), whose softmax is the probability: {_names(done.classes)}")
     else:
         rows.add("holds", f"the trunk, up to its layer {done.node}; the head is your own")

@@ -8,7 +8,8 @@ let last = ready;  // the runtime does one photo at a time
 async function unpacked(id) {
   const block = document.getElementById(id), letters = atob(block.textContent.trim());
   block.remove();
-  const packed = Uint8Array.from(letters, letter => letter.charCodeAt(0));
+  const packed = new Uint8Array(letters.length);
+  for (let k = 0; k < packed.length; k++) packed[k] = letters.charCodeAt(k);
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }

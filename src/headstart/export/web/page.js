@@ -14,8 +14,10 @@ function element(tag, className, ...content) {
   return made;
 }
 
+/** A name with its own direction of writing, and places where a long one may break. */
 function isolated(name) {
-  return element("bdi", "name", name || "(no name)");
+  const parts = (name || "(no name)").split(/(?<=[_.,/-])/);
+  return element("bdi", "name", ...parts.flatMap(part => [part, document.createElement("wbr")]));
 }
 
 /** "62 %", and never 100 or 0 where it is not. */

@@ -10,12 +10,14 @@ function typicalOf(given, packed) {
   const floats = count => Float32Array.from({length: count}, () => bytes.getFloat32((at += 4) - 4, true));
   const typical = {...given, centre: floats(width), sure: floats(given.sure), near: floats(given.near)};
   typical.kept = new Float32Array(given.kept * width);
-  for (let k = 0; k < typical.kept.length; k++, at += 2) typical.kept[k] = halfAt(bytes, at);
+  const halves = Float32Array.from({length: 65536}, (_, bits) => halfOf(bits));
+  for (let k = 0; k < typical.kept.length; k++, at += 2) typical.kept[k] = halves[bytes.getUint16(at, true)];
   return typical;
 }
 
-function halfAt(bytes, at) {
-  const bits = bytes.getUint16(at, true), sign = bits >> 15 ? -1 : 1, exponent = bits >> 10 & 31, rest = bits & 1023;
+/** The value of the 16 bits of a float16. */
+function halfOf(bits) {
+  const sign = bits >> 15 ? -1 : 1, exponent = bits >> 10 & 31, rest = bits & 1023;
   return sign * (exponent ? (1 + rest / 1024) * 2 ** (exponent - 15) : rest / 1024 * 2 ** -14);
 }
 
