@@ -22,7 +22,7 @@ from exporting import every_op
 from headstart.export import web
 from making import packed as as_file
 from making import picture
-from web_pages import HOSTILE, ask, opened, real_runtime
+from web_pages import HOSTILE, ask, opened, packed, real_runtime
 
 CLOSE = 1e-3  # of a probability
 CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
@@ -119,7 +119,7 @@ def test_200_real_photos_get_the_answer_of_predict(
 ) -> None:
     monkeypatch.setenv("HEADSTART_HOME", str(runtime))
     data = shared / "data" / "cats_dogs"
-    model = hs.fit(str(data), pixels=96, cache=False, progress=False)
+    model = hs.fit(str(data), pixels=64, cache=False, progress=False)
     model.use_precision("fp32")
     opened(browser, model.export("web", tmp_path / "cats.html").path.as_uri())
     files = [file for kind in ("cats", "dogs") for file in sorted((data / "test" / kind).glob("*.jpg"))[:100]]
@@ -230,6 +230,20 @@ def test_photos_that_are_chosen_get_a_card_each(ready: Any, model: hs.Classifier
     wait(ready, "document.getElementById('status').textContent.startsWith('4 photos were classified, 2 of them')")
     ready.find_element("id", "clear").click()
     assert ready.find_elements("class name", "card") == []
+
+
+def test_photos_may_be_dropped_or_pasted(ready: Any) -> None:
+    script = """
+        const [kind, text] = arguments, given = new DataTransfer();
+        if (text) given.items.add(new File([Uint8Array.from(atob(text), sign => sign.charCodeAt(0))], "it.png"));
+        document.dispatchEvent(kind === "drop"
+          ? new DragEvent(kind, {dataTransfer: given}) : new ClipboardEvent(kind, {clipboardData: given}));"""
+    for count, kind in enumerate(("drop", "paste"), 1):
+        ready.execute_script(script, kind, packed(as_file(picture("waves", count))))
+        wait(ready, f"document.querySelectorAll('.card canvas').length === {count}")
+        wait(ready, "document.getElementById('status').textContent === 'it.png: waves.'")
+    ready.execute_script(script, "drop", "")
+    assert "That was no file" in ready.find_element("id", "status").text
 
 
 def test_the_camera_is_followed_and_a_frame_can_be_kept(
