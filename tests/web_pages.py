@@ -57,7 +57,7 @@ def in_node(scripts: tuple[str, ...], code: str, given: Any) -> Any:
             *parts,
             "const bytesOf = text => new Uint8Array(Buffer.from(text, 'base64'));",
             "const given = JSON.parse(readFileSync(0, 'utf8'));",
-            f"console.log(JSON.stringify(({code})(given)));",
+            f"console.log(JSON.stringify(await ({code})(given)));",
         ]
     )
     done = subprocess.run(

@@ -14,17 +14,38 @@ function isDeep(bytes) {
   return kindOf(bytes) === "png" && bytes[24] === 16;
 }
 
-/** The EXIF orientation of a file, from 1 to 8; 1 where it has none or is damaged. */
-function orientationOf(bytes) {
+/** A photo as it lies in its file, which every browser decodes alike, and the EXIF orientation from 1 to 8 that it had.
+ *  Browsers turn some kinds of files by themselves, and cannot be told not to. */
+function untwisted(photo, bytes) {
+  const kind = kindOf(bytes), found = kind && tagOf(bytes, {jpeg: exifOfJpeg, png: exifOfPng, webp: exifOfWebp}[kind]);
+  if (!found) return {orientation: 1, file: photo};
+  if (kind === "png")  // its blocks have a checksum, so the whole block is left out
+    return {...found, file: new Blob([bytes.subarray(0, found.start), bytes.subarray(found.end)])};
+  const changed = bytes.slice();
+  viewOf(changed).setUint16(found.at, 1, found.little);
+  return {...found, file: new Blob([changed])};
+}
+
+/** The orientation in a file's EXIF block, where it stands, and from where to where the block is; null where there is none
+ *  or the block is damaged. */
+function tagOf(bytes, exifOf) {
   try {
-    const block = {jpeg: exifOfJpeg, png: exifOfPng, webp: exifOfWebp}[kindOf(bytes)]?.(bytes);
-    const value = block ? tagOf(block) : 1;
-    return value >= 1 && value <= 8 ? value : 1;
+    const block = exifOf(bytes), view = viewOf(bytes), begin = block?.begin, order = block && text(bytes, begin, 2);
+    if (order !== "II" && order !== "MM") return null;
+    const little = order === "II", start = begin + view.getUint32(begin + 4, little);
+    for (let entry = 0, at = start + 2; entry < view.getUint16(start, little); entry++, at += 12) {
+      const orientation = view.getUint16(at + 8, little);
+      if (view.getUint16(at, little) === TURN && at + 12 <= block.end)
+        return orientation >= 1 && orientation <= 8 ? {...block, orientation, at: at + 8, little} : null;
+    }
+    return null;
   } catch (error) {
-    if (error instanceof RangeError) return 1;  // it ends too early
+    if (error instanceof RangeError) return null;  // it ends too early
     throw error;
   }
 }
+
+// Each gives the start and the end of the block, and where the TIFF header in it begins.
 
 function exifOfJpeg(bytes) {
   const view = viewOf(bytes);
@@ -34,9 +55,9 @@ function exifOfJpeg(bytes) {
     if (marker === 0xff) { at += 1; continue; }  // filling
     if (marker === 0xda || marker === 0xd9) return null;  // the pixels begin, or the end
     if (marker === 0x01 || (marker >= 0xd0 && marker <= 0xd8)) { at += 2; continue; }  // without a length
-    const length = view.getUint16(at + 2);
-    if (marker === 0xe1 && text(bytes, at + 4, 6) === "Exif\0\0") return bytes.subarray(at + 10, at + 2 + length);
-    at += 2 + length;
+    const end = at + 2 + view.getUint16(at + 2);
+    if (marker === 0xe1 && text(bytes, at + 4, 6) === "Exif\0\0") return {start: at, begin: at + 10, end};
+    at = end;
   }
   return null;
 }
@@ -44,9 +65,9 @@ function exifOfJpeg(bytes) {
 function exifOfPng(bytes) {
   const view = viewOf(bytes);
   for (let at = 8; at + 12 <= bytes.length;) {
-    const length = view.getUint32(at);
-    if (text(bytes, at + 4, 4) === "eXIf") return bytes.subarray(at + 8, at + 8 + length);
-    at += 12 + length;
+    const end = at + 12 + view.getUint32(at);
+    if (text(bytes, at + 4, 4) === "eXIf") return {start: at, begin: at + 8, end};
+    at = end;
   }
   return null;
 }
@@ -54,24 +75,12 @@ function exifOfPng(bytes) {
 function exifOfWebp(bytes) {
   const view = viewOf(bytes);
   for (let at = 12; at + 8 <= bytes.length;) {
-    const length = view.getUint32(at + 4, true);
-    if (text(bytes, at, 4) === "EXIF") {
-      const begin = text(bytes, at + 8, 6) === "Exif\0\0" ? 14 : 8;
-      return bytes.subarray(at + begin, at + 8 + length);
-    }
-    at += 8 + length + length % 2;
+    const length = view.getUint32(at + 4, true), end = at + 8 + length + length % 2;
+    if (text(bytes, at, 4) === "EXIF")
+      return {start: at, begin: at + (text(bytes, at + 8, 6) === "Exif\0\0" ? 14 : 8), end};
+    at = end;
   }
   return null;
-}
-
-/** The orientation in a TIFF header with its first directory. */
-function tagOf(block) {
-  const view = viewOf(block), order = text(block, 0, 2);
-  if (order !== "II" && order !== "MM") return 1;
-  const little = order === "II", start = view.getUint32(4, little), count = view.getUint16(start, little);
-  for (let entry = 0, at = start + 2; entry < count; entry++, at += 12)
-    if (view.getUint16(at, little) === TURN) return view.getUint16(at + 8, little);
-  return 1;
 }
 
 function viewOf(bytes) {

@@ -21,7 +21,7 @@ async function open() {
   Object.assign(ort.env.wasm, {wasmBinary: wasm.buffer, numThreads: 1, proxy: false});
   const session = await ort.InferenceSession.create(await unpacked("model"), {executionProviders: ["wasm"]});
   const typical = about.unknown && typicalOf(about.unknown, await unpacked("typical"));
-  return {session, typical, upright: await keepsUpright(), exact: keepsPixels()};
+  return {session, typical, exact: keepsPixels()};
 }
 
 /** Whether a canvas gives the pixels that were drawn: some browsers change a few, against tracking. */
@@ -34,34 +34,20 @@ function keepsPixels() {
   return drawn.data.every((value, k) => value === read[k]);
 }
 
-/** Whether the browser gives pixels as they lie in the file when it is asked to: tried on a JPEG of 2 × 1 that is turned. */
-async function keepsUpright() {
-  const canvas = Object.assign(document.createElement("canvas"), {width: 2, height: 1});
-  canvas.getContext("2d").fillRect(0, 0, 2, 1);
-  const blob = await new Promise(done => canvas.toBlob(done, "image/jpeg"));
-  const exif = [0xff, 0xe1, 0, 34, 69, 120, 105, 102, 0, 0, 77, 77, 0, 42, 0, 0, 0, 8, 0, 1, 1, 18, 0, 3, 0, 0, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0];
-  const turned = new Blob([blob.slice(0, 2), new Uint8Array(exif), blob.slice(2)], {type: "image/jpeg"});
-  const bitmap = await createImageBitmap(turned, {imageOrientation: "none"});
-  return bitmap.width === 2;
-}
-
 /** What the network sees of a photo (pixels × pixels × 3). */
-async function pixelsOf(photo, upright) {
+async function pixelsOf(photo) {
   if (!(photo instanceof Blob)) return squareOf(sourceOf(photo), about, 1);  // a frame of the camera
-  const bytes = new Uint8Array(await photo.arrayBuffer()), kind = kindOf(bytes);
+  const bytes = new Uint8Array(await photo.arrayBuffer()), {file, orientation} = untwisted(photo, bytes);
   if (isDeep(bytes)) throw new Error("It has 16 bits a colour, of which a browser drops 8. Save it with 8 bits.");
-  const turn = kind && upright ? orientationOf(bytes) : 1;
-  const options = {
-    imageOrientation: kind && upright ? "none" : "from-image", colorSpaceConversion: "none", premultiplyAlpha: "none",
-  };
+  const options = {colorSpaceConversion: "none", premultiplyAlpha: "none"};
   let bitmap;
   try {
-    bitmap = await createImageBitmap(photo, options);
+    bitmap = await createImageBitmap(file, options);
   } catch {
     throw new Error("This browser cannot decode it: it is damaged, or of a kind that browsers do not read. Save it as JPEG or PNG.");
   }
   try {
-    return squareOf(sourceOf(bitmap), about, turn);
+    return squareOf(sourceOf(bitmap), about, orientation);
   } finally {
     bitmap.close();
   }
@@ -92,8 +78,8 @@ function classify(photo) {
 }
 
 async function answerOf(photo) {
-  const {session, typical, upright} = await ready, size = about.pixels;
-  const pixels = new ort.Tensor("uint8", await pixelsOf(photo, upright), [1, size, size, 3]);
+  const {session, typical} = await ready, size = about.pixels;
+  const pixels = new ort.Tensor("uint8", await pixelsOf(photo), [1, size, size, 3]);
   const values = await session.run({images: pixels});
   const shares = probabilitiesOf(values.logits.data), largest = Math.max(...shares);
   const score = typical && scoreOf(typical, values[about.features].data, largest);
