@@ -90,7 +90,7 @@ def test_the_way_a_camera_was_held_is_read_as_pillow_reads_it() -> None:
     assert expected == [*range(1, 9)] * 4
     damaged = [photo[:length] for photo in photos[::8] for length in range(0, len(photo), 7)]
     damaged += [big_endian(0), big_endian(9), b"", b"GIF89a", photo_with(6, "GIF")]
-    code = "photos => photos.map(photo => untwisted(null, bytesOf(photo)).orientation)"
+    code = "photos => photos.map(photo => unturned(null, bytesOf(photo)).orientation)"
     assert in_node(("exif",), code, [packed(photo) for photo in photos]) == expected
     assert set(in_node(("exif",), code, [packed(photo) for photo in damaged])) <= {1}
 
@@ -98,7 +98,7 @@ def test_the_way_a_camera_was_held_is_read_as_pillow_reads_it() -> None:
 def test_what_the_browser_decodes_is_not_turned_any_more() -> None:
     photos = [photo_with(6, kind) for kind in ("JPEG", "PNG", "WEBP")] + [big_endian(6)]
     code = """async photos => Promise.all(photos.map(async photo => {
-      const {file} = untwisted(null, bytesOf(photo));
+      const {file} = unturned(null, bytesOf(photo));
       return Buffer.from(await file.arrayBuffer()).toString("base64");
     }))"""
     for before, after in zip(photos, in_node(("exif",), code, [packed(photo) for photo in photos]), strict=True):

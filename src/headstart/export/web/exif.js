@@ -16,7 +16,7 @@ function isDeep(bytes) {
 
 /** A photo as it lies in its file, which every browser decodes alike, and the EXIF orientation from 1 to 8 that it had.
  *  Browsers turn some kinds of files by themselves, and cannot be told not to. */
-function untwisted(photo, bytes) {
+function unturned(photo, bytes) {
   const kind = kindOf(bytes), found = kind && tagOf(bytes, {jpeg: exifOfJpeg, png: exifOfPng, webp: exifOfWebp}[kind]);
   if (!found) return {orientation: 1, file: photo};
   if (kind === "png")  // its blocks have a checksum, so the whole block is left out

@@ -37,7 +37,7 @@ function keepsPixels() {
 /** What the network sees of a photo (pixels × pixels × 3). */
 async function pixelsOf(photo) {
   if (!(photo instanceof Blob)) return squareOf(sourceOf(photo), about, 1);  // a frame of the camera
-  const bytes = new Uint8Array(await photo.arrayBuffer()), {file, orientation} = untwisted(photo, bytes);
+  const bytes = new Uint8Array(await photo.arrayBuffer()), {file, orientation} = unturned(photo, bytes);
   if (isDeep(bytes)) throw new Error("It has 16 bits a colour, of which a browser drops 8. Save it with 8 bits.");
   const options = {colorSpaceConversion: "none", premultiplyAlpha: "none"};
   let bitmap;
