@@ -48,6 +48,7 @@ FRAMEWORK_FILES = (  # where one may be imported
     *("engines/fast/", "engines/torch/", "engines/keras/", "train/torch/", "train/tensorflow/"),
     *(f"export/{name}.py" for name in ("keras", "onnx", "openvino", "savedmodel", "tflite", "torch", "weights")),
     *(f"export/operations/{name}.py" for name in ("onnx", "openvino", "tensorflow", "torch")),
+    "export/web/",
     "train/callbacks.py",  # in a function, for those who have it and ask for it
 )
 HEAVY_ROOMS = ("engines/torch/", "engines/keras/", "train/torch/", "train/tensorflow/")

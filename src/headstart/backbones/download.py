@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from headstart.backbones.checked_download import LOCK, download, offline, weights_folder
 from headstart.backbones.weights import WeightsRecord, find_package_file, hash_of, installed_file
-from headstart.core.cache_folder import cache_dir
 from headstart.core.errors import CheckError, UsageError, one_line
 from headstart.core.progress import StageProgress
 
 HUB = "hf://"  # owner/repository/file
-OFFLINE = ("HEADSTART_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-PART, LOCK = ".part", ".lock"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 
@@ -50,7 +48,7 @@ def find_weights(
         if not fault:
             return path
         damaged = f" ('{path}' is damaged or another file: {fault})"
-    if flag := next((name for name in OFFLINE if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")), ""):
+    if flag := offline():
         raise UsageError(_by_hand(record, damaged, f"{flag} is set"))
     if record.url.startswith(HUB):
         return _from_hub(record, damaged, progress, timeout)
@@ -91,14 +89,14 @@ def place_of(record: WeightsRecord) -> Path:
         name = record.url.partition("?")[0].rpartition("/")[2]
     if not _NAME.fullmatch(name):
         raise UsageError(f"'{record.url}': expected an address that ends in a file's name. Received: '{name}'.")
-    return _folder() / name
+    return weights_folder() / name
 
 
 def kept_files() -> dict[Path, int]:
     """All files in the folder of weights with their sizes in bytes; unfinished downloads too."""
     sizes = {}
     with suppress(OSError):  # no folder, or a file is removed meanwhile
-        for path in sorted(_folder().iterdir()):
+        for path in sorted(weights_folder().iterdir()):
             if path.is_file() and path.name != LOCK:
                 sizes[path] = path.stat().st_size
     return sizes
@@ -113,9 +111,9 @@ def prune() -> int:
     freed = 0
     if not kept_files():
         return freed
-    with writing(_folder()):
+    with writing(weights_folder()):
         try:
-            with filelock.FileLock(_folder() / LOCK, timeout=0):
+            with filelock.FileLock(weights_folder() / LOCK, timeout=0):
                 for path, size in kept_files().items():
                     path.unlink()
                     freed += size
@@ -127,40 +125,17 @@ def prune() -> int:
 def _from_address(
     record: WeightsRecord, damaged: str, progress: StageProgress | None, timeout: float, pause: float
 ) -> Path:
-    """Download to a temporary name, check, rename. Another process waits for the lock, then finds the file."""
-    from filelock import FileLock
-
-    from headstart.backbones.fetch import FetchError, fetch, writing
+    """Download to where it is kept, if there is a hash to check it by."""
+    from headstart.backbones.fetch import FetchError
 
     if not (record.sha256 or record.md5):
         raise CheckError(_by_hand(record, damaged, "no hash is recorded to check a download by"))
-    target = place_of(record)
-    part = target.with_name(target.name + PART)
-    with writing(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(target.parent / LOCK)
-        lock.acquire()
     try:
-        if target.is_file() and not _fault(record, target):
-            return target
-        resumed = part.is_file()
-        fetch(record.url, part, progress, timeout=timeout, pause=pause)
-        if (
-            fault := _fault(record, part)
-        ) and resumed:  # its beginning may be of another file: once more from the start
-            part.unlink()
-            fetch(record.url, part, progress, timeout=timeout, pause=pause)
-            fault = _fault(record, part)
-        if fault:
-            part.unlink()
-            raise CheckError(f"{record.url} gave another file than the recorded one ({fault}). It was not kept.")
-        with writing(target):
-            part.replace(target)
-        return target
+        return download(
+            record.url, place_of(record), lambda path: _fault(record, path), progress, timeout=timeout, pause=pause
+        )
     except FetchError as error:
         raise UsageError(_by_hand(record, damaged, f"{urlsplit(record.url).hostname} {error}")) from error
-    finally:
-        lock.release()
 
 
 def _from_hub(record: WeightsRecord, damaged: str, progress: StageProgress | None, timeout: float) -> Path:
@@ -230,7 +205,3 @@ def _hub_parts(record: WeightsRecord) -> tuple[str, str]:
     if len(parts) < 3 or not all(_NAME.fullmatch(part) for part in parts):
         raise UsageError(f"Expected {HUB}OWNER/REPOSITORY/FILE. Received: '{record.url}'.")
     return "/".join(parts[:2]), "/".join(parts[2:])
-
-
-def _folder() -> Path:
-    return cache_dir() / "weights"

@@ -23,8 +23,8 @@ def export(
         str,
         typer.Option(
             metavar="FORMAT",
-            help="onnx, openvino, keras, savedmodel, tflite or torch; or weights for keras-applications, torchvision "
-            "or timm.",
+            help="onnx, openvino, keras, savedmodel, tflite, torch or web; or weights for keras-applications, "
+            "torchvision or timm.",
         ),
     ],
     out: Annotated[str | None, typer.Option(metavar="PATH", help="Where it is written.")] = None,
@@ -65,7 +65,9 @@ def _show(done: Exported) -> None:
         for file, count in done.files.items():
             rows.add("", f"{one_line(str(file.relative_to(done.path)))}  {_size(count)}", whole=True)
     rows.add("takes", done.expects)
-    if done.outputs:
+    if done.format == "web":
+        rows.add("gives", f"the label, calibrated probabilities, and whether it is unknown: {_names(done.classes)}")
+    elif done.outputs:
         numbers, others = ", ".join(done.outputs[:2]), ", ".join(done.outputs[2:])
         rows.add("gives", f"{numbers} (N, {len(done.classes)}): {_names(done.classes)}; {others} (N,)")
     elif done.node == "logits":
@@ -82,6 +84,8 @@ def _show(done: Exported) -> None:
             f"{loss.after.value:.1%} in int8, {loss.before.value:.1%} in fp32 on {loss.before.images} photos {unseen}; "
             f"{loss.agreement:.1%} get the same label from both; ranges from {loss.calibration} photos",
         )
+    if done.note:
+        rows.add("holds", done.note)
     rows.add("open it with", one_line(done.opens), whole=True)
     rows.show(console())
 

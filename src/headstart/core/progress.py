@@ -16,7 +16,7 @@ Progress = Callable[[str, int, int], None]  # stage, steps done, number of steps
 StageProgress = Callable[[int, int], None]  # steps done, number of steps
 Shown = Progress | bool | None  # what people give: True for bars where somebody looks, or a function of their own
 
-BYTES = {"weights"}  # stages whose progress is counted in them
+BYTES = {"weights", "runtime"}  # stages whose progress is counted in them
 OFTEN = 0.2  # seconds between two lines in a notebook
 WIDEST = 78  # characters of such a line
 F = TypeVar("F", bound=Callable[..., Any])

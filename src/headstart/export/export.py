@@ -59,6 +59,7 @@ class Exported(Described):
     takes: str  # PHOTOS or PIXELS
     outputs: tuple[str, ...]  # of a network, by name
     loss: Loss | None = None
+    note: str = ""  # what else is to be said of the file
 
     def facts(self) -> dict[str, str]:
         """What is said of it in one line, and in a notebook."""
@@ -67,6 +68,7 @@ class Exported(Described):
             "format": f"{self.format}{'' if self.loss is None else ' in int8'}",
             "path": f"{self.path} ({size:.1f} MB)",
             "answers": f"{self.max_difference:.1g} from the model's, of the largest value",
+            **({"note": self.note} if self.note else {}),
             "opens with": self.opens,
         }
 
@@ -86,6 +88,7 @@ class Exported(Described):
             "expects": self.expects,
             "takes": self.takes,
             "outputs": list(self.outputs),
+            "note": self.note or None,
             "int8": None if self.loss is None else self.loss.as_json(),
         }
 
@@ -170,19 +173,19 @@ def _put(made: Path, target: Path, *, overwrite: bool) -> None:
 def _make(classifier: Classifier, request: _Request, made: Path) -> Exported:
     """Write to ``made``, the temporary path for the target, and check it there."""
     found, data = request.found, request.data
-    package = Package.of(classifier, request.takes)
+    package = Package.of(classifier, PIXELS if found.page else request.takes)
     blueprint, spec = package.blueprint, package.spec
-    writer, node, opens, loss = found.module(), LOGITS, found.opens, None
-    tolerance = None if data is not None else RESIZED if package.takes == PHOTOS else TOLERANCE
+    writer, node, opens, loss, note = found.module(), LOGITS, found.opens, None, ""
+    tolerance = None if data is not None else RESIZED if package.takes == PHOTOS else found.tolerance
     if found.library:
         opens = writer.write(found.name, blueprint, package.weights, spec, made)
         expects = f"{spec.size} × {spec.size} pixels: {writer.expects(found.name, blueprint, spec)['in words']}"
         node, difference = _of_trunk(package, writer, found.name, made)
         check_within(difference, TOLERANCE, package.golden, found.name)
     else:
-        expects = EXPECTS[package.takes].format(size=spec.size)
+        expects = found.page or EXPECTS[package.takes].format(size=spec.size)
         photos = None if data is None else gather(data, package.classes, spec, classifier.fitted_on)
-        writer.write(package, made, *(() if photos is None else (photos.calibration,)))
+        note = writer.write(package, made, *(() if photos is None else (photos.calibration,))) or ""
         exact = classifier.network.at_precision("fp32")
         if photos is not None:
             loss = measure(photos, exact.forward, lambda batch: writer.replay(made, batch)[LOGITS])
@@ -200,9 +203,10 @@ def _make(classifier: Classifier, request: _Request, made: Path) -> Exported:
         spec.size,
         opens.replace("FILE", str(request.target)),
         expects,
-        package.takes,
+        request.takes,
         () if found.library else package.outputs,
         loss,
+        note,
     )
 
 

@@ -21,6 +21,7 @@ PHOTOS, PIXELS = "photos", "pixels"  # what an export takes: photos of any size,
 TAKES = one_of("auto", PHOTOS, PIXELS)
 TOLERANCE = 1e-4  # of golden logits in fp32, relative to the largest
 RESIZED = 1e-2  # where the file scales photos itself: of a few pixels the next of 256 values, which 32 x 32 can show
+SIXTEEN_BITS = 1e-3  # likewise, where the weights have 16 bits
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Format:
     frameworks: tuple[str, ...] = ()  # of whose modules it can be made, besides blueprints
     int8: bool = False  # whether int8 is possible
     photos: bool = False  # whether it can take photos of any size
+    tolerance: float = TOLERANCE
+    page: str = ""  # what a page takes, in words; it is for people, and scales photos itself
 
     @property
     def library(self) -> bool:
@@ -71,6 +74,15 @@ FORMATS = {
             ("keras",),
             int8=True,
             photos=True,
+        ),
+        Format(
+            "web",
+            ".html",
+            "onnx",
+            ("onnx", "onnxruntime"),
+            'webbrowser.open(pathlib.Path("FILE").as_uri())',
+            tolerance=SIXTEEN_BITS,
+            page="photos: JPEG, PNG, WebP, GIF and what else the browser decodes; or the camera",
         ),
         Format("torch", ".pt2", "torch", _TORCH, 'torch.export.load("FILE").module()', ("torch",), photos=True),
         *(
@@ -111,6 +123,10 @@ def input_of(found: Format, takes: str, *, int8: bool = False) -> str:
         UsageError: photos, and the format has none.
     """
     TAKES.of("--takes", takes)
+    if found.page:
+        if takes == PIXELS:
+            raise UsageError(f"A file of format {found.name} is for people, who have photos: --takes {PHOTOS}")
+        return PHOTOS
     possible = found.photos and not int8
     if takes == PHOTOS and not possible:
         what = f"A file of format {found.name} in int8" if found.photos else f"A file of format {found.name}"

@@ -22,8 +22,13 @@ def write(package: Package, path: Path) -> None:
     onnx.checker.check_model(path, full_check=True)
 
 
-def replay(path: Path, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-    """What ONNX Runtime answers for images (N, size, size, 3), or photos of any size, on the processor."""
+def replay(path: Path | bytes, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """What ONNX Runtime answers for images (N, size, size, 3), or photos of any size, on the processor.
+
+    Args:
+        path: of a file, or its content.
+        images: or photos.
+    """
     with needs("onnxruntime", "onnx", "The format onnx"):
         import onnxruntime
     options = onnxruntime.SessionOptions()

@@ -46,7 +46,7 @@ class Package:
     golden: Golden  # images (n, size, size, 3), uint8, and their logits (n, K) in fp32
     record: FitRecord = field(default_factory=FitRecord)  # how it was fitted
     module: object | None = None  # the module object, where the network is a module of another library
-    unknown: Unknown | None = None
+    unknown: Unknown | None = None  # tells images unlike the training photos
     card: str = ""  # the model card
     takes: str = PIXELS  # or PHOTOS
 

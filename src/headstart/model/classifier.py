@@ -246,20 +246,14 @@ class Classifier(Described):
         return keras_engine().to_model(self.blueprint, self.weights, self.spec, self.module)
 
     def export(
-        self,
-        to: str,
-        path: PathLike,
-        *,
-        takes: str = "auto",
-        int8: bool = False,
-        data: Images | None = None,
+        self, to: str, path: PathLike, *, takes: str = "auto", int8: bool = False, data: Images | None = None,
         overwrite: bool = False,
-    ) -> Exported:
+    ) -> Exported:  # fmt: skip
         """Write the classifier to ``path`` for other runtimes, once a replay there gives its own answers.
 
-        Formats: onnx, openvino, keras, savedmodel, tflite, torch; and weights alone for keras-applications, torchvision
-        or timm. Most take photos of any size (``takes``). tflite may be had in ``int8``, with labelled photos as
-        ``data``. See `export.export.export_model`.
+        Formats: onnx, openvino, keras, savedmodel, tflite, torch, web; and weights alone for keras-applications,
+        torchvision or timm. Most take photos of any size (``takes``). tflite may be had in ``int8``, with labelled
+        photos as ``data``. See `export.export.export_model`.
         """
         import headstart
 
