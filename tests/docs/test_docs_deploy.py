@@ -34,7 +34,7 @@ SECONDS = 60  # for npm, which takes 3 where it has the packages already
 def program(language: str, word: str = "") -> str:
     """The only block in a language that has a word in it."""
     (found,) = (block for name, block in BLOCKS if name == language and word in block)
-    return found
+    return str(found)
 
 
 def said(*command: str | Path) -> str:
