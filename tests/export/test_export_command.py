@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from export_cases import nothing_in, raising, stand_in, with_other_logits
+from headstart.cli.export import _size
 from headstart.export import onnx as to_onnx
 from making import Shell
 
@@ -34,6 +35,12 @@ def test_the_command_answers_at_a_glance(
     assert "e-0" in said
     assert "openvino.Core().compile_model" in lines[-1]
     assert (tmp_path / "model_openvino" / "model.xml").is_file()
+
+
+def test_sizes_are_whole_bytes_where_they_are_small() -> None:
+    assert [_size(count) for count in (0, 12, 999, 1000, 99_900, 100_000)] == [
+        "0 bytes", "12 bytes", "999 bytes", "1.0 kB", "99.9 kB", "0.1 MB",
+    ]  # fmt: skip
 
 
 def test_the_command_answers_machines(shell: Shell, bundle: Path, tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ class Exported(Described):
             "tolerance": self.tolerance,
             "images": self.images,
             "node": self.node,
+            "classes": list(self.classes),
             "pixels": self.pixels,
             "opens": self.opens,
             "expects": self.expects,
