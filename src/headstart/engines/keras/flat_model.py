@@ -14,7 +14,7 @@ from keras.src.models.functional import Functional  # keras.Model(x, y) is one, 
 from keras.src.ops.numpy import Flip  # the class behind keras.ops.flip
 from numpy.typing import NDArray
 
-from headstart.backbones.blueprint import INPUT
+from headstart.backbones.blueprint import INPUT, LOGITS
 from headstart.core.errors import UsageError
 from headstart.engines.keras.config import POLICY, plain, undisturbed
 from headstart.engines.keras.inputs import as_taken, built_shape
@@ -49,6 +49,7 @@ def unroll(
     Raises:
         UsageError: it has no weights yet, a layer cannot be copied, or it fails on such images.
     """
+    model = _of_logits(model)
     images = keras.Input((size, size, 3), name=INPUT, dtype="float64" if policy == "float64" else "float32")
     copier = _Copier(policy, [] if models is None else models)
 
@@ -64,6 +65,12 @@ def unroll(
         return flat
 
     return attempt(f"'{source}' fails on images of {size} pixels, given as (N, {size}, {size}, 3)", run)
+
+
+def _of_logits(model: Any) -> Any:
+    """The same without other outputs than those of this name; an exported file says more, by more layers."""
+    named = isinstance(model, Functional) and isinstance(model.output, dict) and LOGITS in model.output
+    return keras.Model(model.inputs, model.output[LOGITS], name=model.name) if named else model
 
 
 def variables(model: Any) -> dict[str, Any]:
