@@ -3,7 +3,8 @@
 Run: python benchmarks/serve.py --peers FOLDER [--quick]
 
 wrk (apt install wrk) sends real photos in a form. All servers classify with the same fitted network, and are asked
-about every photo before they are measured. FOLDER has a virtual environment for each of the other servers:
+about every photo before they are measured. FOLDER, by default `peers` beside the project, has a virtual environment for
+each of the other servers; one that is not there is left out:
 
     python -m venv FOLDER/litserve; FOLDER/litserve/bin/pip install litserve==0.2.19 onnxruntime==1.32.0 pillow \
         python-multipart uvloop httptools
@@ -191,7 +192,7 @@ def long_load(folder: Path, photos: Sequence[bytes], expected: Sequence[Answer],
 
 
 def flooded(folder: Path, photos: Sequence[bytes], seconds: float) -> dict[str, Any]:
-    """Bad requests from 16 clients beside good ones from 8: how many of each are refused."""
+    """Bad requests from 16 clients beside good ones from 8: all bad ones are refused, and no good one."""
     bad = wrk.written(bad_bodies(photos[0]), folder / "bad")
     with running(headstart(folder / "model", "--max-megabytes=1")) as process:
         process.wait(photos[0])
