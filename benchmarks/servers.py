@@ -107,8 +107,9 @@ class Running:
         return float(sum(sum(each.cpu_times()[:2]) for each in self.processes()))
 
     def memory(self) -> float:
-        """10⁶ bytes; what several of its processes share counts once."""
-        return float(sum(each.memory_full_info().pss for each in self.processes())) / 1e6
+        """10⁶ bytes of all; what they share counts once, and alike whether processes of others share it, too."""
+        found = [each.memory_full_info() for each in self.processes()]
+        return float(sum(each.uss for each in found) + max(each.rss - each.uss for each in found)) / 1e6
 
 
 @contextmanager
