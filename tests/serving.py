@@ -97,20 +97,23 @@ class Gate:
     """Holds the answers of a model back until it is opened."""
 
     def __init__(self, running: Running, name: str) -> None:
-        self.opened, self.sizes = threading.Event(), list[int]()
+        self.opened, self.sizes, self.alone = threading.Event(), list[int](), list[bool]()
         for runner in running.server.models.served[name].runners:
             runner.answers = partial(self._answers, runner.answers)  # type: ignore[method-assign]
 
-    def _answers(self, answers: Callable[..., Any], images: Any) -> Any:
+    def _answers(self, answers: Callable[..., Any], images: Any, *, alone: bool) -> Any:
         self.sizes.append(len(images))
+        self.alone.append(alone)
         assert self.opened.wait(PATIENCE)
-        return answers(images)
+        return answers(images, alone=alone)
 
 
-def occupy(running: Running, held: Gate, pool: Executor, photo: bytes) -> list[Future[httpx.Response]]:
-    """A request in the hands of every core, which holds it until the gate is opened."""
+def occupy(
+    running: Running, held: Gate, pool: Executor, photo: bytes, threads: int = cores()
+) -> list[Future[httpx.Response]]:
+    """A request in the hands of so many threads, which hold it until the gate is opened."""
     found = []
-    for number in range(1, cores() + 1):
+    for number in range(1, threads + 1):
         found.append(pool.submit(running.post, photo))
         until(lambda number=number: len(held.sizes) == number)  # type: ignore[misc]
     return found

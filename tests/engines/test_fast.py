@@ -156,7 +156,7 @@ def test_what_was_released_is_compiled_again(real: tuple[FastNetwork, NDArray[np
         network.at_precision("fp32").forward(images[:4], "features"),
     )
     network.release()
-    assert {precision for _, precision, _ in network._compiled} == {"fp32"}
+    assert {precision for _, precision, *_ in network._compiled} == {"fp32"}
     np.testing.assert_array_equal(network.forward(images[:4], "features"), before)
     np.testing.assert_array_equal(network.at_precision("fp32").forward(images[:4], "features"), exact)
 
@@ -292,6 +292,14 @@ def test_a_few_images_run_one_by_one_on_all_cores(compiled: list[tuple[int, str]
     network.release()
     network.for_images(1).forward(images[:1])
     assert compiled == [ALONE, TOGETHER, ALONE, ALONE]
+
+
+def test_one_by_one_each_image_has_one_core(compiled: list[tuple[int, str]]) -> None:
+    network, images = network_for(EVERY_OP), photos(3)
+    together = network.forward(images)
+    np.testing.assert_allclose(network.one_by_one().forward(images), together, rtol=1e-4, atol=1e-5)
+    network.one_by_one().forward(images)
+    assert compiled == [TOGETHER, (1, "THROUGHPUT")]
 
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])

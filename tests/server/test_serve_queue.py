@@ -38,7 +38,27 @@ def test_requests_of_many_clients_go_together(opened: str, photo: bytes) -> None
         held.opened.set()
         assert {each.result().status_code for each in [*first, *rest]} == {200}
         at_once = running.server.models.served["m"].at_once
-        assert held.sizes[cores() :] == [at_once] * (16 // at_once)
+        assert held.sizes[cores()] == at_once
+        assert sum(held.sizes[cores() :]) == 16
+
+
+def test_threads_without_work_share_the_images_of_a_request(opened: str, photo: bytes) -> None:
+    with serving({"m": opened}) as running, ThreadPoolExecutor(1) as pool:
+        held = Gate(running, "m")
+        asked = pool.submit(running.files, *[photo] * cores())
+        until(lambda: len(held.sizes) == cores())
+        held.opened.set()
+        assert len(asked.result().json()["predictions"]) == sum(held.sizes) == cores()
+
+
+def test_an_image_has_all_cores_only_where_no_other_is_in_work(opened: str, photo: bytes) -> None:
+    with serving({"m": opened}) as running, ThreadPoolExecutor(20) as pool:
+        held = Gate(running, "m")
+        taken = occupy(running, held, pool, photo)
+        held.opened.set()
+        assert {each.result().status_code for each in taken} == {200}
+        running.post(photo)
+        assert held.alone == [True, *[False] * (cores() - 1), True]
 
 
 def test_a_single_client_does_not_wait_for_others(opened: str, photo: bytes) -> None:
@@ -49,17 +69,19 @@ def test_a_single_client_does_not_wait_for_others(opened: str, photo: bytes) -> 
 
 
 def test_who_is_on_the_way_is_waited_for(opened: str, photo: bytes) -> None:
-    with serving({"m": opened}, wait=1000, timeout=60) as running, ThreadPoolExecutor(2) as pool:
+    with serving({"m": opened}, wait=1000, timeout=60) as running, ThreadPoolExecutor(20) as pool:
         held = Gate(running, "m")
-        held.opened.set()
+        taken = occupy(running, held, pool, photo, cores() - 1)
         whole = request_of(photo, "Connection: close")
         slow = running.raw(whole[:-10])
         until(lambda: running.server.workers.arriving == 1)
         fast = pool.submit(running.post, photo)
         until(lambda: running.server.workers.waiting == 1)
         slow.sendall(whole[-10:])
+        until(lambda: len(held.sizes) == cores())
+        held.opened.set()
         assert reply_of(slow)[0] == fast.result().status_code == 200
-        assert held.sizes == [2]
+        assert held.sizes == [*[1] * len(taken), 2]
 
 
 def test_a_full_queue_says_when_to_come_back(opened: str, photo: bytes) -> None:
@@ -164,7 +186,7 @@ def test_a_fault_is_an_answer_and_the_thread_goes_on(
         runners = running.server.models.served["m"].runners
         sound = [runner.answers for runner in runners]
 
-        def fails(_: object) -> None:
+        def fails(_: object, alone: bool) -> None:
             raise RuntimeError("secret of /home/someone")
 
         for runner in runners:

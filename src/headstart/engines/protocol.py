@@ -129,6 +129,10 @@ class Network(ABC):
         """
         return self
 
+    def one_by_one(self) -> Self:
+        """The network for one image at a time, where other threads run others."""
+        return self
+
     @abstractmethod
     def runner(self, at: Sequence[str]) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
         """A function for one thread: up to ``micro_batch`` images in, the nodes ``at`` out."""

@@ -67,20 +67,26 @@ class Served:
 
 
 class Runner:
-    """Runs a model for one thread: few images one by one, on all cores; as many as go at a time on its own core."""
+    """Runs a model for one thread: as many images as go at a time together, fewer one by one."""
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
         at = (LOGITS, classifier.blueprint[LOGITS].inputs[0])
         self._many = classifier.network.runner(at)
-        self._few = classifier.network.for_images(1).runner(at)
+        self._few = classifier.network.one_by_one().runner(at)
+        self._few_alone = classifier.network.for_images(1).runner(at)
 
-    def answers(self, images: Sequence[Pixels]) -> list[Answer]:
-        """An answer to each image (size, size, 3), at most ``at_once`` of them."""
+    def answers(self, images: Sequence[Pixels], *, alone: bool = False) -> list[Answer]:
+        """An answer to each image (size, size, 3), at most ``at_once`` of them.
+
+        Args:
+            alone: whether no other thread has work, so that a few images may have all cores.
+        """
         if len(images) == self.classifier.network.micro_batch > 1:
             logits, x = self._many(np.stack(images))
         else:
-            values = [self._few(image[None]) for image in images]
+            run = self._few_alone if alone else self._few
+            values = [run(image[None]) for image in images]
             logits, x = (np.concatenate(column) for column in zip(*values, strict=True))
         probabilities = softmax(logits)
         if self.classifier.unknown is None:
@@ -107,8 +113,8 @@ def open_served(name: str, source: str | Classifier, precision: str) -> Served:
     runners = tuple(Runner(classifier) for _ in range(cores()))
     blank = np.zeros((classifier.spec.size, classifier.spec.size, 3), np.uint8)
     for runner in runners:
-        for count in {1, classifier.network.micro_batch}:
-            runner.answers([blank] * count)
+        for count, alone in ((1, False), (1, True), (classifier.network.micro_batch, False)):
+            runner.answers([blank] * count, alone=alone)
     return Served(name, version, classifier, time.perf_counter() - begin, runners)
 
 

@@ -59,6 +59,7 @@ class Workers:
         self._changed = threading.Condition()
         self._queues: dict[Served, deque[Waiting]] = {}  # that which is next to be taken from comes first
         self._stopping = False
+        self._working = 0  # threads that have images
         self._each = 0.0  # seconds that a thread takes for an image, lately
         self._count = cores()
         self._threads: list[threading.Thread] = []
@@ -103,7 +104,7 @@ class Workers:
             job = Job(served, images, self._loop.create_future())
             self._queues.setdefault(served, deque()).extend((job, place) for place in range(len(images)))
             self.waiting += len(images)
-            self._changed.notify(1 if len(images) <= served.at_once else self._count)
+            self._changed.notify(min(len(images), self._count))
         return job
 
     def drop(self, job: Job) -> None:
@@ -135,9 +136,11 @@ class Workers:
                 if len(queue) < served.at_once and self.arriving and (left := until - time.monotonic()) > 0:
                     self._changed.wait(left)
                     continue
-                found = [queue.popleft() for _ in range(min(len(queue), served.at_once))]
+                share = math.ceil(len(queue) / (self._count - self._working))  # threads without work get as many
+                found = [queue.popleft() for _ in range(min(share, served.at_once))]
                 self.waiting -= len(found)
                 self._keep(served, queue)
+                self._working += 1
                 return found
 
     def _work(self, number: int) -> None:
@@ -148,6 +151,8 @@ class Workers:
             except BaseException as error:  # whatever it is, the requests get their answer and the thread goes on
                 self.report(error)
                 outcomes = [failed()] * len(batch)
+            with self._changed:
+                self._working -= 1
             self._hand_back(batch, outcomes, time.monotonic() - begin)
             del batch, served  # a version that was replaced is freed
 
@@ -164,7 +169,7 @@ class Workers:
             except UnreadableImageError as error:
                 outcomes[place] = unreadable(job.images[index], error)
         if pixels:
-            for place, answer in zip(places, runner.answers(pixels), strict=True):
+            for place, answer in zip(places, runner.answers(pixels, alone=self._working == 1), strict=True):
                 outcomes[place] = answer
         return outcomes
 

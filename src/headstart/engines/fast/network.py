@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import openvino as ov
 
 FEW = CHUNK  # images: as many as one core would take by itself
-Key = tuple[tuple[str, ...], str, bool]  # of a compiled model: its nodes, its precision, whether pixels are floats
+Key = tuple[tuple[str, ...], str, bool, int, bool]  # of a compiled model: nodes, precision, floats, rows, alone
 
 
 class FastNetwork(Network):
@@ -62,9 +62,8 @@ class FastNetwork(Network):
         check_memory(blueprint, spec.size, self.micro_batch * cores())
         self._weights: Weights = fitting(weights, blueprint)
         self._gradients = Gradients(blueprint, self._weights, spec)
-        self._one_by_one = False  # whether each image is run alone, on all cores
+        self._alone = False  # whether each image has all cores
         self._compiled: dict[Key, ov.CompiledModel] = {}
-        self._compiled_alone: dict[Key, ov.CompiledModel] = {}  # for one image at a time
         self._locks = {name: threading.Lock() for name in ("bf16", "fp32")}
 
     def runner(self, at: Sequence[str]) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
@@ -75,8 +74,14 @@ class FastNetwork(Network):
         """The network for so many images: a few are run one by one, each on all cores, by a model compiled for that."""
         if count > FEW:
             return self
+        found = self.one_by_one()
+        found._alone = True
+        return found
+
+    def one_by_one(self) -> Self:
+        """The network for one image at a time on one core, where the other cores have other work."""
         found = copy.copy(self)
-        found._one_by_one, found.micro_batch = True, 1
+        found.micro_batch = 1
         return found
 
     def _below(self, at: Sequence[str]) -> tuple[str, ...]:
@@ -105,9 +110,8 @@ class FastNetwork(Network):
     def release(self) -> None:
         """Free what was compiled in this precision; it is compiled again when needed."""
         with self._locks[self.precision]:
-            for found in (self._compiled, self._compiled_alone):
-                for key in [key for key in found if key[1] == self.precision]:
-                    del found[key]
+            for key in [key for key in self._compiled if key[1] == self.precision]:
+                del self._compiled[key]
         self._gradients.release()
 
     def shape(self, at: str) -> Shape:
@@ -121,7 +125,7 @@ class FastNetwork(Network):
     def _take(self, weights: Weights) -> None:
         self._weights = weights
         self._gradients = Gradients(self.blueprint, weights, self.spec)  # pullbacks keep the one they were made with
-        self._compiled, self._compiled_alone = {}, {}  # new ones: networks that share the old ones keep their weights
+        self._compiled = {}  # a new one: networks that share the old one keep their weights
 
     def _forward(self, batches: Sequence[Array], at: Sequence[str]) -> list[list[Array]]:
         runners = threading.local()
@@ -147,12 +151,11 @@ class FastNetwork(Network):
 
     def _compile(self, at: tuple[str, ...], precision: str, floats: bool) -> ov.CompiledModel:
         with self._locks[precision]:
-            key, alone = (at, precision, floats), self._one_by_one
-            known = self._compiled_alone if alone else self._compiled
-            if key not in known:
+            key = (at, precision, floats, self.micro_batch, self._alone)
+            if key not in self._compiled:
                 model = build(self.blueprint, self._weights, self.spec, at, floats=floats)
-                known[key] = compiled(model, self.micro_batch, precision, alone=alone)
-            return known[key]
+                self._compiled[key] = compiled(model, self.micro_batch, precision, alone=self._alone)
+            return self._compiled[key]
 
 
 def _fitted_head(blueprint: Blueprint) -> tuple[Node, ...]:
