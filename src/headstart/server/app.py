@@ -1,4 +1,4 @@
-"""The application: its addresses behind one door."""
+"""The application: its addresses, behind what every request passes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from headstart import __version__
 from headstart.server import addresses, inference_protocol, mlflow
-from headstart.server.door import OPEN, Door, refused_of
+from headstart.server.middleware import OPEN, Middleware, refused_of
 from headstart.server.models import Models
 from headstart.server.server import Server
 from headstart.server.settings import Settings
@@ -42,14 +42,14 @@ def create_app(models: Models, settings: Settings, *, watch: bool = False) -> Fa
     mlflow.add_routes(router, server)
     app.include_router(router)
     app.add_exception_handler(HTTPException, _refuse)
-    app.add_middleware(Door, server=server)
+    app.add_middleware(Middleware, server=server)
     app.state.server = server
     app.openapi = lambda: _openapi(app, settings, list(models.sources))  # type: ignore[method-assign]
     return app
 
 
 async def _refuse(_: Request, error: Exception) -> Any:
-    """What the router refuses, as the door tells it."""
+    """What the router refuses, as `Middleware` tells it."""
     found = refused_of(getattr(error, "status_code", 500))
     found.headers.update(getattr(error, "headers", None) or {})
     raise found from error

@@ -24,7 +24,7 @@ _ID = re.compile(r"[\x21-\x7e]{1,128}")
 GONE = 499  # what others write in the log where the client did not wait
 
 
-class Door:
+class Middleware:
     """The outermost layer of the application (ASGI)."""
 
     def __init__(self, app: App, server: Server) -> None:
