@@ -32,6 +32,8 @@ def test_the_next_classes_stand_below(shell: Shell, bundle: Path, photos: Path) 
     answer = json.loads(shell("predict", bundle, photo, "--top", 9, "--all-probabilities", "--json").out)
     assert [(each["label"], each["probability"]) for each in answer["top"]] == pairs
     assert answer["probabilities"] == dict(pairs)
+    refused = shell("predict", bundle, photo, "--all-probabilities")
+    assert (refused.code, "--all-probabilities goes with --json" in refused.err) == (2, True)
     plain = json.loads(shell("predict", bundle, photo, "--json").out)
     assert set(plain) == {"path", "label", "probability", "unknown"}
 

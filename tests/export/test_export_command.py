@@ -62,7 +62,10 @@ def test_the_command_answers_machines(shell: Shell, bundle: Path, tmp_path: Path
         (("--to", "onyx"), "no format 'onyx'. Did you mean onnx"),
         (("--to", "onnx", "--int8"), "fp32 only"),
         (("--to", "keras", "--takes", "photos"), "format keras cannot crop and scale photos; it takes pixels. Formats"),
-        (("--to", "tflite", "--int8", "--takes", "photos"), "format tflite in int8 cannot crop and scale photos"),
+        (
+            ("--to", "tflite", "--int8", "--takes", "photos"),
+            "In int8 a file of format tflite takes pixels. Photos: without --int8",
+        ),
         (("--to", "onnx", "--takes", "photo"), "--takes: expected one of auto, photos, pixels. Received: 'photo'"),
         (("--to", "onnx", "--out", "it.xml"), "ends in .onnx"),
         (("--to", "onnx", "--out", "there.onnx"), "exists already"),

@@ -116,7 +116,7 @@ def test_the_commands_of_the_page_work(small_bundle: Path, tmp_path: Path) -> No
         pytest.skip("no curl or no bash")
     for name in ("cat.jpg", "a.jpg", "b.png"):
         (tmp_path / name).write_bytes(packed(picture("bars", 1), "PNG" if name == "b.png" else "JPEG"))
-    commands = [line for line in PAGE.splitlines() if line.startswith("curl ")]
+    commands = [line for line in PAGE.splitlines() if line.startswith(("curl ", "printf "))]
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     assert len(commands) == 4
     with serving({"model": str(small_bundle)}) as running:
@@ -143,7 +143,7 @@ def test_the_page_tells_the_defaults() -> None:
 @pytest.mark.parametrize("text", ["", "short", "with a blank in it", "ünglücklich-lang", "x\x00" * 9])
 def test_tokens_that_are_none(text: str, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(text, encoding="utf-8")
-    with pytest.raises(UsageError, match="expected a token of 8"):
+    with pytest.raises(UsageError, match="expected a token of at least 8"):
         read_token(str(tmp_path / "token"))
 
 
@@ -152,6 +152,9 @@ def test_where_a_token_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert read_token(None) == ""
     monkeypatch.setenv(TOKEN, "of-the-environment")
     assert read_token(None) == "of-the-environment"
+    monkeypatch.setenv(TOKEN, "")  # whoever sets it wants one
+    with pytest.raises(UsageError, match=f"{TOKEN} is empty"):
+        read_token(None)
     (tmp_path / "token").write_text("of-the-file\n")
     assert read_token(str(tmp_path / "token")) == "of-the-file"
     assert "of-the-file" not in repr(Settings(token="of-the-file"))

@@ -219,6 +219,7 @@ def test_other_addresses_and_methods(path: str, status: int, running: Running) -
     assert response.status_code == status
     error_of(response)
     assert status != 405 or response.headers["allow"] == "POST"
+    assert status != 405 or response.json()["error"]["message"] == "This address takes POST alone."
 
 
 def test_the_id_of_a_request_comes_back(running: Running) -> None:

@@ -63,6 +63,8 @@ def predict(
     from headstart.core.progress import shown
     from headstart.model.tabular_classifier import is_tabular_model
 
+    if every and not as_json and out is None:
+        raise UsageError("--all-probabilities goes with --json, or with a table: --out FILE.")
     _check(top, out, sort_into, links=links, overwrite=overwrite)
     summary = out is not None or sort_into is not None
     with shown(summary and not as_json) as report:

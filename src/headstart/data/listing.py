@@ -13,6 +13,7 @@ from typing import overload
 from headstart.core.arguments import expanded
 from headstart.core.errors import DataError, UnreadableImageError, UsageError
 from headstart.core.missing import why_missing
+from headstart.core.regular_file import open_regular
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.addresses import FetchAhead, fetch_image, is_address
 from headstart.data.class_folders import not_read
@@ -108,7 +109,7 @@ class Listing:
                 self.stamps[row] = stamp_of(path)
                 return content
             try:
-                with open(path, "rb") as file:
+                with open_regular(path) as file:
                     self.stamps[row] = stamp_of(path, os.fstat(file.fileno()))
                     return file.read()
             except ValueError as error:  # there is a NUL in it

@@ -12,6 +12,7 @@ from functools import cached_property
 
 from headstart.core.counts import counted
 from headstart.core.errors import DataError, cannot_read
+from headstart.core.regular_file import open_regular
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.columns import (
     IMAGE_COLUMNS,
@@ -42,7 +43,7 @@ def file_dataset(
     paths = [os.path.abspath(path) for _, path in found]
 
     def read(index: int) -> bytes:
-        with open(paths[index], "rb") as file:
+        with open_regular(paths[index]) as file:
             return file.read()
 
     return ImageDataset(root, drop_lone_split([sample for sample, _ in found]), read, tuple(problems))

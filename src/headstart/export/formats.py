@@ -129,9 +129,10 @@ def input_of(found: Format, takes: str, *, int8: bool = False) -> str:
         return PHOTOS
     possible = found.photos and not int8
     if takes == PHOTOS and not possible:
-        what = f"A file of format {found.name} in int8" if found.photos else f"A file of format {found.name}"
+        if found.photos:
+            raise UsageError(f"In int8 a file of format {found.name} takes pixels. Photos: without --int8")
         raise UsageError(
-            f"{what} cannot crop and scale photos; it takes pixels. "
+            f"A file of format {found.name} cannot crop and scale photos; it takes pixels. "
             f"Formats that can: --to {' or '.join(_with('photos'))}"
         )
     if takes == "auto":

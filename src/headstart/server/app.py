@@ -52,6 +52,8 @@ async def _refuse(_: Request, error: Exception) -> Any:
     """What the router refuses, as `Middleware` tells it."""
     found = refused_of(getattr(error, "status_code", 500))
     found.headers.update(getattr(error, "headers", None) or {})
+    if methods := found.headers.get("Allow"):
+        found.message = f"This address takes {methods} alone."
     raise found from error
 
 

@@ -80,7 +80,12 @@ class Middleware:
             return
         scheme, _, given = header(scope, b"authorization").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._token):
-            raise Refused(401, "token", "A bearer token is needed.", {"WWW-Authenticate": "Bearer"})
+            raise Refused(
+                401,
+                "token",
+                "The right bearer token is needed: send the header Authorization: Bearer TOKEN",
+                {"WWW-Authenticate": "Bearer"},
+            )
 
     def _tell(self, scope: Scope, exchange: Exchange, seconds: float) -> None:
         route = scope.get("route")
@@ -118,5 +123,5 @@ async def send_refused(scope: Scope, send: Send, refused: Refused) -> None:
 def refused_of(status: int) -> Refused:
     """For what the router refuses."""
     found = HTTPStatus(status)
-    sentences = {404: "There is nothing at this address. See /docs", 405: "This address takes another method."}
+    sentences = {404: "There is nothing at this address. See /docs"}
     return Refused(status, found.phrase.lower(), sentences.get(status, f"{found.phrase}."))

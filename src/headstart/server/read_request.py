@@ -184,7 +184,7 @@ def read_json(body: bytearray | bytes) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
-        raise malformed("The body is no JSON.") from None
+        raise malformed("The body is no JSON, which its content type says.") from None
 
 
 def from_json(value: Any, most: int) -> list[Upload]:

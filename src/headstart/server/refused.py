@@ -18,11 +18,19 @@ class Refused(Exception):  # noqa: N818  (no fault of the server)
         self.status, self.kind, self.message, self.headers = status, kind, message, dict(headers or {})
 
 
-NO_IMAGE = (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "no image", "These bytes are no image of a known format.")
+NO_IMAGE = (
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "no image",
+    "These bytes are no image of a known format. Send a JPEG, a PNG or another image file.",
+)
 _OF_IMAGES = {  # the kinds of `core.types.UNREADABLE`; the words of a decoder stay in the log
     "empty": (HTTPStatus.BAD_REQUEST, "empty", "An image of 0 bytes was received."),
     "truncated": (HTTPStatus.UNPROCESSABLE_ENTITY, "truncated", "The image is cut short or damaged."),
-    "bomb": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too many pixels", "The image has more pixels than are decoded."),
+    "bomb": (
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        "too many pixels",
+        "The image has more pixels than this server decodes. Make it smaller.",
+    ),
 }
 _UNREADABLE = (HTTPStatus.UNPROCESSABLE_ENTITY, "unreadable", "The image cannot be decoded.")
 

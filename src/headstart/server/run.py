@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -100,7 +101,8 @@ def serve(
     if host not in LOCAL and not token:
         say(f"{host} is open to others, and no token is asked for: --token-file FILE")
     with _bound(host, port) as listening:
-        _run(opened, settings, listening, watch=watch)
+        secret = "$HEADSTART_TOKEN" if token_file is None else f"$(cat {shlex.quote(str(token_file))})"
+        _run(opened, settings, listening, secret, watch=watch)
 
 
 @contextmanager
@@ -137,7 +139,7 @@ def server_of(app: Any, settings: Settings) -> Any:
     return Stoppable(config)
 
 
-def _run(models: Any, settings: Settings, listening: socket.socket, *, watch: bool) -> None:
+def _run(models: Any, settings: Settings, listening: socket.socket, secret: str, *, watch: bool) -> None:
     from headstart.server.app import create_app
 
     app = create_app(models, settings, watch=watch)
@@ -145,7 +147,7 @@ def _run(models: Any, settings: Settings, listening: socket.socket, *, watch: bo
 
     def loaded() -> None:
         if server.failure is None:
-            _tell(listening, models.sources, settings)
+            _tell(listening, models.sources, secret if settings.token else "")
             _reload_on_signal(server)
         else:
             running.should_exit = True
@@ -157,15 +159,17 @@ def _run(models: Any, settings: Settings, listening: socket.socket, *, watch: bo
         raise server.failure
 
 
-def _tell(listening: socket.socket, names: Iterable[str], settings: Settings) -> None:
+def _tell(listening: socket.socket, names: Iterable[str], secret: str) -> None:
     """Where it is, what is served, and a command that works."""
     host, port = listening.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     names = list(names)
-    token = ' -H "Authorization: Bearer $HEADSTART_TOKEN"' if settings.token else ""
-    query = f"?model={names[0]}" if len(names) > 1 else ""
+    token = f' -H "Authorization: Bearer {secret}"' if secret else ""
+    address = f"http://{host}:{port}/predict"
+    if len(names) > 1:  # in quotes: a question mark is a pattern for some shells
+        address = f"'{address}?model={names[0]}'"
     say(f"serving {', '.join(names)} at http://{host}:{port}")
-    say(f"try: curl{token} -F image=@photo.jpg http://{host}:{port}/predict{query}")
+    say(f"try: curl{token} -F image=@photo.jpg {address}")
 
 
 def _reload_on_signal(server: Any) -> None:

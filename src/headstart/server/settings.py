@@ -70,15 +70,19 @@ def read_token(file: str | None) -> str:
     try:
         if file is None:
             found = os.environ.get(TOKEN, "").strip()
+            if not found and TOKEN in os.environ:
+                raise UsageError(f"{TOKEN} is empty. Put a token into it, or take it away.")
         else:
             with open(file, encoding="utf-8") as opened:
                 found = opened.read(4096).strip()
     except OSError as error:
         raise cannot_read(file or "", error) from error
     except UnicodeDecodeError:
-        raise UsageError(f"{where}: expected a token of plain letters and digits.") from None
+        raise UsageError(f"{where}: expected a token of printable ASCII signs.") from None
     if file is None and not found:
         return ""
     if len(found) < SHORTEST_TOKEN or not found.isascii() or not found.isprintable() or " " in found:
-        raise UsageError(f"{where}: expected a token of {SHORTEST_TOKEN} letters or digits or more, without blanks.")
+        raise UsageError(
+            f"{where}: expected a token of at least {SHORTEST_TOKEN} printable ASCII signs, without blanks."
+        )
     return found
