@@ -21,6 +21,14 @@ import pytest
 from making import Shell, folder
 
 
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: some tests wait for a browser, a server or another process."""
+    from headstart.data.load import cores
+
+    return cores() + 1
+
+
 @pytest.fixture
 def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
     """The command line, in this process."""

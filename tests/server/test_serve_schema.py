@@ -87,7 +87,7 @@ def test_damaged_images_get_an_answer_or_a_sentence(kind: str, running: Running)
     assert running.files(packed(picture("bars", 1))).status_code == 200
 
 
-@settings(FEW, max_examples=150)
+@settings(FEW, max_examples=60)
 @given(body=st.binary(max_size=300), kind=st.sampled_from(TYPES))
 def test_any_bytes_get_a_sentence(body: bytes, kind: str, running: Running) -> None:
     for path in ("/predict", "/invocations", "/v2/models/shapes/infer"):
@@ -107,7 +107,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(FEW, max_examples=150)
+@settings(FEW, max_examples=60)
 @given(value=VALUES)
 def test_any_json_gets_a_sentence(value: Any, running: Running) -> None:
     for path in ("/predict", "/invocations", "/v2/models/shapes/infer"):
