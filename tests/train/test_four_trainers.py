@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from headstart.engines.registry import keras_engine, torch_engine
 torch_engine()  # before TensorFlow, as the guard has it
 keras_engine()
 
-from headstart.train.protocol import TRAINERS, Task, Trained  # noqa: E402
+from headstart.train.protocol import TRAINERS, Trained  # noqa: E402
 from headstart.train.recipe import Recipe  # noqa: E402
 from headstart.train.trainers import get_trainer  # noqa: E402
 from trainers import (  # noqa: E402
@@ -24,7 +24,6 @@ from trainers import (  # noqa: E402
     STEPS,
     batches_of,
     furthest,
-    mobilenet_task,
     one_thread,  # noqa: F401
     plain_loop,
     small_task,
@@ -65,10 +64,12 @@ def apart(found: Mapping[str, Trained]) -> tuple[float, float]:
     return float(np.ptp(losses, axis=0).max()), float(max(spreads))
 
 
-@pytest.mark.parametrize("make", [small_task, mobilenet_task])
-def test_plain_sgd_gives_one_curve(make: Callable[[], Task]) -> None:
-    """That of a loop in plain PyTorch too, though `fit` puts a network into training mode, or gives running means."""
-    task = make()
+def test_plain_sgd_gives_one_curve() -> None:
+    """That of a loop in plain PyTorch too, though `fit` puts a network into training mode, or gives running means.
+
+    `benchmarks/four_trainers.py` does the same with MobileNetV2.
+    """
+    task = small_task()
     found = {name: get_trainer(name)(task, batches_of(task), None, SGD, device="cpu") for name in TRAINERS}
     assert {name: each.history.trainer for name, each in found.items()} == {name: name for name in TRAINERS}
     losses, weights = plain_loop(task, batches_of(task), SGD)
