@@ -12,8 +12,8 @@ import os
 import time
 import zlib
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.errors import UsageError
+from headstart.core.one_process import one_process
 
 SYNCED = 5.0  # seconds between two times that the disk is told to keep all: a power cut loses no more
 _SUM, _STAMP = 8, 16  # hexadecimal digits at the beginning of a line
@@ -138,32 +138,15 @@ def partial_name(target: Path) -> Path:
     return target.with_name(f".{target.name}.partial")
 
 
-@contextmanager
-def alone_at(target: Path) -> Iterator[None]:
-    """Keep other processes from a table; the system lets it go when this one ends, however it ends.
+def alone_at(target: Path) -> AbstractContextManager[None]:
+    """Keep other processes from a table.
 
     Raises:
         UsageError: another process is making it, or its folder cannot be written to.
     """
-    from filelock import FileLock, Timeout
-
-    file = Path(f"{partial_name(target)}.lock")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(file, timeout=0)
-        lock.acquire()
-        while not file.exists():  # its last owner removed it a moment ago
-            lock.release()
-            lock.acquire()
-    except Timeout as error:
-        raise UsageError(
-            f"Another process is making '{target}'. Wait until it has ended, or choose another file: --out"
-        ) from error
-    except OSError as error:
-        raise UsageError(f"'{target}' cannot be written: {error.strerror or error}.") from error
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # Windows removes no file that is open
-            file.unlink()
-        lock.release()
+    return one_process(
+        Path(f"{partial_name(target)}.lock"),
+        f"Another process is making '{target}'. Wait until it has ended, or choose another file: --out",
+        f"'{target}' cannot be written",
+        remove=True,
+    )

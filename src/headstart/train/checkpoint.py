@@ -12,7 +12,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from headstart.backbones.weights import weights_digest
 from headstart.core.errors import CheckError, HeadstartError, UsageError
 from headstart.core.install import pip_install
+from headstart.core.one_process import one_process
 from headstart.train.identity import Identity
 
 FORMAT = 1
@@ -181,30 +182,17 @@ def discard(folder: str | os.PathLike[str]) -> None:
                 path.unlink(missing_ok=True)
 
 
-@contextmanager
-def alone(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Lock a folder against other runs; the system releases it when the process ends, however it ends.
+def alone(folder: str | os.PathLike[str]) -> AbstractContextManager[None]:
+    """Lock a folder against other runs.
 
     Raises:
         UsageError: another run uses it, or it cannot be written to.
     """
-    from filelock import FileLock, Timeout
-
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK, timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise UsageError(
-            f"Another training writes to '{folder}'. Wait until it has ended, or choose another folder."
-        ) from error
-    except OSError as error:
-        raise UsageError(f"'{folder}' cannot be written to: {error.strerror or error}.") from error
-    try:
-        yield
-    finally:
-        lock.release()
+    return one_process(
+        Path(folder) / LOCK,
+        f"Another training writes to '{Path(folder)}'. Wait until it has ended, or choose another folder.",
+        f"'{Path(folder)}' cannot be written to",
+    )
 
 
 @contextmanager
