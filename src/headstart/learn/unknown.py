@@ -52,7 +52,7 @@ class Unknown:
         low, high = (_log_rank(self.sure, sure + by) + _log_rank(self.near, near + by) for by in (-close, close))
         return low - close, high + close
 
-    def margin(self, x: Design, probabilities: Matrix) -> NDArray[np.float64]:
+    def margin(self, x: Design | Matrix, probabilities: Matrix) -> NDArray[np.float64]:
         """How much more typical than the threshold each is, (N,), a block at a time; below zero it is unknown."""
         parts = [self.score(x[block], probabilities[block]) - self.threshold for block in blocks(x.shape[0])]
         return np.concatenate(parts)

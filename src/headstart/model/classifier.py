@@ -322,9 +322,9 @@ class Classifier(Described):
     def _margins(self, seen: Sequence[Judged]) -> list[float]:
         if self.unknown is None or not seen:
             return [0.0] * len(seen)
-        scores = self.unknown.score(np.stack([one.x for one in seen]), np.stack([one.probabilities for one in seen]))
-        margins: list[float] = (scores - self.unknown.threshold).tolist()
-        return margins
+        margins = self.unknown.margin(np.stack([one.x for one in seen]), np.stack([one.probabilities for one in seen]))
+        found: list[float] = margins.tolist()
+        return found
 
     def facts(self) -> dict[str, str]:
         """What is said of it in one line, and in a notebook."""

@@ -91,7 +91,7 @@ class Runner:
         probabilities = softmax(logits)
         if self.classifier.unknown is None:
             return [Answer("", row, False) for row in probabilities]
-        strange = self.classifier.unknown.score(x, probabilities) < self.classifier.unknown.threshold
+        strange = self.classifier.unknown.margin(x, probabilities) < 0
         return [Answer("", row, other) for row, other in zip(probabilities, strange.tolist(), strict=True)]
 
 
