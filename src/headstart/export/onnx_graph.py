@@ -18,7 +18,7 @@ from headstart.export.photo_input import to_pixels
 from headstart.export.verdict import answers
 
 OPSET, IR_VERSION = 14, 7  # the lowest that has HardSwish (ONNX 1.9, 2021), so that older runtimes open it, too
-IMAGES, BATCH = "images", "batch"
+BATCH = "batch"
 _, PROBABILITIES, LABEL = OUTPUTS
 SCORE, UNLIKE = UNKNOWN_OUTPUTS
 MOST = 2**31 - 2**20  # bytes of weights that fit into one protocol buffer
@@ -39,7 +39,7 @@ def build(package: Package) -> Any:
     if 4 * sum(array.size for array in package.weights.values()) > MOST:
         raise UsageError(f"'{blueprint.name}' has weights of more than 2 GB, which one ONNX file cannot hold.")
     graph = Graph()
-    images = IMAGES if package.takes != PHOTOS else _from_photos(graph, package)
+    images = package.given if package.takes != PHOTOS else _from_photos(graph, package)
     _pixels(graph, package, images)
     shapes = blueprint.shapes(size)
     for node in blueprint.nodes[1:]:
@@ -52,8 +52,7 @@ def build(package: Package) -> Any:
         return helper.make_tensor_value_info(name, kind, [BATCH, *shape], doc_string=note)
 
     classes = shapes[LOGITS]
-    name: str = PHOTOS if package.takes == PHOTOS else IMAGES
-    sides: tuple[int | str, ...] = ("height", "width", 3) if package.takes == PHOTOS else (size, size, 3)
+    height, width = package.sides
     outputs: dict[str, tuple[Any, ...]] = {
         LOGITS: (classes,),
         PROBABILITIES: (classes, kinds.FLOAT, "softmax of the logits: calibrated"),
@@ -65,7 +64,7 @@ def build(package: Package) -> Any:
         helper.make_graph(
             graph.nodes,
             blueprint.name,
-            [value(name, sides, kinds.UINT8, INPUT[package.takes])],
+            [value(package.given, (height or "height", width or "width", 3), kinds.UINT8, INPUT[package.takes])],
             [value(each, *outputs[each]) for each in package.outputs],
             graph.constants,
             value_info=[value(name, shape) for name, shape in shapes.items() if name != LOGITS],

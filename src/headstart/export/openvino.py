@@ -42,11 +42,8 @@ def _build(package: Package) -> Any:
     from openvino import opset13 as op
 
     blueprint, spec, ops = package.blueprint, package.spec, OpenvinoOperations()
-    if package.takes == PHOTOS:
-        given = op.parameter([-1, -1, -1, 3], np.uint8, name=PHOTOS)
-        images = to_pixels(ops, given, spec)
-    else:
-        given = images = op.parameter([-1, spec.size, spec.size, 3], np.uint8, name="images")
+    given = op.parameter([-1, *(side or -1 for side in package.sides), 3], np.uint8, name=package.given)
+    images = to_pixels(ops, given, spec) if package.takes == PHOTOS else given
     values = values_of(op, images, blueprint, package.weights, spec, foldable(blueprint))
     logits, features = values[LOGITS], values[blueprint[LOGITS].inputs[0]]
     found = answers(ops, package, logits, op.softmax(logits, 1), features)

@@ -26,6 +26,7 @@ INPUT = {
     PIXELS: "images: uint8 RGB NHWC, 0 to 255",
 }
 OUTPUT = "logits, float32 (N, classes); probabilities = softmax(logits); label, int64 (N,), the place of the largest"
+IMAGES = "images"  # the input's name where it is pixels; else PHOTOS
 OUTPUTS = (LOGITS, "probabilities", "label")
 UNKNOWN_OUTPUTS = ("unknown_score", "unknown")
 UNKNOWN = "; unknown_score, float32 (N,); unknown, bool (N,): whether it is below unknown_threshold"
@@ -66,6 +67,16 @@ class Package:
             card=model_card(classifier),
             takes=takes,
         )
+
+    @property
+    def given(self) -> str:
+        """The name of the input."""
+        return PHOTOS if self.takes == PHOTOS else IMAGES
+
+    @property
+    def sides(self) -> tuple[int | None, int | None]:
+        """Height and width of the input; None where it is any."""
+        return (None, None) if self.takes == PHOTOS else (self.spec.size, self.spec.size)
 
     @property
     def outputs(self) -> tuple[str, ...]:

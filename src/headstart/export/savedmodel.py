@@ -41,8 +41,8 @@ def write(package: Package, path: Path, kind: type = np.float64) -> None:
             logits, features = model(images, training=False)
             return answers(ops, package, logits, tf.nn.softmax(logits), features)
 
-        sides, name = ((None, None), "photos") if package.takes == PHOTOS else ((package.spec.size,) * 2, "images")
-        traced = tf.function(serve, input_signature=[tf.TensorSpec((None, *sides, 3), tf.uint8, name=name)])
+        taken = tf.TensorSpec((None, *package.sides, 3), tf.uint8, name=package.given)
+        traced = tf.function(serve, input_signature=[taken])
         module = tf.Module()
         module.held = [variable.value for variable in model.variables]  # Keras' own export would write them twice
         tf.saved_model.save(module, path, signatures={SIGNATURE: traced.get_concrete_function()})
