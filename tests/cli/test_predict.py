@@ -70,6 +70,13 @@ def test_a_photo_that_cannot_be_read_is_a_row_with_its_error(
     sound, broken = table(tmp_path / "a.csv")
     assert (sound["label"], sound["error"]) == ("bars", "")
     assert broken["error"].startswith("unreadable: it is text")
+    again = (photos / "bars" / "0.png", tmp_path / "broken.jpg", "--out", tmp_path / "b.csv", "--json")
+    machine = shell("predict", bundle, *again)
+    assert (machine.code, machine.err) == (3, "")
+    assert machine.json == {
+        "path": str(tmp_path / "b.csv"), "rows": 2, "labels": {"bars": 1}, "unknown": 0, "unreadable": 1, "kept": 0
+    }  # fmt: skip
+    assert (tmp_path / "b.csv").read_bytes() == (tmp_path / "a.csv").read_bytes()
     assert (broken["path"], broken["label"], broken["unknown"]) == (str(tmp_path / "broken.jpg"), "", "False")
 
 

@@ -156,7 +156,9 @@ class TestClassFolders:
         plant(tmp_path, "cat/1.jpg")
         os.mkfifo(tmp_path / "cat" / "2.jpg")  # opening it would wait for ever
         os.mkfifo(tmp_path / "cat" / "3")
-        assert names(open_source(tmp_path)) == ["cat/1.jpg"]
+        dataset = open_source(tmp_path)
+        assert names(dataset) == ["cat/1.jpg"]
+        assert problems(dataset) == {"cat/2.jpg": "unreadable"}
 
     def test_many_classes(self, tmp_path: Path) -> None:
         plant(tmp_path, *(f"c{c:04}/{i}.jpg" for c in range(1000) for i in range(2)))

@@ -212,7 +212,7 @@ def test_an_empty_map_is_told(classifier: hs.Classifier, explained: hs.Explanati
 
 def test_a_blob_is_no_better_than_a_blob(classifier: hs.Classifier, explained: hs.Explanation) -> None:
     (check,) = check_explanations(classifier, [replace(explained, values=centre_blob(64))])
-    assert check.score == check.blob
+    assert check.score == pytest.approx(check.blob, abs=1e-5)  # measured beside other maps, in other batches
     assert check.road_blob > 0
     assert any("no better than a blob in the middle" in warning for warning in check.warnings)
 

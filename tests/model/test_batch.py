@@ -353,7 +353,9 @@ def test_what_was_sorted_is_not_sorted_again(
         patched.setattr(PartialTable, "keep", interrupted)
         done = shell(*given)
     assert (done.code, "the same command goes on from there" in done.err) == (130, True)
-    assert shell(*given).code == 0
+    done = shell(*given)
+    assert (done.code, done.json["sorted_into"]) == (0, str(tmp_path / "sorted"))
+    assert done.json["kept"] == 16  # of the twenty those that go through the network together
     there = [*(tmp_path / "sorted").rglob("*.png")]
     assert len(there) == 37  # the one that was sorted and not yet kept
     assert {path.parent.name for path in there} <= {*SHAPES, "unknown"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -77,6 +78,9 @@ def test_it_says_where_it_is_and_stops_under_load_without_an_answer_lost(small_b
     assert len([each for each in done if each["status"] == 200]) == len(load.answers)
     assert {each["status"] for each in done} == {200}
     assert {each.headers["x-request-id"] for each in load.answers} == {each["request_id"] for each in done}
+    assert {each["client"] for each in done} == {"127.0.0.1"}
+    events = [json.loads(line)["event"] for line in server.lines if line.startswith("{")]
+    assert (events.count("stopping"), events[-1]) == (1, "stopped")
     assert server.lines[0] == f"headstart: serving shapes at {url}\n"
     assert server.lines[1] == f"headstart: try: curl -F image=@photo.jpg {url}/predict\n"
 
@@ -187,5 +191,8 @@ def test_a_damaged_model_is_refused_and_the_old_one_stays(
         (served / "model.safetensors").write_bytes(whole)
         until(lambda: running.server.metrics.reloads.labels("m", "loaded")._value.get() == 1)
         assert running.post(photo).json() == before
+        said: list[str] = []
+        monkeypatch.setattr(running.server.log, "say", lambda event, **_: said.append(event))
         shutil.rmtree(served)
+        until(lambda: "model folder gone" in said)
         assert running.post(photo).json() == before

@@ -75,7 +75,7 @@ def _show(done: Exported) -> None:
     else:
         rows.add("holds", f"the trunk, up to its layer {done.node}; the head is your own")
     allowed = "" if done.tolerance is None else f"; up to {done.tolerance:g} is allowed"
-    images = counted(done.images, "image")
+    images = counted(done.images, "golden image")
     rows.add("difference", f"{done.max_difference:.1e} at most, relative to the largest logit, on {images}{allowed}")
     if loss := done.loss:
         unseen = "that the model was fitted on" if loss.fitted_on else "not used to calibrate"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from headstart.model.classifier import Classifier
 
 STANDARD_INPUT = "-"
+UNKNOWN = "unknown"
 COUNTED = 12  # labels that a summary counts
 
 
@@ -59,7 +60,10 @@ def predict(
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
-    """Say what is on photos: label and calibrated probability, or "unknown". A line, or a JSON object, a photo."""
+    """Say what is on photos: label and calibrated probability, or "unknown". A line, or a JSON object, a photo.
+
+    With --out the rows are in the table, and --json gives one object: how many there are of each label.
+    """
     from headstart.core.progress import shown
     from headstart.model.tabular_classifier import is_tabular_model
 
@@ -137,7 +141,7 @@ def _of_rows(model: str, paths: Sequence[str], out: str | None, screen: _Screen)
 
     def told() -> Iterator[Answer]:
         for done, (count, answer) in enumerate(rows.answers(files), 1):
-            screen.tell(done, count, answer)
+            screen.tell(done, count, answer, in_table=out is not None)
             yield answer
 
     if out is not None:
@@ -157,13 +161,13 @@ def _of_photos(
     crop: bool,
 ) -> None:
     """The answers to photos, which are put into their folders on the way."""
-    from headstart.model.answers import UNKNOWN, Answer, put_into
+    from headstart.model.answers import Answer, put_into
     from headstart.model.batch import answers, fill_table
 
     screen.of(classifier.classes)
 
     def told(row: int, done: int, item: Answer | Problem) -> None:
-        screen.tell(done, len(listing), item)
+        screen.tell(done, len(listing), item, in_table=out is not None)
         if sort_into is not None and isinstance(item, Answer):
             label = UNKNOWN if item.unknown else item.top(classifier.classes)[0][0]
             put_into(Path(sort_into), label, listing.paths[row], link=links)
@@ -174,9 +178,8 @@ def _of_photos(
         return
     target = Path(out).absolute()
     found = fill_table(classifier, listing, target, top=screen.top, every=screen.every, crop=crop, told=told)
-    screen.counts, screen.unreadable = Counter(found.labels), found.unreadable
-    if found.unknown:
-        screen.counts[UNKNOWN] += found.unknown
+    screen.labels, screen.unknown, screen.unreadable = Counter(found.labels), found.unknown, found.unreadable
+    screen.kept = found.kept
 
 
 class _Screen:
@@ -186,41 +189,56 @@ class _Screen:
         self.top, self.report, self.every, self.as_json, self.summary = top, report, every, as_json, summary
         self.classes: Sequence[str] = ()
         self.short: Mapping[str, str] = {}
-        self.counts: Counter[str] = Counter()
-        self.unreadable = 0
+        self.labels: Counter[str] = Counter()  # of what was not unknown
+        self.unknown = self.unreadable = self.kept = 0
 
     def of(self, classes: Sequence[str]) -> None:
         """The classes of the model."""
-        self.classes, self.short = classes, all_shortened(("unknown", *classes))
+        self.classes, self.short = classes, all_shortened((UNKNOWN, *classes))
 
-    def tell(self, done: int, count: int, item: Answer | Problem) -> None:
-        """An answer, when it comes."""
+    def tell(self, done: int, count: int, item: Answer | Problem, *, in_table: bool) -> None:
+        """An answer, when it comes; one that is in a table needs no line."""
         if self.report:
             self.report("images", done, count)
         if isinstance(item, Problem):
             self.unreadable += 1
-            show_problem(item, self.as_json)
+            if not (in_table and self.as_json):
+                show_problem(item, self.as_json)
             return
-        self.counts["unknown" if item.unknown else item.top(self.classes)[0][0]] += 1
-        if self.as_json:
+        if item.unknown:
+            self.unknown += 1
+        else:
+            self.labels[item.top(self.classes)[0][0]] += 1
+        if self.as_json and not in_table:
             _json(item.as_json(self.classes, self.top, every=self.every))
         elif not self.summary:
             show_answer(item.top(self.classes, self.top), item, self.short)
 
     def end(self, out: str | None, sort_into: str | None) -> None:
         """The summary, where there was no line each."""
+        if self.as_json and out is not None:
+            _json(self._counts(out, sort_into))
         if not self.summary or self.as_json:
             return
         rows = Rows()
-        counts = [f"{self.short[label]} {count}" for label, count in self.counts.most_common(COUNTED)]
-        more = f", and {len(self.counts) - COUNTED} more labels" if len(self.counts) > COUNTED else ""
-        rows.add("answers", f"{self.counts.total()}: {', '.join(counts)}{more}")
+        found = Counter({self.short[label]: count for label, count in self.labels.items()})
+        if self.unknown:
+            found[UNKNOWN] += self.unknown
+        counts = [f"{label} {count}" for label, count in found.most_common(COUNTED)]
+        more = f", and {len(found) - COUNTED} more labels" if len(found) > COUNTED else ""
+        rows.add("answers", f"{found.total()}: {', '.join(counts)}{more}")
         if self.unreadable:
             rows.add("unreadable", f"{self.unreadable}{', each a row with its error' if out is not None else ''}")
         for word, path in (("wrote", out), ("sorted into", sort_into)):
             if path is not None:
                 rows.add(word, Text(one_line(path), "bold"), whole=True)
         rows.show(console())
+
+    def _counts(self, out: str, sort_into: str | None) -> dict[str, Any]:
+        rows = self.labels.total() + self.unknown + self.unreadable
+        found = {"path": out, "rows": rows, "labels": dict(self.labels.most_common()), "unknown": self.unknown}
+        sorted_into = {} if sort_into is None else {"sorted_into": sort_into}
+        return found | {"unreadable": self.unreadable, "kept": self.kept} | sorted_into
 
 
 def show_answer(top: Sequence[tuple[str, float]], item: Answer, short: Mapping[str, str]) -> None:

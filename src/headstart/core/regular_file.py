@@ -7,6 +7,8 @@ import os
 import stat
 from typing import BinaryIO
 
+NO_FILE = "a pipe or a device, not a file"
+
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a file to read its bytes, without waiting for anybody.
@@ -20,7 +22,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
         if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "a pipe or a device, not a file", os.fspath(path))
+            raise OSError(errno.EINVAL, NO_FILE, os.fspath(path))
         return os.fdopen(number, "rb")
     except BaseException:
         os.close(number)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from headstart.core.errors import cannot_read, reason_of
+from headstart.core.regular_file import NO_FILE
 from headstart.core.types import Problem
 from headstart.data.formats import COMPANIONS, HEAD, SUFFIXES, suffix_of, why_not_read
 
@@ -66,12 +67,14 @@ def _look_at(entry: os.DirEntry[str], name: str, root: str, found: Scan, waiting
         elif entry.is_dir():
             found.folders.append(name)
             waiting.append(name + "/")
-        elif entry.is_file():  # a pipe would wait for ever
+        elif entry.is_file():  # to read a pipe would wait for ever
             why = why_not_read(name, _head(entry.path, name))
             if why is None:
                 found.images.append(name)
             elif why:
                 found.problems.append(Problem(printable(name), "unreadable", why))
+        elif why_not_read(name, b"") is None:
+            found.problems.append(Problem(printable(name), "unreadable", NO_FILE))
     except OSError as error:
         found.problems.append(_unreadable(name, error))
 

@@ -21,7 +21,7 @@ def _style() -> AbstractContextManager[object]:
 STYLE = SharedChange(_style)  # matplotlib's settings are those of the whole process
 
 
-def why_no_folder(path: str | os.PathLike[str], advice: str = "Choose another: --out DIR") -> str | None:
+def why_no_folder(path: str | os.PathLike[str], advice: str = "Choose another: --out") -> str | None:
     """A sentence if nothing can be written into a folder at ``path``, before any work is done for it."""
     inside = Path(os.path.realpath(path)) / "plots"
     try:

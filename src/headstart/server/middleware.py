@@ -100,6 +100,7 @@ class Middleware:
             method=scope["method"],
             path=scope["path"][:200],
             status=exchange.status,
+            client=(scope.get("client") or ("",))[0],
             ms=round(seconds * 1000, 2),
             **facts,
         )

@@ -121,14 +121,23 @@ class Models:
                 log.say("model loaded", model=name, version=new.version, before=old.version if old else None)
 
     async def watch(self, log: Log, metrics: Metrics) -> None:
-        """Look at the folders for ever: one that changed, and then stayed as it is, is loaded again."""
-        before = dict(self._seen)
+        """Look at the folders for ever: one that changed, and then stayed as it is, is loaded again.
+
+        One that is gone, or lacks a file, is told in the log once, and what was loaded stays.
+        """
+        before, gone = dict(self._seen), set[str]()
         while True:
             await asyncio.sleep(LOOK)
             now = {name: _look(source) for name, source in self.sources.items()}
             changed = [
                 name for name in now if now[name] and now[name] == before[name] and now[name] != self._seen[name]
             ]
+            for name, look in now.items():
+                if look:
+                    gone.discard(name)
+                elif before[name] == look != self._seen[name] and name not in gone:
+                    gone.add(name)
+                    log.say("model folder gone", level="warning", model=name, kept=self.served[name].version)
             before = now
             await self.reload(changed, log, metrics)
 

@@ -133,7 +133,7 @@ def server_of(app: Any, settings: Settings) -> Any:
         """Told of a signal, it is not ready any more."""
 
         def handle_exit(self, sig: int, frame: Any) -> None:
-            app.state.server.stopping = True
+            app.state.server.stop()
             super().handle_exit(sig, frame)
 
     return Stoppable(config)

@@ -51,6 +51,7 @@ class Server:
         self.workers.report = self.log.fault
         self.metrics = self.workers.metrics
         self.stopping = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.failure: BaseException | None = None  # why the models could not be loaded
         self.when_loaded: Callable[[], None] = lambda: None
 
@@ -58,7 +59,8 @@ class Server:
     async def running(self, *, watch: bool = False) -> AsyncIterator[None]:
         """While it runs: load the models, then look at their folders if they are to be watched."""
         with ONE_THREAD:
-            self.workers.start(asyncio.get_running_loop())
+            self._loop = asyncio.get_running_loop()
+            self.workers.start(self._loop)
             task = asyncio.create_task(self._look_after_models(watch))
             try:
                 yield
@@ -66,6 +68,13 @@ class Server:
                 task.cancel()
                 await asyncio.to_thread(self.workers.stop)
                 await asyncio.sleep(0)  # what the threads handed back last
+                self.log.say("stopped")
+
+    def stop(self) -> None:
+        """Be ready no more; called from a signal, in which nothing is written."""
+        first, self.stopping = not self.stopping, True
+        if first and self._loop:
+            self._loop.call_soon_threadsafe(self.log.say, "stopping")
 
     async def _look_after_models(self, watch: bool) -> None:
         try:
