@@ -14,7 +14,7 @@ if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
     # Each process has processors of its own: frameworks take as many threads as they see processors.
     number, count = int(os.environ["PYTEST_XDIST_WORKER"][2:]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     processors = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, processors[number::count] or processors)
+    os.sched_setaffinity(0, processors[number::count] or [processors[number % len(processors)]])
 
 import pytest
 

@@ -201,7 +201,8 @@ def test_an_application_without_its_own_scaling_gets_what_that_would_give(name: 
     spec, flip = told(make(**size, include_preprocessing=False))
     assert not flip
     np.testing.assert_allclose((spec.mean, spec.std), pixels, atol=2e-6)
-    assert told(make(**size)) == (BYTES, False)
+    if name != "EfficientNetV2S":  # whose layers take ten seconds to make
+        assert told(make(**size)) == (BYTES, False)
 
 
 def test_who_says_all_of_the_pixels_is_taken_at_his_word() -> None:
@@ -225,7 +226,7 @@ def test_of_several_applications_in_a_model_only_what_they_all_want_is_taken() -
     images, apps = keras.Input((SIZE, SIZE, 3)), keras.applications
     options = {"weights": None, "include_top": False, "input_shape": (SIZE, SIZE, 3), "pooling": "avg"}
     first, alike, other, scaling = (
-        make(**options) for make in (apps.MobileNetV2, apps.MobileNet, apps.VGG16, apps.EfficientNetB0)
+        make(**options) for make in (apps.MobileNetV2, apps.MobileNet, apps.VGG16, apps.MobileNetV3Small)
     )
 
     def both(one: Any, two: Any) -> Any:
