@@ -7,18 +7,22 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 install = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(1) || $(PIP) $(1)
 # several processes, each with a share of the processors; a file's tests stay together, for they share what they made
 PYTEST ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+TESTS := not slow
 
 # the oldest versions of what is named in pyproject.toml, with which other packages may be newer than they expect
 FLOORS := .venv-floors
 FLOOR_TESTS ?= tests/core tests/engines tests/export tests/train
 
-.PHONY: demo test test-floors lint format clean
+.PHONY: demo test test-all test-floors lint format clean
 
 demo: $(VENV)/demo.done
 	$(BIN)/python examples/demo.py
 
 test: lint $(VENV)/test.done
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest $(PYTEST) -m "$(TESTS)"
+
+test-all: TESTS := slow or not slow
+test-all: test
 
 test-floors: $(FLOORS)/test.done
 	$(FLOORS)/bin/python -m pytest $(PYTEST) -o filterwarnings=default $(FLOOR_TESTS)

@@ -25,6 +25,7 @@ from official import CASES, filled
 from referee import SPEC, assert_close, photos, slow_forward, weights_for
 
 
+@pytest.mark.slow
 def test_a_cifar_resnet_is_as_accurate_as_it_was_measured(shared: Path) -> None:
     table = hs.open_source(str(shared / "data" / "cifar10" / "test.parquet"))
     assert table.classes == CIFAR10

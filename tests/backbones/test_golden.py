@@ -154,7 +154,12 @@ def test_every_stage_has_its_golden_figures(lite0: Pretrained) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "least"), [("efficientnet_lite0", 0.80), ("mobilenet_v2", 0.75), ("squeezenet1_1", 0.52)]
+    ("name", "least"),
+    [
+        ("efficientnet_lite0", 0.80),
+        pytest.param("mobilenet_v2", 0.75, marks=pytest.mark.slow),
+        pytest.param("squeezenet1_1", 0.52, marks=pytest.mark.slow),
+    ],
 )
 def test_it_knows_what_is_on_photos_of_imagenet(
     name: str, least: float, request: pytest.FixtureRequest, shared: Path

@@ -351,7 +351,10 @@ def test_killed_and_resumed_it_is_bit_by_bit_the_same(shell: Shell, photos: Path
 @pytest.mark.usefixtures("hears_ctrl_c")
 @pytest.mark.parametrize(
     ("number", "code", "said"),
-    [(signal.SIGTERM, 143, "Ended after step "), (signal.SIGINT, 130, "interrupted; --resume goes on")],
+    [
+        (signal.SIGTERM, 143, "Ended after step "),
+        pytest.param(signal.SIGINT, 130, "interrupted; --resume goes on", marks=pytest.mark.slow),
+    ],
 )
 def test_lightning_ends_as_the_others_do_where_every_step_ends_an_epoch(
     tmp_path: Path, number: signal.Signals, code: int, said: str
@@ -379,6 +382,7 @@ def test_a_process_that_follows_says_and_writes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.json"]
 
 
+@pytest.mark.slow
 def test_two_processes_are_as_one_and_answer_once(shell: Shell, photos: Path, given: Path, tmp_path: Path) -> None:
     """Over gloo; the image that is left over in an epoch joins its last batch."""
     recipe = write(

@@ -128,7 +128,7 @@ def topped(x: Any) -> Any:
     return layers.Dense(3)(layers.GlobalAveragePooling2D()(x))
 
 
-@pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50V2", "DenseNet121"])
+@pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50V2", pytest.param("DenseNet121", marks=pytest.mark.slow)])
 def test_the_pixels_of_a_live_application_are_its_own(name: str) -> None:
     make = getattr(keras.applications, name)
     base = make(weights=None, include_top=False, input_shape=(SIZE, SIZE, 3))
@@ -138,7 +138,7 @@ def test_the_pixels_of_a_live_application_are_its_own(name: str) -> None:
     assert flip == turned
 
 
-@pytest.mark.parametrize("name", ["MobileNet", "VGG16", "EfficientNetB0"])
+@pytest.mark.parametrize("name", ["MobileNet", "VGG16", pytest.param("EfficientNetB0", marks=pytest.mark.slow)])
 def test_they_are_so_wherever_it_stands(name: str) -> None:
     """As an object, and where it stands behind augmentation in a model of one's own; not behind other scalings."""
     make = getattr(keras.applications, name)
@@ -191,7 +191,7 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     [
         ("MobileNetV3Small", ((0.5,) * 3, (0.5,) * 3)),
         ("EfficientNetV2B0", IMAGENET),
-        ("EfficientNetV2S", ((128 / 255,) * 3, (128 / 255,) * 3)),
+        pytest.param("EfficientNetV2S", ((128 / 255,) * 3, (128 / 255,) * 3), marks=pytest.mark.slow),
         ("ConvNeXtTiny", IMAGENET),
     ],
 )
@@ -201,8 +201,7 @@ def test_an_application_without_its_own_scaling_gets_what_that_would_give(name: 
     spec, flip = told(make(**size, include_preprocessing=False))
     assert not flip
     np.testing.assert_allclose((spec.mean, spec.std), pixels, atol=2e-6)
-    if name != "EfficientNetV2S":  # whose layers take ten seconds to make
-        assert told(make(**size)) == (BYTES, False)
+    assert told(make(**size)) == (BYTES, False)
 
 
 def test_who_says_all_of_the_pixels_is_taken_at_his_word() -> None:

@@ -47,7 +47,9 @@ def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("before", "engines"),
     [
-        pytest.param("import tensorflow", ("torch", "keras"), id="TensorFlow first, by the user"),
+        pytest.param(
+            "import tensorflow", ("torch", "keras"), id="TensorFlow first, by the user", marks=pytest.mark.slow
+        ),
         pytest.param("", ("keras", "torch"), id="the Keras engine first"),
     ],
 )
@@ -60,6 +62,7 @@ def test_both_frameworks_work_in_one_process(before: str, engines: tuple[str, st
     assert answer["loaded"] == ["tensorflow", "torch"] + ["triton._C.libtriton"] * TRITON
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not TRITON, reason="Triton is not installed, so nothing can collide")
 def test_without_the_guard_the_order_of_the_two_ends_the_process() -> None:
     """The reason for it; a version in which they live together makes the guard idle, not wrong."""

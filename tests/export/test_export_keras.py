@@ -174,6 +174,7 @@ np.save(sys.argv[3], model.predict(np.load(sys.argv[2]), verbose=0)["logits"])
 """
 
 
+@pytest.mark.slow
 def test_keras_on_pytorch_opens_it(tmp_path: Path) -> None:
     """Nodes with dots in their names are the rule; layers must not have them, nor those of a model inside."""
     import keras

@@ -139,7 +139,8 @@ def test_a_module_that_cannot_be_followed_is_refused_with_a_way_out(tmp_path: Pa
     assert not (tmp_path / "model.pt2").exists()
 
 
-def test_two_at_once_wait_for_each_other(package: Package, tmp_path: Path) -> None:
+def test_two_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    package = every_op()
     images, differences = package.golden.images, list[float]()
 
     def export(path: Path) -> None:

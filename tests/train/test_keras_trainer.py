@@ -176,7 +176,7 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("end", ["crash", "Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("end", ["crash", pytest.param("Ctrl-C", marks=pytest.mark.slow), "SIGTERM"])
 def test_a_resumed_training_is_the_uninterrupted_one(tmp_path: Path, whole: Trained, end: str) -> None:
     identity = Identity.of(small_task(ALL), ALL, "these")
     with Checkpoints(tmp_path, identity) as checkpoints:

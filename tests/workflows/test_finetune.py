@@ -482,7 +482,7 @@ def test_a_model_that_is_to_be_robust_is_judged_under_attack(
     assert clean.before.val_calibrated < first.start
 
 
-@pytest.mark.parametrize("trainer", ["lightning", "tensorflow", "keras"])
+@pytest.mark.parametrize("trainer", ["lightning", pytest.param("tensorflow", marks=pytest.mark.slow), "keras"])
 def test_every_trainer_comes_to_the_same(
     trainer: str, given: hs.Classifier, many: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

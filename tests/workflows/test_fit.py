@@ -258,7 +258,14 @@ def test_labels_that_do_not_fit_the_images(photos: Path) -> None:
         hs.fit([str(next(photos.rglob("*.png")))])
 
 
-@pytest.mark.parametrize(("name", "floor"), [("cats_dogs", 0.985), ("apple_leaves", 0.96), ("oxford_pets", 0.83)])
+@pytest.mark.parametrize(
+    ("name", "floor"),
+    [
+        ("cats_dogs", 0.985),
+        pytest.param("apple_leaves", 0.96, marks=pytest.mark.slow),
+        pytest.param("oxford_pets", 0.83, marks=pytest.mark.slow),
+    ],
+)
 def test_accuracy_on_real_photos(shared: Path, name: str, floor: float) -> None:
     model = hs.fit(str(shared / "data" / name))
     accuracy = record_of(model)["result"]["accuracy"]

@@ -56,6 +56,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
 # --- rows of numbers --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_iris_in_ten_folds() -> None:
     model = train_rows("iris", folds=10)
     record = record_of(model)
