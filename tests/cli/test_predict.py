@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -111,9 +112,40 @@ def test_a_label_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "into"}
 
 
+def half_a_copy(_: object, target: Path) -> None:
+    target.write_bytes(b"half")
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_photo_that_cannot_be_copied_leaves_no_file(
+    link: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(hs.UsageError, match=r"cannot be put into .*: No such file"):
+        put_into(tmp_path / "into", "bars", str(tmp_path / "gone.png"), link=link)
+    (tmp_path / "a.png").write_bytes(b"content")
+    if not link:
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "copy2", half_a_copy)
+            with pytest.raises(hs.UsageError, match=r"cannot be put into .*: No space left on device"):
+                put_into(tmp_path / "into", "bars", str(tmp_path / "a.png"), link=False)
+    assert [path for path in tmp_path.rglob("*.png") if path.name != "a.png" or path.parent != tmp_path] == []
+    assert put_into(tmp_path / "into", "bars", str(tmp_path / "a.png"), link=link).name == "a.png"
+
+
+def test_addresses_are_not_sorted(shell: Shell, bundle: Path, photos: Path, tmp_path: Path) -> None:
+    there, url = photos / "bars" / "0.png", "http://127.0.0.1:1/a.jpg"
+    for more in ((), ("--urls",), ("--urls", "--links"), ("--urls", "--out", str(tmp_path / "a.csv"))):
+        answer = shell("predict", bundle, there, url, "--sort-into", tmp_path / "sorted", *more)
+        assert (answer.code, answer.out) == (2, "")
+        assert f"'{url}' is an address, and has no file that could be copied. Leave --sort-into out" in answer.err
+    assert [*tmp_path.iterdir()] == []
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
+        (("-", "-"), "'-' stands for standard input, which is read once. Name it once."),
         (("--top", "0"), "--top: expected 1 or more"),
         (("--out", "a.txt"), "--out: expected a name that ends in .csv or .parquet"),
         (("--links",), "--links goes with --sort-into DIR"),

@@ -16,6 +16,7 @@ from headstart.data import addresses
 from headstart.data.addresses import FetchAhead, fetch_image
 from making import Shell
 
+LARGEST = addresses.LARGEST
 PHOTO: dict[str, bytes] = {}
 asked: list[str] = []
 together = {"now": 0, "most": 0}
@@ -62,6 +63,8 @@ class Server(BaseHTTPRequestHandler):
         self.send_response(200)
         if word in ("large.png", "cut.png"):
             self.send_header("Content-Length", str(len(content) + 10**6))
+        if word == "101-mb.png":
+            self.send_header("Content-Length", "101000000")
         self.end_headers()
         if word == "endless.png":
             for _ in range(1000):
@@ -137,6 +140,25 @@ def test_what_goes_wrong_is_said(what: str, kind: str, said: str, site: str, mon
 def test_no_server_and_no_address(url: str, site: str) -> None:
     with pytest.raises(UnreadableImageError, match="cannot be fetched"):
         fetch_image(url)
+
+
+def test_the_limit_is_100_mb(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "LARGEST", LARGEST)
+    with pytest.raises(UnreadableImageError, match="larger than 100 MB"):
+        fetch_image(f"{site}/101-mb.png")
+
+
+def test_an_address_with_a_login_is_not_fetched(site: str) -> None:
+    with_login = site.replace("//", "//user:secret@")
+    for url, said in (
+        (f"{with_login}/a.png", "an address with a login in it is not fetched"),
+        (f"{site}/to/{with_login}/a.png", "redirects to an address with a login in it, which is not fetched"),
+    ):
+        with pytest.raises(UnreadableImageError) as error:
+            fetch_image(url)
+        assert (error.value.kind, error.value.detail) == ("unreadable", said)
+    assert len(asked) == 1  # for the redirect
+    assert fetch_image(f"{site}/a.png?by=user@host") == PHOTO["content"]
 
 
 def test_they_are_fetched_ahead_and_never_all_at_once() -> None:

@@ -234,9 +234,11 @@ def test_photos_that_are_chosen_get_a_card_each(ready: Any, model: hs.Classifier
     assert len(shares) == 3
     assert all(share.endswith(" %") for share in shares)
     assert first.find_element("tag name", "canvas").get_attribute("aria-label") == "photo known.png"
-    wait(ready, "document.getElementById('status').textContent.startsWith('4 photos were classified, 2 of them')")
+    wait(ready, "document.getElementById('status').textContent === '2 photos were classified, 2 could not be.'")
     ready.find_element("id", "clear").click()
     assert ready.find_elements("class name", "card") == []
+    drop_in(ready, known, broken)
+    wait(ready, "document.getElementById('status').textContent === '1 photo was classified, 1 could not be.'")
 
 
 def test_photos_may_be_dropped_or_pasted(ready: Any) -> None:

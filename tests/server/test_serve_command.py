@@ -93,7 +93,10 @@ def test_ctrl_c_is_no_error(small_bundle: Path) -> None:
     assert len(server.lines) == 2
 
 
-def test_what_cannot_be_served_is_told(small_bundle: Path, tmp_path: Path, shell: Shell) -> None:
+def test_what_cannot_be_served_is_told(
+    small_bundle: Path, tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     altered = tmp_path / "altered"
     shutil.copytree(small_bundle, altered)
     with (altered / "model.safetensors").open("r+b") as file:
@@ -101,6 +104,9 @@ def test_what_cannot_be_served_is_told(small_bundle: Path, tmp_path: Path, shell
         file.write(b"\x00\x01"[:1])
     for arguments, code, said in (
         (("nowhere",), 2, "There is no model 'nowhere'"),
+        (("ü=altered",), 2, "'ü' cannot be the name of a served model"),
+        (("ü=nowhere",), 2, "'ü=nowhere' cannot be the name of a served model"),
+        (("x=",), 2, "'x=' names a model, and no path comes after it. Expected NAME=PATH."),
         ((str(altered),), 4, "was altered"),
         ((str(small_bundle), "--port", "99999"), 2, "--port: expected a whole number, 0 to 65535"),
         ((str(small_bundle), "--max-images", "0"), 2, "--max-images: expected a whole number, 1 to 4096"),
@@ -196,3 +202,19 @@ def test_a_damaged_model_is_refused_and_the_old_one_stays(
         shutil.rmtree(served)
         until(lambda: "model folder gone" in said)
         assert running.post(photo).json() == before
+
+
+def test_a_reload_says_that_the_folder_is_gone(
+    small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = tmp_path / "served"
+    shutil.copytree(small_bundle, served)
+    with serving({"m": str(served)}) as running:
+        said: list[object] = []
+        monkeypatch.setattr(running.server.log, "say", lambda *_, **facts: said.append(facts.get("reason")))
+        shutil.rmtree(served)
+        for _ in range(2):
+            loop = running.server.workers._loop
+            assert loop is not None
+            asyncio.run_coroutine_threadsafe(running.server.reload(), loop).result(PATIENCE)
+        assert said == [f"The folder '{served}' is gone."] * 2

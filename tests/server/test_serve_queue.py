@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import threading
+import urllib.error
+import urllib.request
 import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -167,6 +171,29 @@ def test_a_body_that_is_too_large_is_not_kept(opened: str) -> None:
         assert running.server.bodies.held == 0
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_a_client_that_sends_all_first_reads_that_it_is_too_large(told: bool, opened: str) -> None:
+    """urllib reads nothing before it has sent the whole body, with its length or in chunks."""
+    with serving({"m": opened}, max_megabytes=2) as running:
+        body: bytes | Iterator[bytes] = b"x" * 30_000_000 if told else (b"x" * 1_000_000 for _ in range(30))
+        request = urllib.request.Request(f"{running.url}/predict", body, {"Content-Type": "image/png"})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=PATIENCE)
+        with refused.value:
+            assert refused.value.code == 413
+            assert json.loads(refused.value.read())["error"]["message"] == "The body is over 2 MB."
+        assert running.server.bodies.held == running.server.workers.arriving == 0
+
+
+def test_a_body_that_is_too_large_has_no_more_time_than_others(opened: str) -> None:
+    with serving({"m": opened}, max_megabytes=0.1, timeout=0.4) as running:
+        for content in (b"x", b"x" * 150_000):
+            assert reply_of(running.raw(request_of(content, length=200_000)))[0] == 413
+        whole = running.raw(request_of(b"x" * 100_001))  # of which nothing is left to wait for
+        assert reply_of(whole)[0] == 413
+        assert running.server.bodies.held == 0
+
+
 def test_memory_for_bodies_has_a_limit(opened: str, photo: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headstart.server.read_request.HELD", len(photo) + 10)
     with serving({"m": opened}) as running:
@@ -206,6 +233,7 @@ def test_several_models_share_the_cores(opened: str, photo: bytes) -> None:
         assert [each.result().json()["model"] for each in asked] == ["a", "b"] * 8
         unsaid = running.post(photo)
         assert (unsaid.status_code, error_of(unsaid)["kind"]) == (422, "which model")
+        assert error_of(unsaid)["message"] == "Several models are served: a, b. Say which: ?model=NAME"
         lost = running.client.post("/predict?model=c", content=photo)
         assert (lost.status_code, error_of(lost)["kind"]) == (404, "no such model")
 

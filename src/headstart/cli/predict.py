@@ -69,6 +69,8 @@ def predict(
 
     if every and not as_json and out is None:
         raise UsageError("--all-probabilities goes with --json, or with a table: --out FILE.")
+    if paths.count(STANDARD_INPUT) > 1:
+        raise UsageError(f"'{STANDARD_INPUT}' stands for standard input, which is read once. Name it once.")
     _check(top, out, sort_into, links=links, overwrite=overwrite)
     summary = out is not None or sort_into is not None
     with shown(summary and not as_json) as report:
@@ -80,7 +82,8 @@ def predict(
         else:
             normalisation = options.normalisation(mean, std)
             classifier = options.open_model(model, weights, engine, precision, device, normalisation)
-            listing = _listing(paths, urls=urls)
+            listing = _listing(paths)
+            _check_addresses(listing, sort_into, urls=urls)
             _of_photos(classifier, listing, out, sort_into, screen, links=links, crop=crop)
     screen.end(out, sort_into)
     if screen.unreadable:
@@ -103,7 +106,7 @@ def _check(top: int, out: str | None, sort_into: str | None, *, links: bool, ove
     options.check_new_files(str(Path(out).parent), [Path(out).name], overwrite)
 
 
-def _listing(paths: Sequence[str], *, urls: bool) -> Listing:
+def _listing(paths: Sequence[str]) -> Listing:
     """The images that the paths name."""
     from headstart.data.listing import Listing
 
@@ -113,8 +116,20 @@ def _listing(paths: Sequence[str], *, urls: bool) -> Listing:
             listing.paths += _standard_input()
         else:
             listing.add(path)
-    listing.check(urls=urls)
     return listing
+
+
+def _check_addresses(listing: Listing, sort_into: str | None, *, urls: bool) -> None:
+    """Refuse addresses that are to be sorted, or may not be fetched; and an empty list."""
+    from headstart.data.addresses import is_address
+
+    address = None if sort_into is None else next((path for path in listing.paths if is_address(path)), None)
+    if address is not None:
+        raise UsageError(
+            f"'{address}' is an address, and has no file that could be copied. Leave --sort-into out, or save it "
+            "first, and name the file."
+        )
+    listing.check(urls=urls)
 
 
 def _standard_input() -> list[str]:

@@ -116,5 +116,11 @@ def did_you_mean(name: str, known: Iterable[str], see: str = "") -> str:
         return f"Did you mean {' or '.join(near)}?"
     if see:
         return f"See them: {see}"
-    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
-    return f"Known: {', '.join(known[:LISTED])}{more}."
+    return f"Known: {listed(known)}."
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first names, with commas between them, and how many more there are."""
+    names = [*names]
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"{', '.join(names[:LISTED])}{more}"

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 from headstart.core.errors import UnreadableImageError
 
 SECONDS = 20.0  # without an answer, and for a whole image
-LARGEST = 100 << 20  # bytes of an image
+LARGEST = 100 * 10**6  # bytes of an image
 REDIRECTS = 5
 TRIES = 2
 PAUSE = 1.0  # seconds before the second try
@@ -85,6 +85,9 @@ class _Redirects(request.HTTPRedirectHandler):
         if not is_address(newurl):  # ftp, which urllib follows
             fp.close()
             raise _elsewhere(newurl)
+        if _has_login(newurl):
+            fp.close()
+            raise UnreadableImageError("unreadable", "redirects to an address with a login in it, which is not fetched")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
     def http_error_302(
@@ -103,6 +106,11 @@ def _elsewhere(place: str) -> UnreadableImageError:
     return UnreadableImageError("unreadable", f"redirects to {place[:200]}, and only http(s) is followed")
 
 
+def _has_login(url: str) -> bool:
+    """Whether it is http://NAME:PASSWORD@host: urllib would take all of that for the host's name."""
+    return "@" in urlsplit(url).netloc
+
+
 def _opener() -> request.OpenerDirector:
     """One that knows no other schemes: `urllib.request.urlopen` also opens files."""
     opener = request.OpenerDirector()
@@ -117,6 +125,8 @@ def _opener() -> request.OpenerDirector:
 def _fetch(url: str) -> bytes:
     headers = {"User-Agent": "headstart", "Accept-Encoding": "identity"}
     try:
+        if _has_login(url):
+            raise UnreadableImageError("unreadable", "an address with a login in it is not fetched")
         asked = request.Request(quote(url, safe="%/:=&?~#+!$,;'@()*[]"), headers=headers)  # noqa: S310  # `is_address`
         end = time.monotonic() + SECONDS
         answer: HTTPResponse

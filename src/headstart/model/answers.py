@@ -156,6 +156,7 @@ def put_into(folder: Path, label: str, photo: str, *, link: bool) -> Path:
     inside = folder / (_UNSAFE.sub("_", label).strip(". ") or "_")
     stem, suffix = os.path.splitext(os.path.basename(photo))
     try:
+        os.stat(photo)  # what is not there gets no name in the folder
         inside.mkdir(parents=True, exist_ok=True)
         number = 1
         while True:
@@ -164,14 +165,22 @@ def put_into(folder: Path, label: str, photo: str, *, link: bool) -> Path:
                 if link:
                     target.symlink_to(os.path.abspath(photo))
                 else:
-                    with target.open("xb"):  # takes the name, which somebody else may want too
-                        pass
-                    shutil.copy2(photo, target)
+                    _copy(photo, target)
                 return target
             except FileExistsError:
                 number += 1
     except OSError as error:
         raise UsageError(f"'{photo}' cannot be put into '{inside}': {error.strerror or error}.") from error
+
+
+def _copy(photo: str, target: Path) -> None:
+    """Copy to a new file; where that fails, there is none."""
+    target.open("xb").close()  # takes the name, which somebody else may want too
+    try:
+        shutil.copy2(photo, target)
+    except BaseException:
+        target.unlink()
+        raise
 
 
 def check_unknown(unknown: object, classes: NDArray[Any]) -> None:

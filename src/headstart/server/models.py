@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from headstart.core.errors import HeadstartError, UsageError, did_you_mean, one_line
+from headstart.core.errors import HeadstartError, UsageError, did_you_mean, listed, one_line
 from headstart.model import files
 from headstart.model.classifier import Classifier
 from headstart.server.logs import Log
@@ -50,8 +50,12 @@ def _pair(source: Source) -> tuple[str, Source]:
     if isinstance(source, Classifier):
         return "model", source
     name, equals, path = source.partition("=")
-    if equals and NAME.fullmatch(name) and not os.path.exists(source):
-        return name, os.path.expanduser(path)
+    if equals and not os.path.exists(source):
+        named_path = os.path.expanduser(path)
+        if NAME.fullmatch(name) and not path:
+            raise UsageError(f"'{source}' names a model, and no path comes after it. Expected NAME=PATH.")
+        if NAME.fullmatch(name) or os.path.exists(named_path):
+            return name, named_path
     whole = os.path.expanduser(source)
     return os.path.basename(os.path.abspath(whole) if os.path.isdir(whole) else whole), whole
 
@@ -63,6 +67,7 @@ class Models:
         self.sources, self.precision = dict(sources), precision
         self.served: dict[str, Served] = {}
         self._seen = {name: _look(source) for name, source in self.sources.items()}
+        self._folders = {name for name, look in self._seen.items() if look}
         self._one_at_a_time = asyncio.Lock()
 
     @property
@@ -92,7 +97,7 @@ class Models:
             raise Refused(503, "loading", "The models are being loaded.", {"Retry-After": "1"})
         if name is None and len(self.sources) > 1:
             raise Refused(
-                422, "which model", f"Several models are served. Say which: ?model={next(iter(self.sources))}"
+                422, "which model", f"Several models are served: {listed(self.sources)}. Say which: ?model=NAME"
             )
         found = self.served[name if name is not None else next(iter(self.served))]
         if version is not None and version != found.version:
@@ -109,6 +114,8 @@ class Models:
                 self._seen[name] = _look(self.sources[name])
                 old = self.served.get(name)
                 try:
+                    if name in self._folders and not os.path.exists(str(self.sources[name])):
+                        raise UsageError(f"The folder '{self.sources[name]}' is gone.")
                     new = await asyncio.to_thread(open_served, name, self.sources[name], self.precision)
                 except (HeadstartError, OSError) as error:
                     metrics.reloads.labels(name, "refused").inc()

@@ -8,6 +8,7 @@ import binascii
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from headstart.server.settings import HELD, Settings
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+PASSED_OVER = 16  # times the limit: so much of a body that is too large is read, and not kept
 LARGE = 1 << 18  # bytes; a larger body is taken apart beside the event loop
 T = TypeVar("T")
 RAW = ("", "application/octet-stream", "application/x-www-form-urlencoded")  # the last: what curl says unasked
@@ -62,12 +64,13 @@ class Bodies:
             length = int(header(scope, b"content-length") or 0)
         except ValueError:
             length = 0
-        body = bytearray()
+        body, end = bytearray(), asyncio.get_running_loop().time() + self.settings.timeout
+        fits, more = length <= self.settings.max_bytes, True
+        waits = not fits and header(scope, b"expect").lower() == "100-continue"  # and sends nothing unless told to
         try:
-            async with asyncio.timeout(self.settings.timeout):
-                if length > self.settings.max_bytes:
-                    await self._pass_over(scope, receive)
-                await self._receive(receive, body)
+            async with asyncio.timeout_at(end):
+                if fits:
+                    fits, more = await self._receive(receive, body)
         except BaseException as error:
             self.held -= len(body)
             if isinstance(error, TimeoutError):
@@ -75,37 +78,40 @@ class Bodies:
                     HTTPStatus.REQUEST_TIMEOUT, "too slow", "The body did not arrive in time.", {"Connection": "close"}
                 ) from None
             raise
+        if not fits:
+            self.held -= len(body)
+            body.clear()
+            if more and not waits:
+                await self._pass_over(receive, end)
+            raise self._too_large()
         return body
 
-    async def _receive(self, receive: Receive, body: bytearray) -> None:
+    async def _receive(self, receive: Receive, body: bytearray) -> tuple[bool, bool]:
+        """Read the body, until it is too large: whether it fits, and whether there is more of it."""
         more = True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
-            chunk = message.get("body", b"")
+            chunk, more = message.get("body", b""), message.get("more_body", False)
             if len(body) + len(chunk) > self.settings.max_bytes:
-                raise self._too_large()
+                return False, more
             if self.held + len(chunk) > HELD:
                 raise Refused(429, "busy", "Too many large requests at once.", {"Retry-After": "1"})
             body += chunk
             self.held += len(chunk)
-            more = message.get("more_body", False)
+        return True, False
 
-    async def _pass_over(self, scope: Scope, receive: Receive) -> None:
-        """Let a client send some of what is too large: most read no answer before they have sent all."""
-        if header(scope, b"expect").lower() != "100-continue":
-            passed, more = 0, True
-            try:
-                async with asyncio.timeout(2):
-                    while more and passed < self.settings.max_bytes:
-                        message = await receive()
-                        if message["type"] == "http.disconnect":
-                            raise ClientGone
-                        passed, more = passed + len(message.get("body", b"")), message.get("more_body", False)
-            except TimeoutError:
-                pass
-        raise self._too_large()
+    async def _pass_over(self, receive: Receive, end: float) -> None:
+        """Let a client send the rest of what is too large: most read no answer before they have sent all."""
+        passed, more = 0, True
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(end):
+                while more and passed < PASSED_OVER * self.settings.max_bytes:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientGone
+                    passed, more = passed + len(message.get("body", b"")), message.get("more_body", False)
 
     def _too_large(self) -> Refused:
         refused = too_large(f"The body is over {self.settings.max_megabytes:g} MB.")

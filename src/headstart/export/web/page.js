@@ -91,7 +91,9 @@ async function addAll(files) {
     if (photos.length === 1) say(`${photo.name || "The photo"}: ${card.querySelector("h3").textContent}.`, failed > 0);
     await new Promise(done => setTimeout(done));  // the page is drawn in between
   }
-  if (photos.length > 1) say(`${photos.length} photos were classified${failed ? `, ${failed} of them without an answer` : ""}.`, failed > 0);
+  const classified = photos.length - failed;
+  const first = classified === 1 ? "1 photo was classified" : `${classified} photos were classified`;
+  if (photos.length > 1) say(`${first}${failed ? `, ${failed} could not be` : ""}.`, failed > 0);
 }
 
 let queue = Promise.resolve();
