@@ -96,6 +96,9 @@ def test_python(model: hs.Classifier, taken: list[Path], tmp_path: Path) -> None
     (tmp_path / "classify.py").write_text(program("python"), encoding="utf-8")
     run: list[str | Path] = [sys.executable, "-c", WITHOUT_US, tmp_path / "classify.py", tmp_path / "cats.onnx"]
     check(model, taken, [said(*run, photo) for photo in taken])
+    Image.fromarray(np.full((40, 50), 4000, np.uint16)).save(tmp_path / "deep.png")
+    deep = subprocess.run([*run, tmp_path / "deep.png"], capture_output=True, text=True, check=False)
+    assert (deep.returncode, deep.stdout, deep.stderr) == (1, "", "This photo has more than 8 bits.\n")
 
 
 @pytest.fixture
