@@ -71,6 +71,8 @@ def doors(model: hs.Classifier, rows: TabularClassifier, photos: Path) -> Doors:
         "corrupted": lambda **kw: API.corrupted(**{"classifier": model, "data": data} | kw),
         "from_scratch": lambda **kw: API.from_scratch(**{"classifier": model, "data": data} | kw),
         "serve": lambda **kw: API.serve(**{"models": LOST} | kw),
+        "studio": API.studio,
+        "fit_polynomial": API.fit_polynomial,
         "ImageSpec": lambda **kw: API.ImageSpec(**{"size": 64} | kw),
         "TrainingRun": API.TrainingRun,
         "Recipe": API.Recipe,
@@ -143,7 +145,7 @@ WRONG: dict[str, dict[str, tuple[object, ...]]] = {
     "ideal_images": {
         "model": MODELS, "classes": (None, [None], [["bars"]], {"bars": 1}), "layer": (3, ["bn2.act"]),
         "channels": (None, "a", [1.5], [True], 2.5), "preset": (5, None, ["best"]), "steps": COUNTS, "seed": SEEDS,
-        "judges": (5, "resnet50", [None]), "progress": FLAGS,
+        "judges": (5, "resnet50", [None]), "watch": ("yes", 5), "progress": FLAGS,
     },
     "attack_photos": {
         "classifier": MODELS, "method": (None, 3, ["pgd"]), "norm": (3, ["l2"]),
@@ -169,6 +171,12 @@ WRONG: dict[str, dict[str, tuple[object, ...]]] = {
         "token_file": (5, [LOST]), "max_megabytes": (0, "1", -1, float("inf")), "max_megapixels": (0, 179, "1"),
         "max_images": (*COUNTS, None), "queue": (*COUNTS, None), "wait": (-1, "2", float("nan")),
         "timeout": (0, "30", float("inf")), "watch": FLAGS, "log": ("text", 5, None),
+    },
+    "studio": {
+        "project": (*PATHS, None), "host": (5, None, [LOST]), "port": (*WHOLE, 70000, None), "browser": FLAGS,
+    },
+    "fit_polynomial": {
+        "parameters": (0, 13, "2", None), "points": (*WHOLE, 1), "noise": (-1, "1", float("nan")), "seed": SEEDS,
     },
     "ImageSpec": {
         "size": (*WHOLE, "64", 0, None), "mean": (0.5, "abc", (0.5, 0.5), (0.5, 0.5, "a")), "std": (0.5, None),
@@ -204,6 +212,7 @@ def test_every_door_is_tried_with_each_of_its_settings(doors: Doors) -> None:
         "check_explanations": API.check_explanations, "ideal_images": API.ideal_images,
         "attack_photos": API.attack_photos, "robustness": API.robustness, "corrupted": API.corrupted,
         "from_scratch": API.from_scratch, "write_report": API.write_report, "serve": API.serve,
+        "studio": API.studio, "fit_polynomial": API.fit_polynomial,
     }  # fmt: skip
     apart = {"self", "data", "labels", "images", "backbone", "module", "classifier", "start", "target"}
     for door, function in functions.items():

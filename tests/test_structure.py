@@ -37,6 +37,7 @@ ROOMS = (  # in order: a file imports from rooms before its own, or from its own
     "drawing",
     "report",
     "server",
+    "studio",
     "cli",
 )
 DOORS = ("__main__.py", "sklearn.py")  # the files that lie in no room; they open the last, and people type their names
@@ -294,6 +295,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "ImageDataset",
         "ImageSpec",
         "MissingExtraError",
+        "PolynomialFit",
         "PredictedTable",
         "Prediction",
         "Problem",
@@ -314,6 +316,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "feature_maps",
         "finetune",
         "fit",
+        "fit_polynomial",
         "from_scratch",
         "ideal_images",
         "load",
@@ -324,6 +327,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "robustness",
         "save",
         "serve",
+        "studio",
         "train_photos",
         "train_rows",
         "write_report",

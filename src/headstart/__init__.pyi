@@ -18,6 +18,8 @@ from .core.types import Sample as Sample
 from .core.types import Table as Table
 from .data.check import check as check
 from .data.sources import open_source as open_source
+from .diagnose.polynomials import PolynomialFit as PolynomialFit
+from .diagnose.polynomials import fit_polynomial as fit_polynomial
 from .explain.check import ExplanationCheck as ExplanationCheck
 from .explain.check import check_explanations as check_explanations
 from .explain.explain import Explanation as Explanation
@@ -38,6 +40,7 @@ from .model.tabular_classifier import load_rows as load_rows
 from .report.records import Report as Report
 from .report.write import write_report as write_report
 from .server.run import serve as serve
+from .studio.run import studio as studio
 from .train.recipe import Recipe as Recipe
 from .train.training_run import TrainingRun as TrainingRun
 from .workflows.compare import Comparison as Comparison

@@ -30,6 +30,7 @@ from headstart.cli import (
     report,
     serve,
     show,
+    studio,
     train,
 )
 from headstart.core.arguments import expanded
@@ -173,6 +174,7 @@ COMMANDS = (  # with what the list says of each, and an example
     (imagine.imagine, "Make a network's ideal image of a class.", "headstart imagine model --class cat"),
     (export.export, "Write a model for another runtime.", "headstart export model --to onnx"),
     (serve.serve, "Answer requests over HTTP.", "headstart serve model"),
+    (studio.studio, "All of it in a browser, on this machine.", "headstart studio"),
     (show.show, "Show the layers of a network, or draw it.", "headstart show resnet50 --graph resnet50.svg"),
     (backbones.backbones, "List the networks to start from.", "headstart backbones"),
     (cache.cache, "Show or empty the cache of features and weights.", "headstart cache --prune --days 90"),

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from headstart.core.arguments import LABEL, PROGRESS, SEED, checks, several, text, whole
+from headstart.core.arguments import FUNCTION, LABEL, PROGRESS, SEED, checks, several, text, whole
 from headstart.core.counts import counted
 from headstart.core.errors import DataError, UnreadableImageError, UsageError, cannot_read
 from headstart.core.progress import Shown, StageProgress, function_of, shows_progress, stage
@@ -30,7 +30,9 @@ from headstart.model.classifier import Classifier
 from headstart.model.given import CLASSIFIER
 
 Pictures = NDArray[np.uint8]  # (N, height, width, 3)
+Watch = Callable[[int, Pictures], None]  # step, the images so far
 TOGETHER = 8  # images that are changed at a time
+WATCHED = 4  # steps between two calls of a `Watch`
 FRAMES = 25  # pictures that are kept on the way, beside the first
 NOISE, MEAN = "noise", "mean"  # where to begin, beside a photo
 
@@ -57,6 +59,7 @@ class IdealImage:
     channels=several(whole(), "whole numbers, of channels"),
     seed=SEED,
     judges=several(CLASSIFIER, "classifiers of photos"),
+    watch=FUNCTION,
     progress=PROGRESS,
 )
 @shows_progress
@@ -71,6 +74,7 @@ def ideal_images(
     seed: int = 0,
     start: str | PathLike | NDArray[np.generic] | Image.Image = NOISE,
     judges: Sequence[Classifier] | Classifier | None = None,
+    watch: Watch | None = None,
     progress: Shown = True,
 ) -> list[IdealImage]:
     """Change images by gradient ascent until the network is sure of a class, or a channel of a layer is large.
@@ -87,6 +91,7 @@ def ideal_images(
         start: "noise", "mean" for the network's mean colour, or one photo, of which the middle square is taken.
         judges: classifiers, or one, that are asked what they see on the images; None: an ImageNet network of another
             family, if the weights of one are on this machine.
+        watch: called after every `WATCHED` steps with the step and the images so far, (N, size, size, 3) in bytes.
         progress: as for `fit`; called with ("steps", done, of how many).
 
     Raises:
@@ -104,7 +109,7 @@ def ideal_images(
     for number, batch in enumerate(batches):
         told = None if report is None else partial(_told, report, number, len(batches))
         rng = np.random.default_rng(seed)  # anew, so that an image is the same in whichever batch it is made
-        made += _together(model, batch, settings, begin(len(batch), rng), rng, told)
+        made += _together(model, batch, settings, begin(len(batch), rng), rng, told, watch)
     return _judged(made, asked)
 
 
@@ -162,6 +167,7 @@ def _together(
     canvas: Canvas,
     rng: np.random.Generator,
     report: StageProgress | None,
+    watch: Watch | None,
 ) -> list[IdealImage]:
     """The images for targets of one layer."""
     begun, network = time.perf_counter(), model.network
@@ -171,6 +177,8 @@ def _together(
     for step, images in enumerate(ascend(network, canvas, targets, preset, rng), 1):
         if step in wanted:
             frames.append(_as_bytes(shown, images))
+        if watch is not None and step % WATCHED == 0:
+            watch(step, _as_bytes(shown, images))
         if report is not None:
             report(step, preset.steps)
     before, after = (values_of(network.forward(each, targets[0].layer), targets) for each in (frames[0], frames[-1]))

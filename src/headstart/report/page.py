@@ -36,6 +36,7 @@ def _template() -> Template:
         autoescape=True, undefined=StrictUndefined, finalize=_in_one_line, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"percent": percent, "counted": counted, "short": lambda name: shortened(name, LONGEST)}
-    environment.globals["style"] = Markup(read("page.css").read_text("utf-8"))  # noqa: S704  (a file of the package)
+    style = "".join(read(name).read_text("utf-8") for name in ("page.css", "charts.css"))
+    environment.globals["style"] = Markup(style)  # noqa: S704  (files of the package)
     environment.filters["svg"] = Markup  # of `charts`, which escapes what it is given
     return environment.from_string(read("page.html").read_text("utf-8"))

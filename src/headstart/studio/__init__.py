@@ -1,0 +1,1 @@
+"""The studio: the whole flow in a browser, on this machine."""

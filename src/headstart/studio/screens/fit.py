@@ -1,0 +1,217 @@
+"""The second screen: fit, see how far to trust it, choose another network, fine-tune."""
+
+from __future__ import annotations
+
+import html
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+import headstart as hs
+from headstart.backbones.catalogue import DEFAULT
+from headstart.core.counts import counted
+from headstart.core.install import extra_install
+from headstart.diagnose.verdict import HEALTHY
+from headstart.model.classifier import Classifier
+from headstart.plots.comparison import draw_comparison
+from headstart.report.charts import draw
+from headstart.report.figures import training_charts
+from headstart.studio.page import Tab, Updates, follow, told
+from headstart.studio.project import REPORT
+from headstart.studio.thumbnails import Thumbnails
+from headstart.studio.words import say
+from headstart.workflows.compare import at_hand
+
+MISTAKES = 24  # that are shown
+RECIPES = ("careful", "fast", "full")
+
+
+def build(tab: Any, fitted: Any, thumbnails: Thumbnails) -> None:
+    """The components, and what they do; ``fitted`` is a number that rises whenever there is another model."""
+    with gr.Row(elem_classes="hs-row"):
+        network = gr.Dropdown(_networks(), label=say("fit.network"), interactive=True, elem_id="network")
+        pixels = gr.Slider(0, 512, value=0, step=32, label=say("fit.pixels"))
+        fits, cancels = gr.Button(say("fit"), variant="primary", elem_id="fit"), gr.Button(say("cancel"))
+    bar, verdict = gr.HTML(elem_id="fit-bar"), gr.HTML(f"<p>{say('fit.none')}</p>", elem_id="verdict")
+    mistakes = gr.Gallery(
+        label=say("fit.mistakes"), columns=6, object_fit="cover", interactive=False, buttons=[], visible=False
+    )
+
+    @told
+    def fit(tab: Tab, network: str, pixels: float, models: int) -> Iterator[Updates]:
+        project = tab.the_project()
+        job = tab.running.begin(
+            lambda report: hs.fit(
+                str(project.photos_folder), backbone=network, pixels=int(pixels) or None, progress=report
+            )
+        )
+        yield from follow(job, bar)
+        tab.classifier = job.result()
+        tab.classifier.save(project.model_folder, overwrite=True)
+        yield {fitted: models + 1}
+
+    fits.click(fit, [tab, network, pixels, fitted], {bar, fitted}, show_progress="hidden")
+    cancels.click(lambda tab: tab.running.cancel(), tab, None)
+
+    @told
+    def shown(tab: Tab) -> Updates:
+        if tab.classifier is None:
+            return {verdict: f"<p>{say('fit.none')}</p>", mistakes: gr.Gallery(visible=False)}
+        wrong, words = _mistakes(tab, thumbnails)
+        return {verdict: verdict_of(tab.classifier, words), mistakes: gr.Gallery(wrong, visible=bool(wrong))}
+
+    fitted.change(shown, tab, {verdict, mistakes})
+    _compare(tab, network, pixels, bar)
+    _finetune(tab, fitted, bar)
+    _report(tab, bar)
+
+
+def _networks() -> list[str]:
+    """Those whose weights are on this machine, the default first."""
+    return [DEFAULT, *(name for name in at_hand() if name != DEFAULT)]
+
+
+def verdict_of(classifier: Classifier, more: str = "") -> str:
+    """How accurate it is, how far to trust it, and what to do next, in HTML."""
+    record = classifier.record
+    lines = []
+    if record.result is not None:
+        lines.append(record.result.accuracy.in_words("photo"))
+        lines.append(f"calibration error {record.result.calibration_in_words()}")
+    if (diagnosis := getattr(record, "diagnosis", None)) is not None:
+        found = diagnosis.verdict
+        lines = [f"{found.kind}: {found.sentence}", *lines]
+        if found.kind != HEALTHY.kind:  # else it is to be used, and the next tab does that
+            lines.append(found.next_step)
+        if diagnosis.learning_curve:
+            lines.append(diagnosis.learning_curve.sentence)
+    first, *others = [html.escape(line) for line in (*lines, more) if line] or [""]
+    rest = "".join(f"<li>{line}</li>" for line in others)
+    return f'<p class="hs-verdict" role="status"><strong>{first}</strong></p><ul>{rest}</ul>'
+
+
+def _mistakes(tab: Tab, thumbnails: Thumbnails) -> tuple[list[tuple[str, str]], str]:
+    """Pictures with words below, and a sentence where there are none."""
+    classifier, folder = tab.the_classifier(), tab.the_project().photos_folder
+    try:
+        evaluation = classifier.evaluate(str(folder), progress=False)
+    except hs.DataError as error:
+        return [], str(error)
+    wrong = list(evaluation.wrong or ())[:MISTAKES]
+    if not wrong:
+        return [], say("fit.no.mistakes", photos=counted(evaluation.accuracy.images, "photo"))
+    small = thumbnails.of([folder / each.name for each in wrong])
+    words = [f"{each.truth} as {each.label} {each.probability:.0%}" for each in wrong]
+    return [(str(picture), text) for picture, text in zip(small, words, strict=True)], ""
+
+
+def _compare(tab: Any, network: Any, pixels: Any, bar: Any) -> None:
+    """A plot of networks and sizes, from which one is chosen."""
+    with gr.Accordion(say("compare"), open=False):
+        compares = gr.Button(say("compare"))
+        plot, sentence = gr.Plot(show_label=False), gr.Markdown()
+        picks = gr.Dropdown([], label=say("compare.pick"), interactive=True)
+
+    @told
+    def compared(tab: Tab) -> Iterator[Updates]:
+        folder = str(tab.the_project().photos_folder)
+        job = tab.running.begin(lambda report: hs.compare(folder, pixels=[128, 192, 224], progress=report))
+        yield from follow(job, bar)
+        found = job.result()
+        names = [(row.title, f"{row.backbone} {row.pixels}") for row in found.rows]
+        chosen = found.chosen and f"{found.chosen.backbone} {found.chosen.pixels}"
+        yield {
+            plot: draw_comparison(found.rows, found.chosen),
+            sentence: found.sentence,
+            picks: gr.Dropdown(names, value=chosen),
+        }
+
+    @told
+    def picked(choice: str | None) -> tuple[str, int] | tuple[Any, Any]:
+        if not choice:
+            return gr.skip(), gr.skip()
+        name, size = choice.rsplit(" ", 1)
+        return name, int(size)
+
+    compares.click(compared, tab, {bar, plot, sentence, picks}, show_progress="hidden")
+    picks.change(picked, picks, [network, pixels])
+
+
+def _finetune(tab: Any, fitted: Any, bar: Any) -> None:
+    """`hs.finetune` with its curve while it goes on."""
+    with gr.Accordion(say("finetune"), open=False):
+        if not any(importlib.util.find_spec(name) for name in ("torch", "keras")):
+            gr.Markdown(say("finetune.needs", command=extra_install("torch")))
+            return
+        recipe = gr.Dropdown(list(RECIPES), value=RECIPES[0], label=say("finetune.recipe"))
+        tunes = gr.Button(say("finetune"))
+        curve = gr.HTML()
+
+    @told
+    def tuned(tab: Tab, recipe: str, models: int) -> Iterator[Updates]:
+        project, model = tab.the_project(), tab.the_classifier()
+        epochs: list[Any] = []
+        run = hs.TrainingRun(callbacks=[_Watch(epochs)], quiet=True)
+        job = tab.running.begin(
+            lambda report: hs.finetune(
+                model, str(project.photos_folder), recipe=recipe, trainer=run, progress=report
+            )
+        )
+        for update in follow(job, bar):
+            yield update | ({curve: _line(epochs)} if epochs else {})
+        tab.classifier = job.result()
+        tab.classifier.save(project.model_folder, overwrite=True)
+        record = tab.classifier.record.finetune
+        yield {curve: "".join(draw(chart) for chart in training_charts(record)) if record else "", fitted: models + 1}
+
+    tunes.click(tuned, [tab, recipe, fitted], {bar, curve, fitted}, show_progress="hidden")
+
+
+class _Watch:
+    """Keeps what each epoch gave."""
+
+    def __init__(self, epochs: list[Any]) -> None:
+        self._epochs = epochs
+
+    def step(self, number: int, of: int, loss: float) -> str | None:
+        """After a step."""
+        return None
+
+    def epoch(self, epoch: Any) -> str | None:
+        """After an epoch."""
+        self._epochs.append(epoch)
+        return None
+
+
+def _line(epochs: list[Any]) -> str:
+    last = epochs[-1]
+    return f"<p>{say('finetune.epoch', number=last.number + 1, train=last.train_loss, val=last.val_loss)}</p>"
+
+
+def _report(tab: Any, bar: Any) -> None:
+    """`hs.write_report`, shown as it is."""
+    with gr.Accordion(say("fit.report"), open=False):
+        writes = gr.Button(say("fit.report"))
+        page = gr.HTML()
+
+    @told
+    def written(tab: Tab) -> Iterator[Updates]:
+        project, model = tab.the_project(), tab.the_classifier()
+        job = tab.running.begin(
+            lambda report: hs.write_report(
+                model, str(project.photos_folder), out=project.folder / REPORT, overwrite=True, progress=report
+            )
+        )
+        yield from follow(job, bar)
+        yield {page: frame_of(project.folder / REPORT / "report.html")}
+
+    writes.click(written, tab, {bar, page}, show_progress="hidden")
+
+
+def frame_of(file: Path) -> str:
+    """A page in a frame that may run nothing."""
+    content = html.escape(file.read_text(encoding="utf-8"), quote=True)
+    return f'<iframe sandbox title="{say("fit.report")}" srcdoc="{content}" style="width:100%;height:80vh"></iframe>'

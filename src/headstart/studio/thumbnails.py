@@ -1,0 +1,50 @@
+"""Small pictures of photos for the screens: made once for each file, kept for as long as the studio runs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from headstart.core.errors import UnreadableImageError
+from headstart.core.types import ImageSpec
+from headstart.data.load import cores, decode
+
+SIDE = 160  # pixels
+_SPEC = ImageSpec(SIDE, (0.0,) * 3, (1.0,) * 3, crop=1.0)
+
+
+class Thumbnails:
+    """A folder of small pictures, which is gone when the studio ends."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="headstart-studio-")
+        self.folder = Path(self._folder.name)
+
+    def of(self, photos: Sequence[Path]) -> list[Path]:
+        """The middle square of each; a grey one of what cannot be read."""
+        with ThreadPoolExecutor(cores()) as pool:
+            return list(pool.map(self._one, photos))
+
+    def _one(self, photo: Path) -> Path:
+        try:
+            seen = os.stat(photo)
+            key = repr((os.path.realpath(photo), seen.st_mtime_ns, seen.st_size))
+        except OSError:
+            key = ""
+        small = self.folder / f"{hashlib.blake2b(key.encode('utf-8', 'surrogateescape'), digest_size=12).hexdigest()}.jpg"
+        if not small.exists():
+            try:
+                pixels = decode(photo.read_bytes(), _SPEC)
+            except (OSError, UnreadableImageError):
+                pixels = np.full((SIDE, SIDE, 3), 160, np.uint8)
+            unfinished = small.with_suffix(f".{os.getpid()}.{id(pixels)}.part")
+            Image.fromarray(pixels).save(unfinished, "JPEG", quality=80)
+            unfinished.replace(small)
+        return small
