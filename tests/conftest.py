@@ -20,6 +20,8 @@ import pytest
 
 from making import Shell, folder
 
+pytest_plugins = ["studio_fixtures"]
+
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_xdist_auto_num_workers() -> int:

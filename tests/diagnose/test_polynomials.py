@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -35,10 +37,10 @@ def test_bias_and_variance_are_those_of_many_training_sets(parameters: int) -> N
 
 def test_with_more_parameters_bias_falls_and_variance_rises() -> None:
     found = [hs.fit_polynomial(count, points=20) for count in range(1, 8)]
-    assert all(one.bias > other.bias for one, other in zip(found, found[1:], strict=False))
-    assert all(one.variance < other.variance for one, other in zip(found, found[1:], strict=False))
+    assert all(one.bias > other.bias for one, other in pairwise(found))
+    assert all(one.variance < other.variance for one, other in pairwise(found))
     errors = found[0].errors
-    assert all(one[0] >= other[0] for one, other in zip(errors, errors[1:], strict=False))
+    assert all(one[0] >= other[0] for one, other in pairwise(errors))
 
 
 def test_the_seed_gives_the_points_and_many_points_help() -> None:

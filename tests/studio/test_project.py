@@ -109,5 +109,5 @@ def test_what_cannot_be_is_a_sentence(project: Project, photos: Path, tmp_path: 
         project.move(next(photos.rglob("*.png")), "discs")
     with pytest.raises(hs.UsageError, match="photos of the project itself"):
         project.bring_in(str(project.photos_folder))
-    with pytest.raises(hs.UsageError, match="There is no"):
+    with pytest.raises(hs.UsageError, match="No such file or folder"):
         project.bring_in(str(tmp_path / "nowhere"))

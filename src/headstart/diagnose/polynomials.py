@@ -9,7 +9,7 @@ from numpy.polynomial import legendre
 from numpy.typing import NDArray
 
 from headstart.core.arguments import SEED, checks, number, whole
-from headstart.core.counts import counted
+from headstart.core.counts import counted, verb
 from headstart.core.display import Described
 
 TRAINING = np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([2.7, 4.9, 8.5, 7.6, 8.8])
@@ -79,13 +79,24 @@ def fit_polynomial(
     variance = float(spread**2 * (smoother**2).sum(axis=1).mean())
     kind, sentence = _verdict(parameters, errors)
     return PolynomialFit(
-        parameters, training, validation, smoother @ y, true_value(DENSE), errors, bias, variance, spread, kind, sentence
+        parameters,
+        training,
+        validation,
+        smoother @ y,
+        true_value(DENSE),
+        errors,
+        bias,
+        variance,
+        spread,
+        kind,
+        sentence,
     )
 
 
 def true_value(x: Values) -> Values:
     """What the points scatter about: it rises fast, then slowly."""
-    return 10.5 * (1 - np.exp(-x / 2.6))
+    found: Values = 10.5 * (1 - np.exp(-x / 2.6))
+    return found
 
 
 def _drawn(points: int, noise: float, rng: np.random.Generator) -> tuple[tuple[Values, Values], tuple[Values, Values]]:
@@ -98,13 +109,12 @@ def _drawn(points: int, noise: float, rng: np.random.Generator) -> tuple[tuple[V
 
 def _basis(x: Values, parameters: int) -> Values:
     """Legendre polynomials (points, parameters), which stay apart where powers of x do not."""
-    found: Values = legendre.legvander((x - (LOW + HIGH) / 2) / ((HIGH - LOW) / 2), parameters - 1)
-    return found
+    return legendre.legvander((x - (LOW + HIGH) / 2) / ((HIGH - LOW) / 2), parameters - 1).astype(
+        np.float64, copy=False
+    )
 
 
-def _errors(
-    parameters: int, training: tuple[Values, Values], validation: tuple[Values, Values]
-) -> tuple[float, float]:
+def _errors(parameters: int, training: tuple[Values, Values], validation: tuple[Values, Values]) -> tuple[float, float]:
     weights = np.linalg.pinv(_basis(training[0], parameters)) @ training[1]
     both = [float(((_basis(x, parameters) @ weights - y) ** 2).sum()) for x, y in (training, validation)]
     return both[0], both[1]
@@ -117,7 +127,8 @@ def _verdict(parameters: int, errors: tuple[tuple[float, float], ...]) -> tuple[
     these = f"{counted(parameters, 'parameter')}: {train:.1f} in training, {validation:.1f} on held-out points"
     if parameters == best:
         return "healthy", f"{these}. No other number of parameters does better on held-out points."
-    other = f"{counted(best, 'parameter')} {'has' if best == 1 else 'have'} {errors[best - 1][0]:.1f} and {errors[best - 1][1]:.1f}"
+    least_train, least = errors[best - 1]
+    other = f"{counted(best, 'parameter')} {verb(best, 'has', 'have')} {least_train:.1f} and {least:.1f}"
     if parameters < best:
         return "underfitting", f"Underfitting. {these}; {other}: both could be lower."
     return "overfitting", f"Overfitting. {these}; {other}: less error in training, more where it counts."

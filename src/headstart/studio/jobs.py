@@ -111,8 +111,8 @@ class Running:
     def begin(self, work: Callable[[Progress], T]) -> Job[T]:
         """Cancel what runs, and begin this."""
         self.cancel()
-        self.job = job = Job(work).start()
-        return job
+        self.job = job = Job(work)
+        return job.start()
 
     def cancel(self) -> None:
         """End what runs, if anything does."""

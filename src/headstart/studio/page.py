@@ -24,19 +24,14 @@ from headstart.studio.words import say
 Updates = dict[Any, Any]  # component -> its new value
 
 
-class Photo(gr.Image):  # type: ignore[misc]
-    """An image of which the file counts, as it was given: whatever `fit` reads can be dropped here."""
-
-    is_template = True  # for the page it is an image like others
-
-    def preprocess(self, payload: Any) -> str | None:
-        """The path of the file."""
-        return payload.path if payload is not None else None
-
-
 def photo_box(label: str, name: str, sources: Sequence[str] = ("upload", "webcam", "clipboard")) -> Any:
-    """Where a photo is dropped, pasted or taken; its value is the path of a file, or None."""
-    return Photo(label=label, elem_id=name, sources=list(sources), type="filepath", image_mode=None, buttons=[])
+    """Where a photo is dropped, pasted or taken; its value is the path of a file, or None.
+
+    The file counts as it was given, so that whatever `fit` reads can be dropped here. Gradio would decode it.
+    """
+    box = gr.Image(label=label, elem_id=name, sources=list(sources), type="filepath", image_mode=None, buttons=[])
+    box.preprocess = lambda payload: payload.path if payload is not None else None
+    return box
 
 
 @dataclass(eq=False)  # Gradio compares what a tab holds by its hash
@@ -57,6 +52,17 @@ class Tab:
         if self.project is None:
             raise UsageError(say("no.project"))
         return self.project
+
+    def the_photos(self) -> str:
+        """The folder of the photos that have a label.
+
+        Raises:
+            UsageError: there are none.
+        """
+        project = self.the_project()
+        if not project.classes():
+            raise UsageError(say("no.photos"))
+        return str(project.photos_folder)
 
     def the_classifier(self) -> Classifier:
         """The model that was fitted.
@@ -120,20 +126,37 @@ def bar_of(state: State) -> str:
     words = f"{state.stage} {amount(state.stage, state.done, state.count)}".strip()
     if left is not None:
         words += f", {say('left', seconds=round(left))}"
-    value = "" if share is None else f' aria-valuenow="{share:.0%}" style="--share:{share:.1%}"'.replace('%"', '"', 1)
+    value = "" if share is None else f' aria-valuenow="{100 * share:.0f}"'
     return (
         f'<div class="hs-bar" role="progressbar" aria-label="{html.escape(words)}" aria-valuemin="0" '
-        f'aria-valuemax="100"{value}><i></i></div><p class="hs-stage">{html.escape(words)}</p>'
+        f'aria-valuemax="100"{value}>{filled(share)}</div><p class="hs-stage">{html.escape(words)}</p>'
     )
 
 
+def filled(share: float | None) -> str:
+    """The inside of a bar; where it is not known how much is done it is full, and moves."""
+    return "<i></i>" if share is None else f'<i style="width:{share:.1%}"></i>'
+
+
 def theme() -> Any:
-    """Fonts of the machine alone: nothing is fetched."""
-    return gr.themes.Base(
+    """Fonts of the machine alone, for nothing is fetched; and colours that can be read in light and dark."""
+    found = gr.themes.Base(
         primary_hue="blue",
         neutral_hue="slate",
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
+    )
+    return found.set(
+        color_accent="*primary_700",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_label_text_color_dark="*neutral_200",
+        input_placeholder_color="*neutral_600",
+        input_placeholder_color_dark="*neutral_300",
     )
 
 

@@ -99,7 +99,7 @@ class Project:
             UsageError, DataError: there is nothing of the kind.
         """
         whole = os.path.abspath(os.path.expanduser(source))
-        if whole == str(self.folder) or whole.startswith(os.path.join(str(self.photos_folder), "")):
+        if self.folder in (Path(whole), *Path(whole).parents):
             raise UsageError("These are the photos of the project itself.")
         data = open_source(whole)
         link = _can_link(self.photos_folder)
@@ -172,7 +172,7 @@ def _can_link(folder: Path) -> bool:
 def _folders(place: Path) -> list[str]:
     if not place.is_dir():
         return []
-    return sorted((each.name for each in place.iterdir() if each.is_dir() and each.name[0] != "."))
+    return sorted(each.name for each in place.iterdir() if each.is_dir() and each.name[0] != ".")
 
 
 def _make(folder: Path) -> None:
@@ -184,7 +184,8 @@ def _make(folder: Path) -> None:
 
 def said(done: BroughtIn) -> str:
     """What was brought in, in a sentence or two."""
-    words = f"{counted(done.photos, 'photo')} of {counted(done.classes, 'class', 'classes')} linked; the originals stay as they are."
+    photos, classes = counted(done.photos, "photo"), counted(done.classes, "class", "classes")
+    words = f"{photos} of {classes} linked; the originals stay as they are."
     if done.parts:
         words += f" {' and '.join(done.parts)} are together now: the fit holds out a test set of its own."
     return words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 import warnings
 from typing import Any
@@ -16,9 +17,7 @@ DEFAULT = "headstart-project"
 
 
 @checks(project=PATH, host=text("a host's name or address"), port=whole(0, 65535), browser=YES_NO)
-def studio(
-    project: PathLike = DEFAULT, *, host: str = "127.0.0.1", port: int = 7860, browser: bool = True
-) -> None:
+def studio(project: PathLike = DEFAULT, *, host: str = "127.0.0.1", port: int = 7860, browser: bool = True) -> None:
     """Open the studio in a browser: photos, fit, report and all the rest, until a signal ends it; docs/studio.md.
 
     Args:
@@ -50,6 +49,7 @@ def launch(project: PathLike, *, host: str, port: int, browser: bool) -> Any:
     from headstart.studio.page import script, style, theme
     from headstart.studio.thumbnails import Thumbnails
 
+    port = port or _free_port(host)
     thumbnails = Thumbnails()
     app = create_app(os.fspath(project), thumbnails)
     app.uploads = folder  # goes with it
@@ -57,10 +57,19 @@ def launch(project: PathLike, *, host: str, port: int, browser: bool) -> Any:
     try:
         app.launch(
             server_name=host, server_port=port, inbrowser=browser, share=False, quiet=True, prevent_thread_lock=True,
-            theme=theme(), css=style(), head=script(), footer_links=[], allowed_paths=[str(thumbnails.folder)], ssr_mode=False,
-            show_error=True, enable_monitoring=False,
+            theme=theme(), css=style(), head=script(), footer_links=[], allowed_paths=[str(thumbnails.folder)],
+            ssr_mode=False, show_error=True, enable_monitoring=False,
         )  # fmt: skip
     except OSError as error:
         raise UsageError(f"{host}:{port} cannot be had: {error}. Choose another: --port") from error
     say(f"the studio is at {app.local_url}")
     return app
+
+
+def _free_port(host: str) -> int:
+    """One that nobody listens on; Gradio itself would look from 7860 on."""
+    try:
+        with socket.create_server((host, 0)) as free:
+            return int(free.getsockname()[1])
+    except OSError as error:
+        raise UsageError(f"{host} cannot be listened on: {error.strerror or error}. Choose another: --host") from error

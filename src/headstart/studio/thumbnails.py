@@ -38,7 +38,9 @@ class Thumbnails:
             key = repr((os.path.realpath(photo), seen.st_mtime_ns, seen.st_size))
         except OSError:
             key = ""
-        small = self.folder / f"{hashlib.blake2b(key.encode('utf-8', 'surrogateescape'), digest_size=12).hexdigest()}.jpg"
+        small = (
+            self.folder / f"{hashlib.blake2b(key.encode('utf-8', 'surrogateescape'), digest_size=12).hexdigest()}.jpg"
+        )
         if not small.exists():
             try:
                 pixels = decode(photo.read_bytes(), _SPEC)

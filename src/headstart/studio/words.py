@@ -17,6 +17,7 @@ ENGLISH = {
     "error": "That did not work",
     "left": "about {seconds} s left",
     "no.project": "Open a project first, on the page Photos.",
+    "no.photos": "There is no class yet. Add two, with photos, on the page Photos.",
     "no.model": "Fit a model first, on the page Fit.",
     "no.photo": "Choose a photo first.",
     # photos

@@ -42,11 +42,9 @@ def build(tab: Any, fitted: Any, thumbnails: Thumbnails) -> None:
 
     @told
     def fit(tab: Tab, network: str, pixels: float, models: int) -> Iterator[Updates]:
-        project = tab.the_project()
+        project, folder = tab.the_project(), tab.the_photos()
         job = tab.running.begin(
-            lambda report: hs.fit(
-                str(project.photos_folder), backbone=network, pixels=int(pixels) or None, progress=report
-            )
+            lambda report: hs.fit(folder, backbone=network, pixels=int(pixels) or None, progress=report)
         )
         yield from follow(job, bar)
         tab.classifier = job.result()
@@ -63,7 +61,7 @@ def build(tab: Any, fitted: Any, thumbnails: Thumbnails) -> None:
         wrong, words = _mistakes(tab, thumbnails)
         return {verdict: verdict_of(tab.classifier, words), mistakes: gr.Gallery(wrong, visible=bool(wrong))}
 
-    fitted.change(shown, tab, {verdict, mistakes})
+    fitted.change(shown, tab, {verdict, mistakes}, show_progress="hidden")
     _compare(tab, network, pixels, bar)
     _finetune(tab, fitted, bar)
     _report(tab, bar)
@@ -112,19 +110,19 @@ def _compare(tab: Any, network: Any, pixels: Any, bar: Any) -> None:
     """A plot of networks and sizes, from which one is chosen."""
     with gr.Accordion(say("compare"), open=False):
         compares = gr.Button(say("compare"))
-        plot, sentence = gr.Plot(show_label=False), gr.Markdown()
+        plot, sentence = gr.Plot(show_label=False, visible=False), gr.Markdown()
         picks = gr.Dropdown([], label=say("compare.pick"), interactive=True)
 
     @told
     def compared(tab: Tab) -> Iterator[Updates]:
-        folder = str(tab.the_project().photos_folder)
+        folder = tab.the_photos()
         job = tab.running.begin(lambda report: hs.compare(folder, pixels=[128, 192, 224], progress=report))
         yield from follow(job, bar)
         found = job.result()
         names = [(row.title, f"{row.backbone} {row.pixels}") for row in found.rows]
         chosen = found.chosen and f"{found.chosen.backbone} {found.chosen.pixels}"
         yield {
-            plot: draw_comparison(found.rows, found.chosen),
+            plot: gr.Plot(draw_comparison(found.rows, found.chosen), visible=True),
             sentence: found.sentence,
             picks: gr.Dropdown(names, value=chosen),
         }
@@ -152,14 +150,10 @@ def _finetune(tab: Any, fitted: Any, bar: Any) -> None:
 
     @told
     def tuned(tab: Tab, recipe: str, models: int) -> Iterator[Updates]:
-        project, model = tab.the_project(), tab.the_classifier()
+        project, model, folder = tab.the_project(), tab.the_classifier(), tab.the_photos()
         epochs: list[Any] = []
         run = hs.TrainingRun(callbacks=[_Watch(epochs)], quiet=True)
-        job = tab.running.begin(
-            lambda report: hs.finetune(
-                model, str(project.photos_folder), recipe=recipe, trainer=run, progress=report
-            )
-        )
+        job = tab.running.begin(lambda report: hs.finetune(model, folder, recipe=recipe, trainer=run, progress=report))
         for update in follow(job, bar):
             yield update | ({curve: _line(epochs)} if epochs else {})
         tab.classifier = job.result()
@@ -199,11 +193,9 @@ def _report(tab: Any, bar: Any) -> None:
 
     @told
     def written(tab: Tab) -> Iterator[Updates]:
-        project, model = tab.the_project(), tab.the_classifier()
+        project, model, folder = tab.the_project(), tab.the_classifier(), tab.the_photos()
         job = tab.running.begin(
-            lambda report: hs.write_report(
-                model, str(project.photos_folder), out=project.folder / REPORT, overwrite=True, progress=report
-            )
+            lambda report: hs.write_report(model, folder, out=project.folder / REPORT, overwrite=True, progress=report)
         )
         yield from follow(job, bar)
         yield {page: frame_of(project.folder / REPORT / "report.html")}

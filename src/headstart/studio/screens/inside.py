@@ -43,12 +43,12 @@ def classes_of(tab: Tab) -> Any:
 
 def _maps(tab: Any, photo: Any) -> None:
     button = gr.Button(say("maps.button"), variant="primary")
-    picture = gr.Image(label=say("maps"), interactive=False, elem_id="maps")
+    picture = gr.Image(label=say("maps"), interactive=False, visible=False, elem_id="maps")
 
     @told
     def maps(tab: Tab, photo: str | None) -> Any:
         (found,) = hs.feature_maps(tab.the_classifier(), [_given(photo)])
-        return draw_features(found)
+        return gr.Image(draw_features(found), visible=True)
 
     button.click(maps, [tab, photo], picture)
 
@@ -65,7 +65,8 @@ def _imagine(tab: Any, fitted: Any) -> None:
         label = gr.Dropdown([], label=say("imagine.class"), interactive=True, elem_id="imagine-class")
         steps = gr.Slider(16, 512, value=128, step=16, label=say("imagine.steps"))
         makes, cancels = gr.Button(say("imagine.button"), variant="primary"), gr.Button(say("cancel"))
-    bar, picture, words = gr.HTML(), gr.Image(label=say("imagine"), interactive=False, elem_id="ideal"), gr.Markdown()
+    bar, words = gr.HTML(), gr.Markdown()
+    picture = gr.Image(label=say("imagine"), interactive=False, visible=False, elem_id="ideal")
 
     @told
     def made(tab: Tab, label: str | None, steps: float) -> Iterator[Updates]:
@@ -79,10 +80,10 @@ def _imagine(tab: Any, fitted: Any) -> None:
         for update in follow(job, bar):
             if len(seen) > shown:
                 shown = len(seen)
-                update |= {picture: seen[-1]}
+                update |= {picture: gr.Image(seen[-1], visible=True)}
             yield update
         (found,) = job.result()
-        yield {picture: found.pixels, words: _about(found)}
+        yield {picture: gr.Image(found.pixels, visible=True), words: _about(found)}
 
     fitted.change(classes_of, tab, label)
     makes.click(made, [tab, label, steps], {bar, picture, words}, show_progress="hidden")
@@ -91,8 +92,9 @@ def _imagine(tab: Any, fitted: Any) -> None:
 
 def _about(found: hs.IdealImage) -> str:
     lines = [say("imagine.own", name=found.name, probability=f"{found.probability or 0:.1%}")]
-    lines += [say("imagine.judge", judge=each.judge, label=each.label, probability=f"{each.probability:.1%}")
-              for each in found.judges]  # fmt: skip
+    for each in found.judges:
+        label, probability = each.top[0]
+        lines.append(say("imagine.judge", judge=each.judge, label=label, probability=f"{probability:.1%}"))
     if found.unknown:
         lines.append(say("imagine.unknown"))
     return "\n\n".join(lines)
@@ -105,7 +107,9 @@ def _attack(tab: Any, fitted: Any, photo: Any) -> None:
         steps = gr.Slider(1, 100, value=STEPS, step=1, label=say("attack.steps"))
         attacks, cancels = gr.Button(say("attack"), variant="primary", elem_id="attack"), gr.Button(say("cancel"))
     bar, words = gr.HTML(), gr.Markdown(elem_id="attacked")
-    pictures = gr.Gallery(columns=3, show_label=False, interactive=False, buttons=[], elem_id="attack-pictures")
+    pictures = gr.Gallery(
+        columns=3, show_label=False, interactive=False, buttons=[], visible=False, elem_id="attack-pictures"
+    )
 
     @told
     def attacked(tab: Tab, photo: str | None, target: str | None, epsilon: float, steps: float) -> Iterator[Updates]:
@@ -117,7 +121,7 @@ def _attack(tab: Any, fitted: Any, photo: Any) -> None:
         )
         yield from follow(job, bar)
         found = job.result()
-        yield {words: _outcome(found), pictures: _three(found)}
+        yield {words: _outcome(found), pictures: gr.Gallery(_three(found), visible=True)}
 
     def targets(tab: Tab) -> Any:
         names = list(tab.classifier.classes) if tab.classifier else []
@@ -151,17 +155,18 @@ def _three(found: hs.Attacked) -> list[tuple[Any, str]]:
 
 def _robust(tab: Any) -> None:
     gr.Markdown(say("robust.about", photos=CURVE))
-    measures, cancels = gr.Button(say("robust.button"), variant="primary"), gr.Button(say("cancel"))
-    bar, plot = gr.HTML(), gr.Plot(show_label=False)
+    with gr.Row(elem_classes="hs-row"):
+        measures, cancels = gr.Button(say("robust.button"), variant="primary"), gr.Button(say("cancel"))
+    bar, plot = gr.HTML(), gr.Plot(show_label=False, visible=False)
 
     @told
     def measured(tab: Tab) -> Iterator[Updates]:
-        model, folder = tab.the_classifier(), str(tab.the_project().photos_folder)
+        model, folder = tab.the_classifier(), tab.the_photos()
         job = tab.running.begin(
             lambda report: hs.robustness(model, folder, methods=["pgd"], images=CURVE, progress=report)
         )
         yield from follow(job, bar)
-        yield {plot: draw_robustness(job.result())}
+        yield {plot: gr.Plot(draw_robustness(job.result()), visible=True)}
 
     measures.click(measured, tab, {bar, plot}, show_progress="hidden")
     cancels.click(lambda tab: tab.running.cancel(), tab, None)

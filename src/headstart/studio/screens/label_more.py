@@ -27,7 +27,9 @@ def build(tab: Any, version: Any, fitted: Any) -> None:
         orders = gr.Button(say("label.order"), variant="primary", elem_id="order")
         refits, cancels = gr.Button(say("label.fit"), elem_id="fit-again"), gr.Button(say("cancel"))
     bar, words = gr.HTML(), gr.Markdown(say("label.none"), elem_id="label-words")
-    photo = gr.Image(label=say("label.photo"), interactive=False, buttons=[], height=360, elem_id="unlabelled")
+    photo = gr.Image(
+        label=say("label.photo"), interactive=False, buttons=[], height=360, visible=False, elem_id="unlabelled"
+    )
 
     @told
     def added(tab: Tab, files: Sequence[str]) -> str:
@@ -47,10 +49,12 @@ def build(tab: Any, version: Any, fitted: Any) -> None:
     cancels.click(lambda tab: tab.running.cancel(), tab, None)
     _buttons(tab, version, queue)
     queue.change(told(_next), [tab, queue], [photo, words])
-    _again(tab, fitted, history, (refits, bar, words))
+    _again(tab, fitted, history, (refits, bar))
 
 
-def least_certain_first(model: hs.Classifier, photos: Sequence[Path], report: Callable[[str, int, int], None]) -> list[str]:
+def least_certain_first(
+    model: hs.Classifier, photos: Sequence[Path], report: Callable[[str, int, int], None]
+) -> list[str]:
     """Paths in the order of the largest probability, the smallest first; photos that cannot be read are left out."""
     sure: list[tuple[float, str]] = []
     for number, found in enumerate(model.predictions([str(photo) for photo in photos]), 1):
@@ -62,17 +66,19 @@ def least_certain_first(model: hs.Classifier, photos: Sequence[Path], report: Ca
 
 def _next(tab: Tab, queue: Sequence[str]) -> tuple[Any, str]:
     if not queue:
-        return None, say("label.none")
+        return gr.Image(visible=False), say("label.none")
     found = tab.the_classifier().predict([queue[0]], top=1)[0][0]
     left = counted(len(queue), "photo")
-    return queue[0], say("label.guess", label=found[0], probability=f"{found[1]:.0%}", left=left)
+    return gr.Image(queue[0], visible=True), say(
+        "label.guess", label=found[0], probability=f"{found[1]:.0%}", left=left
+    )
 
 
 def _buttons(tab: Any, version: Any, queue: Any) -> None:
     """A button and a key for each class."""
     tab_box, version_box, queue_box = tab, version, queue
 
-    @gr.render([tab], triggers=[version.change, queue.change])
+    @gr.render([tab], triggers=[version.change, queue.change])  # type: ignore[untyped-decorator]
     def buttons(tab: Tab) -> None:
         labels = tab.project.classes() if tab.project else []
         with gr.Row():
@@ -95,16 +101,16 @@ def _labeller(label: str) -> Callable[..., tuple[Sequence[str], int]]:
     return labelled
 
 
-def _again(tab: Any, fitted: Any, history: Any, parts: tuple[Any, Any, Any]) -> None:
+def _again(tab: Any, fitted: Any, history: Any, parts: tuple[Any, Any]) -> None:
     """Fit anew on all photos that have a label, and see the curve move."""
-    button, bar, words = parts
+    button, bar = parts
     curve = gr.HTML(elem_id="history")
 
     @told
     def again(tab: Tab, models: int, points: Sequence[tuple[float, float]]) -> Iterator[Updates]:
         project, record = tab.the_project(), tab.the_classifier().record
         before = _point(record)
-        options = {"backbone": record.backbone, "pixels": record.pixels} if record.backbone else {}
+        options: dict[str, Any] = {"backbone": record.backbone, "pixels": record.pixels} if record.backbone else {}
         folder = str(project.photos_folder)
         job = tab.running.begin(lambda report: hs.fit(folder, progress=report, **options))
         yield from follow(job, bar)

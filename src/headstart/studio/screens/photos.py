@@ -49,7 +49,7 @@ def build(tab: Any, fitted: Any, start: str, thumbnails: Thumbnails) -> Photos:
 
 
 def _opening(tab: Any, version: Any, fitted: Any, status: Any, parts: tuple[Any, Any]) -> Callable[..., Updates]:
-    """Open a project, with the model that lies in it; returns the function that does."""
+    """Open a project, with the model that lies in it; returns what does that when the page comes."""
     box, button = parts
 
     @told
@@ -59,8 +59,12 @@ def _opening(tab: Any, version: Any, fitted: Any, status: Any, parts: tuple[Any,
             tab.classifier = hs.load(tab.project.model_folder)
         return {status: _state(tab.project), version: changes + 1, fitted: models + 1}
 
+    def at_first(tab: Tab, folder: str, changes: int, models: int) -> Updates:
+        """When the page comes; somebody may have been faster."""
+        return {} if tab.project else opened(tab, folder, changes, models)
+
     gr.on([button.click, box.submit], opened, [tab, box, version, fitted], {status, version, fitted})
-    return opened
+    return at_first
 
 
 def _changes(tab: Any, version: Any, status: Any, bringing: tuple[Any, Any], adding: tuple[Any, Any]) -> None:
@@ -128,7 +132,14 @@ def gallery_of(photos: Sequence[Path], thumbnails: Thumbnails, chosen: Any, **op
     """Small pictures; a click on one chooses it."""
     pairs = [(str(small), photo.name) for small, photo in zip(thumbnails.of(photos), photos, strict=True)]
     gallery = gr.Gallery(
-        pairs, columns=3, object_fit="cover", allow_preview=False, interactive=False, buttons=[], height="auto", **options
+        pairs,
+        columns=3,
+        object_fit="cover",
+        allow_preview=False,
+        interactive=False,
+        buttons=[],
+        height="auto",
+        **options,
     )
     paths = [str(photo) for photo in photos]
     gallery.select(_chooser(paths), None, chosen)
@@ -137,7 +148,7 @@ def gallery_of(photos: Sequence[Path], thumbnails: Thumbnails, chosen: Any, **op
 
 def _chooser(paths: Sequence[str]) -> Callable[..., str]:
     def choose(event: gr.SelectData) -> str:
-        return paths[event.index]
+        return paths[int(event.index)]
 
     return choose
 
@@ -146,7 +157,7 @@ def _classes(tab: Any, version: Any, chosen: Any, shown: Any, thumbnails: Thumbn
     """A column for each class, and what is left out."""
     tab_box, version_box = tab, version
 
-    @gr.render([tab, shown], triggers=[version.change, shown.change])
+    @gr.render([tab, shown], triggers=[version.change, shown.change])  # type: ignore[untyped-decorator]
     def classes(tab: Tab, shown: int) -> None:
         project = tab.the_project()
         labels = project.classes()
@@ -211,13 +222,13 @@ def _camera(tab: Any, version: Any, status: Any) -> None:
 def _check(tab: Any, version: Any, chosen: Any, thumbnails: Thumbnails) -> None:
     """`hs.check`, and what it found as pictures."""
     found, tab_box, version_box = gr.State(0), tab, version
-    with gr.Row():
+    with gr.Row(elem_classes="hs-row"):
         checks, cancels = gr.Button(say("check"), elem_id="check"), gr.Button(say("cancel"))
     bar = gr.HTML()
 
     @told
     def checked(tab: Tab, count: int) -> Iterator[Updates]:
-        folder = str(tab.the_project().photos_folder)
+        folder = tab.the_photos()
         job = tab.running.begin(lambda report: hs.check(folder, progress=report))
         yield from follow(job, bar)
         tab.health = job.result()
@@ -226,7 +237,7 @@ def _check(tab: Any, version: Any, chosen: Any, thumbnails: Thumbnails) -> None:
     checks.click(checked, [tab, found], {bar, found}, show_progress="hidden")
     cancels.click(lambda tab: tab.running.cancel(), tab, None)
 
-    @gr.render([tab], triggers=[found.change])
+    @gr.render([tab], triggers=[found.change])  # type: ignore[untyped-decorator]
     def findings(tab: Tab) -> None:
         health, folder = tab.health, tab.the_project().photos_folder
         for line in _sentences(health):

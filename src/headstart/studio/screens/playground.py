@@ -46,7 +46,8 @@ def _page(parameters: float, points: float, noise: float, seed: float) -> str:
     )
     return (
         f'<p class="hs-verdict" role="status"><strong>{html.escape(found.sentence)}</strong></p>'
-        f'<div class="hs-charts">{draw(_points(found))}{draw(_errors(found))}<table>{figures}</table></div>'
+        f'<div class="hs-charts"><div>{draw(_points(found))}</div><div>{draw(_errors(found))}</div>'
+        f"<table>{figures}</table></div>"
     )
 
 
@@ -54,9 +55,25 @@ def _points(found: hs.PolynomialFit) -> Chart:
     curve = [(x, y) for x, y in zip(DENSE.tolist(), found.curve.tolist(), strict=True) if LOWEST <= y <= HIGHEST]
     lines = (
         Line(say("play.curve"), curve, "a", dots=False),
-        Line(say("play.truth"), list(zip(DENSE.tolist(), found.truth.tolist(), strict=True)), "quiet", dashed=True, dots=False),
-        Line(say("play.training.points"), list(zip(*(each.tolist() for each in found.training), strict=True)), "b", joined=False),
-        Line(say("play.validation.points"), list(zip(*(each.tolist() for each in found.validation), strict=True)), "c", joined=False),
+        Line(
+            say("play.truth"),
+            list(zip(DENSE.tolist(), found.truth.tolist(), strict=True)),
+            "quiet",
+            dashed=True,
+            dots=False,
+        ),
+        Line(
+            say("play.training.points"),
+            list(zip(*(each.tolist() for each in found.training), strict=True)),
+            "b",
+            joined=False,
+        ),
+        Line(
+            say("play.validation.points"),
+            list(zip(*(each.tolist() for each in found.validation), strict=True)),
+            "c",
+            joined=False,
+        ),
     )
     return Chart(found.sentence, Axis("x"), Axis("y", LOWEST, HIGHEST), lines)
 

@@ -26,8 +26,8 @@ def build(tab: Any, fitted: Any) -> None:
         to = gr.Dropdown(list(NAMES), value=NAMES[0], label=say("take.format"), interactive=True, elem_id="format")
         exports = gr.Button(say("take.export"), variant="primary", elem_id="export")
     bar, done = gr.HTML(), gr.Markdown(elem_id="taken")
-    code = gr.Code(label=say("take.python"), language="python", interactive=False)
-    lines = gr.Code(label=say("take.shell"), language="shell", interactive=False)
+    code = gr.Textbox(label=say("take.python"), lines=5, interactive=False, buttons=["copy"], elem_classes="hs-code")
+    lines = gr.Textbox(label=say("take.shell"), lines=4, interactive=False, buttons=["copy"], elem_classes="hs-code")
 
     @told
     def saved(tab: Tab, where: str) -> str:
@@ -46,7 +46,9 @@ def build(tab: Any, fitted: Any) -> None:
 
     @told
     def shown(tab: Tab) -> Updates:
-        return {code: python_lines(tab), lines: shell_lines(tab)} if tab.project else {}
+        if tab.classifier is None:
+            return {code: "", lines: ""}
+        return {code: python_lines(tab), lines: shell_lines(tab)}
 
     saves.click(saved, [tab, where], done)
     exports.click(exported, [tab, to], {bar, done}, show_progress="hidden")

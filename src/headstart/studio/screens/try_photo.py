@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import gradio as gr
 
 import headstart as hs
 from headstart.plots.explanation import over_photo
-from headstart.studio.page import Tab, Updates, photo_box, told
+from headstart.studio.page import Tab, Updates, filled, photo_box, told
 from headstart.studio.thumbnails import Thumbnails
 from headstart.studio.words import say
 
@@ -24,7 +25,7 @@ def build(tab: Any, thumbnails: Thumbnails) -> None:
             photo = photo_box(say("try.photo"), "try-photo")
         with gr.Column():
             answer = gr.HTML(f"<p>{say('try.none')}</p>", elem_id="answer")
-            bars = gr.Label(num_top_classes=CLASSES, label=say("try.probabilities"), elem_id="probabilities")
+            bars = gr.HTML(elem_id="probabilities")
     with gr.Row():
         why = gr.Image(label=say("try.why"), interactive=False, buttons=[], visible=False, elem_id="why")
         near = gr.Gallery(
@@ -34,15 +35,19 @@ def build(tab: Any, thumbnails: Thumbnails) -> None:
     @told
     def asked(tab: Tab, photo: str | None) -> Updates:
         if not photo:
-            return {answer: f"<p>{say('try.none')}</p>", bars: None, why: gr.skip(), near: gr.skip()}
+            return {
+                answer: f"<p>{say('try.none')}</p>",
+                bars: "",
+                why: gr.Image(visible=False),
+                near: gr.Gallery(visible=False),
+            }
         model = tab.the_classifier()
         (found,) = model.predictions([photo])
         if isinstance(found, hs.Problem):
             raise hs.DataError(f"{found.kind}: {found.detail}")
-        chances = dict(zip(model.classes, model.predict_proba([photo])[0].tolist(), strict=True))
         return {
             answer: _answer(found),
-            bars: chances,
+            bars: _bars(model.predict([photo], top=CLASSES)[0]),
             why: _map(model, photo),
             near: _nearest(tab, photo, thumbnails),
         }
@@ -57,6 +62,17 @@ def _answer(found: Any) -> str:
     else:
         words = say("try.label", label=label, probability=f"{found.probability:.1%}")
     return f'<p class="hs-verdict" role="status">{words}</p>'
+
+
+def _bars(top: Sequence[tuple[Any, float]]) -> str:
+    """The probabilities of the most probable classes, as bars."""
+    rows = (
+        f"<dt>{html.escape(str(label))}</dt>"
+        f'<dd><div class="hs-bar" aria-hidden="true">{filled(chance)}</div></dd>'
+        f"<dd>{chance:.1%}</dd>"
+        for label, chance in top
+    )
+    return f'<dl class="hs-chances" aria-label="{say("try.probabilities")}">{"".join(rows)}</dl>'
 
 
 def _map(model: Any, photo: str) -> Any:

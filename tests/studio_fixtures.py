@@ -14,7 +14,7 @@ PATIENCE = 60_000  # milliseconds
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def studio_browser() -> Iterator[Any]:
     if BROWSER is None:
         pytest.skip("no Chromium here (Debian: apt install chromium)")
     from playwright.sync_api import sync_playwright
@@ -40,12 +40,12 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture
-def tab(browser: Any, studio: Any) -> Iterator[Callable[..., Any]]:
+def tab(studio_browser: Any, studio: Any) -> Iterator[Callable[..., Any]]:
     """Opens a tab on a project; in the end none has asked for anything from elsewhere, or found a fault."""
     contexts, problems = list[Any](), list[str]()
 
     def opened(project: Path, width: int = 1280, height: int = 900, scheme: str = "light") -> Any:
-        context = browser.new_context(
+        context = studio_browser.new_context(
             viewport={"width": width, "height": height}, color_scheme=scheme, permissions=["camera"]
         )
         contexts.append(context)
