@@ -34,9 +34,9 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEADSTART_HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("HEADSTART_OFFLINE", "1")
-        app = launch(tmp_path_factory.mktemp("start") / "project", host="127.0.0.1", port=0, browser=False)
-        yield app
-        app.close()
+        running = launch(tmp_path_factory.mktemp("start") / "project", host="127.0.0.1", port=0, browser=False)
+        yield running
+        running.close()
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def tab(studio_browser: Any, studio: Any) -> Iterator[Callable[..., Any]]:
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda request: problems.extend(_elsewhere(request.url, studio.local_url)))
-        page.goto(studio.local_url)
+        page.on("request", lambda request: problems.extend(_elsewhere(request.url, studio.address)))
+        page.goto(studio.address)
         page.fill("#project textarea, #project input", str(project))
         page.click("#open")
         page.wait_for_function(

@@ -31,5 +31,5 @@ def create_app(start: str, thumbnails: Thumbnails) -> Any:
             playground.build()
         with gr.Tab(say("tab.take")):
             take_away.build(tab, fitted)
-        app.load(*shown.opened)
+        app.load(*shown.opened, **photos.IN_TURN)
     return app

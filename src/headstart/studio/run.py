@@ -6,6 +6,9 @@ import os
 import socket
 import tempfile
 import warnings
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from headstart.core.arguments import PATH, YES_NO, checks, text, whole
@@ -14,6 +17,7 @@ from headstart.core.text import say
 from headstart.data.sources import PathLike
 
 DEFAULT = "headstart-project"
+PREFIX = "headstart-studio-"  # of temporary folders
 
 
 @checks(project=PATH, host=text("a host's name or address"), port=whole(0, 65535), browser=YES_NO)
@@ -29,47 +33,66 @@ def studio(project: PathLike = DEFAULT, *, host: str = "127.0.0.1", port: int = 
         UsageError: the address cannot be had.
     """
     running = launch(project, host=host, port=port, browser=browser)
+    say(f"the studio is at {running.address}")
     try:
-        running.block_thread()
+        running.app.block_thread()
     finally:
         running.close()
 
 
-def launch(project: PathLike, *, host: str, port: int, browser: bool) -> Any:
-    """The studio, which runs on threads of its own; its address is `local_url`."""
-    # before Gradio is imported: nobody is asked anything, and what is uploaded goes when the studio does
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    folder = tempfile.TemporaryDirectory(prefix="headstart-studio-")
-    os.environ["GRADIO_TEMP_DIR"] = folder.name
-    with needs("gradio", "studio", "The studio"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import gradio  # noqa: F401
-    from headstart.studio.app import create_app
-    from headstart.studio.page import script, style, theme
-    from headstart.studio.thumbnails import Thumbnails
+@dataclass
+class Running:
+    """A studio that runs on threads of its own."""
 
-    port = port or _free_port(host)
-    thumbnails = Thumbnails()
-    app = create_app(os.fspath(project), thumbnails)
-    app.uploads = folder  # goes with it
-    app.queue(default_concurrency_limit=None)
-    try:
-        app.launch(
+    app: Any
+    address: str
+    folders: ExitStack  # of uploads and small pictures
+
+    def close(self) -> None:
+        """End it; what was uploaded is gone, projects stay."""
+        with self.folders:
+            self.app.close(verbose=False)
+
+
+def launch(project: PathLike, *, host: str, port: int, browser: bool) -> Running:
+    """Start a studio.
+
+    Raises:
+        UsageError: the address cannot be had.
+    """
+    with ExitStack() as folders:
+        # before Gradio is imported: nobody is asked anything, and what is uploaded goes when the studio does
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+        os.environ["GRADIO_TEMP_DIR"] = folders.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX))
+        with needs("gradio", "studio", "The studio"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import gradio  # noqa: F401
+        from headstart.studio.app import create_app
+        from headstart.studio.page import script, style, theme
+        from headstart.studio.thumbnails import Thumbnails
+
+        port = _port(host, port)
+        small = Path(folders.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX)))
+        app = create_app(os.fspath(project), Thumbnails(small))
+        app.queue(default_concurrency_limit=None)
+        _, address, _ = app.launch(
             server_name=host, server_port=port, inbrowser=browser, share=False, quiet=True, prevent_thread_lock=True,
-            theme=theme(), css=style(), head=script(), footer_links=[], allowed_paths=[str(thumbnails.folder)],
-            ssr_mode=False, show_error=True, enable_monitoring=False,
+            theme=theme(), css=style(), head=script(), footer_links=[], allowed_paths=[str(small)], ssr_mode=False,
+            show_error=True, enable_monitoring=False,
         )  # fmt: skip
-    except OSError as error:
-        raise UsageError(f"{host}:{port} cannot be had: {error}. Choose another: --port") from error
-    say(f"the studio is at {app.local_url}")
-    return app
+        return Running(app, address, folders.pop_all())
 
 
-def _free_port(host: str) -> int:
-    """One that nobody listens on; Gradio itself would look from 7860 on."""
+def _port(host: str, port: int) -> int:
+    """The port; for 0 one that nobody listens on, where Gradio would look from 7860 on.
+
+    Raises:
+        UsageError: it cannot be had.
+    """
     try:
-        with socket.create_server((host, 0)) as free:
-            return int(free.getsockname()[1])
+        with socket.create_server((host, port)) as found:
+            return int(found.getsockname()[1])
     except OSError as error:
-        raise UsageError(f"{host} cannot be listened on: {error.strerror or error}. Choose another: --host") from error
+        why = error.strerror or error
+        raise UsageError(f"{host}:{port} cannot be had: {why}. Choose another: --host, --port") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,11 +20,10 @@ _SPEC = ImageSpec(SIDE, (0.0,) * 3, (1.0,) * 3, crop=1.0)
 
 
 class Thumbnails:
-    """A folder of small pictures, which is gone when the studio ends."""
+    """A folder of small pictures."""
 
-    def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="headstart-studio-")
-        self.folder = Path(self._folder.name)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def of(self, photos: Sequence[Path]) -> list[Path]:
         """The middle square of each; a grey one of what cannot be read."""

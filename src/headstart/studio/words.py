@@ -67,6 +67,9 @@ ENGLISH = {
     "finetune": "Fine-tune",
     "finetune.recipe": "Recipe",
     "finetune.needs": "Fine-tuning needs PyTorch or Keras: {command}",
+    "finetune.epochs": "epoch",
+    "finetune.train": "training",
+    "finetune.val": "held out",
     "finetune.epoch": "Epoch {number}: loss {train:.3f} in training, {val:.3f} on held-out photos.",
     # try
     "try.photo": "Photo",

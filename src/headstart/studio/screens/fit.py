@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ from headstart.core.install import extra_install
 from headstart.diagnose.verdict import HEALTHY
 from headstart.model.classifier import Classifier
 from headstart.plots.comparison import draw_comparison
-from headstart.report.charts import draw
+from headstart.report.charts import Axis, Chart, Line, draw
 from headstart.report.figures import training_charts
 from headstart.studio.page import Tab, Updates, follow, told
 from headstart.studio.project import REPORT
 from headstart.studio.thumbnails import Thumbnails
 from headstart.studio.words import say
+from headstart.train.protocol import Epoch
 from headstart.workflows.compare import at_hand
 
 MISTAKES = 24  # that are shown
@@ -151,38 +152,45 @@ def _finetune(tab: Any, fitted: Any, bar: Any) -> None:
     @told
     def tuned(tab: Tab, recipe: str, models: int) -> Iterator[Updates]:
         project, model, folder = tab.the_project(), tab.the_classifier(), tab.the_photos()
-        epochs: list[Any] = []
+        epochs: list[Epoch] = []
         run = hs.TrainingRun(callbacks=[_Watch(epochs)], quiet=True)
         job = tab.running.begin(lambda report: hs.finetune(model, folder, recipe=recipe, trainer=run, progress=report))
         for update in follow(job, bar):
-            yield update | ({curve: _line(epochs)} if epochs else {})
+            yield update | ({curve: _curve(epochs)} if epochs else {})
         tab.classifier = job.result()
         tab.classifier.save(project.model_folder, overwrite=True)
         record = tab.classifier.record.finetune
-        yield {curve: "".join(draw(chart) for chart in training_charts(record)) if record else "", fitted: models + 1}
+        charts = "".join(f"<div>{draw(chart)}</div>" for chart in training_charts(record)) if record else ""
+        yield {curve: f'<div class="hs-charts">{charts}</div>', fitted: models + 1}
 
     tunes.click(tuned, [tab, recipe, fitted], {bar, curve, fitted}, show_progress="hidden")
 
 
 class _Watch:
-    """Keeps what each epoch gave."""
+    """Keeps the epochs so far."""
 
-    def __init__(self, epochs: list[Any]) -> None:
+    def __init__(self, epochs: list[Epoch]) -> None:
         self._epochs = epochs
 
     def step(self, number: int, of: int, loss: float) -> str | None:
         """After a step."""
         return None
 
-    def epoch(self, epoch: Any) -> str | None:
+    def epoch(self, history: Sequence[Epoch]) -> str | None:
         """After an epoch."""
-        self._epochs.append(epoch)
+        self._epochs[:] = history
         return None
 
 
-def _line(epochs: list[Any]) -> str:
+def _curve(epochs: Sequence[Epoch]) -> str:
+    """The losses so far, in words and as a chart."""
     last = epochs[-1]
-    return f"<p>{say('finetune.epoch', number=last.number + 1, train=last.train_loss, val=last.val_loss)}</p>"
+    words = say("finetune.epoch", number=last.number + 1, train=last.train_loss, val=last.val_loss)
+    lines = (
+        Line(say("finetune.train"), [(each.number + 1, each.train_loss) for each in epochs], "a"),
+        Line(say("finetune.val"), [(each.number + 1, each.val_loss) for each in epochs], "b"),
+    )
+    return f"<p>{words}</p>" + draw(Chart(words, Axis(say("finetune.epochs"), whole=True), Axis("NLL", low=0), lines))
 
 
 def _report(tab: Any, bar: Any) -> None:

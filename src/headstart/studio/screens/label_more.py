@@ -10,12 +10,14 @@ import gradio as gr
 
 import headstart as hs
 from headstart.core.counts import counted
+from headstart.data.load import decode_whole
 from headstart.report.charts import Axis, Chart, Line, draw
 from headstart.studio.page import Tab, Updates, follow, told
 from headstart.studio.screens.fit import verdict_of
 from headstart.studio.words import say
 
 KEYS = "123456789"  # one for each of the first classes
+SIDE = 720  # pixels of the photo that is shown
 
 
 def build(tab: Any, version: Any, fitted: Any) -> None:
@@ -69,9 +71,8 @@ def _next(tab: Tab, queue: Sequence[str]) -> tuple[Any, str]:
         return gr.Image(visible=False), say("label.none")
     found = tab.the_classifier().predict([queue[0]], top=1)[0][0]
     left = counted(len(queue), "photo")
-    return gr.Image(queue[0], visible=True), say(
-        "label.guess", label=found[0], probability=f"{found[1]:.0%}", left=left
-    )
+    words = say("label.guess", label=found[0], probability=f"{found[1]:.0%}", left=left)
+    return gr.Image(decode_whole(Path(queue[0]).read_bytes(), SIDE), visible=True), words
 
 
 def _buttons(tab: Any, version: Any, queue: Any) -> None:

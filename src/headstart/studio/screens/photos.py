@@ -17,6 +17,7 @@ from headstart.studio.thumbnails import Thumbnails
 from headstart.studio.words import say
 
 SHOWN = 48  # photos of a class at a time
+IN_TURN: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "open"}  # of two that open, the later counts
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def _opening(tab: Any, version: Any, fitted: Any, status: Any, parts: tuple[Any,
         """When the page comes; somebody may have been faster."""
         return {} if tab.project else opened(tab, folder, changes, models)
 
-    gr.on([button.click, box.submit], opened, [tab, box, version, fitted], {status, version, fitted})
+    gr.on([button.click, box.submit], opened, [tab, box, version, fitted], {status, version, fitted}, **IN_TURN)
     return at_first
 
 
