@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +35,8 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEADSTART_HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("HEADSTART_OFFLINE", "1")
+        # uvicorn sets logging up, which closes all handlers; that of absl (TensorFlow) closes pytest's stream with it
+        patch.setattr(logging, "shutdown", lambda *_: None)
         running = launch(tmp_path_factory.mktemp("start") / "project", host="127.0.0.1", port=0, browser=False)
         yield running
         running.close()

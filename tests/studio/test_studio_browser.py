@@ -188,7 +188,8 @@ def test_the_camera_adds_a_photo(tab: Tab, project: Project) -> None:
     page.get_by_role("button", name="Keep the photo").click()
     page.get_by_role("heading", name="bars: 13 photos").wait_for()
     (taken,) = [path for path in project.photos("bars") if not path.is_symlink()]
-    assert min(Image.open(taken).size) > 100
+    with Image.open(taken) as image:
+        assert min(image.size) > 100
 
 
 def test_maps_ideal_image_and_attack(tab: Tab, fitted: Project, photo: Path) -> None:
@@ -233,6 +234,12 @@ def test_a_key_gives_a_label(tab: Tab, fitted: Project, tmp_path: Path) -> None:
     says(page, "#label-words", "Left: 2 photos")
     assert len(fitted.photos("discs")) == 13
     assert len(fitted.new_photos()) == 2
+    before = page.locator("#unlabelled img").get_attribute("src")
+    page.locator("#waiting button.thumbnail-item").nth(1).click()  # the other one is to be next
+    page.wait_for_function("src => document.querySelector('#unlabelled img').getAttribute('src') !== src", arg=before)
+    page.keyboard.press("2")
+    says(page, "#label-words", "Left: 1 photo")
+    assert len(fitted.photos("discs")) == 14
     page.click("#fit-again")
     says(page, "#history", "accuracy")
 
@@ -245,6 +252,9 @@ def test_an_export_is_written_and_its_lines_are_shown(tab: Tab, fitted: Project)
     page.click("#export")
     says(page, "#taken", "Written: ")
     assert (fitted.folder / "model-openvino" / "model.xml").exists()
+    page.click("#write-report")
+    says(page, "#taken", "report.html")
+    assert (fitted.folder / "report" / "report.html").exists()
     assert f"hs.fit('{fitted.photos_folder}'" in page.locator(".hs-code textarea").first.input_value()
 
 

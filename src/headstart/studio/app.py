@@ -24,7 +24,7 @@ def create_app(start: str, thumbnails: Thumbnails) -> Any:
         with gr.Tab(say("tab.try")):
             try_photo.build(tab, thumbnails)
         with gr.Tab(say("tab.label")):
-            label_more.build(tab, shown.version, fitted)
+            label_more.build(tab, shown.version, fitted, thumbnails)
         with gr.Tab(say("tab.inside")):
             inside.build(tab, fitted)
         with gr.Tab(say("tab.overfitting")):

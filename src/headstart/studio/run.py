@@ -17,6 +17,7 @@ from headstart.core.text import say
 from headstart.data.sources import PathLike
 
 DEFAULT = "headstart-project"
+LOCAL = ("127.0.0.1", "localhost", "::1")
 PREFIX = "headstart-studio-"  # of temporary folders
 
 
@@ -33,6 +34,8 @@ def studio(project: PathLike = DEFAULT, *, host: str = "127.0.0.1", port: int = 
         UsageError: the address cannot be had.
     """
     running = launch(project, host=host, port=port, browser=browser)
+    if host not in LOCAL:
+        say(f"{host} is open to others, who need no password.")
     say(f"the studio is at {running.address}")
     try:
         running.app.block_thread()

@@ -86,6 +86,7 @@ ENGLISH = {
     "label.photo": "What is on this photo?",
     "label.none": "No photo waits for a label.",
     "label.added": "{photos} added. Sort them to begin.",
+    "label.next": "These wait; click one to label it first",
     "label.guess": "The model says {label}, {probability}. Press the key of the right class. Left: {left}.",
     "label.curve": "Accuracy after each fit",
     "label.curve.photos": "training photos",
@@ -93,6 +94,8 @@ ENGLISH = {
     # look inside
     "inside.photo": "Photo to look at, or to attack",
     "maps": "Feature maps",
+    "maps.layer": "Layer",
+    "maps.auto": "the last of each stage",
     "maps.button": "Show the feature maps",
     "imagine": "Ideal image",
     "imagine.class": "Class",
@@ -145,6 +148,8 @@ ENGLISH = {
     "take.format": "Format",
     "take.export": "Export",
     "take.exported": "Written: `{path}`. Its answers differ by {difference} at most. Open it with `{opens}`.",
+    "take.report": "Write the report",
+    "take.reported": "Written: `{path}`. It is one page that needs nothing else.",
     "take.python": "The same in Python",
     "take.shell": "The same in a terminal",
 }

@@ -14,11 +14,13 @@ import headstart as hs
 from headstart.backbones.catalogue import DEFAULT
 from headstart.core.counts import counted
 from headstart.core.install import extra_install
+from headstart.core.types import Evaluation
 from headstart.diagnose.verdict import HEALTHY
 from headstart.model.classifier import Classifier
 from headstart.plots.comparison import draw_comparison
 from headstart.report.charts import Axis, Chart, Line, draw
 from headstart.report.figures import training_charts
+from headstart.studio.jobs import CancelledError
 from headstart.studio.page import Tab, Updates, follow, told
 from headstart.studio.project import REPORT
 from headstart.studio.thumbnails import Thumbnails
@@ -56,13 +58,22 @@ def build(tab: Any, fitted: Any, thumbnails: Thumbnails) -> None:
     cancels.click(lambda tab: tab.running.cancel(), tab, None)
 
     @told
-    def shown(tab: Tab) -> Updates:
+    def shown(tab: Tab) -> Iterator[Updates]:
+        """The verdict at once, then the mistakes, for which the held-out photos are looked at again."""
         if tab.classifier is None:
-            return {verdict: f"<p>{say('fit.none')}</p>", mistakes: gr.Gallery(visible=False)}
-        wrong, words = _mistakes(tab, thumbnails)
-        return {verdict: verdict_of(tab.classifier, words), mistakes: gr.Gallery(wrong, visible=bool(wrong))}
+            yield {verdict: f"<p>{say('fit.none')}</p>", mistakes: gr.Gallery(visible=False)}
+            return
+        model, folder = tab.classifier, str(tab.the_project().photos_folder)
+        yield {verdict: verdict_of(model), mistakes: gr.Gallery(visible=False)}
+        job = tab.running.begin(lambda report: model.evaluate(folder, progress=report))
+        yield from follow(job, bar)
+        try:
+            wrong, words = _mistakes(job.result(), Path(folder), thumbnails)
+        except (CancelledError, hs.HeadstartError):  # the photos are others now, or somebody had something else to do
+            return
+        yield {verdict: verdict_of(model, words), mistakes: gr.Gallery(wrong, visible=bool(wrong))}
 
-    fitted.change(shown, tab, {verdict, mistakes}, show_progress="hidden")
+    fitted.change(shown, tab, {bar, verdict, mistakes}, show_progress="hidden")
     _compare(tab, network, pixels, bar)
     _finetune(tab, fitted, bar)
     _report(tab, bar)
@@ -92,16 +103,11 @@ def verdict_of(classifier: Classifier, more: str = "") -> str:
     return f'<p class="hs-verdict" role="status"><strong>{first}</strong></p><ul>{rest}</ul>'
 
 
-def _mistakes(tab: Tab, thumbnails: Thumbnails) -> tuple[list[tuple[str, str]], str]:
+def _mistakes(found: Evaluation, folder: Path, thumbnails: Thumbnails) -> tuple[list[tuple[str, str]], str]:
     """Pictures with words below, and a sentence where there are none."""
-    classifier, folder = tab.the_classifier(), tab.the_project().photos_folder
-    try:
-        evaluation = classifier.evaluate(str(folder), progress=False)
-    except hs.DataError as error:
-        return [], str(error)
-    wrong = list(evaluation.wrong or ())[:MISTAKES]
+    wrong = list(found.wrong or ())[:MISTAKES]
     if not wrong:
-        return [], say("fit.no.mistakes", photos=counted(evaluation.accuracy.images, "photo"))
+        return [], say("fit.no.mistakes", photos=counted(found.accuracy.images, "photo"))
     small = thumbnails.of([folder / each.name for each in wrong])
     words = [f"{each.truth} as {each.label} {each.probability:.0%}" for each in wrong]
     return [(str(picture), text) for picture, text in zip(small, words, strict=True)], ""

@@ -26,7 +26,7 @@ def build(tab: Any, fitted: Any) -> None:
     with gr.Row(), gr.Column():
         photo = photo_box(say("inside.photo"), "inside-photo")
     with gr.Tab(say("maps")):
-        _maps(tab, photo)
+        _maps(tab, fitted, photo)
     with gr.Tab(say("imagine")):
         _imagine(tab, fitted)
     with gr.Tab(say("attack")):
@@ -41,16 +41,23 @@ def classes_of(tab: Tab) -> Any:
     return gr.Dropdown(names, value=names[0] if names else None)
 
 
-def _maps(tab: Any, photo: Any) -> None:
-    button = gr.Button(say("maps.button"), variant="primary")
+def _maps(tab: Any, fitted: Any, photo: Any) -> None:
+    with gr.Row(elem_classes="hs-row"):
+        layer = gr.Dropdown([(say("maps.auto"), "auto")], value="auto", label=say("maps.layer"), interactive=True)
+        button = gr.Button(say("maps.button"), variant="primary")
     picture = gr.Image(label=say("maps"), interactive=False, visible=False, elem_id="maps")
 
     @told
-    def maps(tab: Tab, photo: str | None) -> Any:
-        (found,) = hs.feature_maps(tab.the_classifier(), [_given(photo)])
+    def maps(tab: Tab, photo: str | None, layer: str) -> Any:
+        (found,) = hs.feature_maps(tab.the_classifier(), [_given(photo)], layer)
         return gr.Image(draw_features(found), visible=True)
 
-    button.click(maps, [tab, photo], picture)
+    def layers(tab: Tab) -> Any:
+        names = tab.classifier.network.layers if tab.classifier else ()
+        return gr.Dropdown([(say("maps.auto"), "auto"), *((name, name) for name in names)], value="auto")
+
+    fitted.change(layers, tab, layer)
+    button.click(maps, [tab, photo, layer], picture)
 
 
 def _given(photo: str | None) -> str:

@@ -14,13 +14,15 @@ from headstart.data.load import decode_whole
 from headstart.report.charts import Axis, Chart, Line, draw
 from headstart.studio.page import Tab, Updates, follow, told
 from headstart.studio.screens.fit import verdict_of
+from headstart.studio.thumbnails import Thumbnails
 from headstart.studio.words import say
 
 KEYS = "123456789"  # one for each of the first classes
+WAITING = 24  # photos of the grid
 SIDE = 720  # pixels of the photo that is shown
 
 
-def build(tab: Any, version: Any, fitted: Any) -> None:
+def build(tab: Any, version: Any, fitted: Any, thumbnails: Thumbnails) -> None:
     """The components, and what they do."""
     queue = gr.State(())  # paths of photos, the least certain first
     history = gr.State(())  # (photos fitted on, accuracy) of each fit
@@ -50,8 +52,28 @@ def build(tab: Any, version: Any, fitted: Any) -> None:
     orders.click(ordered, tab, {bar, queue}, show_progress="hidden")
     cancels.click(lambda tab: tab.running.cancel(), tab, None)
     _buttons(tab, version, queue)
+    _waiting(queue, thumbnails)
     queue.change(told(_next), [tab, queue], [photo, words])
     _again(tab, fitted, history, (refits, bar))
+
+
+def _waiting(queue: Any, thumbnails: Thumbnails) -> None:
+    """A grid of what comes next; a click puts one at the front."""
+    grid = gr.Gallery(
+        label=say("label.next"), columns=8, object_fit="cover", allow_preview=False, interactive=False, buttons=[],
+        visible=False, elem_id="waiting",
+    )  # fmt: skip
+
+    def shown(queue: Sequence[str]) -> Any:
+        small = thumbnails.of([Path(path) for path in queue[:WAITING]])
+        return gr.Gallery([str(picture) for picture in small], visible=bool(queue), selected_index=None)
+
+    def first(queue: Sequence[str], event: gr.SelectData) -> Sequence[str]:
+        place = int(event.index)
+        return (queue[place], *queue[:place], *queue[place + 1 :])
+
+    queue.change(told(shown), queue, grid)
+    grid.select(first, queue, queue)
 
 
 def least_certain_first(

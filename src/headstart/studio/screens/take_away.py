@@ -12,6 +12,7 @@ import gradio as gr
 import headstart as hs
 from headstart.export.formats import FORMATS
 from headstart.studio.page import Tab, Updates, follow, told
+from headstart.studio.project import REPORT
 from headstart.studio.words import say
 
 NAMES = tuple(name for name, each in FORMATS.items() if not each.library)
@@ -25,6 +26,7 @@ def build(tab: Any, fitted: Any) -> None:
     with gr.Row(elem_classes="hs-row"):
         to = gr.Dropdown(list(NAMES), value=NAMES[0], label=say("take.format"), interactive=True, elem_id="format")
         exports = gr.Button(say("take.export"), variant="primary", elem_id="export")
+        writes = gr.Button(say("take.report"), elem_id="write-report")
     bar, done = gr.HTML(), gr.Markdown(elem_id="taken")
     code = gr.Textbox(label=say("take.python"), lines=5, interactive=False, buttons=["copy"], elem_classes="hs-code")
     lines = gr.Textbox(label=say("take.shell"), lines=4, interactive=False, buttons=["copy"], elem_classes="hs-code")
@@ -45,6 +47,16 @@ def build(tab: Any, fitted: Any) -> None:
         yield {done: say("take.exported", path=found.path, difference=f"{found.max_difference:.1e}", opens=found.opens)}
 
     @told
+    def reported(tab: Tab) -> Iterator[Updates]:
+        project, model, folder = tab.the_project(), tab.the_classifier(), tab.the_photos()
+        place = project.folder / REPORT
+        job = tab.running.begin(
+            lambda report: hs.write_report(model, folder, out=place, overwrite=True, progress=report)
+        )
+        yield from follow(job, bar)
+        yield {done: say("take.reported", path=job.result().html)}
+
+    @told
     def shown(tab: Tab) -> Updates:
         if tab.classifier is None:
             return {code: "", lines: ""}
@@ -52,6 +64,7 @@ def build(tab: Any, fitted: Any) -> None:
 
     saves.click(saved, [tab, where], done)
     exports.click(exported, [tab, to], {bar, done}, show_progress="hidden")
+    writes.click(reported, tab, {bar, done}, show_progress="hidden")
     fitted.change(shown, tab, {code, lines})
 
 
