@@ -314,6 +314,7 @@ def once_saved(process: subprocess.Popen[str], folder: Path, after: int) -> int:
     raise AssertionError(f"no checkpoint came: {process.communicate()}")
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_is_bit_by_bit_the_same(shell: Shell, photos: Path, given: Path, tmp_path: Path) -> None:
     recipe = write(tmp_path / "recipe.json", epochs=24, batch_size=8, patience=0, dropout=0.3, averaging="ema")
     new, folder = tmp_path / "new", tmp_path / "new.training"

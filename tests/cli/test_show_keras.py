@@ -78,6 +78,7 @@ def test_a_head_for_one_size_alone_is_left_out_at_another(shell: Shell, monkeypa
     assert not any("head" in note for note in native["notes"])
 
 
+@pytest.mark.slow
 def test_the_table_fits_on_a_terminal() -> None:
     code, raw, lines = on_a_terminal("show", "keras/MobileNet", "--pixels", 64)
     assert code == 0

@@ -292,6 +292,7 @@ def test_components_equal_a_search_through_the_graph(count: int, pairs: list[tup
         assert components.group_of[start] == min(reached)
 
 
+@pytest.mark.slow
 def test_thousands_of_the_same_photo_stay_small_in_memory() -> None:
     picture = scenes(1, seed=6)
     thumbnails = thumbs_of(picture).repeat(4000, axis=0)

@@ -68,7 +68,8 @@ def alone(photos: Sequence[Path], *scripts_and_files: Path) -> subprocess.Comple
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
-@pytest.mark.parametrize("names", [TOGETHER[0], pytest.param(TOGETHER[1], marks=pytest.mark.slow)], ids=" ".join)
+@pytest.mark.slow
+@pytest.mark.parametrize("names", TOGETHER, ids=" ".join)
 def test_a_script_says_what_the_classifier_says(
     names: tuple[str, ...], bundle: Path, photo: Path, tmp_path: Path
 ) -> None:

@@ -229,6 +229,7 @@ def test_each_core_takes_an_equal_share(count: int, cores: int, rows: int, monke
     assert gradients._share(count, 6) == rows
 
 
+@pytest.mark.slow
 def test_threads_may_share_a_network_and_a_pullback() -> None:
     network = fast(EVERY_OP)
     pairs = [("logits", "input"), ("sum", "stem"), ("logits", "sum"), ("stem_act", "input")]

@@ -100,6 +100,7 @@ os.environ.pop("KERAS_BACKEND", None)
 """
 
 
+@pytest.mark.slow
 def test_the_pytorch_engine_leaves_the_backend_of_keras_to_the_user(tmp_path: Path) -> None:
     code = """
 from headstart.engines.registry import torch_engine

@@ -153,6 +153,7 @@ def test_opens_without_headstart_and_without_tensorflow(odd: Path, tmp_path: Pat
     assert tuple(json.loads(json.loads(found["headstart.json"])["classes"])) == AWKWARD
 
 
+@pytest.mark.slow
 def test_nothing_reaches_the_screen_but_what_another_thread_prints(tmp_path: Path) -> None:
     """In a fresh process, for TensorFlow talks when it is loaded; Keras' formats too."""
     arguments = [sys.executable, "-W", "always", "-c", EVERY_FORMAT, str(Path(__file__).parents[1]), str(tmp_path)]

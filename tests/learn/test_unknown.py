@@ -234,6 +234,7 @@ def test_only_the_rows_of_the_choice_have_ranks() -> None:
 # --- real photos ---
 
 
+@pytest.mark.slow
 def test_leaves_and_things_are_no_cats_and_dogs(shared: Path) -> None:
     def some(folder: str, count: int, start: int = 0) -> list[Path]:
         found = sorted((shared / "data" / folder).glob("*.jpg"), key=lambda path: path.name)

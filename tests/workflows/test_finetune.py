@@ -428,6 +428,7 @@ def test_what_does_better_on_held_out_photos_is_chosen(
         assert len(found.unknown.sure) == len(found.unknown.near) == 48
 
 
+@pytest.mark.slow
 def test_trainings_that_went_wrong_are_done_again_in_as_many_epochs_as_were_good(
     given: hs.Classifier, many: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -465,6 +466,7 @@ def test_full_moves_all_and_needs_no_views(given: hs.Classifier, many: Path) -> 
     assert not any("view" in sentence for sentence in said)
 
 
+@pytest.mark.slow
 def test_a_model_that_is_to_be_robust_is_judged_under_attack(
     given: hs.Classifier, many: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -533,6 +535,7 @@ def test_a_resumed_fine_tuning_is_the_uninterrupted_one(given: hs.Classifier, ma
     assert (tmp_path / "run" / "training-2.csv").read_text(encoding="utf-8").count("\n") == 4
 
 
+@pytest.mark.slow
 def test_the_rate_may_be_looked_for_first(given: hs.Classifier, many: Path) -> None:
     said: list[str] = []
     found = given.finetune(many, recipe=replace(QUICK, epochs=1), trainer=TrainingRun(find_rate=True, say=said.append))
