@@ -81,11 +81,11 @@ ENGLISH = {
     "try.nearest": "The most similar training photos, with their cosine",
     # label more
     "label.add": "Add photos without a label",
-    "label.order": "Sort them, the least certain first",
+    "label.order": "Least certain first",
     "label.fit": "Fit again",
     "label.photo": "What is on this photo?",
     "label.none": "No photo waits for a label.",
-    "label.added": "{photos} added. Sort them to begin.",
+    "label.added": "{photos} added. Press Least certain first to begin.",
     "label.next": "These wait; click one to label it first",
     "label.guess": "The model says {label}, {probability}. Press the key of the right class. Left: {left}.",
     "label.curve": "Accuracy after each fit",
