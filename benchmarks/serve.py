@@ -72,6 +72,7 @@ def main() -> None:
         table(turns)
         soak = long_load(folder, photos, expected, options.soak)
         flood = flooded(folder, photos, options.flood)
+    del options.peers  # a place on this machine; the versions below say what was there
     rows = {name: {clients: medians(each) for clients, each in row.items()} for name, row in turns.items()}
     result = {
         "photos": [len(photo) for photo in photos],
