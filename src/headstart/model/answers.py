@@ -6,10 +6,10 @@ import csv
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ UNKNOWN = "unknown"  # the folder of what is unlike the training photos
 PARQUET = ".parquet"
 ENDINGS = (".csv", PARQUET)  # of tables
 CELLS = 1 << 18  # of a row group of Parquet
-_UNSAFE = re.compile(r'[\\/:*?"<>|\x00-\x1f\x7f]')
+UNSAFE = re.compile(r'[\\/:*?"<>|\x00-\x1f\x7f]')
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,24 +153,31 @@ def put_into(folder: Path, label: str, photo: str, *, link: bool) -> Path:
     Raises:
         UsageError: it cannot be written.
     """
-    inside = folder / (_UNSAFE.sub("_", label).strip(". ") or "_")
-    stem, suffix = os.path.splitext(os.path.basename(photo))
+    inside = folder / (UNSAFE.sub("_", label).strip(". ") or "_")
+
+    def put(target: Path) -> None:
+        if link:
+            target.symlink_to(os.path.abspath(photo))
+        else:
+            _copy(photo, target)
+
     try:
         os.stat(photo)  # what is not there gets no name in the folder
         inside.mkdir(parents=True, exist_ok=True)
-        number = 1
-        while True:
-            target = inside / (f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")
-            try:
-                if link:
-                    target.symlink_to(os.path.abspath(photo))
-                else:
-                    _copy(photo, target)
-                return target
-            except FileExistsError:
-                number += 1
+        return under_free_name(inside, os.path.basename(photo), put)
     except OSError as error:
         raise UsageError(f"'{photo}' cannot be put into '{inside}': {error.strerror or error}.") from error
+
+
+def under_free_name(folder: Path, name: str, put: Callable[[Path], None]) -> Path:
+    """Put something into a folder under its name, or one with a number; ``put`` raises where there is such a file."""
+    stem, suffix = os.path.splitext(name)
+    for number in count(1):
+        target = folder / (name if number == 1 else f"{stem}-{number}{suffix}")
+        with suppress(FileExistsError):
+            put(target)
+            return target
+    raise AssertionError("numbers have no end")
 
 
 def _copy(photo: str, target: Path) -> None:

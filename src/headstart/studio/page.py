@@ -7,10 +7,10 @@ import html
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 
@@ -21,6 +21,7 @@ from headstart.studio.jobs import CancelledError, Job, Running, State
 from headstart.studio.project import Project
 from headstart.studio.words import say
 
+T = TypeVar("T")
 Updates = dict[Any, Any]  # component -> its new value
 
 
@@ -74,6 +75,11 @@ class Tab:
             raise UsageError(say("no.model"))
         return self.classifier
 
+    def keep(self, model: Classifier, project: Project) -> None:
+        """Make this the model of the project for which it was fitted."""
+        self.classifier = model
+        model.save(project.model_folder, overwrite=True)
+
 
 def told(function: Callable[..., Any]) -> Callable[..., Any]:
     """A handler whose errors are a sentence on the page, never a traceback."""
@@ -113,11 +119,23 @@ def _error(sentence: str) -> Any:
     return gr.Error(html.escape(sentence), duration=None, title=say("error"), print_exception=False)
 
 
-def follow(job: Job[Any], bar: Any) -> Iterator[Updates]:
-    """The bar of a job while it runs; then it is gone."""
+def follow(job: Job[T], bar: Any) -> Generator[Updates, None, T]:
+    """The bar of a job while it runs; then it is gone, and the job's result is returned.
+
+    Raises:
+        CancelledError: it was cancelled. Whatever else the work raised.
+    """
     for state in job.states():
         yield {bar: bar_of(state)}
     yield {bar: ""}
+    return job.result()
+
+
+def cancel_button(tab: Any) -> Any:
+    """A button that ends what runs in this tab."""
+    button = gr.Button(say("cancel"))
+    button.click(lambda tab: tab.running.cancel(), tab, None)
+    return button
 
 
 def bar_of(state: State) -> str:

@@ -14,12 +14,11 @@ from headstart.core.errors import UsageError
 from headstart.core.types import ImageDataset
 from headstart.data.scan import scan
 from headstart.data.sources import open_source
-from headstart.model.answers import put_into
+from headstart.model.answers import UNSAFE, put_into, under_free_name
 
 PHOTOS, LEFT_OUT, NEW = "photos", "left out", "new photos"  # folders of a project
 MODEL, REPORT = "model", "report"
 LONGEST = 80  # characters of a class
-_NOT_IN_NAMES = re.compile(r'[\\/:*?"<>|\x00-\x1f\x7f]')
 
 
 @dataclass(frozen=True)
@@ -56,10 +55,7 @@ class Project:
 
     def photos(self, label: str, *, left_out: bool = False) -> list[Path]:
         """The photos of a class, in the order of their names; or those of it that are left out."""
-        folder = self.folder / (LEFT_OUT if left_out else PHOTOS) / label
-        if not folder.is_dir():
-            return []
-        return [folder / name for name in sorted(scan(str(folder)).images)]
+        return _images(self.folder / (LEFT_OUT if left_out else PHOTOS) / label)
 
     def left_out(self) -> list[Path]:
         """All photos that are left out."""
@@ -67,8 +63,7 @@ class Project:
 
     def new_photos(self) -> list[Path]:
         """Photos that have no label yet."""
-        folder = self.folder / NEW
-        return [folder / name for name in sorted(scan(str(folder)).images)] if folder.is_dir() else []
+        return _images(self.folder / NEW)
 
     def add_class(self, name: str) -> str:
         """Make a folder for a class.
@@ -77,7 +72,7 @@ class Project:
             UsageError: the name cannot be that of a folder, or there is such a class.
         """
         label = name.strip()
-        if not label or label.startswith(".") or len(label) > LONGEST or _NOT_IN_NAMES.search(label):
+        if not label or label.startswith(".") or len(label) > LONGEST or UNSAFE.search(label):
             raise UsageError(f"'{name}' cannot be the name of a class. Expected letters, digits, blanks or dashes.")
         if label.casefold() in {known.casefold() for known in self.classes()}:
             raise UsageError(f"There is a class '{label}' already.")
@@ -144,19 +139,16 @@ class Project:
         if self.folder not in photo.parents or not os.path.lexists(photo):
             raise UsageError(f"'{photo.name}' is not in the project any more. Look again.")
         _make(folder)
-        number = 1
-        while True:
-            target = folder / (photo.name if number == 1 else f"{photo.stem}-{number}{photo.suffix}")
-            try:
-                if photo.is_symlink():
-                    target.symlink_to(os.readlink(photo))
-                else:
-                    put_new(photo, target)
-            except FileExistsError:
-                number += 1
+
+        def put(target: Path) -> None:
+            if photo.is_symlink():
+                target.symlink_to(os.readlink(photo))
             else:
-                photo.unlink(missing_ok=True)
-                return target
+                put_new(photo, target)
+
+        found = under_free_name(folder, photo.name, put)
+        photo.unlink(missing_ok=True)
+        return found
 
 
 def _can_link(folder: Path) -> bool:
@@ -167,6 +159,10 @@ def _can_link(folder: Path) -> bool:
         except OSError:
             return False
         return True
+
+
+def _images(folder: Path) -> list[Path]:
+    return [folder / name for name in scan(str(folder)).images] if folder.is_dir() else []
 
 
 def _folders(place: Path) -> list[str]:

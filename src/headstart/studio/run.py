@@ -15,9 +15,9 @@ from headstart.core.arguments import PATH, YES_NO, checks, text, whole
 from headstart.core.errors import UsageError, needs
 from headstart.core.text import say
 from headstart.data.sources import PathLike
+from headstart.server.run import LOCAL
 
 DEFAULT = "headstart-project"
-LOCAL = ("127.0.0.1", "localhost", "::1")
 PREFIX = "headstart-studio-"  # of temporary folders
 
 

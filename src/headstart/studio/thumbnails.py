@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from PIL import Image
 
 from headstart.core.errors import UnreadableImageError
 from headstart.core.types import ImageSpec
+from headstart.data.listing import stamp_of
 from headstart.data.load import cores, decode
 
 SIDE = 160  # pixels
@@ -32,13 +32,10 @@ class Thumbnails:
 
     def _one(self, photo: Path) -> Path:
         try:
-            seen = os.stat(photo)
-            key = repr((os.path.realpath(photo), seen.st_mtime_ns, seen.st_size))
+            stamp = stamp_of(os.path.realpath(photo), os.stat(photo))
         except OSError:
-            key = ""
-        small = (
-            self.folder / f"{hashlib.blake2b(key.encode('utf-8', 'surrogateescape'), digest_size=12).hexdigest()}.jpg"
-        )
+            stamp = 0
+        small = self.folder / f"{stamp:016x}.jpg"
         if not small.exists():
             try:
                 pixels = decode(photo.read_bytes(), _SPEC)

@@ -20,8 +20,8 @@ from headstart.model.classifier import Classifier
 from headstart.plots.comparison import draw_comparison
 from headstart.report.charts import Axis, Chart, Line, draw
 from headstart.report.figures import training_charts
-from headstart.studio.jobs import CancelledError
-from headstart.studio.page import Tab, Updates, follow, told
+from headstart.studio.jobs import CancelledError, Job
+from headstart.studio.page import Tab, Updates, cancel_button, follow, told
 from headstart.studio.project import REPORT
 from headstart.studio.thumbnails import Thumbnails
 from headstart.studio.words import say
@@ -37,7 +37,8 @@ def build(tab: Any, fitted: Any, thumbnails: Thumbnails) -> None:
     with gr.Row(elem_classes="hs-row"):
         network = gr.Dropdown(_networks(), label=say("fit.network"), interactive=True, elem_id="network")
         pixels = gr.Slider(0, 512, value=0, step=32, label=say("fit.pixels"))
-        fits, cancels = gr.Button(say("fit"), variant="primary", elem_id="fit"), gr.Button(say("cancel"))
+        fits = gr.Button(say("fit"), variant="primary", elem_id="fit")
+        cancel_button(tab)
     bar, verdict = gr.HTML(elem_id="fit-bar"), gr.HTML(f"<p>{say('fit.none')}</p>", elem_id="verdict")
     mistakes = gr.Gallery(
         label=say("fit.mistakes"), columns=6, object_fit="cover", interactive=False, buttons=[], visible=False
@@ -49,13 +50,10 @@ def build(tab: Any, fitted: Any, thumbnails: Thumbnails) -> None:
         job = tab.running.begin(
             lambda report: hs.fit(folder, backbone=network, pixels=int(pixels) or None, progress=report)
         )
-        yield from follow(job, bar)
-        tab.classifier = job.result()
-        tab.classifier.save(project.model_folder, overwrite=True)
+        tab.keep((yield from follow(job, bar)), project)
         yield {fitted: models + 1}
 
     fits.click(fit, [tab, network, pixels, fitted], {bar, fitted}, show_progress="hidden")
-    cancels.click(lambda tab: tab.running.cancel(), tab, None)
 
     @told
     def shown(tab: Tab) -> Iterator[Updates]:
@@ -66,11 +64,11 @@ def build(tab: Any, fitted: Any, thumbnails: Thumbnails) -> None:
         model, folder = tab.classifier, str(tab.the_project().photos_folder)
         yield {verdict: verdict_of(model), mistakes: gr.Gallery(visible=False)}
         job = tab.running.begin(lambda report: model.evaluate(folder, progress=report))
-        yield from follow(job, bar)
         try:
-            wrong, words = _mistakes(job.result(), Path(folder), thumbnails)
+            found = yield from follow(job, bar)
         except (CancelledError, hs.HeadstartError):  # the photos are others now, or somebody had something else to do
             return
+        wrong, words = _mistakes(found, Path(folder), thumbnails)
         yield {verdict: verdict_of(model, words), mistakes: gr.Gallery(wrong, visible=bool(wrong))}
 
     fitted.change(shown, tab, {bar, verdict, mistakes}, show_progress="hidden")
@@ -124,8 +122,7 @@ def _compare(tab: Any, network: Any, pixels: Any, bar: Any) -> None:
     def compared(tab: Tab) -> Iterator[Updates]:
         folder = tab.the_photos()
         job = tab.running.begin(lambda report: hs.compare(folder, pixels=[128, 192, 224], progress=report))
-        yield from follow(job, bar)
-        found = job.result()
+        found = yield from follow(job, bar)
         names = [(row.title, f"{row.backbone} {row.pixels}") for row in found.rows]
         chosen = found.chosen and f"{found.chosen.backbone} {found.chosen.pixels}"
         yield {
@@ -163,9 +160,9 @@ def _finetune(tab: Any, fitted: Any, bar: Any) -> None:
         job = tab.running.begin(lambda report: hs.finetune(model, folder, recipe=recipe, trainer=run, progress=report))
         for update in follow(job, bar):
             yield update | ({curve: _curve(epochs)} if epochs else {})
-        tab.classifier = job.result()
-        tab.classifier.save(project.model_folder, overwrite=True)
-        record = tab.classifier.record.finetune
+        new = job.result()
+        tab.keep(new, project)
+        record = new.record.finetune
         charts = "".join(f"<div>{draw(chart)}</div>" for chart in training_charts(record)) if record else ""
         yield {curve: f'<div class="hs-charts">{charts}</div>', fitted: models + 1}
 
@@ -207,14 +204,16 @@ def _report(tab: Any, bar: Any) -> None:
 
     @told
     def written(tab: Tab) -> Iterator[Updates]:
-        project, model, folder = tab.the_project(), tab.the_classifier(), tab.the_photos()
-        job = tab.running.begin(
-            lambda report: hs.write_report(model, folder, out=project.folder / REPORT, overwrite=True, progress=report)
-        )
-        yield from follow(job, bar)
-        yield {page: frame_of(project.folder / REPORT / "report.html")}
+        found = yield from follow(begin_report(tab), bar)
+        yield {page: frame_of(found.html)}
 
     writes.click(written, tab, {bar, page}, show_progress="hidden")
+
+
+def begin_report(tab: Tab) -> Job[hs.Report]:
+    """`hs.write_report` into the project."""
+    model, folder, place = tab.the_classifier(), tab.the_photos(), tab.the_project().folder / REPORT
+    return tab.running.begin(lambda report: hs.write_report(model, folder, out=place, overwrite=True, progress=report))
 
 
 def frame_of(file: Path) -> str:

@@ -14,7 +14,7 @@ import headstart as hs
 from headstart.plots.attack import magnified
 from headstart.plots.explanation import draw_features
 from headstart.plots.robustness import draw_robustness
-from headstart.studio.page import Tab, Updates, follow, photo_box, told
+from headstart.studio.page import Tab, Updates, cancel_button, follow, photo_box, told
 from headstart.studio.words import say
 
 EPSILON, STEPS = 4, 20  # of an attack, in levels of 255 and in gradient steps
@@ -71,7 +71,8 @@ def _imagine(tab: Any, fitted: Any) -> None:
     with gr.Row(elem_classes="hs-row"):
         label = gr.Dropdown([], label=say("imagine.class"), interactive=True, elem_id="imagine-class")
         steps = gr.Slider(16, 512, value=128, step=16, label=say("imagine.steps"))
-        makes, cancels = gr.Button(say("imagine.button"), variant="primary"), gr.Button(say("cancel"))
+        makes = gr.Button(say("imagine.button"), variant="primary")
+        cancel_button(tab)
     bar, words = gr.HTML(), gr.Markdown()
     picture = gr.Image(label=say("imagine"), interactive=False, visible=False, elem_id="ideal")
 
@@ -94,7 +95,6 @@ def _imagine(tab: Any, fitted: Any) -> None:
 
     fitted.change(classes_of, tab, label)
     makes.click(made, [tab, label, steps], {bar, picture, words}, show_progress="hidden")
-    cancels.click(lambda tab: tab.running.cancel(), tab, None)
 
 
 def _about(found: hs.IdealImage) -> str:
@@ -112,7 +112,8 @@ def _attack(tab: Any, fitted: Any, photo: Any) -> None:
         target = gr.Dropdown([], label=say("attack.target"), interactive=True, elem_id="target")
         epsilon = gr.Slider(0.5, 16, value=EPSILON, step=0.5, label=say("attack.epsilon"))
         steps = gr.Slider(1, 100, value=STEPS, step=1, label=say("attack.steps"))
-        attacks, cancels = gr.Button(say("attack"), variant="primary", elem_id="attack"), gr.Button(say("cancel"))
+        attacks = gr.Button(say("attack"), variant="primary", elem_id="attack")
+        cancel_button(tab)
     bar, words = gr.HTML(), gr.Markdown(elem_id="attacked")
     pictures = gr.Gallery(
         columns=3, show_label=False, interactive=False, buttons=[], visible=False, elem_id="attack-pictures"
@@ -126,8 +127,7 @@ def _attack(tab: Any, fitted: Any, photo: Any) -> None:
                 model, [given], target or None, method="pgd", epsilon=epsilon / 255, steps=int(steps), progress=report
             )
         )
-        yield from follow(job, bar)
-        found = job.result()
+        found = yield from follow(job, bar)
         yield {words: _outcome(found), pictures: gr.Gallery(_three(found), visible=True)}
 
     def targets(tab: Tab) -> Any:
@@ -136,7 +136,6 @@ def _attack(tab: Any, fitted: Any, photo: Any) -> None:
 
     fitted.change(targets, tab, target)
     attacks.click(attacked, [tab, photo, target, epsilon, steps], {bar, words, pictures}, show_progress="hidden")
-    cancels.click(lambda tab: tab.running.cancel(), tab, None)
 
 
 def _outcome(found: hs.Attacked) -> str:
@@ -163,7 +162,8 @@ def _three(found: hs.Attacked) -> list[tuple[Any, str]]:
 def _robust(tab: Any) -> None:
     gr.Markdown(say("robust.about", photos=CURVE))
     with gr.Row(elem_classes="hs-row"):
-        measures, cancels = gr.Button(say("robust.button"), variant="primary"), gr.Button(say("cancel"))
+        measures = gr.Button(say("robust.button"), variant="primary")
+        cancel_button(tab)
     bar, plot = gr.HTML(), gr.Plot(show_label=False, visible=False)
 
     @told
@@ -172,8 +172,7 @@ def _robust(tab: Any) -> None:
         job = tab.running.begin(
             lambda report: hs.robustness(model, folder, methods=["pgd"], images=CURVE, progress=report)
         )
-        yield from follow(job, bar)
-        yield {plot: gr.Plot(draw_robustness(job.result()), visible=True)}
+        found = yield from follow(job, bar)
+        yield {plot: gr.Plot(draw_robustness(found), visible=True)}
 
     measures.click(measured, tab, {bar, plot}, show_progress="hidden")
-    cancels.click(lambda tab: tab.running.cancel(), tab, None)

@@ -12,7 +12,7 @@ import headstart as hs
 from headstart.core.counts import counted
 from headstart.data.load import decode_whole
 from headstart.report.charts import Axis, Chart, Line, draw
-from headstart.studio.page import Tab, Updates, follow, told
+from headstart.studio.page import Tab, Updates, cancel_button, follow, told
 from headstart.studio.screens.fit import verdict_of
 from headstart.studio.thumbnails import Thumbnails
 from headstart.studio.words import say
@@ -29,7 +29,8 @@ def build(tab: Any, version: Any, fitted: Any, thumbnails: Thumbnails) -> None:
     with gr.Row(elem_classes="hs-row"):
         adds = gr.UploadButton(say("label.add"), file_count="multiple", elem_id="new-photos")
         orders = gr.Button(say("label.order"), variant="primary", elem_id="order")
-        refits, cancels = gr.Button(say("label.fit"), elem_id="fit-again"), gr.Button(say("cancel"))
+        refits = gr.Button(say("label.fit"), elem_id="fit-again")
+        cancel_button(tab)
     bar, words = gr.HTML(), gr.Markdown(say("label.none"), elem_id="label-words")
     photo = gr.Image(
         label=say("label.photo"), interactive=False, buttons=[], height=360, visible=False, elem_id="unlabelled"
@@ -45,12 +46,11 @@ def build(tab: Any, version: Any, fitted: Any, thumbnails: Thumbnails) -> None:
         project, model = tab.the_project(), tab.the_classifier()
         photos = project.new_photos()
         job = tab.running.begin(lambda report: least_certain_first(model, photos, report))
-        yield from follow(job, bar)
-        yield {queue: tuple(job.result())}
+        found = yield from follow(job, bar)
+        yield {queue: tuple(found)}
 
     adds.upload(added, [tab, adds], words)
     orders.click(ordered, tab, {bar, queue}, show_progress="hidden")
-    cancels.click(lambda tab: tab.running.cancel(), tab, None)
     _buttons(tab, version, queue)
     _waiting(queue, thumbnails)
     queue.change(told(_next), [tab, queue], [photo, words])
@@ -136,13 +136,12 @@ def _again(tab: Any, fitted: Any, history: Any, parts: tuple[Any, Any]) -> None:
         options: dict[str, Any] = {"backbone": record.backbone, "pixels": record.pixels} if record.backbone else {}
         folder = str(project.photos_folder)
         job = tab.running.begin(lambda report: hs.fit(folder, progress=report, **options))
-        yield from follow(job, bar)
-        tab.classifier = job.result()
-        tab.classifier.save(project.model_folder, overwrite=True)
-        points = tuple(dict.fromkeys([*points, *before, *_point(tab.classifier.record)]))
+        model = yield from follow(job, bar)
+        tab.keep(model, project)
+        points = tuple(dict.fromkeys([*points, *before, *_point(model.record)]))
         yield {
             history: points,
-            curve: verdict_of(tab.classifier) + draw(_chart(points)),
+            curve: verdict_of(model) + draw(_chart(points)),
             fitted: models + 1,
         }
 

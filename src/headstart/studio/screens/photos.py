@@ -11,7 +11,8 @@ import gradio as gr
 
 import headstart as hs
 from headstart.core.counts import counted
-from headstart.studio.page import Tab, Updates, follow, photo_box, told
+from headstart.model.bundle import is_bundle
+from headstart.studio.page import Tab, Updates, cancel_button, follow, photo_box, told
 from headstart.studio.project import Project, said
 from headstart.studio.thumbnails import Thumbnails
 from headstart.studio.words import say
@@ -56,7 +57,7 @@ def _opening(tab: Any, version: Any, fitted: Any, status: Any, parts: tuple[Any,
     @told
     def opened(tab: Tab, folder: str, changes: int, models: int) -> Updates:
         tab.project, tab.classifier = Project(folder), None
-        if (tab.project.model_folder / "config.json").exists():
+        if is_bundle(tab.project.model_folder):
             tab.classifier = hs.load(tab.project.model_folder)
         return {status: _state(tab.project), version: changes + 1, fitted: models + 1}
 
@@ -224,19 +225,18 @@ def _check(tab: Any, version: Any, chosen: Any, thumbnails: Thumbnails) -> None:
     """`hs.check`, and what it found as pictures."""
     found, tab_box, version_box = gr.State(0), tab, version
     with gr.Row(elem_classes="hs-row"):
-        checks, cancels = gr.Button(say("check"), elem_id="check"), gr.Button(say("cancel"))
+        checks = gr.Button(say("check"), elem_id="check")
+        cancel_button(tab)
     bar = gr.HTML()
 
     @told
     def checked(tab: Tab, count: int) -> Iterator[Updates]:
         folder = tab.the_photos()
         job = tab.running.begin(lambda report: hs.check(folder, progress=report))
-        yield from follow(job, bar)
-        tab.health = job.result()
+        tab.health = yield from follow(job, bar)
         yield {found: count + 1}
 
     checks.click(checked, [tab, found], {bar, found}, show_progress="hidden")
-    cancels.click(lambda tab: tab.running.cancel(), tab, None)
 
     @gr.render([tab], triggers=[found.change])  # type: ignore[untyped-decorator]
     def findings(tab: Tab) -> None:

@@ -12,7 +12,7 @@ import gradio as gr
 import headstart as hs
 from headstart.export.formats import FORMATS
 from headstart.studio.page import Tab, Updates, follow, told
-from headstart.studio.project import REPORT
+from headstart.studio.screens.fit import begin_report
 from headstart.studio.words import say
 
 NAMES = tuple(name for name, each in FORMATS.items() if not each.library)
@@ -42,19 +42,13 @@ def build(tab: Any, fitted: Any) -> None:
         project, model = tab.the_project(), tab.the_classifier()
         path = project.folder / f"model-{to}{FORMATS[to].suffix}"
         job = tab.running.begin(lambda report: hs.export_model(model, to, path, overwrite=True))
-        yield from follow(job, bar)
-        found = job.result()
+        found = yield from follow(job, bar)
         yield {done: say("take.exported", path=found.path, difference=f"{found.max_difference:.1e}", opens=found.opens)}
 
     @told
     def reported(tab: Tab) -> Iterator[Updates]:
-        project, model, folder = tab.the_project(), tab.the_classifier(), tab.the_photos()
-        place = project.folder / REPORT
-        job = tab.running.begin(
-            lambda report: hs.write_report(model, folder, out=place, overwrite=True, progress=report)
-        )
-        yield from follow(job, bar)
-        yield {done: say("take.reported", path=job.result().html)}
+        found = yield from follow(begin_report(tab), bar)
+        yield {done: say("take.reported", path=found.html)}
 
     @told
     def shown(tab: Tab) -> Updates:
