@@ -121,7 +121,7 @@ WRONG: dict[str, dict[str, tuple[object, ...]]] = {
     "save": {"classifier": (5, None), "path": (*PATHS, None), "overwrite": FLAGS},
     "open_source": {"data": (5, None, ["a"], io.BytesIO()), "image_column": WORDS, "label_from": WORDS},
     "export_model": {"classifier": (5, None), "to": (5, None), "path": (*PATHS, None), "int8": FLAGS,
-                     "takes": (5, None, "photo", ["photos"]), "overwrite": FLAGS},
+                     "takes": (5, None, "photo", ["photos"]), "overwrite": FLAGS, "progress": FLAGS},
     "predict": {"top": (*WHOLE, 0, True), "unknown": (["a"], ("a",), {"a": 1}, "bars"), "crop": FLAGS},
     "predict_table": {
         "classifier": (5, None), "images": (5, None, [5], [b"a"]), "path": (*PATHS, None, "a.txt"),

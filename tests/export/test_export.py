@@ -225,6 +225,20 @@ def test_other_weights_are_found_out_by_the_replay(model: hs.Classifier, tmp_pat
     assert nothing_in(tmp_path)
 
 
+def test_an_export_says_what_it_does_and_can_be_cancelled(model: hs.Classifier, tmp_path: Path) -> None:
+    told = list[str]()
+    model.export("openvino", tmp_path / "whole", progress=lambda stage, done, count: told.append(f"{stage} {done}"))
+    assert told == ["writing 0", "writing 1", "comparing 0", "comparing 1"]
+
+    def cancel(stage: str, done: int, count: int) -> None:
+        if stage == "comparing":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.export("openvino", tmp_path / "cancelled", progress=cancel)
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
+
+
 def test_an_export_that_is_killed_leaves_nothing_at_its_place(bundle: Path, tmp_path: Path) -> None:
     code = (
         "import sys, time, headstart as hs\n"

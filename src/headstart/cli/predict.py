@@ -16,7 +16,7 @@ from headstart.cli import options
 from headstart.cli.terminal import Rows, console
 from headstart.core.errors import UsageError
 from headstart.core.text import LONGEST, all_shortened, one_line
-from headstart.core.types import Problem
+from headstart.core.types import UNKNOWN, Problem
 
 if TYPE_CHECKING:
     from headstart.core.progress import Progress
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from headstart.model.classifier import Classifier
 
 STANDARD_INPUT = "-"
-UNKNOWN = "unknown"
 COUNTED = 12  # labels that a summary counts
 
 

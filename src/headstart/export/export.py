@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from headstart.backbones.blueprint import LOGITS
-from headstart.core.arguments import PATH, YES_NO, checks, text
+from headstart.core.arguments import PATH, PROGRESS, YES_NO, checks, text
 from headstart.core.atomic_files import beside, put_new
 from headstart.core.display import Described
 from headstart.core.errors import CheckError, HeadstartError, UsageError, one_line
+from headstart.core.progress import Progress, Shown, function_of, one_step, shows_progress
 from headstart.data.inputs import Images
 from headstart.data.sources import PathLike
 from headstart.engines.registry import get_engine
@@ -94,7 +95,8 @@ class Exported(Described):
         }
 
 
-@checks(to=text("the name of a format, such as onnx"), takes=TAKES, int8=YES_NO, overwrite=YES_NO)
+@checks(to=text("the name of a format, such as onnx"), takes=TAKES, int8=YES_NO, overwrite=YES_NO, progress=PROGRESS)
+@shows_progress
 def export_model(
     classifier: Classifier | PathLike,
     to: str,
@@ -104,6 +106,7 @@ def export_model(
     int8: bool = False,
     data: Images | None = None,
     overwrite: bool = False,
+    progress: Shown = True,
 ) -> Exported:
     """Write a classifier to ``path`` in the format ``to``, one of `formats.FORMATS`; on an error nothing is written.
 
@@ -116,6 +119,7 @@ def export_model(
         int8: weights and activations in int8, in formats that have it.
         data: labelled photos for int8, to take its ranges from and to measure its loss of accuracy on.
         overwrite: whether an older export there is replaced. A folder with anything else in it never is.
+        progress: as for `fit`.
 
     Raises:
         UsageError: an unknown format, a path that exists or cannot be written, a network that the format cannot hold.
@@ -134,7 +138,7 @@ def export_model(
         raise UsageError("int8 takes its ranges from labelled photos, and is measured on others: --data PHOTOS")
     if data is not None and not int8:
         raise UsageError("Photos are for int8, which was not asked for: --int8")
-    request = _Request(found, target, takes, data)
+    request = _Request(found, target, takes, data, function_of(progress))
     try:
         with beside(target) as folder:
             result = _make(classifier, request, folder / target.name)
@@ -159,6 +163,7 @@ class _Request:
     target: Path
     takes: str
     data: Images | None
+    progress: Progress | None
 
 
 def _put(made: Path, target: Path, *, overwrite: bool) -> None:
@@ -179,18 +184,21 @@ def _make(classifier: Classifier, request: _Request, made: Path) -> Exported:
     writer, node, opens, loss, note = found.module(), LOGITS, found.opens, None, ""
     tolerance = None if data is not None else RESIZED if package.takes == PHOTOS else found.tolerance
     if found.library:
-        opens = writer.write(found.name, blueprint, package.weights, spec, made)
+        with one_step(request.progress, "writing"):
+            opens = writer.write(found.name, blueprint, package.weights, spec, made)
         expects = f"{spec.size} × {spec.size} pixels: {writer.expects(found.name, blueprint, spec)['in words']}"
         node, difference = _of_trunk(package, writer, found.name, made)
         check_within(difference, TOLERANCE, package.golden, found.name)
     else:
         expects = found.page or EXPECTS[package.takes].format(size=spec.size)
         photos = None if data is None else gather(data, package.classes, spec, classifier.fitted_on)
-        note = writer.write(package, made, *(() if photos is None else (photos.calibration,))) or ""
+        with one_step(request.progress, "writing"):
+            note = writer.write(package, made, *(() if photos is None else (photos.calibration,))) or ""
         exact = classifier.network.at_precision("fp32")
         if photos is not None:
             loss = measure(photos, exact.forward, lambda batch: writer.replay(made, batch)[LOGITS])
-        difference = compare(package, exact, lambda batch: writer.replay(made, batch), found.name, tolerance)
+        with one_step(request.progress, "comparing"):
+            difference = compare(package, exact, lambda batch: writer.replay(made, batch), found.name, tolerance)
     files = [made] if made.is_file() else sorted(file for file in made.rglob("*") if file.is_file())
     return Exported(
         found.name,

@@ -22,7 +22,6 @@ from headstart.core.atomic_files import beside, put
 from headstart.core.errors import UsageError, needs
 from headstart.core.labels import kind_of
 
-UNKNOWN = "unknown"  # the folder of what is unlike the training photos
 PARQUET = ".parquet"
 ENDINGS = (".csv", PARQUET)  # of tables
 CELLS = 1 << 18  # of a row group of Parquet

@@ -247,7 +247,7 @@ class Classifier(Described):
 
     def export(
         self, to: str, path: PathLike, *, takes: str = "auto", int8: bool = False, data: Images | None = None,
-        overwrite: bool = False,
+        overwrite: bool = False, progress: Shown = True,
     ) -> Exported:  # fmt: skip
         """Write the classifier to ``path`` for other runtimes, once a replay there gives its own answers.
 
@@ -257,7 +257,8 @@ class Classifier(Described):
         """
         import headstart
 
-        return headstart.export_model(self, to, path, takes=takes, int8=int8, data=data, overwrite=overwrite)
+        more: dict[str, Any] = {"takes": takes, "int8": int8, "data": data}
+        return headstart.export_model(self, to, path, overwrite=overwrite, progress=progress, **more)
 
     def finetune(
         self,

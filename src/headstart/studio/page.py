@@ -77,8 +77,9 @@ class Tab:
 
     def keep(self, model: Classifier, project: Project) -> None:
         """Make this the model of the project for which it was fitted."""
-        self.classifier = model
         model.save(project.model_folder, overwrite=True)
+        if self.project is project:  # another may have been opened meanwhile
+            self.classifier = model
 
 
 def told(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -44,7 +44,7 @@ def studio(project: PathLike = DEFAULT, *, host: str = "127.0.0.1", port: int = 
 
 
 @dataclass
-class Running:
+class Studio:
     """A studio that runs on threads of its own."""
 
     app: Any
@@ -57,7 +57,7 @@ class Running:
             self.app.close(verbose=False)
 
 
-def launch(project: PathLike, *, host: str, port: int, browser: bool) -> Running:
+def launch(project: PathLike, *, host: str, port: int, browser: bool) -> Studio:
     """Start a studio.
 
     Raises:
@@ -84,7 +84,7 @@ def launch(project: PathLike, *, host: str, port: int, browser: bool) -> Running
             theme=theme(), css=style(), head=script(), footer_links=[], allowed_paths=[str(small)], ssr_mode=False,
             show_error=True, enable_monitoring=False,
         )  # fmt: skip
-        return Running(app, address, folders.pop_all())
+        return Studio(app, address, folders.pop_all())
 
 
 def _port(host: str, port: int) -> int:

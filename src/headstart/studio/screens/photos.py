@@ -271,7 +271,7 @@ def _sentences(health: Any) -> list[str]:
     if health.tiny_classes:
         lines.append(say("check.tiny", classes=", ".join(health.tiny_classes)))
     most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
-    if counts[most] > 3 * counts[least] > 0:
+    if health.imbalanced:
         lines.append(say("check.uneven", most=most, least=least, factor=counts[most] / counts[least]))
     return lines
 

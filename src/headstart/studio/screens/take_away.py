@@ -11,7 +11,7 @@ import gradio as gr
 
 import headstart as hs
 from headstart.export.formats import FORMATS
-from headstart.studio.page import Tab, Updates, follow, told
+from headstart.studio.page import Tab, Updates, cancel_button, follow, told
 from headstart.studio.screens.fit import begin_report
 from headstart.studio.words import say
 
@@ -27,6 +27,7 @@ def build(tab: Any, fitted: Any) -> None:
         to = gr.Dropdown(list(NAMES), value=NAMES[0], label=say("take.format"), interactive=True, elem_id="format")
         exports = gr.Button(say("take.export"), variant="primary", elem_id="export")
         writes = gr.Button(say("take.report"), elem_id="write-report")
+        cancel_button(tab)
     bar, done = gr.HTML(), gr.Markdown(elem_id="taken")
     code = gr.Textbox(label=say("take.python"), lines=5, interactive=False, buttons=["copy"], elem_classes="hs-code")
     lines = gr.Textbox(label=say("take.shell"), lines=4, interactive=False, buttons=["copy"], elem_classes="hs-code")
@@ -41,7 +42,7 @@ def build(tab: Any, fitted: Any) -> None:
     def exported(tab: Tab, to: str) -> Iterator[Updates]:
         project, model = tab.the_project(), tab.the_classifier()
         path = project.folder / f"model-{to}{FORMATS[to].suffix}"
-        job = tab.running.begin(lambda report: hs.export_model(model, to, path, overwrite=True))
+        job = tab.running.begin(lambda report: hs.export_model(model, to, path, overwrite=True, progress=report))
         found = yield from follow(job, bar)
         yield {done: say("take.exported", path=found.path, difference=f"{found.max_difference:.1e}", opens=found.opens)}
 
