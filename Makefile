@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # uv needs a quarter of the time; it does not read pip's settings, so where it finds nothing pip is asked
 install = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(1) || $(PIP) $(1)
 # several processes, each with a share of the processors; a file's tests stay together, for they share what they made
-PYTEST ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+PYTEST ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 TESTS := not slow
 
 # the oldest versions of what is named in pyproject.toml, with which other packages may be newer than they expect

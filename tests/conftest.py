@@ -23,6 +23,22 @@ from making import Shell, folder
 pytest_plugins = ["studio_fixtures"]
 
 
+# Files that take longest, begun first: else one process works at them while the others have ended. With
+# --no-loadscope-reorder pytest-xdist keeps this order.
+FIRST = (
+    "studio/test_studio_browser.py", "engines/test_keras_applications.py", "export/test_web_browser.py",
+    "workflows/test_finetune.py", "export/test_export_weights.py", "engines/test_contract.py", "test_sklearn.py",
+    "export/test_export.py", "backbones/test_keras_names.py", "export/test_export_tflite.py", "train/test_steppers.py",
+    "server/test_serve_queue.py", "data/test_check.py", "cli/test_finetune_command.py", "docs/test_docs_deploy.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tests = Path(__file__).parent
+    place = {tests / name: number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: place.get(item.path, len(FIRST)))
+
+
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: some tests wait for a browser, a server or another process."""

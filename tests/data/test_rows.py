@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 import headstart
+from altered_models import config_of, put_config, reseal
 from headstart.backbones.families.small import mlp, small_cnn
 from headstart.core.errors import CheckError, DataError, HeadstartError, UsageError
 from headstart.core.types import ImageSpec
 from headstart.data.folds import folds_of
 from headstart.data.named_sets import from_sklearn
 from headstart.data.rows import Rows, is_rows, open_rows, rows_from_arrays, rows_to_predict
-from headstart.model.files import sealed
 from headstart.model.records import PartCounts, TabularRecord
 from headstart.model.tabular_classifier import Scale, TabularClassifier, forward, is_tabular_model, load_rows
 from headstart.train.initialisation import initial_weights
@@ -280,7 +281,9 @@ def test_columns_are_scaled_and_strange_rows_are_unknown() -> None:
 def test_a_saved_model_says_the_same(tmp_path: Path) -> None:
     model = perceptron()
     where = model.save(tmp_path / "model")
-    assert sorted(path.name for path in where.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert sorted(path.name for path in where.iterdir()) == [
+        "README.md", "config.json", "golden.safetensors", "model.safetensors",
+    ]  # fmt: skip
     assert is_tabular_model(where)
     x = np.random.default_rng(1).uniform(0, 5, (6, 3))
     with pytest.raises(UsageError, match=r"rows of numbers, not of photos.*hs\.load_rows\(MODEL\)\.predict_file"):
@@ -315,7 +318,7 @@ def test_classes_that_are_numbers_stay_numbers(tmp_path: Path) -> None:
 
 def change(folder: Path, **values: object) -> None:
     file = folder / "config.json"
-    file.write_text(json.dumps(sealed(json.loads(file.read_text()) | values)))
+    put_config(file.parent, config_of(file.parent) | values)
 
 
 def test_an_altered_model_is_refused(tmp_path: Path) -> None:
@@ -333,11 +336,17 @@ def test_an_altered_model_is_refused(tmp_path: Path) -> None:
     change(classes := copy("classes"), id2label={"0": "no"})
     cnn = small_cnn(8, 2)
     change(other := copy("other"), blueprint=cnn.to_json())
+    answers = copy("answers")
+    arrays = load_file(answers / "model.safetensors")
+    arrays["scale.mean"] = arrays["scale.mean"] + 1
+    save_file(arrays, answers / "model.safetensors")
+    reseal(answers)
     (link := copy("link")).joinpath("model.safetensors").unlink()
     link.joinpath("model.safetensors").symlink_to(whole / "model.safetensors")
     for folder, complaint in (
         (bytes_of, "was altered"),
         (missing, "is missing"),
+        (answers, "golden rows get other answers"),
         (columns, "do not fit the network"),
         (classes, "do not fit the network"),
         (other, "model.safetensors"),

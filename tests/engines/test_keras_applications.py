@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 import headstart as hs
+from altered_models import put_config
 from headstart.backbones.blueprint import FEATURES, Blueprint
 from headstart.backbones.weights import WeightsRecord
 from headstart.core.errors import CheckError, UsageError
 from headstart.engines.registry import keras_engine
-from headstart.model.files import sealed
 from making import Shell, record_of
 from referee import photos as some_photos
 
@@ -462,7 +462,7 @@ def test_an_application_is_fitted_on_saved_and_opened(
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     node = next(each for each in config["blueprint"]["nodes"] if each[1] == "module")
     node[3]["config"] = node[3]["config"].replace('"class_name": "ReLU"', '"class_name": "Lambda"', 1)
-    (tmp_path / "model" / "config.json").write_text(json.dumps(sealed(config)))
+    put_config(tmp_path / "model", config)
     with pytest.raises(CheckError, match="is a Lambda, which runs Python code that it brings"):
         hs.load(tmp_path / "model")
 

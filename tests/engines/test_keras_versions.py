@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import headstart as hs
+from altered_models import config_of, put_config
 from headstart.core.errors import UsageError, VersionError
 from headstart.engines.registry import keras_engine
-from headstart.model import files
 from keras_examples import make
 
 keras_engine()
@@ -142,13 +142,12 @@ def test_an_architecture_says_which_keras_made_it() -> None:
 def test_a_bundle_of_a_newer_keras_is_not_damaged(photos: Path, tmp_path: Path) -> None:
     classifier = hs.fit(str(photos), backbone=make("functional"), cache=False)
     classifier.save(tmp_path / "model")
-    path = tmp_path / "model" / files.CONFIG
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = config_of(tmp_path / "model")
     [attrs] = [attrs for _, op, _, attrs in config["blueprint"]["nodes"] if op == "module"]
     inner = json.loads(attrs["config"])
     with_new_argument(inner)
     attrs["config"] = json.dumps({**inner, "keras_version": NEWER})
-    path.write_text(json.dumps(files.sealed(config)), encoding="utf-8")
+    put_config(tmp_path / "model", config)
     with pytest.raises(VersionError, match=BOTH) as caught:
         hs.load(tmp_path / "model")
     assert "damaged" not in str(caught.value)

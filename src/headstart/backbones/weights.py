@@ -21,6 +21,7 @@ from headstart.backbones.pth import MAGIC, read_pth
 from headstart.backbones.weights_bytes import from_bfloat16
 from headstart.core.errors import CheckError, UsageError, cannot_read
 from headstart.core.install import pip_install
+from headstart.core.regular_file import read_regular
 
 Weights = dict[str, NDArray[Any]]
 
@@ -250,14 +251,25 @@ def weights_digest(weights: Mapping[str, NDArray[Any]]) -> str:
 
 
 def _read_safetensors(path: Path) -> Weights:
+    try:
+        content = read_regular(path)
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    return safetensors_from(content, path)
+
+
+def safetensors_from(content: bytes, path: Path) -> Weights:
+    """The arrays of a safetensors file that was read, as they are; ``path`` is for messages.
+
+    Raises:
+        UsageError: it is damaged, or has values of a type that is not known.
+    """
     from safetensors import SafetensorError, deserialize
 
     try:
-        entries = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]  # it has no hints
+        entries = deserialize(content)  # type: ignore[no-untyped-call]  # it has no hints
     except SafetensorError as error:
         raise UsageError(f"'{path}' is truncated or damaged ({error}). Fetch it again.") from error
-    except OSError as error:
-        raise cannot_read(path, error) from error
     arrays: Weights = {}
     for name, entry in entries:
         if entry["dtype"] not in SAFETENSORS:

@@ -27,3 +27,19 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     except BaseException:
         os.close(number)
         raise
+
+
+def read_regular(path: str | os.PathLike[str], most: int | None = None) -> bytes:
+    """The bytes of a file.
+
+    Args:
+        most: bytes that it may have; None: as many as it has.
+
+    Raises:
+        OSError: it cannot be opened or read, has more, or is a folder, a pipe or a device.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if most is not None and size > most:
+            raise OSError(errno.EFBIG, f"{size:,} bytes, and up to {most:,} are read", os.fspath(path))
+        return file.read() if most is None else file.read(most)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -10,22 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import LOGITS, Blueprint
+from headstart.core.errors import UnreadableImageError
 from headstart.core.progress import Progress
 from headstart.core.spread import evenly_spread
 from headstart.core.types import ImageDataset, ImageSpec
-from headstart.data.load import became_unreadable, load_image
+from headstart.data.load import became_unreadable, decode, decode_whole
 from headstart.data.split import Split
 from headstart.engines.protocol import Network
 from headstart.engines.registry import get_engine
 from headstart.learn.calibrate import fit_inverse_temperature, softmax, with_scaled_logits
 from headstart.learn.evaluate import evaluate
 from headstart.learn.features import run_network, to_half
-from headstart.learn.regularisation_path import Design
-from headstart.learn.unknown import choose, to_compare_with, with_typical
+from headstart.learn.heads import Head
+from headstart.learn.regularisation_path import Design, transform
+from headstart.learn.unknown import Unknown, choose, to_compare_with, with_typical
 from headstart.model.classifier import Classifier, Golden
 from headstart.model.records import FitRecord, HeadRecord, ValidationRecord
 
 GOLDEN = 4  # images kept with the model, to hold every engine that opens it against
+LARGER = 1.25  # times the longer side of a golden photo is the network's
 
 Matrix = NDArray[np.float32]
 
@@ -140,8 +144,8 @@ def assemble(
     """
     split, network = photos.split, trained.open()
     train, test = np.flatnonzero(split.train), np.flatnonzero(split.test)
-    images = golden_images(photos.dataset, network.spec, train)
-    network.check_precision(images, trained.below)
+    golden = GoldenPhotos.of(photos.dataset, network.spec, train)
+    network.check_precision(golden.images, trained.below)
     x, logits = see(photos.dataset, network, trained.below, np.flatnonzero(split.train | split.test), progress)
     if held_out is None:
         held_out = HeldOut.of_seen(x, logits, photos, np.flatnonzero(photos.validation), seed)
@@ -173,7 +177,7 @@ def assemble(
             precision=network.precision,
             head=HeadRecord("trained", "empirical", 0.0, 1 / inverse_temperature),
         ),
-        golden=Golden(images, in_fp32(network, images, LOGITS)),
+        golden=golden.with_answers(*in_fp32(network, golden.images, (LOGITS, trained.below)), unknown=unknown),
         fitted_on=frozenset(photos.keys[row] for row in train.tolist()),
         thumbnails=photos.thumbnails[train],
         engine=network.engine,
@@ -191,16 +195,35 @@ def knowing_too(found: Classifier, given: Classifier) -> Classifier:
     return replace(found, fitted_on=found.fitted_on | given.fitted_on, thumbnails=thumbnails)
 
 
-def golden_images(dataset: ImageDataset, spec: ImageSpec, rows: NDArray[np.int_]) -> NDArray[np.uint8]:
-    """A few images of some rows of a data set, as the network sees them."""
-    read = [load_image(dataset, row, spec).pixels for row in evenly_spread(rows, GOLDEN)]
-    return np.stack([pixels for pixels in read if pixels is not None])
+@dataclass(frozen=True, eq=False)
+class GoldenPhotos:
+    """A few photos, of which it is not known yet what the classifier says."""
+
+    photos: tuple[NDArray[np.uint8], ...]  # whole and small, (height, width, 3)
+    images: NDArray[np.uint8]  # (N, size, size, 3) as the network sees them
+
+    @classmethod
+    def of(cls, dataset: ImageDataset, spec: ImageSpec, rows: NDArray[np.int_]) -> GoldenPhotos:
+        """Of some rows of a data set."""
+        side, found = round(LARGER * spec.size), []
+        for row in evenly_spread(rows, GOLDEN):
+            with suppress(UnreadableImageError, OSError):
+                found.append(decode_whole(dataset.read(row), side, spec.levels))
+        return cls(tuple(found), np.stack([decode(photo, spec) for photo in found]))
+
+    def with_answers(self, logits: Matrix, x: Matrix, *, unknown: Unknown) -> Golden:
+        """With ``logits`` (N, K), and how typical they are by the head's input ``x`` (N, D)."""
+        return Golden(self.images, logits, self.photos, unknown.score(x, softmax(logits)))
+
+    def with_head(self, head: Head, features: Matrix, unknown: Unknown) -> Golden:
+        """The same, by a head and their features (N, D)."""
+        return self.with_answers(head.logits(features), transform(features, head.sqrt), unknown=unknown)
 
 
-def in_fp32(network: Network, images: NDArray[np.uint8], at: str) -> Matrix:
-    """The values of a node in fp32, which every engine must give again."""
+def in_fp32(network: Network, images: NDArray[np.uint8], at: Sequence[str]) -> list[Matrix]:
+    """The values of some nodes in fp32, which every engine must give again."""
     exact = network if network.precision == "fp32" else network.at_precision("fp32")
-    values = exact.forward(images, at)
+    values = exact.forward_many(images, at)
     exact.release()  # whoever comes next wants the memory
     return values
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.blueprint import Blueprint
-from headstart.backbones.weights import read_weights
+from headstart.backbones.blueprint import LOGITS, Blueprint
 from headstart.core.arguments import DEVICE, ENGINE, PATH, PRECISION, YES_NO, checks, shown
 from headstart.core.errors import CheckError, HeadstartError, UsageError
 from headstart.core.types import ImageSpec
-from headstart.data.load import KEY
+from headstart.data.load import KEY, decode
 from headstart.data.sources import PathLike
 from headstart.engines.names import check_running, resolve_engine
-from headstart.engines.protocol import Network, check_module
+from headstart.engines.protocol import check_module
 from headstart.engines.registry import check_live, check_present
+from headstart.learn.calibrate import softmax
 from headstart.learn.unknown import Unknown
-from headstart.model import files
+from headstart.model import files, stored
 from headstart.model.classifier import Classifier, Golden, no_thumbnails
 from headstart.model.mistaken import no_model
 from headstart.model.model_card import model_card
@@ -27,6 +28,7 @@ from headstart.model.records import FitRecord, from_json, to_json
 from headstart.model.tabular_classifier import TabularClassifier
 
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.05}  # of golden logits, relative to the largest
+CLOSE = {"fp32": 0.01, "bf16": 0.15}  # probabilities and cosines that such logits may have
 
 
 @checks(overwrite=YES_NO)
@@ -65,14 +67,23 @@ def save(classifier: Classifier | TabularClassifier, path: PathLike, *, overwrit
         "unknown": None if unknown is None else {"threshold": unknown.threshold, "photos": list(classifier.neighbours)},
         "fit": to_json(classifier.record),
     }
-    replayed: files.Arrays = {"images": golden.images, "logits": golden.logits.astype(np.float32)}
-    content = {files.MODEL: arrays, files.GOLDEN: replayed}
-    return files.write_folder(path, content, config, model_card(classifier), overwrite=overwrite)
+    return files.write_folder(
+        path, arrays, _replayed(golden, unknown), config, model_card(classifier), overwrite=overwrite
+    )
+
+
+def _replayed(golden: Golden, unknown: Unknown | None) -> stored.Arrays:
+    photos: dict[str, Any] = {f"photos.{row}": photo for row, photo in enumerate(golden.photos)} or {
+        "images": golden.images
+    }
+    if unknown is not None and golden.scores is not None:
+        photos["margins"] = golden.scores - unknown.threshold  # below zero: unknown
+    return {**photos, "logits": golden.logits.astype(np.float32)}
 
 
 def is_bundle(path: PathLike) -> bool:
     """Whether a folder is a bundle by the look of it."""
-    return (Path(path) / files.CONFIG).is_file() and (Path(path) / files.MODEL).is_file()
+    return stored.is_stored(path)
 
 
 @checks(path=PATH, engine=ENGINE, precision=PRECISION, device=DEVICE)
@@ -94,22 +105,21 @@ def load(
         CheckError: a file of it is missing or was altered, or the golden images get other answers.
     """
     folder = Path(path)
-    if not (folder / files.CONFIG).is_file():
+    if not stored.has_config(folder):
         raise no_model(str(path), networks=False)
-    config = files.read_config(folder)
-    if config.get("kind") == "rows":
+    found = stored.read(folder)
+    config = found.config
+    if config.get("kind") == stored.ROWS:
         raise UsageError(
             f"'{folder}' is a model of rows of numbers, not of photos. Ask it with: headstart predict MODEL ROWS.csv"
         )
-    files.check_files(folder, config, (files.MODEL, files.GOLDEN))
     check_running(engine, precision, device)
     runs_on = _check_runnable(config, engine, device, module)
-    with files.assembling(folder):
-        arrays = read_weights(folder / files.MODEL), read_weights(folder / files.GOLDEN)
+    with stored.assembling(folder):
         if precision == "auto" and runs_on == "fast":  # the others compute in fp32 unless told otherwise
             precision = config["precision"]
         running = {"engine": engine, "precision": precision, "device": device, "module": module}
-        classifier = _assemble(config, *arrays, running)
+        classifier = _assemble(found, running)
         preflight(classifier, str(folder))
     return classifier
 
@@ -124,21 +134,33 @@ def preflight(classifier: Classifier, name: str) -> float:
     """
     if classifier.golden is None:
         return 0.0
-    difference = _difference(classifier.network, classifier.golden)
-    if difference > TOLERANCE[classifier.network.precision] and classifier.network.precision != "fp32":
+    difference, typical = _replayed_by(classifier, classifier.golden)
+    holds = difference <= TOLERANCE[classifier.network.precision] and typical
+    if not holds and classifier.network.precision != "fp32":
         classifier.use_precision("fp32")
-        difference = _difference(classifier.network, classifier.golden)
+        difference, typical = _replayed_by(classifier, classifier.golden)
     if not difference <= TOLERANCE[classifier.network.precision]:
         raise CheckError(
             f"'{name}' gives other answers here than where it was saved: its golden images differ by {difference:.2g} "
             f"of the largest logit, {TOLERANCE['fp32']} is allowed. The model or the engine is damaged; it is not used."
         )
+    if not typical:
+        raise CheckError(
+            f"'{name}' calls other images unknown here than where it was saved: those of its golden images. The model "
+            "is damaged; it is not used."
+        )
     return difference
 
 
-def _difference(network: Network, golden: Golden) -> float:
-    values = network.for_images(len(golden.images)).forward(golden.images)  # as predict does it for a few photos
-    return greatest_difference(values, golden.logits)
+def _replayed_by(classifier: Classifier, golden: Golden) -> tuple[float, bool]:
+    """The greatest difference of a logit, and whether each image is as typical as it was."""
+    network, unknown = classifier.network.for_images(len(golden.images)), classifier.unknown  # as predict does it
+    logits, x = network.forward_many(golden.images, (LOGITS, classifier.blueprint[LOGITS].inputs[0]))
+    difference = greatest_difference(logits, golden.logits)
+    if unknown is None or golden.scores is None:
+        return difference, True
+    low, high = unknown.score_within(x, softmax(logits), CLOSE[network.precision])
+    return difference, bool(((low <= golden.scores) & (golden.scores <= high)).all())
 
 
 def greatest_difference(values: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
@@ -146,7 +168,7 @@ def greatest_difference(values: NDArray[np.floating], expected: NDArray[np.float
     return float(np.abs(values - expected).max() / max(float(np.abs(expected).max()), 1e-12))
 
 
-def _check_runnable(config: dict[str, Any], engine: str, device: str, module: object | None) -> str:
+def _check_runnable(config: Mapping[str, Any], engine: str, device: str, module: object | None) -> str:
     """The engine that is to run the network, "" if the config is damaged, which putting it together will say."""
     try:
         blueprint = Blueprint.from_json(config["blueprint"])
@@ -160,16 +182,27 @@ def _check_runnable(config: dict[str, Any], engine: str, device: str, module: ob
     return runs_on
 
 
+def _golden(arrays: stored.Arrays, spec: ImageSpec, classes: int, unknown: Unknown | None) -> Golden:
+    """Golden images as the network sees them; from format 2 on they are kept as they were before that."""
+    photos = tuple(arrays[f"photos.{row}"] for row in range(len(arrays["logits"])) if f"photos.{row}" in arrays)
+    images = np.stack([decode(photo, spec) for photo in photos]) if photos else arrays["images"]
+    logits, margins = arrays["logits"], arrays.get("margins")
+    if logits.shape != (len(images), classes):
+        raise ValueError(f"{len(images)} golden images of {classes} classes for logits of shape {logits.shape}")
+    if not np.isfinite(logits).all() or (margins is not None and margins.shape != (len(images),)):
+        raise ValueError("the answers of its golden images are none")
+    if unknown is None and margins is not None:
+        raise ValueError("it does not say what is unknown to it")
+    return Golden(images, logits, photos, None if unknown is None or margins is None else margins + unknown.threshold)
+
+
 def _assemble(
-    config: dict[str, Any],
-    model: files.Arrays,
-    golden: files.Arrays,
+    found: stored.Stored,
     running: dict[str, Any],
 ) -> Classifier:
-    classes, kind = files.read_classes(config)
-    blueprint, weights = files.read_network(config, model)
-    if len(classes) != golden["logits"].shape[1]:
-        raise ValueError(f"{len(classes)} class names for {golden['logits'].shape[1]} logits")
+    config, model = found.config, found.arrays(stored.MODEL)
+    classes, kind = stored.read_classes(config)
+    blueprint, weights = stored.read_network(config, model)
     lists = {key: tuple(value) for key, value in config["image"].items() if isinstance(value, list)}
     spec = ImageSpec(**config["image"] | lists)
     kept = config["unknown"]
@@ -185,6 +218,9 @@ def _assemble(
             threshold=float(kept["threshold"]),
         )
     )
+    record = from_json(FitRecord, config["fit"])
+    if not record.train:
+        raise ValueError("it does not say what it was fitted on")
     return Classifier(
         blueprint=blueprint,
         weights=weights,
@@ -193,8 +229,8 @@ def _assemble(
         label_kind=kind,
         unknown=unknown,
         neighbours=tuple(kept["photos"]) if kept is not None else (),
-        record=from_json(FitRecord, config["fit"]),
-        golden=Golden(golden["images"], golden["logits"]),
+        record=record,
+        golden=_golden(found.arrays(stored.GOLDEN), spec, len(classes), unknown),
         fitted_on=frozenset(row.tobytes() for row in model["fitted_on"]),
         thumbnails=model.get("thumbnails", no_thumbnails()),
         **running,

@@ -44,10 +44,12 @@ def no_thumbnails() -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, eq=False)
 class Golden:
-    """A few images with the logits that the classifier gave when it was saved."""
+    """A few images with what the classifier said of them when it was saved, in fp32."""
 
     images: NDArray[np.uint8]  # (N, size, size, 3)
-    logits: NDArray[np.float32]  # (N, K), fp32
+    logits: NDArray[np.float32]  # (N, K)
+    photos: tuple[NDArray[np.uint8], ...] = ()  # the same before they were cropped and scaled, (height, width, 3)
+    scores: NDArray[np.float64] | None = None  # (N,) how typical, see `Unknown.score`
 
 
 @dataclass(eq=False, repr=False)

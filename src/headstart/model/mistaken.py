@@ -10,7 +10,7 @@ from headstart.core.errors import UsageError, did_you_mean
 from headstart.core.missing import is_absent, near_path, why_missing
 from headstart.data.formats import SUFFIXES, suffix_of
 from headstart.data.scan import scan
-from headstart.model import files
+from headstart.model import stored
 
 MAKE = "Make one with: headstart fit PHOTOS --out MODEL"
 MAKE_OF_ROWS = "Make one with: headstart train ROWS.csv --out MODEL"
@@ -27,14 +27,14 @@ def no_model(name: str, *, networks: bool, make: str = MAKE) -> UsageError:
         return UsageError(f"'{name}' is a photo. The model comes first: headstart predict MODEL PHOTO")
     if os.path.isdir(name):
         swapped = " The model comes first, the photos after it." if scan(name).images else ""
-        return UsageError(f"'{name}' is a folder, but no model: it has no {files.CONFIG}.{swapped} {make}")
+        return UsageError(f"'{name}' is a folder, but no model: it has no {stored.CONFIG}.{swapped} {make}")
     if networks and (problem := why_no_name(name, "NAME")):
         return UsageError(problem)
     if os.path.isfile(name):
         return UsageError(f"'{name}' is a file. A model is a folder. {make}")
     if not is_absent(name):
         return UsageError(why_missing(name))
-    if near := near_path(name, lambda path: os.path.isfile(os.path.join(path, files.CONFIG))):
+    if near := near_path(name, lambda path: os.path.isfile(os.path.join(path, stored.CONFIG))):
         return UsageError(f"There is no model '{name}'. Did you mean {near!r}?")
     if networks:
         near = did_you_mean(name, BACKBONES, "headstart backbones")

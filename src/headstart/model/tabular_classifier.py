@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import INPUT, LOGITS, Blueprint
-from headstart.backbones.weights import read_weights
 from headstart.core.arguments import PATH, PROGRESS, YES_NO, checks, text, whole
 from headstart.core.counts import counted
 from headstart.core.display import Described, names_in_short
@@ -28,14 +27,14 @@ from headstart.data.rows import PathLike, Rows, matrix_of, rows_to_judge, rows_t
 from headstart.data.sources import label_text
 from headstart.learn.calibrate import softmax
 from headstart.learn.evaluate import evaluate, mistakes_of
-from headstart.model import files
+from headstart.model import files, stored
 from headstart.model.answers import Answer, check_unknown, top_of, with_unknown
 from headstart.model.measure import UNKNOWN_CLASS
 from headstart.model.mistaken import MAKE_OF_ROWS, no_model
 from headstart.model.records import TabularRecord, from_json, to_json
 
-KIND = "rows"
 LISTED = 12  # columns in one message
+TOLERANCE = 1e-3  # of golden logits, relative to the largest
 BEYOND = 0.5  # of a column's range in training: a number further out than this is like none that was trained on
 
 Matrix = NDArray[np.floating]
@@ -246,7 +245,7 @@ class TabularClassifier(Described):
             UsageError: there is something at ``path``, or it cannot be written.
         """
         config = {
-            "kind": KIND,
+            "kind": stored.ROWS,
             "columns": list(self.columns),
             **files.labels_of(self.classes, self.label_kind),
             "blueprint": self.blueprint.to_json(),
@@ -254,7 +253,9 @@ class TabularClassifier(Described):
         }
         arrays = {f"network.{name}": array for name, array in self.weights.items()}
         arrays |= {f"scale.{name}": array for name, array in asdict(self.scale).items()}
-        return files.write_folder(path, {files.MODEL: arrays}, config, _card(self), overwrite=overwrite)
+        rows = np.stack([self.scale.low, self.scale.mean, self.scale.high])
+        golden = {"rows": rows, "logits": forward(self.blueprint, self.weights, self.scale(rows))}
+        return files.write_folder(path, arrays, golden, config, _card(self), overwrite=overwrite)
 
 
 def forward(blueprint: Blueprint, weights: Mapping[str, NDArray[np.float32]], x: Matrix) -> Matrix:
@@ -275,7 +276,7 @@ def forward(blueprint: Blueprint, weights: Mapping[str, NDArray[np.float32]], x:
 
 def is_tabular_model(path: PathLike) -> bool:
     """Whether a folder is a classifier of rows by the look of it."""
-    return files.kind_of(path) == KIND
+    return stored.kind_of(path) == stored.ROWS
 
 
 @checks(path=PATH)
@@ -287,19 +288,19 @@ def load_rows(path: PathLike) -> TabularClassifier:
         CheckError: a file of it is missing or was altered.
     """
     folder = Path(path)
-    if not (folder / files.CONFIG).is_file():
+    if not stored.has_config(folder):
         raise no_model(str(path), networks=False, make=MAKE_OF_ROWS)
     if not is_tabular_model(folder):
         raise UsageError(f"'{folder}' is no model of rows. {MAKE_OF_ROWS}")
-    config = files.read_config(folder)
-    files.check_files(folder, config, (files.MODEL,))
-    with files.assembling(folder):
-        return _assemble(config, read_weights(folder / files.MODEL))
+    found = stored.read(folder)
+    with stored.assembling(folder):
+        return _assemble(found)
 
 
-def _assemble(config: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> TabularClassifier:
-    columns, (classes, kind) = tuple(map(str, config["columns"])), files.read_classes(config)
-    blueprint, weights = files.read_network(config, arrays)
+def _assemble(found: stored.Stored) -> TabularClassifier:
+    config, arrays = found.config, found.arrays(stored.MODEL)
+    columns, (classes, kind) = tuple(map(str, config["columns"])), stored.read_classes(config)
+    blueprint, weights = stored.read_network(config, arrays)
     if blueprint.shapes()[LOGITS] != (len(classes),) or blueprint.nodes[0]["channels"] != len(columns):
         raise ValueError(
             f"{counted(len(columns), 'column')} and {counted(len(classes), 'class')} do not fit the network"
@@ -308,8 +309,17 @@ def _assemble(config: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> 
     if any(array.shape != (len(columns),) or not np.isfinite(array).all() for array in asdict(scale).values()):
         raise ValueError(f"the scale is not one of {counted(len(columns), 'column')}")
     forward(blueprint, weights, np.zeros((1, len(columns)), np.float32))  # refuses what is no perceptron
+    if golden := found.arrays(stored.GOLDEN):
+        _check_answers(forward(blueprint, weights, scale(golden["rows"])), golden["logits"])
     record = from_json(TabularRecord, config["fit"])
     return TabularClassifier(blueprint, weights, scale, columns, classes, record, kind)
+
+
+def _check_answers(logits: Matrix, expected: Matrix) -> None:
+    """Hold the answers for a few rows against those that were recorded."""
+    difference = float(np.abs(logits - expected).max() / max(float(np.abs(expected).max()), 1e-12))
+    if not difference <= TOLERANCE:
+        raise ValueError(f"its golden rows get other answers: they differ by {difference:.2g} of the largest logit")
 
 
 def _card(model: TabularClassifier) -> str:

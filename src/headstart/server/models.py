@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from headstart.core.errors import HeadstartError, UsageError, did_you_mean, listed, one_line
-from headstart.model import files
+from headstart.model import stored
 from headstart.model.classifier import Classifier
 from headstart.server.logs import Log
 from headstart.server.metrics import Metrics
@@ -154,7 +154,7 @@ def _look(source: Source) -> tuple[tuple[int, int, int], ...]:
     if isinstance(source, Classifier):
         return ()
     try:
-        found = [os.stat(Path(source) / name) for name in (files.CONFIG, files.MODEL, files.GOLDEN)]
+        found = [os.stat(Path(source) / name) for name in (stored.CONFIG, stored.MODEL, stored.GOLDEN)]
     except OSError:
         return ()
     return tuple((each.st_mtime_ns, each.st_ino, each.st_size) for each in found)

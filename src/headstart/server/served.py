@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import LOGITS
 from headstart.data.load import cores
 from headstart.learn.calibrate import softmax
-from headstart.model import files
+from headstart.model import stored
 from headstart.model.answers import Answer
 from headstart.model.bundle import is_bundle
 from headstart.model.classifier import Classifier
@@ -106,7 +106,7 @@ def open_served(name: str, source: str | Classifier, precision: str) -> Served:
     if isinstance(source, Classifier):
         classifier, version = source, _version_of(source)
     else:
-        config = Path(source) / files.CONFIG
+        config = Path(source) / stored.CONFIG
         text = config.read_bytes() if is_bundle(source) else b""
         classifier = open_model(source, engine="fast", precision=precision)
         version = hashlib.sha256(text).hexdigest()[:VERSION] if text else _version_of(classifier)

@@ -11,7 +11,7 @@ import numpy as np
 from headstart.core.progress import Progress
 from headstart.learn.calibrate import fit_inverse_temperature, softmax
 from headstart.learn.evaluate import nll_of
-from headstart.model.assemble import HeldOut, TrainedNetwork, golden_images
+from headstart.model.assemble import GoldenPhotos, HeldOut, TrainedNetwork
 from headstart.model.classifier import Classifier
 from headstart.train.callbacks import Progress as StepProgress
 from headstart.train.overfitting_watch import selection_losses
@@ -171,7 +171,7 @@ def judge(job: FinetuneJob, weights: Sequence[Weights], start: float, attacked: 
     photos, network = job.photos, job.network(weights[0])
     labelled, labels, train = photos.photos, photos.split.labels, np.flatnonzero(photos.split.train)
     running = network.open()
-    running.check_precision(golden_images(photos.dataset, running.spec, train), network.below)
+    running.check_precision(GoldenPhotos.of(photos.dataset, running.spec, train).images, network.below)
     parts = []
     for rows, own in zip(photos.folds, weights, strict=True):
         running.load(job.network(own).weights)

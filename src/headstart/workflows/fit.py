@@ -24,8 +24,8 @@ from headstart.learn.features import Features
 from headstart.learn.heads import HeadFit, fit_head_on_split
 from headstart.learn.regularisation_path import Design
 from headstart.learn.unknown import Unknown, fit_unknown
-from headstart.model.assemble import golden_images, in_fp32
-from headstart.model.classifier import Classifier, Golden
+from headstart.model.assemble import GoldenPhotos, in_fp32
+from headstart.model.classifier import Classifier
 from headstart.model.records import FitRecord, HeadRecord, LeftOneOut
 from headstart.workflows.automatic import AUTO, choose_backbone
 from headstart.workflows.backbone_features import RULES, FitSettings, FrozenBackbone
@@ -106,8 +106,8 @@ def fit(
         split = choice.split(dataset, seen) if choice else make_split(dataset, seen, holdout, seed)
     train = np.flatnonzero(split.train)
     with timer("golden"):
-        images = golden_images(dataset, network.spec, train)
-        exact = in_fp32(network, images, FEATURES)
+        golden = GoldenPhotos.of(dataset, network.spec, train)
+        (exact,) = in_fp32(network, golden.images, (FEATURES,))
     with one_step(report, "head"):
         found = _fit_head(dataset, seen, split, settings, timer)
     record = replace(_record(frozen, seen, split, found, settings), data=name_of(data, dataset))
@@ -119,7 +119,7 @@ def fit(
         unknown=found.unknown,
         neighbours=tuple(dataset.samples[train[row]].name for row in found.unknown.rows),
         record=replace(record, choice=choice.record if choice else None, seconds=timer.seconds),
-        golden=Golden(images, found.fit.head.logits(exact)),
+        golden=golden.with_head(found.fit.head, exact, found.unknown),
         fitted_on=frozenset(seen.keys[row] for row in train.tolist()), thumbnails=seen.thumbnails[train],
         engine=network.engine, precision=network.precision, device=device,
         module=frozen.module, label_kind=dataset.label_kind,
