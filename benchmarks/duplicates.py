@@ -21,12 +21,13 @@ from PIL import Image, ImageOps
 
 from headstart.core.types import ImageDataset, Sample
 from headstart.data.fingerprints import take_fingerprints
-from headstart.data.load import open_image
+from headstart.data.load import decode_whole
 from headstart.data.sources import open_source
 
 HERE = Path(__file__).parent
 SHARED = Path(os.environ.get("HEADSTART_SHARED", HERE.parents[1] / "shared"))
 SETS = ("mnist", "cifar10", "apple_leaves", "caltech101", "oxford_pets", "cats_dogs", "elpv")
+WHOLE = 1 << 20  # pixels: none is scaled
 COPIED = 120  # photos of each set that copies are made of
 
 
@@ -123,7 +124,7 @@ def main() -> None:
     rows: list[Row] = []
     for name in SETS:
         dataset = subset(open_source("elpv" if name == "elpv" else options.shared / "data" / name), options.photos)
-        photos = [open_image(dataset.read(i)).convert("RGB") for i in range(min(COPIED, len(dataset)))]
+        photos = [Image.fromarray(decode_whole(dataset.read(i), WHOLE)) for i in range(min(COPIED, len(dataset)))]
         rows.append(
             measure(name, dataset, {kind: [change(photo) for photo in photos] for kind, change in COPIES.items()})
         )

@@ -68,8 +68,7 @@ def photos(count: int, large: int) -> Iterator[Photo]:
 
     from headstart.core.spread import evenly_spread
     from headstart.data.inputs import unlabelled_dataset
-    from headstart.data.load import open_image
-    from headstart.data.pixels import to_rgb
+    from headstart.data.load import decode_whole
     from headstart.data.sources import open_source
 
     some: list[Photo] = []
@@ -77,7 +76,7 @@ def photos(count: int, large: int) -> Iterator[Photo]:
         path = shared("data", *name.split("/"))
         dataset = unlabelled_dataset(path) if name == "imagenet_sample" else open_source(path)
         for row in evenly_spread(range(len(dataset)), -(-count // len(SETS))):
-            some.append(np.asarray(to_rgb(open_image(dataset.read(row)))))
+            some.append(decode_whole(dataset.read(row), 1 << 20))
     yield from some[:count]
     for place in evenly_spread(range(min(count, len(some)) // 2), large):
         tall = some[place].shape[0] > some[place].shape[1]

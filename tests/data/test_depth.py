@@ -101,7 +101,7 @@ def test_a_compression_that_tifffile_does_not_know_costs_bits_and_no_image(monke
         raise ValueError("requires the 'imagecodecs' package")
 
     pixels = np.stack([RAMP] * 3, 2).astype(np.uint16)
-    monkeypatch.setattr("headstart.data.pixels.read_tiff", unknown)
+    monkeypatch.setattr("headstart.data.pixels.open_tiff", unknown)
     assert np.abs(grey(tiff(pixels, photometric="rgb")).astype(float) - RAMP / 257).mean() < 2
 
 

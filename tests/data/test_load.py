@@ -247,8 +247,8 @@ def test_draft_is_close_to_the_full_decode(factor: float, turned: int, monkeypat
     exif = Image.Exif()
     exif[0x0112] = turned
     raw = packed(photo(int(32 * factor), int(50 * factor)), "JPEG", quality=92, exif=exif)
-    spy = Mock(side_effect=pixels.to_rgb)
-    monkeypatch.setattr(load, "to_rgb", spy)
+    spy = Mock(side_effect=pixels.rgb_parts)
+    monkeypatch.setattr(load, "rgb_parts", spy)
     drafted = decode(raw, SPEC)
     monkeypatch.setattr("PIL.JpegImagePlugin.JpegImageFile.draft", lambda *_: None)
     assert difference(drafted, decode(raw, SPEC)) < 0.3

@@ -13,7 +13,7 @@ from PIL import Image
 from headstart.core.errors import DataError
 from headstart.core.types import ImageDataset, Sample
 from headstart.data.file_headers import FileHeader, header_of
-from headstart.data.load import Raw
+from headstart.data.opened_image import Raw
 from headstart.diagnose import shortcuts as module
 from headstart.diagnose.records import Shortcut
 from headstart.diagnose.shortcuts import judge, neighbours_vote, shortcuts

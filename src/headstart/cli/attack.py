@@ -154,17 +154,17 @@ def _one(
 
 def _seen(photo: str, size: int, crop: bool) -> str:
     """What the network is given of a photo, for its own pixels are not those of the file."""
-    from headstart.data.load import open_image
+    from headstart.core.regular_file import read_regular
+    from headstart.data.file_headers import header_of
 
-    with open(photo, "rb") as file:
-        image = open_image(file.read())
-    width, height = image.size
+    header = header_of(read_regular(photo))
+    width, height = header.width, header.height
     given = f"{width} × {height} pixels"
     if crop:
         given += f"; the network sees the middle, at {size} × {size}"
     else:
         given += ", which go in as they are" if (width, height) == (size, size) else f", scaled to {size} × {size}"
-    return given + ("; what is transparent is white" if image.has_transparency_data else "")
+    return given + ("; what is transparent is white" if header.transparent else "")
 
 
 def _answer(result: Attacked, files: list[str]) -> dict[str, Any]:

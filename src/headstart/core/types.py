@@ -24,8 +24,21 @@ Z = 1.959963984540054  # standard deviations on either side that hold 95 % of a 
 UNKNOWN = "unknown"  # stands for the label of an image that is unlike the training photos
 
 # kinds of a `Problem` with one image; a check may define more
-PROBLEMS = ("empty", "unreadable", "truncated", "bomb", "missing", "wrong name", "no label", "no image", "left out")
-UNREADABLE = frozenset(("empty", "unreadable", "truncated", "bomb", "missing"))  # those of a file without an image
+PROBLEMS = (
+    "empty",
+    "unreadable",
+    "truncated",
+    "bomb",
+    "memory",
+    "missing",
+    "wrong name",
+    "no label",
+    "no image",
+    "left out",
+)
+UNREADABLE = frozenset(
+    ("empty", "unreadable", "truncated", "bomb", "memory", "missing")
+)  # those of a file without an image
 
 
 _HALF, _CROP, _RESAMPLE = (0.5, 0.5, 0.5), 0.875, "bicubic"

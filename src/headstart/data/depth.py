@@ -11,8 +11,9 @@ from PIL import Image
 from headstart.core.errors import UnreadableImageError
 from headstart.core.spread import evenly_spread
 from headstart.core.types import ImageDataset
-from headstart.data.load import open_unscaled
-from headstart.data.pixels import Levels, is_deep, likely_levels, without_alpha
+from headstart.data.memory import once_more_alone
+from headstart.data.opened_image import Raw, opened
+from headstart.data.pixels import Levels, Range, is_deep, likely_levels, range_of
 
 FIRST, MOST = 8, 64  # images looked at: by these it is known whether any are deep, and in these the values are
 
@@ -26,25 +27,29 @@ def common_levels(dataset: ImageDataset, rows: Sequence[int] | NDArray[np.int_] 
         rows: those to look at; by default all.
     """
     chosen = evenly_spread(range(len(dataset)) if rows is None else rows, MOST)
-    some = [_deep_pixels(dataset, row) for row in evenly_spread(chosen, FIRST)]
-    if not any(pixels is not None for pixels in some):
+    some = [_range_of(dataset, row) for row in evenly_spread(chosen, FIRST)]
+    if not any(some):
         return None
-    found = [pixels for row in chosen if (pixels := _deep_pixels(dataset, row)) is not None]
+    found = [known for row in chosen if (known := _range_of(dataset, row)) is not None]
+    found = [known for known in found if np.isfinite(known.high - known.low)]  # others cannot be read
     if not found:
         return None
-    low, high = (float(value) for value in (min(each.min() for each in found), max(each.max() for each in found)))
-    if not np.isfinite(high - low):
-        return None
-    return likely_levels(low, high, whole=all(each.dtype.kind != "f" for each in found))
+    return likely_levels(
+        min(each.low for each in found), max(each.high for each in found), all(each.whole for each in found)
+    )
 
 
-def _deep_pixels(dataset: ImageDataset, row: int) -> NDArray[np.generic] | None:
-    """The pixels of an image that has more than 8 bits; None for others and for those that cannot be read."""
+def _range_of(dataset: ImageDataset, row: int) -> Range | None:
+    """That of an image that has more than 8 bits; None for others and for those that cannot be read."""
     try:
-        raw = dataset.read(row)
-        found = open_unscaled(raw)
-        if isinstance(found, Image.Image):
-            return np.asarray(found) if is_deep(found) else None
-        return without_alpha(found) if found.dtype not in (np.uint8, np.bool_) and found.size else None
+        return _range_in(dataset.read(row))
     except (UnreadableImageError, OSError, ValueError, SyntaxError):
         return None
+
+
+@once_more_alone
+def _range_in(raw: Raw) -> Range | None:
+    with opened(raw) as image:
+        found = image.found
+        deep = is_deep(found) if isinstance(found, Image.Image) else found.dtype not in (np.uint8, np.bool_)
+        return range_of(found) if deep else None

@@ -9,7 +9,9 @@ import numpy as np
 
 from headstart.core.errors import UnreadableImageError
 from headstart.core.types import ImageDataset
-from headstart.data.load import Raw, became_unreadable, in_chunks, open_unscaled
+from headstart.data.load import became_unreadable, in_chunks
+from headstart.data.memory import once_more_alone
+from headstart.data.opened_image import Raw, opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,7 @@ class FileHeader:
     height: int
     kind: str  # format and colours: "JPEG RGB", "PNG L", "array uint8 (3,)"
     compression: int  # sum of a JPEG's first quantisation table: the larger, the coarser; 0 for all others
+    transparent: bool = False  # in part, it may be
 
 
 def read_headers(dataset: ImageDataset, rows: Sequence[int]) -> list[FileHeader]:
@@ -35,18 +38,20 @@ def read_headers(dataset: ImageDataset, rows: Sequence[int]) -> list[FileHeader]
     return [*in_chunks(work, rows)]
 
 
+@once_more_alone
 def header_of(raw: Raw) -> FileHeader:
     """The header of an image; pixels are not decoded, unless they have more than 8 bits.
 
     Raises:
         UnreadableImageError: it is none.
     """
-    image = open_unscaled(raw)
-    if isinstance(image, np.ndarray):
-        height, width, *channels = image.shape
-        return FileHeader(width, height, f"array {image.dtype} {tuple(channels)}", 0)
-    tables = getattr(image, "quantization", None) or {0: ()}
-    return FileHeader(*image.size, f"{image.format} {image.mode}", sum(next(iter(tables.values()))))
+    with opened(raw) as image:
+        found = image.found
+        if isinstance(found, np.ndarray):
+            return FileHeader(*image.size, f"array {found.dtype} {found.shape[2:]}", 0)
+        tables = getattr(found, "quantization", None) or {0: ()}
+        kind = f"{found.format} {found.mode}"
+        return FileHeader(*image.size, kind, sum(next(iter(tables.values()))), found.has_transparency_data)
 
 
 def _read(dataset: ImageDataset, row: int) -> FileHeader:

@@ -20,7 +20,7 @@ from headstart.core.counts import counted
 from headstart.core.errors import DataError, cannot_read
 from headstart.core.types import ImageDataset, Sample
 from headstart.data.columns import PARTS, drop_lone_split
-from headstart.data.load import Raw
+from headstart.data.opened_image import Raw
 from headstart.data.scan import printable
 
 _IDX = re.compile(r"(?P<stem>.*?)[-._]?(?P<what>images|labels)[-._]idx(?P<dims>\d)-ubyte(\.gz)?", re.IGNORECASE)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 import os
-import warnings
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,23 +13,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
+from PIL import Image
 
 from headstart.core.errors import DataError, UnreadableImageError, reason_of
 from headstart.core.types import ImageDataset, ImageSpec
-from headstart.data.formats import HEAD, HEIF, has_avif, has_heif, sniff, unknown_format
-from headstart.data.pixels import (
-    MOST_PIXELS,
-    Levels,
-    check_pixels,
-    deep_pixels,
-    from_array,
-    read_tiff,
-    to_rgb,
-    too_many_pixels,
-)
+from headstart.data.formats import HEAD, sniff
+from headstart.data.memory import once_more_alone
+from headstart.data.opened_image import Raw, Size, opened
+from headstart.data.pixels import MOST_PIXELS, Box, Levels, bands, rgb_parts
 
-_PLUGINS = (TiffImagePlugin, WebPImagePlugin)  # the two that Pillow does not load by itself, without the other forty
 KEY = 16  # bytes of the hash of an image's content
 THUMBNAIL = 16  # side of the grey thumbnail by which near copies are found
 AHEAD = 12  # chunks decoded ahead of the network; with CHUNK it bounds the memory whatever the number of images
@@ -52,15 +42,8 @@ _TURN = {  # EXIF orientation -> the operation that undoes it
 }
 
 _ON_ITS_SIDE = frozenset(_TURN[orientation] for orientation in (5, 6, 7, 8))
-_DECODERS = {"JPEG": ("JPEG", "MPO"), "BMP": ("BMP", "DIB")}
-_CUT = ("truncated", "eof", "unexpected end", "broken data stream", "not enough")  # in decoders' messages
 
-# Pillow warns from 89 megapixels and refuses from 179. Large photos need no warning; refused ones are reported.
-# Its warnings about damaged EXIF data, common in Kaggle's photos, are of no use either: only the pixels count.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-
-Raw = bytes | NDArray[np.generic]
+Parts = Callable[[Box], Image.Image]  # gives any part of an image, in RGB
 T = TypeVar("T")
 
 
@@ -87,60 +70,6 @@ def content_key(raw: Raw) -> bytes:
     return digest.digest()
 
 
-def open_image(raw: Raw, levels: Levels | None = None, most: int = MOST_PIXELS) -> Image.Image:
-    """Open an image; its pixels are not decoded yet, unless they have more than 8 bits; see `open_unscaled`."""
-    found = open_unscaled(raw, most)
-    return found if isinstance(found, Image.Image) else from_array(found, levels)
-
-
-def open_unscaled(raw: Raw, most: int = MOST_PIXELS) -> Image.Image | NDArray[Any]:
-    """Open an image: one of Pillow's, or an array where that would not have all bits.
-
-    Args:
-        most: pixels of a file that may be decoded; the file's header says how many it has.
-
-    Raises:
-        UnreadableImageError: empty, of an unknown format, or too large to be decoded safely.
-    """
-    if not isinstance(raw, bytes):
-        return raw
-    if not raw:
-        raise UnreadableImageError("empty", "0 bytes")
-    known = sniff(raw[:HEAD])
-    try:  # no other decoder is tried: some start a program
-        if (known == HEIF.name and not has_heif()) or (known == "AVIF" and not has_avif()):
-            raise unknown_format(raw[:HEAD])
-        image = Image.open(io.BytesIO(raw), formats=_DECODERS.get(known, (known or "TGA",)))
-        check_pixels(image.width * image.height, most)
-        pixels = deep_pixels(raw, image)
-        return image if pixels is None else pixels
-    except UnreadableImageError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise too_many_pixels(min(most, MOST_PIXELS)) from error
-    except Exception as error:  # a damaged header can raise nearly anything
-        if not known:
-            raise unknown_format(raw[:HEAD]) from error
-        if isinstance(error, UnidentifiedImageError):
-            if known == "TIFF" and (pixels := _try_tiff(raw, most)) is not None:
-                return pixels
-            detail = f"begins as a {known} file, but its header is cut short or damaged"
-            raise UnreadableImageError("truncated", detail) from error
-        raise why_unreadable(error) from error
-
-
-def _try_tiff(raw: bytes, most: int) -> NDArray[Any] | None:
-    """The pixels of a TIFF file that Pillow does not know, or None."""
-    try:
-        return read_tiff(raw, most)
-    except UnreadableImageError as error:
-        if error.kind == "bomb":
-            raise
-        return None
-    except Exception:  # it is damaged, which Pillow's error says better
-        return None
-
-
 def decode(raw: Raw, spec: ImageSpec, most: int = MOST_PIXELS) -> NDArray[np.uint8]:
     """The centred square of an image at the size of ``spec``: uint8 RGB, shape (size, size, 3).
 
@@ -159,27 +88,20 @@ def decode_with_thumbnail(raw: Raw, spec: ImageSpec) -> tuple[NDArray[np.uint8],
     return np.asarray(square), np.asarray(square.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
 
 
+@once_more_alone
 def decode_whole(raw: Raw, side: int, levels: Levels | None = None) -> NDArray[np.uint8]:
     """The whole of an image for people to look at: uint8 RGB, its longer side at most ``side`` pixels.
 
     Raises:
         UnreadableImageError: with the reason in ``kind``.
     """
-    image = open_image(raw, levels)
-    try:
-        image.draft(None, (side, side))
-        image.load()
-        turn = _turn_of(image)
-        image = to_rgb(image, levels)
-        scale = side / max(image.size)
-        if scale < 1:
-            width, height = (max(1, round(length * scale)) for length in image.size)
-            image = image.resize((width, height), Image.Resampling.BICUBIC)
-        return np.asarray(image.transpose(turn) if turn is not None else image)
-    except UnreadableImageError:
-        raise
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise why_unreadable(error) from error
+    with opened(raw, draft=lambda whole: (side, side)) as image:
+        turn = _turn_of(image.found)
+        shrink = min(side / max(image.size), 1)
+        width, height = (max(1, round(length * shrink)) for length in image.size)
+        whole = (0, 0, *image.size)
+        small = _resized(rgb_parts(image.found, levels), whole, whole, (width, height))
+        return np.asarray(small.transpose(turn) if turn is not None else small)
 
 
 def load_image(dataset: ImageDataset, index: int, spec: ImageSpec, known: Container[bytes] = ()) -> Decoded:
@@ -229,29 +151,29 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@once_more_alone
 def _square(raw: Raw, spec: ImageSpec, most: int = MOST_PIXELS) -> Image.Image:
-    image = open_image(raw, spec.levels, most)
-    try:
-        whole = image.size
+    def draft(whole: Size) -> Size | None:
+        """JPEG decodes at 1/2, 1/4 or 1/8 for a fraction of the time."""
         need = DRAFT * spec.size / spec.crop / min(whole)
-        if need < 1:  # JPEG decodes at 1/2, 1/4 or 1/8 for a fraction of the time
-            image.draft(None, (round(whole[0] * need), round(whole[1] * need)))
-        scale = round(whole[0] / image.size[0])
-        image.load()
-        turn = _turn_of(image)  # asked after loading, which turns a TIFF by itself
-        image = to_rgb(image, spec.levels)
-        box = _centre(whole, scale, spec.crop)
-        square = _scaled(image, box, spec, down_first=turn in _ON_ITS_SIDE)
+        return (round(whole[0] * need), round(whole[1] * need)) if need < 1 else None
+
+    with opened(raw, most, draft) as image:
+        scale = round(image.whole[0] / image.size[0])
+        turn = _turn_of(image.found)
+        box = _centre(image.whole, scale, spec.crop)
+        parts = rgb_parts(image.found, spec.levels)
+        square = _scaled(parts, image.size, box, spec, down_first=turn in _ON_ITS_SIDE)
         return square.transpose(turn) if turn is not None else square  # a centred square turns into itself
-    except UnreadableImageError:
-        raise
-    except Exception as error:  # a damaged file can raise nearly anything, from struct.error to IndexError
-        raise why_unreadable(error) from error
 
 
-def _turn_of(image: Image.Image) -> Image.Transpose | None:
+def _turn_of(found: Image.Image | NDArray[Any]) -> Image.Transpose | None:
+    """How an image is to be turned; asked once it is decoded, which turns a TIFF by itself."""
+    if not isinstance(found, Image.Image):
+        return None
+    found.load()
     try:
-        return _TURN.get(image.getexif().get(0x0112, 1)) if image.format else None
+        return _TURN.get(found.getexif().get(0x0112, 1)) if found.format else None
     except Exception:  # a damaged EXIF block says nothing about the photo itself
         return None
 
@@ -267,27 +189,42 @@ def _centre(whole: tuple[int, int], scale: int, crop: float) -> tuple[float, flo
 
 
 def _scaled(
-    image: Image.Image, box: tuple[float, float, float, float], spec: ImageSpec, *, down_first: bool
+    parts: Parts, whole: Size, box: tuple[float, float, float, float], spec: ImageSpec, *, down_first: bool
 ) -> Image.Image:
-    """The square ``box`` of an image at the size of ``spec``, in two passes, the first of them across.
-
-    Each rounds to 8 bits, so their order shows. Pillow chooses it by its version and the shape of the photo; here it
-    is across as people see the photo, that is down where it lies on its side.
-    """
-    size, kernel = spec.size, _RESAMPLE[spec.resample]
+    """The square ``box`` of an image at the size of ``spec``."""
+    size = spec.size
     margin = MARGIN * max((box[2] - box[0]) / size, 1)
     start = [max(0, math.floor(edge - margin)) for edge in box[:2]]
-    stop = [min(most, math.ceil(edge + margin)) for edge, most in zip(box[2:], image.size, strict=True)]
-    part = image.crop((start[0], start[1], stop[0], stop[1]))
-    left, top, right, bottom = (edge - start[place % 2] for place, edge in enumerate(box))
+    stop = [min(most, math.ceil(edge + margin)) for edge, most in zip(box[2:], whole, strict=True)]
+    part = (start[0], start[1], stop[0], stop[1])
+    return _resized(parts, part, box, (size, size), _RESAMPLE[spec.resample], down_first=down_first)
+
+
+def _resized(
+    parts: Parts,
+    part: Box,
+    box: tuple[float, float, float, float],
+    size: Size,
+    kernel: Image.Resampling = Image.Resampling.BICUBIC,
+    *,
+    down_first: bool = False,
+) -> Image.Image:
+    """The ``box`` of an image in a ``size``, in two passes, the first of them across; ``part`` is all that it needs.
+
+    Each rounds to 8 bits, so their order shows. Pillow chooses it by its version and the shape of the photo; here it
+    is across as people see the photo, that is down where it lies on its side. The first pass takes the image in bands,
+    which gives the same pixels.
+    """
+    left, top, right, bottom = (edge - part[place % 2] for place, edge in enumerate(box))
+    width, height = part[2] - part[0], part[3] - part[1]
     if down_first:
-        part = part.resize((part.width, size), kernel, (0, top, part.width, bottom))
-        return part.resize((size, size), kernel, (left, 0, right, size))
-    part = part.resize((size, part.height), kernel, (left, 0, right, part.height))
-    return part.resize((size, size), kernel, (0, top, size, bottom))
-
-
-def why_unreadable(error: Exception) -> UnreadableImageError:
-    text = str(error) or type(error).__name__
-    cut = any(word in text.lower() for word in _CUT)
-    return UnreadableImageError("truncated" if cut else "unreadable", text)
+        passed = Image.new("RGB", (width, size[1]))
+        for band in bands((height, width)):
+            piece = parts((part[0] + band[1], part[1], part[0] + band[3], part[3]))
+            passed.paste(piece.resize((piece.width, size[1]), kernel, (0, top, piece.width, bottom)), (band[1], 0))
+        return passed.resize(size, kernel, (left, 0, right, size[1]))
+    passed = Image.new("RGB", (size[0], height))
+    for band in bands((width, height)):
+        piece = parts((part[0], part[1] + band[1], part[2], part[1] + band[3]))
+        passed.paste(piece.resize((size[0], piece.height), kernel, (left, 0, right, piece.height)), (0, band[1]))
+    return passed.resize(size, kernel, (0, top, size[0], bottom))

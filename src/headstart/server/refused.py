@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 from headstart.core.errors import UnreadableImageError
 from headstart.data.formats import HEAD, sniff
-from headstart.data.load import Raw
+from headstart.data.opened_image import Raw
 
 
 class Refused(Exception):  # noqa: N818  (no fault of the server)
@@ -30,6 +30,11 @@ _OF_IMAGES = {  # the kinds of `core.types.UNREADABLE`; the words of a decoder s
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         "too many pixels",
         "The image has more pixels than this server decodes. Make it smaller.",
+    ),
+    "memory": (
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "no memory",
+        "The server has not enough memory for this image at the moment. Make it smaller, or send it later.",
     ),
 }
 _UNREADABLE = (HTTPStatus.UNPROCESSABLE_ENTITY, "unreadable", "The image cannot be decoded.")

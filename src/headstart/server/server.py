@@ -11,7 +11,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from headstart.core.shared_change import SharedChange
-from headstart.data.load import Raw
+from headstart.data.opened_image import Raw
 from headstart.model.answers import Answer
 from headstart.server.logs import Log
 from headstart.server.models import Models

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.load import Raw
+from headstart.data.opened_image import Raw
 from headstart.model.answers import Answer
 from headstart.server.read_request import from_texts, read_json
 from headstart.server.refused import malformed, too_large

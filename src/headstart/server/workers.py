@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from headstart.core.errors import UnreadableImageError
-from headstart.data.load import Raw, cores, decode
+from headstart.data.load import cores, decode
+from headstart.data.opened_image import Raw
 from headstart.model.answers import Answer
 from headstart.server.metrics import Metrics
 from headstart.server.refused import Refused, busy, failed, too_late, unreadable

@@ -12,7 +12,8 @@ from headstart.backbones.ops import LUMA
 from headstart.core.errors import UnreadableImageError
 from headstart.core.spread import evenly_spread
 from headstart.core.types import ImageDataset, ImageSpec
-from headstart.data.load import decode, open_image
+from headstart.data.file_headers import header_of
+from headstart.data.load import decode
 
 SMALL = 64  # pixels: what is no larger is trained on at its own size, what is larger at this one
 SIZED, WEIGHED = 32, 256  # images that tell whether all are alike in size, and what their colours are
@@ -26,7 +27,8 @@ def own_size(dataset: ImageDataset, rows: Rows) -> int:
     sizes = set()
     for row in evenly_spread(rows, SIZED):
         try:
-            sizes.add(open_image(dataset.read(row)).size)
+            header = header_of(dataset.read(row))
+            sizes.add((header.width, header.height))
         except (OSError, UnreadableImageError):  # it could be read before; the training will say so
             continue
     if len(sizes) != 1:

@@ -13,7 +13,8 @@ from headstart.core.errors import DataError, UsageError
 from headstart.core.progress import Shown, function_of, shows_progress, stage
 from headstart.core.types import ImageDataset
 from headstart.data.inputs import Images, labelled_dataset
-from headstart.data.load import Raw, content_key, in_chunks
+from headstart.data.load import content_key, in_chunks
+from headstart.data.opened_image import Raw
 from headstart.diagnose.records import FromScratch
 from headstart.engines.protocol import Network
 from headstart.learn.evaluate import accuracy_of
