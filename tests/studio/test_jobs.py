@@ -51,7 +51,7 @@ def test_cancelled_it_ends_at_the_next_step() -> None:
     assert reached == [0, 1]
 
 
-def test_a_second_job_ends_the_first() -> None:
+def test_a_second_job_ends_one_that_nobody_asked_for_and_no_other() -> None:
     begun, go = threading.Event(), threading.Event()
 
     def endless(report: Progress) -> None:
@@ -61,12 +61,21 @@ def test_a_second_job_ends_the_first() -> None:
             go.wait(0.01)
 
     running = Running()
-    first = running.begin(endless)
+    first = running.begin(endless, gives_way=True)
     assert begun.wait(20)
     second = running.begin(lambda report: 7)
     assert second.result() == 7
     with pytest.raises(CancelledError):
         first.result()
+    begun.clear()
+    third = running.begin(endless)
+    assert begun.wait(20)
+    with pytest.raises(hs.UsageError, match="still at work"):
+        running.begin(lambda report: 8)
+    running.cancel()
+    with pytest.raises(CancelledError):
+        third.result()
+    assert running.begin(lambda report: 9).result() == 9
 
 
 def test_cancelled_is_no_error_that_a_function_goes_on_after(photos: object) -> None:

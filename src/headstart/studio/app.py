@@ -15,21 +15,21 @@ from headstart.studio.words import say
 def create_app(start: str, thumbnails: Thumbnails) -> Any:
     """All screens, for a project folder that is filled in at the start."""
     with gr.Blocks(title=say("title"), analytics_enabled=False, fill_width=True) as app:
-        tab, fitted = gr.State(Tab()), gr.State(0)
+        tab, opened, fitted = gr.State(Tab()), gr.State(0), gr.State(0)  # numbers that rise whenever that happens
         gr.Markdown(f"# {say('title')}")
         with gr.Tab(say("tab.photos")):
-            shown = photos.build(tab, fitted, start, thumbnails)
+            shown = photos.build(tab, opened, fitted, start, thumbnails)
         with gr.Tab(say("tab.fit")):
-            fit.build(tab, fitted, thumbnails)
+            fit.build(tab, opened, fitted, thumbnails)
         with gr.Tab(say("tab.try")):
-            try_photo.build(tab, thumbnails)
+            try_photo.build(tab, opened, thumbnails)
         with gr.Tab(say("tab.label")):
-            label_more.build(tab, shown.version, fitted, thumbnails)
+            label_more.build(tab, opened, shown.version, fitted, thumbnails)
         with gr.Tab(say("tab.inside")):
-            inside.build(tab, fitted)
+            inside.build(tab, opened, fitted)
         with gr.Tab(say("tab.overfitting")):
             playground.build()
         with gr.Tab(say("tab.take")):
-            take_away.build(tab, fitted)
-        app.load(*shown.opened, **photos.IN_TURN)
+            take_away.build(tab, opened, fitted)
+        app.load(*shown.at_first, **photos.IN_TURN)
     return app

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from headstart.core.errors import UsageError
 from headstart.core.progress import Progress
+from headstart.studio.words import say
 
 LOOK = 0.15  # seconds between two looks at the work
 T = TypeVar("T")
@@ -63,6 +65,11 @@ class Job(Generic[T]):
         """Whether somebody asked for its end."""
         return self._cancelled.is_set()
 
+    @property
+    def runs(self) -> bool:
+        """Whether it has begun and not ended."""
+        return self._thread.is_alive()
+
     def tell(self, stage: str, done: int, count: int) -> None:
         """What the work reports to.
 
@@ -107,12 +114,31 @@ class Running:
     """The one job of a browser tab."""
 
     job: Job[Any] | None = None
+    gives_way: bool = False  # whether it is ended where something else is to begin
 
-    def begin(self, work: Callable[[Progress], T]) -> Job[T]:
-        """Cancel what runs, and begin this."""
-        self.cancel()
+    def begin(self, work: Callable[[Progress], T], *, gives_way: bool = False) -> Job[T]:
+        """Begin this.
+
+        Args:
+            gives_way: whether nobody asked for it, so that whatever else is to begin ends it.
+
+        Raises:
+            UsageError: something else runs that somebody asked for.
+        """
+        self.make_way()
         self.job = job = Job(work)
+        self.gives_way = gives_way
         return job.start()
+
+    def make_way(self) -> None:
+        """End what nobody asked for.
+
+        Raises:
+            UsageError: something runs that somebody asked for.
+        """
+        if self.job is not None and self.job.runs and not self.gives_way:
+            raise UsageError(say("busy"))
+        self.cancel()
 
     def cancel(self) -> None:
         """End what runs, if anything does."""

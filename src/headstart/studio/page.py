@@ -17,6 +17,7 @@ import gradio as gr
 from headstart.core.errors import HeadstartError, UsageError
 from headstart.core.progress import amount
 from headstart.model.classifier import Classifier
+from headstart.model.files import why_not_writable
 from headstart.studio.jobs import CancelledError, Job, Running, State
 from headstart.studio.project import Project
 from headstart.studio.words import say
@@ -75,6 +76,15 @@ class Tab:
             raise UsageError(say("no.model"))
         return self.classifier
 
+    def check_place(self, project: Project) -> None:
+        """Before the work is done.
+
+        Raises:
+            UsageError: a model cannot be put into the project.
+        """
+        if problem := why_not_writable(project.model_folder, overwrite=True):
+            raise UsageError(problem)
+
     def keep(self, model: Classifier, project: Project) -> None:
         """Make this the model of the project for which it was fitted."""
         model.save(project.model_folder, overwrite=True)
@@ -83,7 +93,10 @@ class Tab:
 
 
 def told(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A handler whose errors are a sentence on the page, never a traceback."""
+    """A handler whose errors are a sentence on the page, never a traceback; what the page shows stays then.
+
+    Gradio's own errors would lie over every component that the handler could change.
+    """
     if inspect.isgeneratorfunction(function):
 
         @functools.wraps(function)
@@ -91,9 +104,11 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 yield from function(*args)
             except CancelledError:
-                raise _error(say("cancelled")) from None
+                gr.Info(say("cancelled"))
+                yield gr.skip()
             except Exception as error:
-                raise _sentence(error) from error
+                complain(error)
+                yield gr.skip()
 
         return stream
 
@@ -102,22 +117,28 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args)
         except Exception as error:
-            raise _sentence(error) from error
+            complain(error)
+            return gr.skip()
 
     return run
 
 
-def _sentence(error: Exception) -> Any:
-    if isinstance(error, gr.Error):
-        return error
+def complain(error: Exception) -> None:
+    """Say on the page what went wrong."""
     if isinstance(error, HeadstartError):
-        return _error(str(error))
-    sys.stderr.write("".join(traceback.format_exception(error)))
-    return _error(say("unforeseen", kind=type(error).__name__, error=error))
+        sentence = str(error)
+    elif isinstance(error, OSError):
+        where = f"'{error.filename}': " if error.filename else ""
+        sentence = f"{where}{error.strerror or error}."
+    else:
+        sys.stderr.write("".join(traceback.format_exception(error)))
+        sentence = say("unforeseen", kind=type(error).__name__, error=str(error).rstrip("."))
+    gr.Warning(html.escape(sentence), duration=None, title=say("error"))
 
 
-def _error(sentence: str) -> Any:
-    return gr.Error(html.escape(sentence), duration=None, title=say("error"), print_exception=False)
+def forgets(opened: Any, empty: Updates) -> None:
+    """Components that show something of a project are empty again when another is opened."""
+    opened.change(lambda: empty, None, set(empty))
 
 
 def follow(job: Job[T], bar: Any) -> Generator[Updates, None, T]:

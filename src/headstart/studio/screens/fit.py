@@ -14,6 +14,7 @@ import headstart as hs
 from headstart.backbones.catalogue import DEFAULT
 from headstart.core.counts import counted
 from headstart.core.install import extra_install
+from headstart.core.progress import Progress
 from headstart.core.types import Evaluation
 from headstart.diagnose.verdict import HEALTHY
 from headstart.model.classifier import Classifier
@@ -32,7 +33,7 @@ MISTAKES = 24  # that are shown
 RECIPES = ("careful", "fast", "full")
 
 
-def build(tab: Any, fitted: Any, thumbnails: Thumbnails) -> None:
+def build(tab: Any, opened: Any, fitted: Any, thumbnails: Thumbnails) -> None:
     """The components, and what they do; ``fitted`` is a number that rises whenever there is another model."""
     with gr.Row(elem_classes="hs-row"):
         network = gr.Dropdown(_networks(), label=say("fit.network"), interactive=True, elem_id="network")
@@ -47,10 +48,12 @@ def build(tab: Any, fitted: Any, thumbnails: Thumbnails) -> None:
     @told
     def fit(tab: Tab, network: str, pixels: float, models: int) -> Iterator[Updates]:
         project, folder = tab.the_project(), tab.the_photos()
-        job = tab.running.begin(
-            lambda report: hs.fit(folder, backbone=network, pixels=int(pixels) or None, progress=report)
-        )
-        tab.keep((yield from follow(job, bar)), project)
+        tab.check_place(project)
+
+        def work(report: Progress) -> None:  # also where the page is closed meanwhile
+            tab.keep(hs.fit(folder, backbone=network, pixels=int(pixels) or None, progress=report), project)
+
+        yield from follow(tab.running.begin(work), bar)
         yield {fitted: models + 1}
 
     fits.click(fit, [tab, network, pixels, fitted], {bar, fitted}, show_progress="hidden")
@@ -63,7 +66,7 @@ def build(tab: Any, fitted: Any, thumbnails: Thumbnails) -> None:
             return
         model, folder = tab.classifier, str(tab.the_project().photos_folder)
         yield {verdict: verdict_of(model), mistakes: gr.Gallery(visible=False)}
-        job = tab.running.begin(lambda report: model.evaluate(folder, progress=report))
+        job = tab.running.begin(lambda report: model.evaluate(folder, progress=report), gives_way=True)
         try:
             found = yield from follow(job, bar)
         except (CancelledError, hs.HeadstartError):  # the photos are others now, or somebody had something else to do

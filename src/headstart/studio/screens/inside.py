@@ -21,7 +21,7 @@ EPSILON, STEPS = 4, 20  # of an attack, in levels of 255 and in gradient steps
 CURVE = 40  # photos of a robustness curve
 
 
-def build(tab: Any, fitted: Any) -> None:
+def build(tab: Any, opened: Any, fitted: Any) -> None:
     """The components, and what they do."""
     with gr.Row(), gr.Column():
         photo = photo_box(say("inside.photo"), "inside-photo")

@@ -22,7 +22,7 @@ WAITING = 24  # photos of the grid
 SIDE = 720  # pixels of the photo that is shown
 
 
-def build(tab: Any, version: Any, fitted: Any, thumbnails: Thumbnails) -> None:
+def build(tab: Any, opened: Any, version: Any, fitted: Any, thumbnails: Thumbnails) -> None:
     """The components, and what they do."""
     queue = gr.State(())  # paths of photos, the least certain first
     history = gr.State(())  # (photos fitted on, accuracy) of each fit

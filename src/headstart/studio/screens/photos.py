@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,11 @@ from headstart.studio.thumbnails import Thumbnails
 from headstart.studio.words import say
 
 SHOWN = 48  # photos of a class at a time
+ADDRESS = "project"  # of the page's address: where it comes again it opens the same one
+_REMEMBER = (
+    "folder => { const url = new URL(location); url.searchParams.set('project', folder); "
+    "history.replaceState(null, '', url); }"
+)
 IN_TURN: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "open"}  # of two that open, the later counts
 
 
@@ -26,10 +32,10 @@ class Photos:
     """Components of this screen that others look at."""
 
     version: Any  # a number that rises whenever the photos change
-    opened: tuple[Callable[..., Updates], list[Any], set[Any]]  # opens the project: function, inputs and outputs
+    at_first: tuple[Callable[..., Updates], list[Any], set[Any]]  # opens the project: function, inputs and outputs
 
 
-def build(tab: Any, fitted: Any, start: str, thumbnails: Thumbnails) -> Photos:
+def build(tab: Any, opened: Any, fitted: Any, start: str, thumbnails: Thumbnails) -> Photos:
     """The components, and what they do."""
     version, chosen, shown = gr.State(0), gr.State(""), gr.State(SHOWN)
     with gr.Row(elem_classes="hs-row"):
@@ -41,50 +47,67 @@ def build(tab: Any, fitted: Any, start: str, thumbnails: Thumbnails) -> Photos:
         brings = gr.Button(say("bring.button"))
         name = gr.Textbox(label=say("class"), info=say("class.about"), scale=2, elem_id="class")
         adds = gr.Button(say("class.add"))
-    opened = _opening(tab, version, fitted, status, (folder, opens))
-    _changes(tab, version, status, (source, brings), (name, adds))
+    numbers = (version, opened, fitted)
+    at_first = _opening(tab, status, folder, opens, numbers)
+    _changes(tab, version, (source, brings), (name, adds))
+    version.change(told(lambda tab: _state(tab.the_project())), tab, status)
     _choice(tab, version, chosen)
     _classes(tab, version, chosen, shown, thumbnails)
-    _camera(tab, version, status)
-    _check(tab, version, chosen, thumbnails)
-    return Photos(version, (opened, [tab, folder, version, fitted], {status, version, fitted}))
+    _camera(tab, version)
+    _check(tab, opened, version, chosen, thumbnails)
+    opened.change(lambda: ("", SHOWN), None, [chosen, shown])
+    return Photos(version, (at_first, [tab, folder, *numbers], {folder, *numbers}))
 
 
-def _opening(tab: Any, version: Any, fitted: Any, status: Any, parts: tuple[Any, Any]) -> Callable[..., Updates]:
+def _opening(tab: Any, status: Any, box: Any, button: Any, numbers: tuple[Any, Any, Any]) -> Callable[..., Updates]:
     """Open a project, with the model that lies in it; returns what does that when the page comes."""
-    box, button = parts
+    version, opened, fitted = numbers
 
     @told
-    def opened(tab: Tab, folder: str, changes: int, models: int) -> Updates:
-        tab.project, tab.classifier = Project(folder), None
-        if is_bundle(tab.project.model_folder):
-            tab.classifier = hs.load(tab.project.model_folder)
-        return {status: _state(tab.project), version: changes + 1, fitted: models + 1}
+    def opens(tab: Tab, folder: str, changes: int, projects: int, models: int) -> Updates:
+        if not folder.strip():
+            raise hs.UsageError(say("no.folder"))
+        project = Project(folder)
+        tab.running.make_way()
+        tab.project, tab.classifier, tab.health = project, None, None
+        try:
+            if is_bundle(project.model_folder):
+                tab.classifier = hs.load(project.model_folder)
+        except hs.HeadstartError as error:  # its photos are there all the same
+            gr.Warning(html.escape(say("model.damaged", error=error)), duration=None, title=say("error"))
+        return {version: changes + 1, opened: projects + 1, fitted: models + 1}
 
-    def at_first(tab: Tab, folder: str, changes: int, models: int) -> Updates:
-        """When the page comes; somebody may have been faster."""
-        return {} if tab.project else opened(tab, folder, changes, models)
+    def at_first(tab: Tab, folder: str, changes: int, projects: int, models: int, request: gr.Request) -> Updates:
+        """When the page comes, or comes again; somebody may have been faster."""
+        if tab.project:
+            return {box: gr.skip()}
+        again = request.query_params.get(ADDRESS)
+        found: Updates = opens(tab, again or folder, changes, projects, models)
+        return {box: again or gr.skip(), **(found if version in found else {})}
 
-    gr.on([button.click, box.submit], opened, [tab, box, version, fitted], {status, version, fitted}, **IN_TURN)
+    gr.on([button.click, box.submit], opens, [tab, box, *numbers], set(numbers), **IN_TURN)
+    opened.change(None, box, None, js=_REMEMBER)
     return at_first
 
 
-def _changes(tab: Any, version: Any, status: Any, bringing: tuple[Any, Any], adding: tuple[Any, Any]) -> None:
+def _changes(tab: Any, version: Any, bringing: tuple[Any, Any], adding: tuple[Any, Any]) -> None:
     """Bring photos in, add a class."""
     (source, brings), (name, adds) = bringing, adding
 
     @told
     def brought(tab: Tab, folder: str, changes: int) -> Updates:
-        done = tab.the_project().bring_in(folder)
-        return {status: said(done), version: changes + 1, source: ""}
+        if not folder.strip():
+            raise hs.UsageError(say("no.folder"))
+        gr.Info(html.escape(said(tab.the_project().bring_in(folder))))
+        return {version: changes + 1, source: ""}
 
     @told
     def added(tab: Tab, label: str, changes: int) -> Updates:
         tab.the_project().add_class(label)
-        return {status: _state(tab.the_project()), version: changes + 1, name: ""}
+        return {version: changes + 1, name: ""}
 
-    gr.on([brings.click, source.submit], brought, [tab, source, version], {status, version, source})
-    gr.on([adds.click, name.submit], added, [tab, name, version], {status, version, name})
+    gr.on([brings.click, source.submit], brought, [tab, source, version], {version, source})
+    gr.on([adds.click, name.submit], added, [tab, name, version], {version, name})
 
 
 def _state(project: Project) -> str:
@@ -202,7 +225,7 @@ def _class(
     adds.upload(added, [tab, adds, version], version)
 
 
-def _camera(tab: Any, version: Any, status: Any) -> None:
+def _camera(tab: Any, version: Any) -> None:
     """Photos that are taken here and now."""
     with gr.Accordion(say("photos.camera"), open=False):
         camera = photo_box(say("photos.camera"), "camera", ("webcam",))
@@ -212,16 +235,18 @@ def _camera(tab: Any, version: Any, status: Any) -> None:
 
     @told
     def kept(tab: Tab, photo: str | None, label: str | None, count: int) -> Updates:
-        if not photo or not label:
-            raise hs.UsageError(say("no.photo"))
+        if not photo:
+            raise hs.UsageError(say("no.picture"))
+        if not label:
+            raise hs.UsageError(say("no.class"))
         tab.the_project().add(label, [photo])
-        return {camera: None, version: count + 1, status: _state(tab.the_project())}
+        return {camera: None, version: count + 1}
 
     version.change(lambda tab: gr.Dropdown(tab.project.classes() if tab.project else []), tab, into)
-    keep.click(kept, [tab, camera, into, version], {camera, version, status})
+    keep.click(kept, [tab, camera, into, version], {camera, version})
 
 
-def _check(tab: Any, version: Any, chosen: Any, thumbnails: Thumbnails) -> None:
+def _check(tab: Any, opened: Any, version: Any, chosen: Any, thumbnails: Thumbnails) -> None:
     """`hs.check`, and what it found as pictures."""
     found, tab_box, version_box = gr.State(0), tab, version
     with gr.Row(elem_classes="hs-row"):

@@ -18,7 +18,7 @@ from headstart.studio.words import say
 NAMES = tuple(name for name, each in FORMATS.items() if not each.library)
 
 
-def build(tab: Any, fitted: Any) -> None:
+def build(tab: Any, opened: Any, fitted: Any) -> None:
     """The components, and what they do."""
     with gr.Row(elem_classes="hs-row"):
         where = gr.Textbox(label=say("take.save"), info=say("take.save.about"), scale=4)

@@ -18,7 +18,7 @@ from headstart.studio.words import say
 CLASSES, NEAREST = 5, 6  # that are shown
 
 
-def build(tab: Any, thumbnails: Thumbnails) -> None:
+def build(tab: Any, opened: Any, thumbnails: Thumbnails) -> None:
     """The components, and what they do."""
     with gr.Row():
         with gr.Column():
