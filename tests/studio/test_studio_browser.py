@@ -93,19 +93,56 @@ def test_a_photo_is_moved_left_out_and_put_back(tab: Tab, project: Project) -> N
     says(page, "#choice", "Chosen: ")
     page.get_by_role("button", name="Leave out").click()
     page.get_by_role("heading", name="bars: 11 photos").wait_for()
-    page.get_by_role("heading", name="Left out: 1 photo").wait_for()
+    page.get_by_role("heading", name="Left out: 1 file").wait_for()
     assert len(project.left_out()) == 1
     page.locator(".hs-left button.thumbnail-item").first.click()
     says(page, "#choice", "Chosen: ")
     page.get_by_role("button", name="Put back").click()
     page.get_by_role("heading", name="bars: 12 photos").wait_for()
-    page.locator(".hs-class button.thumbnail-item").first.click()
+    for number in (0, 1, 2, 1):  # the last one is taken out again
+        page.locator(".hs-class button.thumbnail-item").nth(number).click()
+        says(page, "#choice", project.photos("bars")[number].name if number < 2 else "Chosen: ")
     says(page, "#choice", "Chosen: ")
     page.locator("#choice input").click()
     page.get_by_role("option", name="waves").click()
-    page.get_by_role("button", name="Move").click()
-    page.get_by_role("heading", name="waves: 13 photos").wait_for()
-    assert len(project.photos("bars")) == 11
+    page.get_by_role("button", name="Move", exact=True).click()
+    page.get_by_role("heading", name="waves: 14 photos").wait_for()
+    assert len(project.photos("bars")) == 10
+
+
+def test_photos_are_dropped_on_a_class_and_what_is_none_is_named(tab: Tab, tmp_path: Path, photo: Path) -> None:
+    project = Project(tmp_path / "project")
+    project.add_class("cats")
+    page = tab(project.folder)
+    page.get_by_role("heading", name="cats: 0 photos").wait_for()
+    page.evaluate(
+        """([name, content]) => {
+            const held = new DataTransfer();
+            held.items.add(new File([new Uint8Array(content)], name, {type: "image/png"}));
+            held.items.add(new File(["hello, this is a text"], "note.txt", {type: "text/plain"}));
+            const column = document.querySelector(".hs-drop");
+            for (const kind of ["dragover", "drop"])
+                column.dispatchEvent(new DragEvent(kind, {bubbles: true, cancelable: true, dataTransfer: held}));
+        }""",
+        [photo.name, list(photo.read_bytes())],
+    )
+    page.get_by_role("heading", name="cats: 1 photo").wait_for()
+    assert "Not added: note.txt: it is no photo." in error_of(page)
+    assert [path.name for path in project.photos("cats")] == [photo.name]
+
+
+def test_what_is_open_stays_open_when_the_page_comes_again(tab: Tab, project: Project) -> None:
+    (project.folder / "model").mkdir()
+    (project.folder / "model" / "config.json").write_text("{}")
+    (project.folder / "model" / "model.safetensors").write_text("")
+    page = tab(project.folder)
+    page.locator(".toast-body").wait_for()
+    assert "The project is open, without its model" in error_of(page)  # its photos are there all the same
+    page.get_by_role("heading", name="bars: 12 photos").wait_for()
+    page.wait_for_function("() => location.search.includes('project=')")
+    page.reload()
+    page.get_by_role("heading", name="bars: 12 photos").wait_for()
+    assert page.locator("#project textarea, #project input").input_value() == str(project.folder)
 
 
 def test_the_check_shows_what_it_finds_and_leaves_it_out(tab: Tab, project: Project) -> None:
@@ -115,10 +152,18 @@ def test_the_check_shows_what_it_finds_and_leaves_it_out(tab: Tab, project: Proj
     page = tab(project.folder)
     page.click("#check")
     page.get_by_role("heading", name="Cannot be read").wait_for()
-    page.get_by_role("heading", name="There more than once").wait_for()
+    page.get_by_role("heading", name="Several copies: the first of each group stays").wait_for()
+    page.get_by_text("bars/broken.png: not an image file").first.wait_for()
     page.get_by_role("button", name="Leave these out (1)").first.click()
-    page.get_by_role("heading", name="Left out: 1 photo").wait_for()
+    page.get_by_role("heading", name="Left out: 1 file").wait_for()
     assert [path.name for path in project.left_out()] == ["broken.png"]
+    page.get_by_role("heading", name="Cannot be read").wait_for(state="detached")  # it is checked again
+    other = Project(project.folder.parent / "other")
+    other.add_class("alone")
+    page.fill("#project textarea, #project input", str(other.folder))
+    page.click("#open")
+    page.get_by_role("heading", name="alone: 0 photos").wait_for()
+    page.get_by_role("heading", name="Several copies").wait_for(state="detached")  # that was of another project
 
 
 def test_a_fit_is_cancelled(tab: Tab, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +194,7 @@ def test_an_error_is_a_sentence(tab: Tab, tmp_path: Path) -> None:
     page.click("#fit")
     page.locator(".toast-body").wait_for()
     assert "Traceback" not in error_of(page)
-    assert "There is no class yet" in error_of(page)
+    assert "There is no photo yet" in error_of(page)
 
 
 def test_what_was_not_foreseen_is_a_sentence_too(tab: Tab, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

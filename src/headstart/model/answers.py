@@ -146,8 +146,11 @@ def _write_parquet(file: Path, columns: Mapping[str, type], rows: Iterator[list[
             writer.write_batch(pa.record_batch(arrays, schema=schema))
 
 
-def put_into(folder: Path, label: str, photo: str, *, link: bool) -> Path:
+def put_into(folder: Path, label: str, photo: str, *, link: bool, name: str | None = None) -> Path:
     """A copy of a photo, or a link to it, in the folder of its label; nothing that is there is replaced.
+
+    Args:
+        name: that it gets, or one with a number; None: its own.
 
     Raises:
         UsageError: it cannot be written.
@@ -163,9 +166,9 @@ def put_into(folder: Path, label: str, photo: str, *, link: bool) -> Path:
     try:
         os.stat(photo)  # what is not there gets no name in the folder
         inside.mkdir(parents=True, exist_ok=True)
-        return under_free_name(inside, os.path.basename(photo), put)
+        return under_free_name(inside, name or os.path.basename(photo), put)
     except OSError as error:
-        raise UsageError(f"'{photo}' cannot be put into '{inside}': {error.strerror or error}.") from error
+        raise UsageError(f"'{name or photo}' cannot be put into '{inside}': {error.strerror or error}.") from error
 
 
 def under_free_name(folder: Path, name: str, put: Callable[[Path], None]) -> Path:

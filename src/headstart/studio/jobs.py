@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -14,6 +15,7 @@ from headstart.studio.words import say
 
 LOOK = 0.15  # seconds between two looks at the work
 T = TypeVar("T")
+_STARTED: weakref.WeakSet[Job[Any]] = weakref.WeakSet()
 
 
 class CancelledError(BaseException):
@@ -53,6 +55,7 @@ class Job(Generic[T]):
 
     def start(self) -> Job[T]:
         """Begin."""
+        _STARTED.add(self)
         self._thread.start()
         return self
 
@@ -107,6 +110,12 @@ class Job(Generic[T]):
             self._result.append(self._work(self.tell))
         except BaseException as error:  # it is raised where the result is asked for
             self.error = error
+
+
+def end_all() -> None:
+    """End the jobs of all tabs at their next step."""
+    for job in list(_STARTED):
+        job.cancel()
 
 
 @dataclass

@@ -23,6 +23,8 @@ from headstart.studio.project import Project
 from headstart.studio.words import say
 
 T = TypeVar("T")
+READ = 30  # seconds
+LEAST = 2  # classes, and photos of each, for a fit
 Updates = dict[Any, Any]  # component -> its new value
 
 
@@ -55,15 +57,22 @@ class Tab:
             raise UsageError(say("no.project"))
         return self.project
 
-    def the_photos(self) -> str:
+    def the_photos(self, enough: bool = False) -> str:
         """The folder of the photos that have a label.
 
+        Args:
+            enough: whether a fit is to be possible.
+
         Raises:
-            UsageError: there are none.
+            UsageError: there are none, or not enough.
         """
         project = self.the_project()
-        if not project.classes():
+        counts = {label: len(project.photos(label)) for label in project.classes()}
+        if not any(counts.values()):
             raise UsageError(say("no.photos"))
+        if enough and sum(count >= LEAST for count in counts.values()) < LEAST:
+            there = ", ".join(f"{label} {count}" for label, count in counts.items())
+            raise UsageError(say("few.photos", there=there))
         return str(project.photos_folder)
 
     def the_classifier(self) -> Classifier:
@@ -133,7 +142,12 @@ def complain(error: Exception) -> None:
     else:
         sys.stderr.write("".join(traceback.format_exception(error)))
         sentence = say("unforeseen", kind=type(error).__name__, error=str(error).rstrip("."))
-    gr.Warning(html.escape(sentence), duration=None, title=say("error"))
+    warn(sentence)
+
+
+def warn(sentence: str) -> None:
+    """Say something on the page, for long enough to be read."""
+    gr.Warning(html.escape(sentence), duration=READ, title=say("error"))
 
 
 def forgets(opened: Any, empty: Updates) -> None:

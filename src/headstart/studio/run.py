@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import tempfile
+import threading
 import warnings
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,11 @@ from headstart.core.errors import UsageError, needs
 from headstart.core.text import say
 from headstart.data.sources import PathLike
 from headstart.server.run import LOCAL
+from headstart.studio.jobs import end_all
+from headstart.studio.project import Project
 
 DEFAULT = "headstart-project"
+LOOK = 0.5  # seconds between two looks whether it is to end
 PREFIX = "headstart-studio-"  # of temporary folders
 
 
@@ -37,10 +43,27 @@ def studio(project: PathLike = DEFAULT, *, host: str = "127.0.0.1", port: int = 
     if host not in LOCAL:
         say(f"{host} is open to others, who need no password.")
     say(f"the studio is at {running.address}")
+    ended = threading.Event()
+    with _on_signals(ended.set):
+        while not ended.wait(LOOK):  # Windows hears no Ctrl-C while it waits without end
+            pass
+    say("the studio is closed")
+    running.close()
+
+
+@contextmanager
+def _on_signals(end: Callable[[], None]) -> Iterator[None]:
+    """Call ``end`` on Ctrl-C and on SIGTERM, which by themselves would leave what was uploaded."""
+    if threading.current_thread() is not threading.main_thread():  # where Python hears none
+        yield
+        return
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(kind, lambda *_: end()) for kind in kinds]
     try:
-        running.app.block_thread()
+        yield
     finally:
-        running.close()
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
 
 
 @dataclass
@@ -54,6 +77,7 @@ class Studio:
     def close(self) -> None:
         """End it; what was uploaded is gone, projects stay."""
         with self.folders:
+            end_all()
             self.app.close(verbose=False)
 
 
@@ -63,6 +87,7 @@ def launch(project: PathLike, *, host: str, port: int, browser: bool) -> Studio:
     Raises:
         UsageError: the address cannot be had.
     """
+    Project(project)  # refuses a file
     with ExitStack() as folders:
         # before Gradio is imported: nobody is asked anything, and what is uploaded goes when the studio does
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

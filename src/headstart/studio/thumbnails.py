@@ -6,7 +6,9 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import gradio as gr
 import numpy as np
 from PIL import Image
 
@@ -45,3 +47,21 @@ class Thumbnails:
             Image.fromarray(pixels).save(unfinished, "JPEG", quality=80)
             unfinished.replace(small)
         return small
+
+
+def gallery_of(photos: Sequence[Path], thumbnails: Thumbnails, chosen: Any, captions: Sequence[str] = ()) -> Any:
+    """Small pictures; a click on one chooses it, or no longer."""
+    words = captions or [photo.name for photo in photos]
+    pairs = [(str(small), text) for small, text in zip(thumbnails.of(photos), words, strict=True)]
+    gallery = gr.Gallery(
+        pairs, columns=3, object_fit="cover", allow_preview=False, interactive=False, buttons=[], height="auto",
+        show_label=False, elem_classes="hs-tiles",
+    )  # fmt: skip
+    paths = [str(photo) for photo in photos]
+
+    def choose(chosen: Sequence[str], event: gr.SelectData) -> Sequence[str]:
+        path = paths[int(event.index)]
+        return tuple(each for each in chosen if each != path) if path in chosen else (*chosen, path)
+
+    gallery.select(choose, chosen, chosen)
+    return gallery

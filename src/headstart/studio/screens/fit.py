@@ -47,7 +47,7 @@ def build(tab: Any, opened: Any, fitted: Any, thumbnails: Thumbnails) -> None:
 
     @told
     def fit(tab: Tab, network: str, pixels: float, models: int) -> Iterator[Updates]:
-        project, folder = tab.the_project(), tab.the_photos()
+        project, folder = tab.the_project(), tab.the_photos(enough=True)
         tab.check_place(project)
 
         def work(report: Progress) -> None:  # also where the page is closed meanwhile

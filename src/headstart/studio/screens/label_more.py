@@ -13,6 +13,7 @@ from headstart.core.counts import counted
 from headstart.data.load import decode_whole
 from headstart.report.charts import Axis, Chart, Line, draw
 from headstart.studio.page import Tab, Updates, cancel_button, follow, told
+from headstart.studio.project import refusals
 from headstart.studio.screens.fit import verdict_of
 from headstart.studio.thumbnails import Thumbnails
 from headstart.studio.words import say
@@ -38,8 +39,8 @@ def build(tab: Any, opened: Any, version: Any, fitted: Any, thumbnails: Thumbnai
 
     @told
     def added(tab: Tab, files: Sequence[str]) -> str:
-        count = tab.the_project().add_new(files)
-        return say("label.added", photos=counted(count, "photo"))
+        done = tab.the_project().add_new(files)
+        return say("label.added", photos=counted(done.photos, "photo")) + f" {refusals(done)}"
 
     @told
     def ordered(tab: Tab) -> Iterator[Updates]:

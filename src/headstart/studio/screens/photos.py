@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ import gradio as gr
 import headstart as hs
 from headstart.core.counts import counted
 from headstart.model.bundle import is_bundle
-from headstart.studio.page import Tab, Updates, cancel_button, follow, photo_box, told
-from headstart.studio.project import Project, said
-from headstart.studio.thumbnails import Thumbnails
+from headstart.studio.page import Tab, Updates, complain, photo_box, told, warn
+from headstart.studio.project import Project, refusals, said
+from headstart.studio.screens import check_photos
+from headstart.studio.thumbnails import Thumbnails, gallery_of
 from headstart.studio.words import say
 
 SHOWN = 48  # photos of a class at a time
+NAMED = 3  # of the photos that were chosen
 ADDRESS = "project"  # of the page's address: where it comes again it opens the same one
 _REMEMBER = (
     "folder => { const url = new URL(location); url.searchParams.set('project', folder); "
@@ -37,7 +39,7 @@ class Photos:
 
 def build(tab: Any, opened: Any, fitted: Any, start: str, thumbnails: Thumbnails) -> Photos:
     """The components, and what they do."""
-    version, chosen, shown = gr.State(0), gr.State(""), gr.State(SHOWN)
+    version, chosen, shown = gr.State(0), gr.State(()), gr.State(SHOWN)
     with gr.Row(elem_classes="hs-row"):
         folder = gr.Textbox(start, label=say("project"), info=say("project.about"), scale=4, elem_id="project")
         opens = gr.Button(say("project.open"), variant="primary", elem_id="open")
@@ -53,9 +55,10 @@ def build(tab: Any, opened: Any, fitted: Any, start: str, thumbnails: Thumbnails
     version.change(told(lambda tab: _state(tab.the_project())), tab, status)
     _choice(tab, version, chosen)
     _classes(tab, version, chosen, shown, thumbnails)
+    _change_class(tab, version)
     _camera(tab, version)
-    _check(tab, opened, version, chosen, thumbnails)
-    opened.change(lambda: ("", SHOWN), None, [chosen, shown])
+    check_photos.build(tab, opened, version, chosen, thumbnails)
+    opened.change(lambda: ((), SHOWN), None, [chosen, shown])
     return Photos(version, (at_first, [tab, folder, *numbers], {folder, *numbers}))
 
 
@@ -74,7 +77,7 @@ def _opening(tab: Any, status: Any, box: Any, button: Any, numbers: tuple[Any, A
             if is_bundle(project.model_folder):
                 tab.classifier = hs.load(project.model_folder)
         except hs.HeadstartError as error:  # its photos are there all the same
-            gr.Warning(html.escape(say("model.damaged", error=error)), duration=None, title=say("error"))
+            warn(say("model.damaged", error=error))
         return {version: changes + 1, opened: projects + 1, fitted: models + 1}
 
     def at_first(tab: Tab, folder: str, changes: int, projects: int, models: int, request: gr.Request) -> Updates:
@@ -118,69 +121,53 @@ def _state(project: Project) -> str:
 
 
 def _choice(tab: Any, version: Any, chosen: Any) -> None:
-    """What can be done with the photo that was clicked."""
+    """What can be done with the photos that were clicked."""
     with gr.Row(elem_classes="hs-row", elem_id="choice"):
         what = gr.Markdown(say("photos.nothing"))
         where = gr.Dropdown([], label=say("photos.move"), interactive=True, allow_custom_value=False)
-        moves = gr.Button(say("photos.move.button"))
-        leaves = gr.Button(say("photos.leave"))
+        moves, leaves = gr.Button(say("photos.move.button")), gr.Button(say("photos.leave"))
+        backs, none = gr.Button(say("photos.back")), gr.Button(say("photos.none.chosen"))
 
-    def told_of(tab: Tab, chosen: str) -> Updates:
+    def told_of(tab: Tab, chosen: Sequence[str]) -> Updates:
         if not chosen:
             return {what: say("photos.nothing")}
-        photo, classes = Path(chosen), tab.the_project().classes()
-        choices = gr.Dropdown(classes, value=photo.parent.name if photo.parent.name in classes else None)
-        return {what: say("photos.chosen", photo=f"`{photo.name}`"), where: choices}
+        classes, names = tab.the_project().classes(), [f"`{Path(photo).name}`" for photo in chosen]
+        more = f" +{len(names) - NAMED}" if len(names) > NAMED else ""
+        there = Path(chosen[-1]).parent.name
+        choices = gr.Dropdown(classes, value=there if there in classes else None)
+        return {what: say("photos.chosen", photos=", ".join(names[:NAMED]) + more), where: choices}
+
+    def each(change: Callable[[Project, Path], object]) -> Callable[..., Updates]:
+        @told
+        def done(tab: Tab, photos: Sequence[str], changes: int) -> Updates:
+            if not photos:
+                raise hs.UsageError(say("no.photo"))
+            try:
+                for photo in photos:
+                    change(tab.the_project(), Path(photo))
+            except hs.UsageError as error:  # others were changed already
+                complain(error)
+            return {chosen: (), version: changes + 1}
+
+        return done
 
     @told
-    def moved(tab: Tab, photo: str, label: str, changes: int) -> Updates:
-        tab.the_project().move(_photo(photo), label)
-        return {chosen: "", version: changes + 1}
-
-    @told
-    def left(tab: Tab, photo: str, changes: int) -> Updates:
-        tab.the_project().leave_out(_photo(photo))
-        return {chosen: "", version: changes + 1}
+    def moved(tab: Tab, photos: Sequence[str], label: str | None, changes: int) -> Updates:
+        if not label:
+            raise hs.UsageError(say("no.class"))
+        done: Updates = each(lambda project, photo: project.move(photo, label))(tab, photos, changes)
+        return done
 
     chosen.change(told(told_of), [tab, chosen], {what, where})
     moves.click(moved, [tab, chosen, where, version], {chosen, version})
-    leaves.click(left, [tab, chosen, version], {chosen, version})
-
-
-def _photo(chosen: str) -> Path:
-    if not chosen:
-        raise hs.UsageError(say("no.photo"))
-    return Path(chosen)
-
-
-def gallery_of(photos: Sequence[Path], thumbnails: Thumbnails, chosen: Any, **options: Any) -> Any:
-    """Small pictures; a click on one chooses it."""
-    pairs = [(str(small), photo.name) for small, photo in zip(thumbnails.of(photos), photos, strict=True)]
-    gallery = gr.Gallery(
-        pairs,
-        columns=3,
-        object_fit="cover",
-        allow_preview=False,
-        interactive=False,
-        buttons=[],
-        height="auto",
-        **options,
-    )
-    paths = [str(photo) for photo in photos]
-    gallery.select(_chooser(paths), None, chosen)
-    return gallery
-
-
-def _chooser(paths: Sequence[str]) -> Callable[..., str]:
-    def choose(event: gr.SelectData) -> str:
-        return paths[int(event.index)]
-
-    return choose
+    leaves.click(each(Project.leave_out), [tab, chosen, version], {chosen, version})
+    backs.click(each(Project.put_back), [tab, chosen, version], {chosen, version})
+    none.click(lambda: (), None, chosen)
 
 
 def _classes(tab: Any, version: Any, chosen: Any, shown: Any, thumbnails: Thumbnails) -> None:
     """A column for each class, and what is left out."""
-    tab_box, version_box = tab, version
+    tab_box, version_box, shown_box = tab, version, shown
 
     @gr.render([tab, shown], triggers=[version.change, shown.change])  # type: ignore[untyped-decorator]
     def classes(tab: Tab, shown: int) -> None:
@@ -190,39 +177,63 @@ def _classes(tab: Any, version: Any, chosen: Any, shown: Any, thumbnails: Thumbn
             gr.Markdown(say("photos.none"))
         with gr.Row():
             for label in labels:
-                with gr.Column(min_width=300):
+                with gr.Column(min_width=300, elem_classes="hs-drop"):
                     _class(tab_box, version_box, chosen, label, project.photos(label), shown, thumbnails)
         if left := project.left_out():
-            gr.Markdown(f"### {say('photos.left', photos=counted(len(left), 'photo'))}")
-            gallery_of(left[:shown], thumbnails, chosen, show_label=False, elem_classes="hs-left")
-            back = gr.Button(say("photos.back"))
-
-            @told
-            def put_back(tab: Tab, chosen: str, version: int) -> tuple[str, int]:
-                tab.the_project().put_back(_photo(chosen))
-                return "", version + 1
-
-            back.click(put_back, [tab_box, chosen, version_box], [chosen, version_box])
-        if max((len(project.photos(label)) for label in labels), default=0) > shown:
-            more = gr.Button(say("photos.more", label=", ".join(labels)[:60]))
+            gr.Markdown(f"### {say('photos.left', photos=counted(len(left), 'file'))}")
+            with gr.Column(elem_classes="hs-left"):
+                gallery_of(left[:shown], thumbnails, chosen)
+        if max((len(project.photos(label)) for label in labels), default=0) > shown or len(left) > shown:
+            more = gr.Button(say("photos.more"))
             more.click(lambda shown: shown + SHOWN, shown_box, shown_box)
-
-    shown_box = shown
 
 
 def _class(
     tab: Any, version: Any, chosen: Any, label: str, photos: Sequence[Path], shown: int, thumbnails: Thumbnails
 ) -> None:
     gr.Markdown(f"### {say('class.photos', label=label, photos=counted(len(photos), 'photo'))}")
-    gallery_of(photos[:shown], thumbnails, chosen, show_label=False, elem_classes="hs-class")
+    if photos:
+        with gr.Column(elem_classes="hs-class"):
+            gallery_of(photos[:shown], thumbnails, chosen)
     adds = gr.UploadButton(say("photos.add", label=label), file_count="multiple")
 
     @told
     def added(tab: Tab, files: list[str], version: int) -> int:
-        tab.the_project().add(label, files)
+        if words := refusals(tab.the_project().add(label, files)):
+            warn(words)
         return version + 1
 
     adds.upload(added, [tab, adds, version], version)
+
+
+def _change_class(tab: Any, version: Any) -> None:
+    """Another name for a class, or none of it any more."""
+    with gr.Accordion(say("class.change"), open=False), gr.Row(elem_classes="hs-row"):
+        which = gr.Dropdown([], label=say("class.which"), interactive=True, elem_id="which-class")
+        name = gr.Textbox(label=say("class.new"), elem_id="new-name")
+        renames, removes = gr.Button(say("class.rename")), gr.Button(say("class.remove"))
+
+    @told
+    def renamed(tab: Tab, label: str | None, name: str, changes: int) -> Updates:
+        tab.the_project().rename_class(_class_of(label), name)
+        return {version: changes + 1, box: ""}
+
+    @told
+    def removed(tab: Tab, label: str | None, changes: int) -> Updates:
+        count = tab.the_project().remove_class(_class_of(label))
+        gr.Info(html.escape(say("class.removed", label=label, photos=count)))
+        return {version: changes + 1, box: ""}
+
+    box = name
+    version.change(lambda tab: gr.Dropdown(tab.project.classes() if tab.project else [], value=None), tab, which)
+    renames.click(renamed, [tab, which, name, version], {version, name})
+    removes.click(removed, [tab, which, version], {version, name})
+
+
+def _class_of(label: str | None) -> str:
+    if not label:
+        raise hs.UsageError(say("no.class"))
+    return label
 
 
 def _camera(tab: Any, version: Any) -> None:
@@ -237,78 +248,8 @@ def _camera(tab: Any, version: Any) -> None:
     def kept(tab: Tab, photo: str | None, label: str | None, count: int) -> Updates:
         if not photo:
             raise hs.UsageError(say("no.picture"))
-        if not label:
-            raise hs.UsageError(say("no.class"))
-        tab.the_project().add(label, [photo])
+        tab.the_project().add(_class_of(label), [photo], "camera.png")
         return {camera: None, version: count + 1}
 
     version.change(lambda tab: gr.Dropdown(tab.project.classes() if tab.project else []), tab, into)
     keep.click(kept, [tab, camera, into, version], {camera, version})
-
-
-def _check(tab: Any, opened: Any, version: Any, chosen: Any, thumbnails: Thumbnails) -> None:
-    """`hs.check`, and what it found as pictures."""
-    found, tab_box, version_box = gr.State(0), tab, version
-    with gr.Row(elem_classes="hs-row"):
-        checks = gr.Button(say("check"), elem_id="check")
-        cancel_button(tab)
-    bar = gr.HTML()
-
-    @told
-    def checked(tab: Tab, count: int) -> Iterator[Updates]:
-        folder = tab.the_photos()
-        job = tab.running.begin(lambda report: hs.check(folder, progress=report))
-        tab.health = yield from follow(job, bar)
-        yield {found: count + 1}
-
-    checks.click(checked, [tab, found], {bar, found}, show_progress="hidden")
-
-    @gr.render([tab], triggers=[found.change])  # type: ignore[untyped-decorator]
-    def findings(tab: Tab) -> None:
-        health, folder = tab.health, tab.the_project().photos_folder
-        for line in _sentences(health):
-            gr.Markdown(line)
-        for title, names, extra in _kinds(health):
-            gr.Markdown(f"### {title}")
-            gallery_of([folder / name for name in names[:SHOWN]], thumbnails, chosen, show_label=False)
-            if extra:
-                leave = gr.Button(f"{say('check.leave')} ({len(extra)})")
-                leave.click(_leaver([folder / name for name in extra]), [tab_box, version_box], version_box)
-
-
-def _leaver(photos: Sequence[Path]) -> Callable[..., int]:
-    @told
-    def leave(tab: Tab, version: int) -> int:
-        for photo in photos:
-            tab.the_project().leave_out(photo)
-        return version + 1
-
-    return leave
-
-
-def _sentences(health: Any) -> list[str]:
-    lines = []
-    counts = health.classes
-    if not (health.unreadable or health.duplicates or health.near_duplicates):
-        lines.append(
-            say("check.fine", photos=counted(health.images, "photo"), classes=counted(len(counts), "class", "classes"))
-        )
-    if health.tiny_classes:
-        lines.append(say("check.tiny", classes=", ".join(health.tiny_classes)))
-    most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
-    if health.imbalanced:
-        lines.append(say("check.uneven", most=most, least=least, factor=counts[most] / counts[least]))
-    return lines
-
-
-def _kinds(health: Any) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Title, the photos that are shown, and those of them that may go."""
-    unreadable = [problem.name for problem in health.unreadable]
-    if unreadable:
-        yield say("check.unreadable"), unreadable, unreadable
-    for title, repeats in ((say("check.repeated"), health.duplicates), (say("check.near"), health.near_duplicates)):
-        if repeats:
-            names = [name for repeat in repeats for name in repeat.names]
-            yield title, names, [name for repeat in repeats for name in repeat.names[1:]]
-    if health.wrong_names:
-        yield say("check.names"), [problem.name for problem in health.wrong_names], []
