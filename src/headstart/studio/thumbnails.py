@@ -49,19 +49,19 @@ class Thumbnails:
         return small
 
 
-def gallery_of(photos: Sequence[Path], thumbnails: Thumbnails, chosen: Any, captions: Sequence[str] = ()) -> Any:
-    """Small pictures; a click on one chooses it, or no longer."""
-    words = captions or [photo.name for photo in photos]
-    pairs = [(str(small), text) for small, text in zip(thumbnails.of(photos), words, strict=True)]
-    gallery = gr.Gallery(
-        pairs, columns=3, object_fit="cover", allow_preview=False, interactive=False, buttons=[], height="auto",
+def pairs_of(photos: Sequence[Path], captions: Sequence[str], thumbnails: Thumbnails) -> list[tuple[str, str]]:
+    """Small pictures with words, as galleries take them."""
+    return [(str(small), text) for small, text in zip(thumbnails.of(photos), captions, strict=True)]
+
+
+def gallery_of(pairs: Sequence[tuple[str, str]]) -> Any:
+    """Small pictures side by side."""
+    return gr.Gallery(
+        list(pairs), columns=3, object_fit="cover", allow_preview=False, interactive=False, buttons=[], height="auto",
         show_label=False, elem_classes="hs-tiles",
     )  # fmt: skip
-    paths = [str(photo) for photo in photos]
 
-    def choose(chosen: Sequence[str], event: gr.SelectData) -> Sequence[str]:
-        path = paths[int(event.index)]
-        return tuple(each for each in chosen if each != path) if path in chosen else (*chosen, path)
 
-    gallery.select(choose, chosen, chosen)
-    return gallery
+def toggled(chosen: Sequence[str], photo: str) -> tuple[str, ...]:
+    """The photos that are chosen when one of them, or another one, is clicked."""
+    return tuple(each for each in chosen if each != photo) if photo in chosen else (*chosen, photo)

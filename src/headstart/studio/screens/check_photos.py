@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,33 @@ import gradio as gr
 
 import headstart as hs
 from headstart.core.counts import counted
+from headstart.data.check import Health
 from headstart.studio.page import Tab, Updates, cancel_button, follow, told
-from headstart.studio.thumbnails import Thumbnails, gallery_of
+from headstart.studio.thumbnails import Thumbnails, gallery_of, pairs_of, toggled
 from headstart.studio.words import say
 
 SHOWN = 48  # photos of a kind
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """What the check found of one kind."""
+
+    title: str
+    names: Sequence[str] = ()  # of the photos that are shown
+    captions: Sequence[str] = ()
+    reasons: Sequence[str] = ()  # a sentence for each, where there is one
+    extra: Sequence[str] = ()  # of those that may go
+
+
 def build(tab: Any, opened: Any, version: Any, chosen: Any, thumbnails: Thumbnails) -> None:
     """The components, and what they do; ``chosen`` are the photos that were clicked."""
-    found = gr.State(0)
-    found_box, tab_box, version_box = found, tab, version
+    found = gr.State(0)  # a number that rises with every check; 0: none yet
     with gr.Row(elem_classes="hs-row"):
         checks = gr.Button(say("check"), elem_id="check")
         cancel_button(tab)
-    bar = gr.HTML()
+    bar, sentences = gr.HTML(), gr.Markdown(visible=False)
+    shows = [_part(tab, version, chosen, number, thumbnails) for number in range(len(_kinds(None)))]
 
     @told
     def checked(tab: Tab, count: int) -> Iterator[Updates]:
@@ -36,43 +48,79 @@ def build(tab: Any, opened: Any, version: Any, chosen: Any, thumbnails: Thumbnai
         tab.health = yield from follow(job, bar)
         yield {found: count + 1}
 
-    checks.click(checked, [tab, found], {bar, found}, show_progress="hidden")
-
-    opened.change(lambda: 0, None, found)
-
-    @gr.render([tab, found], triggers=[found.change])  # type: ignore[untyped-decorator]
-    def findings(tab: Tab, found: int) -> None:
-        if not found or tab.health is None:
-            return
-        health, folder = tab.health, tab.the_project().photos_folder
-        for line in _sentences(health):
-            gr.Markdown(line)
-        for kind in _kinds(health):
-            gr.Markdown(f"### {kind.title}")
-            if kind.reasons:
-                listed = "".join(f"<li>{html.escape(reason)}</li>" for reason in kind.reasons[:SHOWN])
-                gr.HTML(f'<ul class="hs-list">{listed}</ul>')
-            gallery_of([folder / name for name in kind.names[:SHOWN]], thumbnails, chosen, kind.captions[:SHOWN])
-            if kind.extra:
-                leave = gr.Button(f"{say('check.leave')} ({len(kind.extra)})")
-                leaver = _leaver([folder / name for name in kind.extra])
-                leave.click(leaver, [tab_box, version_box], version_box).success(
-                    checked, [tab_box, found_box], {bar, found_box}, show_progress="hidden"
-                )
-
-
-def _leaver(photos: Sequence[Path]) -> Callable[..., int]:
     @told
-    def leave(tab: Tab, version: int) -> int:
-        for photo in photos:
+    def shown(tab: Tab) -> Updates:
+        updates: Updates = {sentences: gr.Markdown("\n\n".join(_sentences(tab.health)), visible=tab.health is not None)}
+        for show, kind in zip(shows, _kinds(tab.health), strict=True):
+            updates |= show.of(kind, tab)
+        return updates
+
+    checks.click(checked, [tab, found], {bar, found}, show_progress="hidden")
+    for show in shows:
+        show.left.change(checked, [tab, found], {bar, found}, show_progress="hidden")
+    opened.change(lambda: 0, None, found)
+    outputs = {sentences, *(part for show in shows for part in show.parts)}
+    found.change(shown, tab, outputs, show_progress="hidden")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The components of one kind."""
+
+    column: Any
+    title: Any
+    reasons: Any
+    gallery: Any
+    button: Any
+    left: Any  # a number that rises when photos were left out
+    thumbnails: Thumbnails
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        return self.column, self.title, self.reasons, self.gallery, self.button
+
+    def of(self, kind: _Kind, tab: Tab) -> Updates:
+        """Them with what was found."""
+        if not kind.names:
+            return {self.column: gr.Column(visible=False)}
+        folder, listed = tab.the_project().photos_folder, (f"<li>{html.escape(each)}</li>" for each in kind.reasons)
+        photos = [folder / name for name in kind.names]
+        return {
+            self.column: gr.Column(visible=True),
+            self.title: f"### {kind.title}",
+            self.reasons: gr.HTML(f'<ul class="hs-list">{"".join(listed)}</ul>', visible=bool(kind.reasons)),
+            self.gallery: gr.Gallery(pairs_of(photos, kind.captions, self.thumbnails), selected_index=None),
+            self.button: gr.Button(f"{say('check.leave')} ({len(kind.extra)})", visible=bool(kind.extra)),
+        }
+
+
+def _part(tab: Any, version: Any, chosen: Any, number: int, thumbnails: Thumbnails) -> _Part:
+    """The components of a kind, and what they do; ``number`` is its place among `_kinds`."""
+    with gr.Column(visible=False) as column:
+        title, reasons = gr.Markdown(), gr.HTML()
+        gallery = gallery_of([])
+        button, left = gr.Button(), gr.State(0)
+
+    @told
+    def leave(tab: Tab, version: int, left: int) -> tuple[int, int]:
+        for name in _kinds(tab.health)[number].extra:
+            photo = tab.the_project().photos_folder / name
             if os.path.lexists(photo):  # or it was left out by hand
                 tab.the_project().leave_out(photo)
-        return version + 1
+        return version + 1, left + 1
 
-    return leave
+    def choose(tab: Tab, chosen: Sequence[str], event: gr.SelectData) -> Sequence[str]:
+        name = _kinds(tab.health)[number].names[int(event.index)]
+        return toggled(chosen, str(tab.the_project().photos_folder / name))
+
+    button.click(leave, [tab, version, left], [version, left])
+    gallery.select(choose, [tab, chosen], chosen)
+    return _Part(column, title, reasons, gallery, button, left, thumbnails)
 
 
-def _sentences(health: Any) -> list[str]:
+def _sentences(health: Health | None) -> list[str]:
+    if health is None:
+        return []
     lines = []
     counts = health.classes
     if not (health.unreadable or health.duplicates or health.near_duplicates):
@@ -83,34 +131,33 @@ def _sentences(health: Any) -> list[str]:
         lines.append(say("check.one"))
     if health.tiny_classes:
         lines.append(say("check.tiny", classes=", ".join(health.tiny_classes)))
-    most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
     if health.imbalanced:
-        lines.append(say("check.uneven", most=most, least=least, factor=counts[most] / counts[least]))
+        most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
+        lines.append(say("check.uneven", most=most, least=least, factor=health.imbalance))
     return lines
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """What the check found of one kind."""
+def _kinds(health: Health | None) -> tuple[_Kind, ...]:
+    """What was found, of each kind; of some of them nothing."""
+    if health is None:
+        return (_Kind(""),) * 4
+    return (
+        _with_reasons(say("check.unreadable"), health.unreadable, may_go=True),
+        _in_groups(say("check.repeated"), health.duplicates),
+        _in_groups(say("check.near"), health.near_duplicates),
+        _with_reasons(say("check.names"), health.wrong_names, may_go=False),
+    )
 
-    title: str
-    names: list[str]  # of the photos that are shown
-    captions: list[str]
-    reasons: list[str]  # a sentence for each
-    extra: list[str]  # of those that may go
+
+def _with_reasons(title: str, problems: Sequence[hs.Problem], *, may_go: bool) -> _Kind:
+    names = [problem.name for problem in problems]
+    reasons = [f"{problem.name}: {problem.detail}" for problem in problems[:SHOWN]]
+    captions = [Path(name).name for name in names[:SHOWN]]
+    return _Kind(title, names[:SHOWN], captions, reasons, names if may_go else ())
 
 
-def _kinds(health: Any) -> Iterator[_Kind]:
-    if health.unreadable:
-        names = [problem.name for problem in health.unreadable]
-        reasons = [f"{problem.name}: {problem.detail}" for problem in health.unreadable]
-        yield _Kind(say("check.unreadable"), names, [Path(name).name for name in names], reasons, names)
-    for title, repeats in ((say("check.repeated"), health.duplicates), (say("check.near"), health.near_duplicates)):
-        if repeats:
-            names = [name for repeat in repeats for name in repeat.names]
-            groups = [say("check.group", number=number) for number, each in enumerate(repeats, 1) for _ in each.names]
-            yield _Kind(title, names, groups, [], [name for repeat in repeats for name in repeat.names[1:]])
-    if health.wrong_names:
-        names = [problem.name for problem in health.wrong_names]
-        reasons = [f"{problem.name}: {problem.detail}" for problem in health.wrong_names]
-        yield _Kind(say("check.names"), names, [Path(name).name for name in names], reasons, [])
+def _in_groups(title: str, groups: Sequence[Any]) -> _Kind:
+    names = [name for group in groups for name in group.names]
+    captions = [say("check.group", number=number) for number, group in enumerate(groups, 1) for _ in group.names]
+    extra = [name for group in groups for name in group.names[1:]]
+    return _Kind(title, names[:SHOWN], captions[:SHOWN], (), extra)

@@ -16,7 +16,7 @@ from headstart.model.bundle import is_bundle
 from headstart.studio.page import Tab, Updates, complain, photo_box, told, warn
 from headstart.studio.project import Project, refusals, said
 from headstart.studio.screens import check_photos
-from headstart.studio.thumbnails import Thumbnails, gallery_of
+from headstart.studio.thumbnails import Thumbnails, gallery_of, pairs_of, toggled
 from headstart.studio.words import say
 
 SHOWN = 48  # photos of a class at a time
@@ -182,10 +182,21 @@ def _classes(tab: Any, version: Any, chosen: Any, shown: Any, thumbnails: Thumbn
         if left := project.left_out():
             gr.Markdown(f"### {say('photos.left', photos=counted(len(left), 'file'))}")
             with gr.Column(elem_classes="hs-left"):
-                gallery_of(left[:shown], thumbnails, chosen)
+                _gallery(left[:shown], chosen, thumbnails)
         if max((len(project.photos(label)) for label in labels), default=0) > shown or len(left) > shown:
             more = gr.Button(say("photos.more"))
             more.click(lambda shown: shown + SHOWN, shown_box, shown_box)
+
+
+def _gallery(photos: Sequence[Path], chosen: Any, thumbnails: Thumbnails) -> None:
+    """Small pictures; a click on one chooses it, or no longer."""
+    paths = [str(photo) for photo in photos]
+
+    def choose(chosen: Sequence[str], event: gr.SelectData) -> Sequence[str]:
+        return toggled(chosen, paths[int(event.index)])
+
+    gallery = gallery_of(pairs_of(photos, [photo.name for photo in photos], thumbnails))
+    gallery.select(choose, chosen, chosen)
 
 
 def _class(
@@ -194,7 +205,7 @@ def _class(
     gr.Markdown(f"### {say('class.photos', label=label, photos=counted(len(photos), 'photo'))}")
     if photos:
         with gr.Column(elem_classes="hs-class"):
-            gallery_of(photos[:shown], thumbnails, chosen)
+            _gallery(photos[:shown], chosen, thumbnails)
     adds = gr.UploadButton(say("photos.add", label=label), file_count="multiple")
 
     @told
