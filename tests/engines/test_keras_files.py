@@ -233,3 +233,42 @@ def test_a_file_that_was_exported_is_a_backbone_of_the_commands(photos: Path, tm
     answer = shell("fit", photos, "--backbone", tmp_path / "mine.keras", "--out", tmp_path / "other", "--json")
     assert answer.code == 0, answer.err
     assert "assumed" not in answer.json
+
+
+def changed(file: Path, target: Path, layer: str, **settings: object) -> Path:
+    """A copy of a file whose architecture asks for something else; its weights stay."""
+    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(target, "w") as copy:
+        for name in archive.namelist():
+            content = archive.read(name)
+            if name == "config.json":
+                config = json.loads(content)
+                (found,) = [each["config"] for each in config["config"]["layers"] if each["config"]["name"] == layer]
+                found |= settings
+                content = json.dumps(config).encode()
+            copy.writestr(name, content)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("layer", "settings", "sentence"),
+    [
+        ("wide", {"units": 2_000_000_000}, "its layers have more weights than the file holds"),
+        ("seen", {"filters": 1_000_000_000}, "its layers have more weights than the file holds"),
+        ("around", {"padding": [[9000, 9000], [9000, 9000]]}, r"layer '.*' gives 9[\d,]+ values for one image"),
+    ],
+)
+def test_a_small_file_that_asks_for_much_is_refused_before_it_is_built(
+    layer: str, settings: dict[str, object], sentence: str, tmp_path: Path
+) -> None:
+    """And the process may not take as much as it asks for."""
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)), layers.ZeroPadding2D(1, name="around"), layers.Conv2D(4, 3, name="seen"),
+            layers.GlobalAveragePooling2D(), layers.Dense(8, name="wide"), layers.Dense(2),
+        ]
+    )  # fmt: skip
+    model.save(tmp_path / "small.keras")
+    wrap(str(tmp_path / "small.keras"))
+    with pytest.raises(UsageError, match=sentence):
+        wrap(str(changed(tmp_path / "small.keras", tmp_path / "large.keras", layer, **settings)))

@@ -17,6 +17,7 @@ import keras
 from headstart.core.errors import UsageError, VersionError
 from headstart.core.install import pip_install
 from headstart.core.shared_change import SharedChange
+from headstart.engines.keras.weights_made import weights_at_most
 from headstart.engines.wrapped import attempt
 
 POLICY, VERSION = "float32", "keras_version"
@@ -46,7 +47,7 @@ def to_text(model: Any) -> str:
     return "" if problem(config) else json.dumps({**portable(config), VERSION: keras.__version__})
 
 
-def from_text(text: str, source: str, policy: str = POLICY, made_by: str = "") -> Any:
+def from_text(text: str, source: str, policy: str = POLICY, made_by: str = "", most: int | None = None) -> Any:
     """The model, with weights of zeros.
 
     Args:
@@ -54,6 +55,7 @@ def from_text(text: str, source: str, policy: str = POLICY, made_by: str = "") -
         source: its name in messages.
         policy: dtype policy of all layers.
         made_by: the version of Keras that wrote it, where ``text`` does not say it itself.
+        most: weights that it may have; None: any number.
 
     Raises:
         UsageError: it is no architecture of Keras', or of more than Keras' own layers. Nothing of it was run.
@@ -74,7 +76,7 @@ def from_text(text: str, source: str, policy: str = POLICY, made_by: str = "") -
         raise UsageError(f"'{source}' is not opened, for it could run foreign code: {fault}.")
     if not isinstance(config, dict) or config.get("class_name") not in MODELS:
         raise UsageError(f"'{source}' is damaged: expected the architecture of a Keras model.")
-    with undisturbed():
+    with undisturbed(), weights_at_most(most):
         try:
             return attempt(
                 f"'{source}' is damaged, or of another version, as Keras {keras.__version__} cannot build it",

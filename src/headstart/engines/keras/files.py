@@ -45,7 +45,8 @@ def open_file(path: str) -> Any:
         try:
             with zipfile.ZipFile(place) as archive:
                 text = _part(archive, CONFIG, path).decode("utf-8")
-                model = from_text(text, path, made_by=_version(archive, path))
+                size = _entry(archive, WEIGHTS, path).file_size  # a weight takes a byte of it at least
+                model = from_text(text, path, made_by=_version(archive, path), most=size)
                 _extract(archive, weights, path)
         except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, RuntimeError) as error:
             raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 from typing import Any
@@ -31,6 +32,8 @@ from headstart.engines.protocol import APPLICATIONS, LIVE_KERAS, nearest
 from headstart.engines.wrapped import Wrapped, assumed_pixels, attempt, check_pixels, check_same, make_trunk
 
 __all__ = ["build_model", "inner_tensors", "variables", "wrap"]
+
+MOST_VALUES = 1 << 29  # of one layer for one image, 2 GiB in float32
 
 
 def wrap(
@@ -123,7 +126,8 @@ def build_model(node: Node, live: object | None, size: int, policy: str = POLICY
     """
     source = node["source"]
     if live is None:
-        model = from_text(node["config"], source, policy)
+        count = sum(math.prod(shape) for shape in node["weights"].values())
+        model = from_text(node["config"], source, policy, most=count)
     else:
         check_live(live)
         flat = unroll(live, size, source, policy)
@@ -149,7 +153,23 @@ def _copied(
 ) -> tuple[Any, bool]:
     """A flat copy of a model, with the weights of a file where there is one; and whether its head has weights."""
     flat = unroll(model, size, name, flip=flip, models=models)
+    check_values(flat, name)
     return flat, weights is None or fill(flat, weights)
+
+
+def check_values(flat: Any, name: str) -> None:
+    """Refuse a model of which one layer gives too many values.
+
+    Raises:
+        UsageError: names the layer.
+    """
+    for layer, tensor in inner_tensors(flat).items():
+        count = math.prod(size for size in tensor.shape[1:] if size)
+        if count > MOST_VALUES:
+            raise UsageError(
+                f"'{name}': layer '{layer}' gives {count:,} values for one image, and up to {MOST_VALUES:,} are taken. "
+                "Take fewer pixels, or another network."
+            )
 
 
 def _name_of(model: Any) -> str:
