@@ -13,7 +13,10 @@ TESTS := not slow
 FLOORS := .venv-floors
 FLOOR_TESTS ?= tests/core tests/engines tests/export tests/train
 
-.PHONY: demo test test-all test-floors lint format clean
+# options of the long campaign, such as --images 100000
+FUZZ ?=
+
+.PHONY: demo test test-all test-floors fuzz audit lint format clean
 
 demo: $(VENV)/demo.done
 	$(BIN)/python examples/demo.py
@@ -26,6 +29,15 @@ test-all: test
 
 test-floors: $(FLOORS)/test.done
 	$(FLOORS)/bin/python -m pytest $(PYTEST) -o filterwarnings=default $(FLOOR_TESTS)
+
+fuzz: $(VENV)/test.done
+	PYTHONPATH=tests $(BIN)/python -m fault_injection $(FUZZ)
+
+# the list of what is installed, and what is known of it; not every package index answers that
+audit: $(VENV)/test.done
+	mkdir -p dist
+	$(BIN)/uv tool run --from cyclonedx-bom cyclonedx-py environment --output-file dist/sbom.json $(BIN)/python
+	$(BIN)/uv tool run pip-audit --progress-spinner off --path $$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')
 
 lint: $(VENV)/lint.done
 	$(BIN)/ruff format --check .

@@ -262,3 +262,19 @@ def test_what_is_not_much_too_large_is_decoded_whole(factor: float, monkeypatch:
     raw = packed(photo(int(32 * factor), int(50 * factor)), "JPEG", quality=92)
     again = packed(np.asarray(Image.open(io.BytesIO(raw))), "PNG")
     np.testing.assert_array_equal(decode(raw, SPEC), decode(again, SPEC))
+
+
+@pytest.mark.parametrize(
+    "head", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"\xc5\xd0\xd3\xc6", b"%PDF-1.4\n", b"<svg/>"]
+)
+@pytest.mark.parametrize("known", [b"", b"II*\0"])
+def test_no_image_starts_a_program(head: bytes, known: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow would give PostScript to Ghostscript."""
+
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("a program was started")
+
+    for name in ("Popen", "run", "check_call", "call"):
+        monkeypatch.setattr(subprocess, name, started)
+    with pytest.raises(UnreadableImageError):
+        decode(known + head + b"%%EndComments\nshowpage\n" * 30, SPEC)
