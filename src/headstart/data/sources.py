@@ -19,6 +19,7 @@ from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.addresses import is_address
 from headstart.data.class_folders import LAYOUT, class_folders, not_read, part_of
 from headstart.data.columns import PARTS, Columns
+from headstart.data.csv_files import CSV_SUFFIXES
 from headstart.data.formats import ARCHIVES, SUFFIXES
 from headstart.data.idx import idx_dataset, idx_pairs, is_idx
 from headstart.data.listing import list_images, why_no_photos
@@ -26,7 +27,7 @@ from headstart.data.named_sets import NAMED, NAMED_ROWS
 from headstart.data.parquet import parquet_dataset
 from headstart.data.patterns import matches, scan_matching
 from headstart.data.scan import entries, printable, scan
-from headstart.data.tables import CSV_SUFFIXES, NOT_USED, Found, csv_samples, file_dataset, table_dataset
+from headstart.data.tables import NOT_USED, Found, csv_samples, file_dataset, table_dataset
 
 METADATA = "metadata.csv"
 PathLike = str | os.PathLike[str]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
-from headstart.core.counts import counted
-from headstart.core.errors import DataError, cannot_read
+from headstart.core.counts import counted, verb
+from headstart.core.errors import DataError
 from headstart.core.regular_file import open_regular
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.columns import (
@@ -24,13 +22,13 @@ from headstart.data.columns import (
     pick_column,
     split_of,
 )
+from headstart.data.csv_files import csv_rows
 from headstart.data.formats import REMEDIES, SUFFIXES, suffix_of
 from headstart.data.scan import entries, name_below, printable, scan
 from headstart.data.spelling import one_spelling
 
 NO_LABEL = "no label"  # kinds of a Problem: an image without a class,
 NOT_USED = "not used"  # and a column that is not used
-CSV_SUFFIXES = (".csv", ".tsv")
 
 Found = tuple[Sample, str]  # a sample and the path that its bytes are read from
 
@@ -63,7 +61,9 @@ def table_dataset(root: str, files: Sequence[tuple[str, str]], columns: Columns)
         problems += more[1]
     if not found:
         first = f" First of {counted(len(problems), 'problem')}: {problems[0].detail}." if problems else ""
-        raise DataError(f"{root!r}: the CSV file names no labelled image that is there.{first}")
+        named = ", ".join(repr(name_below(root, file)) for file, _ in files)
+        why = first or " Expected a row for each image below the column names."
+        raise DataError(f"{named} {verb(len(files), 'names', 'name')} no labelled image that is there.{why}")
     problems += _not_named(root, found, [file for file, _ in files])
     return labelled_files(root, found, problems)
 
@@ -163,28 +163,6 @@ def _cells(row: Sequence[str], count: int, where: str) -> list[str]:
             "separator in it stands in quotes."
         )
     return cells[:count] + [""] * (count - len(cells))
-
-
-def csv_rows(file: str) -> Iterator[tuple[int, list[str]]]:
-    """The number of the first line and the cells of each row that is not blank; the header comes first."""
-    try:
-        with open(file, "rb") as opened:
-            text = opened.read().decode("utf-8-sig")
-    except OSError as error:
-        raise cannot_read(file, error) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file!r} is not UTF-8 text (byte {error.start}). Save it again as CSV in UTF-8.") from error
-    header = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(",;\t", key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    line = 1
-    try:
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                yield line, row
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(f"{file!r}, line {line}: {error}. Expected CSV, text with a comma in it in quotes.") from error
 
 
 class _Images:
