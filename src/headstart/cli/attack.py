@@ -154,10 +154,11 @@ def _one(
 
 def _seen(photo: str, size: int, crop: bool) -> str:
     """What the network is given of a photo, for its own pixels are not those of the file."""
+    from headstart.core.regular_file import read_regular
+    from headstart.data.formats import MOST_BYTES
     from headstart.data.load import open_image
 
-    with open(photo, "rb") as file:
-        image = open_image(file.read())
+    image = open_image(read_regular(photo, MOST_BYTES))
     width, height = image.size
     given = f"{width} × {height} pixels"
     if crop:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import BinaryIO
+from io import BufferedReader
 
 NO_FILE = "a pipe or a device, not a file"
 
 
-def open_regular(path: str | os.PathLike[str], most: int | None = None) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str], most: int | None = None) -> BufferedReader:
     """Open a file to read its bytes, without waiting for anybody.
 
     Args:
@@ -51,7 +51,7 @@ def read_regular(path: str | os.PathLike[str], most: int | None = None) -> bytes
         return rest_of(file, path, most)
 
 
-def rest_of(file: BinaryIO, path: str | os.PathLike[str], most: int | None = None) -> bytes:
+def rest_of(file: BufferedReader, path: str | os.PathLike[str], most: int | None = None) -> bytes:
     """The bytes of a file that `open_regular` has opened.
 
     Raises:

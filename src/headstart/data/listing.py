@@ -13,10 +13,11 @@ from typing import overload
 from headstart.core.arguments import expanded
 from headstart.core.errors import DataError, UnreadableImageError, UsageError
 from headstart.core.missing import why_missing
-from headstart.core.regular_file import open_regular
+from headstart.core.regular_file import open_regular, rest_of
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.addresses import FetchAhead, fetch_image, is_address
 from headstart.data.class_folders import not_read
+from headstart.data.formats import MOST_BYTES
 from headstart.data.patterns import matches
 from headstart.data.scan import entries, printable, scan
 
@@ -109,9 +110,9 @@ class Listing:
                 self.stamps[row] = stamp_of(path)
                 return content
             try:
-                with open_regular(path) as file:
+                with open_regular(path, MOST_BYTES) as file:
                     self.stamps[row] = stamp_of(path, os.fstat(file.fileno()))
-                    return file.read()
+                    return rest_of(file, path, MOST_BYTES)
             except ValueError as error:  # there is a NUL in it
                 raise UnreadableImageError("missing", "no file can have this name") from error
 

@@ -13,7 +13,8 @@ from threading import Lock
 from typing import Any
 
 from headstart.core.cache_folder import free_disk
-from headstart.core.errors import DataError, UnreadableImageError, needs
+from headstart.core.errors import DataError, UnreadableImageError, needs, reason_of
+from headstart.core.regular_file import check_regular, read_regular
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.columns import (
     GROUP_COLUMNS,
@@ -29,6 +30,7 @@ from headstart.data.columns import (
     says_part,
     split_of,
 )
+from headstart.data.formats import MOST_BYTES
 from headstart.data.load import AHEAD, CHUNK
 from headstart.data.scan import name_below
 from headstart.data.spelling import one_spelling
@@ -77,6 +79,7 @@ def parquet_dataset(root: str, files: Sequence[str], wanted: Columns) -> ImageDa
     for path in files:
         where = name_below(folder, path)
         try:
+            check_regular(path)
             with pq.ParquetFile(path) as file:
                 columns[path] = _image_column(file.schema_arrow, wanted.image, repr(where))
                 for number in range(file.metadata.num_row_groups):
@@ -93,7 +96,7 @@ def parquet_dataset(root: str, files: Sequence[str], wanted: Columns) -> ImageDa
                     else:
                         problems.append(item)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path!r} cannot be read as Parquet: {error}") from error
+            raise DataError(f"{path!r} cannot be read as Parquet: {reason_of(error).rstrip('.')}.") from error
 
     images = _Images(groups, columns, os.path.dirname(os.path.abspath(files[0])))
     samples, doubts = one_spelling(samples)
@@ -218,8 +221,7 @@ class _Images:
         path = os.path.realpath(os.path.join(self._folder, name))
         if os.path.commonpath((path, os.path.realpath(self._folder))) != os.path.realpath(self._folder):
             raise UnreadableImageError("missing", f"{name[:120]!r} leads out of the folder of the Parquet file")
-        with open(path, "rb") as file:
-            return file.read()
+        return read_regular(path, MOST_BYTES)
 
     def _find(self, row: int) -> tuple[int, Any] | None:
         return next(

@@ -10,7 +10,7 @@ from functools import cached_property
 
 from headstart.core.counts import counted, verb
 from headstart.core.errors import DataError
-from headstart.core.regular_file import open_regular
+from headstart.core.regular_file import read_regular
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.columns import (
     IMAGE_COLUMNS,
@@ -23,7 +23,7 @@ from headstart.data.columns import (
     split_of,
 )
 from headstart.data.csv_files import csv_rows
-from headstart.data.formats import REMEDIES, SUFFIXES, suffix_of
+from headstart.data.formats import MOST_BYTES, REMEDIES, SUFFIXES, suffix_of
 from headstart.data.scan import entries, name_below, printable, scan
 from headstart.data.spelling import one_spelling
 
@@ -41,8 +41,7 @@ def file_dataset(
     paths = [os.path.abspath(path) for _, path in found]
 
     def read(index: int) -> bytes:
-        with open_regular(paths[index]) as file:
-            return file.read()
+        return read_regular(paths[index], MOST_BYTES)
 
     return ImageDataset(root, drop_lone_split([sample for sample, _ in found]), read, tuple(problems))
 
