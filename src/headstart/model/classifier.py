@@ -156,8 +156,7 @@ class Classifier(Described):
     def predictions(self, images: Images, *, crop: bool = True) -> Iterator[Prediction | Problem]:
         """Image by image: label, probability and whether it is unlike the training photos; or what is wrong with it.
 
-        Files of a list that are not there, and what a folder holds that cannot be read, have their places; `predict`
-        and others leave the latter out, with a `DataWarning`. ``crop`` is as for `predict`.
+        Also of a list's files that are not there, and of what in a folder cannot be read. ``crop`` is as for `predict`.
         """
         for item, unknown in self.judge(unlabelled_dataset(images, all_listed=True), crop=crop):
             if isinstance(item, Problem):
