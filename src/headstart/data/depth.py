@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from headstart.core.errors import UnreadableImageError
 from headstart.core.spread import evenly_spread
 from headstart.core.types import ImageDataset
 from headstart.data.load import open_unscaled
@@ -46,5 +45,5 @@ def _deep_pixels(dataset: ImageDataset, row: int) -> NDArray[np.generic] | None:
         if isinstance(found, Image.Image):
             return np.asarray(found) if is_deep(found) else None
         return without_alpha(found) if found.dtype not in (np.uint8, np.bool_) and found.size else None
-    except (UnreadableImageError, OSError, ValueError, SyntaxError):
+    except Exception:  # a damaged file can raise nearly anything; who decodes it next says what is wrong
         return None

@@ -26,6 +26,7 @@ from headstart.data.pixels import (
     check_pixels,
     deep_pixels,
     from_array,
+    no_tiff_messages,
     read_tiff,
     to_rgb,
     too_many_pixels,
@@ -107,6 +108,8 @@ def open_unscaled(raw: Raw, most: int = MOST_PIXELS) -> Image.Image | NDArray[An
     if not raw:
         raise UnreadableImageError("empty", "0 bytes")
     known = sniff(raw[:HEAD])
+    if known == "TIFF":
+        no_tiff_messages()
     try:  # no other decoder is tried: some start a program
         if (known == HEIF.name and not has_heif()) or (known == "AVIF" and not has_avif()):
             raise unknown_format(raw[:HEAD])
@@ -289,5 +292,7 @@ def _scaled(
 
 def why_unreadable(error: Exception) -> UnreadableImageError:
     text = str(error) or type(error).__name__
+    if text.startswith("decoder error"):  # of libtiff, with its number
+        text = f"its pixels are damaged, or compressed in a way that is not known ({text})"
     cut = any(word in text.lower() for word in _CUT)
     return UnreadableImageError("truncated" if cut else "unreadable", text)

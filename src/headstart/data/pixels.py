@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import io
+import logging
 import math
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, _imaging
 from PIL.PngImagePlugin import PngImageFile
 
 from headstart.core.errors import UnreadableImageError
@@ -140,6 +144,22 @@ def _deep_png(raw: bytes) -> NDArray[np.uint16]:
             image.tile = [tile._replace(args=_OTHER_BYTE[str(tile.args)]) for tile in image.tile]
         parts.append(np.asarray(image).astype(np.uint16))
     return np.asarray(parts[0] * 256 + parts[1], np.uint16)
+
+
+@functools.cache
+def no_tiff_messages() -> None:
+    """Have libtiff, which is Pillow's, and tifffile print nothing from now on: what they say of a damaged file does not
+    name it, and many are decoded at a time. Its `Problem` does.
+
+    For the whole process, as Pillow has it for libtiff's warnings. Where libtiff is inside of Pillow's own library, as
+    on Windows, it cannot be reached, and prints.
+    """
+    for name in ("tifffile", "PIL"):  # else Python prints what nobody handles
+        logging.getLogger(name).addHandler(logging.NullHandler())
+    with suppress(AttributeError, OSError):
+        set_handler = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
+        set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+        set_handler(None)
 
 
 def read_tiff(raw: bytes, most: int = MOST_PIXELS) -> NDArray[Any]:
