@@ -84,6 +84,14 @@ def test_kinds_are_counted() -> None:
     assert each_kind(["class too small", "duplicate", "duplicate"]) == "duplicate (2), class too small (1)"
 
 
+@pytest.mark.parametrize("name", ["a\0b.png", "\ud800.png"])
+def test_a_name_that_no_file_can_have(name: str, bundle: Path, files: list[str]) -> None:
+    shown = name.encode("utf-8", "backslashreplace").decode()
+    problem = hs.Problem(shown, "missing", "no file can have this name")
+    assert list(hs.load(bundle).predictions([files[0], name]))[1] == problem
+    assert hs.check([name, *files], ["bars", *kinds(files)], progress=False).unreadable == (problem,)
+
+
 def test_predictions_go_on_past_files_that_are_not_there(bundle: Path, files: list[str]) -> None:
     model = hs.load(bundle)
     found = list(model.predictions([files[0], "nope.png", files[1]]))

@@ -8,6 +8,7 @@ import stat
 from io import BufferedReader
 
 NO_FILE = "a pipe or a device, not a file"
+NO_NAME = "no file can have this name"
 
 
 def open_regular(path: str | os.PathLike[str], most: int | None = None) -> BufferedReader:
@@ -19,7 +20,11 @@ def open_regular(path: str | os.PathLike[str], most: int | None = None) -> Buffe
     Raises:
         OSError: it cannot be opened, has more bytes, or is a folder, a pipe or a device.
     """
-    _check_kind(path, os.stat(path).st_mode)  # first: a socket cannot be opened, and a device may do something then
+    try:
+        mode = os.stat(path).st_mode
+    except ValueError as error:  # there is a NUL in it
+        raise FileNotFoundError(errno.ENOENT, NO_NAME, os.fspath(path)) from error
+    _check_kind(path, mode)  # before it is opened: a socket cannot be, and a device may do something then
     number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         found = os.fstat(number)

@@ -124,12 +124,9 @@ class Listing:
     def _read(self, row: int, path: str) -> bytes:
         if problem := self.problems.get(row):
             raise UnreadableImageError(problem.kind, problem.detail)
-        try:
-            with open_regular(path, MOST_BYTES) as file:
-                self.stamps[row] = stamp_of(path, os.fstat(file.fileno()))
-                return rest_of(file, path, MOST_BYTES)
-        except ValueError as error:  # there is a NUL in it
-            raise UnreadableImageError("missing", "no file can have this name") from error
+        with open_regular(path, MOST_BYTES) as file:
+            self.stamps[row] = stamp_of(path, os.fstat(file.fileno()))
+            return rest_of(file, path, MOST_BYTES)
 
     def stamps_now(self) -> array[int]:
         """What `stamps` would be if all were read now."""

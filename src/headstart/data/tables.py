@@ -10,7 +10,7 @@ from functools import cached_property
 
 from headstart.core.counts import counted, verb
 from headstart.core.errors import DataError
-from headstart.core.regular_file import read_regular
+from headstart.core.regular_file import NO_NAME, read_regular
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.columns import (
     IMAGE_COLUMNS,
@@ -198,7 +198,7 @@ class _Images:
         except OSError as error:
             return (error.strerror or "not there").lower() + looked_for
         except ValueError:
-            return "no file can have this name"
+            return NO_NAME
 
     def _elsewhere(self, name: str, where: str) -> str:
         """The one image below the folder that a name may mean: without folder or ending, or in other capitals."""
