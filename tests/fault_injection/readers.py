@@ -97,7 +97,20 @@ def path_list(rng: random.Random) -> bytes:
 TOKENS = (  # what means something to some reader
     *(b'"', b'""', b"'", b",", b";", b"\t", b"\n", b"\r", b"\r\n", b"\0", b"\0" * 9, b"\xef\xbb\xbf", b"\xff\xfe"),
     *(b"\xe4", b"\xed\xa0\x80", b"\x0c", b"\xe2\x80\xa8", b"-", b"nan", b"inf", b"1e999", b"../", b"/", b"~", b"*"),
-    *(b"label", b"file_name", b"split", b"id", b"%s", b"x" * 5000, b"9" * 400, b",\n" * 50, b"/dev/zero", b"http://x"),
+    *(
+        b"label",
+        b"file_name",
+        b"split",
+        b"id",
+        b"%s",
+        b"x" * 5000,
+        b"9" * 400,
+        b",\n" * 50,
+        b"x" * 140_000,
+        b"c," * 70_000,
+        b"/dev/zero",
+        b"http://x",
+    ),
 )
 
 
@@ -186,11 +199,12 @@ def read_photo_table(content: bytes, folder: Path) -> str:
 
 
 def _row_counts(content: bytes) -> set[int]:
-    """How many rows are below the header, by each separator."""
+    """How many rows are below the header, by each separator with which all quotes end."""
     found, text = set(), content.decode("utf-8-sig")
     for mark in ",;\t":
-        rows = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
-        found.add(sum(any(cell.strip() for cell in row) for row in rows) - 1)
+        rows = [*csv.reader(io.StringIO(f"{text}\nend", newline=""), delimiter=mark)]
+        if rows[-1] == ["end"]:
+            found.add(sum(any(cell.strip() for cell in row) for row in rows) - 2)
     return found
 
 
