@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,8 @@ import pytest
 
 import headstart as hs
 from headstart.core.counts import each_kind
+from headstart.data.inputs import unlabelled_dataset
+from making import Shell
 
 FEW: dict[str, Any] = {"pixels": 32, "cache": False, "holdout": 0, "progress": False}
 
@@ -79,6 +84,14 @@ def test_kinds_are_counted() -> None:
     assert each_kind(["class too small", "duplicate", "duplicate"]) == "duplicate (2), class too small (1)"
 
 
+@pytest.mark.parametrize("name", ["a\0b.png", "\ud800.png"])
+def test_a_name_that_no_file_can_have(name: str, bundle: Path, files: list[str]) -> None:
+    shown = name.encode("utf-8", "backslashreplace").decode()
+    problem = hs.Problem(shown, "missing", "no file can have this name")
+    assert list(hs.load(bundle).predictions([files[0], name]))[1] == problem
+    assert hs.check([name, *files], ["bars", *kinds(files)], progress=False).unreadable == (problem,)
+
+
 def test_predictions_go_on_past_files_that_are_not_there(bundle: Path, files: list[str]) -> None:
     model = hs.load(bundle)
     found = list(model.predictions([files[0], "nope.png", files[1]]))
@@ -88,3 +101,70 @@ def test_predictions_go_on_past_files_that_are_not_there(bundle: Path, files: li
         model.predict([files[0], "nope.png"])
     with pytest.raises(hs.UsageError, match=r"No such file or folder: 'nope\.png'"):
         list(model.predictions("nope.png"))
+
+
+@pytest.fixture
+def inbox(photos: Path, tmp_path: Path) -> Path:
+    """A folder with two photos, and all that is none."""
+    box = tmp_path / "inbox"
+    (box / "closed").mkdir(parents=True)
+    for name in ("a.png", "z.png"):
+        shutil.copy(photos / "bars" / "0.png", box / name)
+    (box / "closed" / "in it.png").symlink_to(box / "nowhere")
+    (box / "film.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
+    (box / "link.jpg").symlink_to(box / "nowhere.jpg")
+    (box / "notes.txt").write_text("passed over in silence")
+    (box / "text.jpg").write_text("this is no photo at all")
+    (box / "up.jpg").symlink_to(box)
+    return box
+
+
+def test_predictions_have_all_that_the_command_names(bundle: Path, inbox: Path, shell: Shell) -> None:
+    command = shell("predict", bundle, inbox, "--json")
+    rows = [json.loads(line) for line in command.out.splitlines()]
+    found = list(hs.load(bundle).predictions(inbox))
+    assert [(each.name, each.kind, each.detail) for each in found if isinstance(each, hs.Problem)] == [
+        (row["path"], row["error"], row["detail"]) for row in rows if "error" in row
+    ]
+    names = [each.name if isinstance(each, hs.Problem) else each.path for each in found]
+    assert names == [row["path"] for row in rows]
+    assert [os.path.relpath(name, inbox) for name in names] == [
+        "a.png", "closed/in it.png", "film.mp4", "link.jpg", "text.jpg", "up.jpg", "z.png",
+    ]  # fmt: skip
+    assert (command.code, [type(found[place]) for place in (0, -1)]) == (3, [hs.Prediction] * 2)
+
+
+def test_a_folder_that_cannot_be_opened_has_its_place_too(
+    bundle: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if str(path).endswith("closed/"):
+            raise PermissionError(13, "Permission denied")
+        return before(path)
+
+    monkeypatch.setattr("os.scandir", scandir)
+    found = list(hs.load(bundle).predictions(inbox))
+    assert found[1] == hs.Problem(f"{inbox}/closed", "unreadable", "permission denied")
+
+
+def test_predict_says_what_of_a_folder_it_leaves_out(bundle: Path, inbox: Path) -> None:
+    (inbox / "text.jpg").unlink()
+    model = hs.load(bundle)
+    said = r"^4 files are left out: missing \(2\), unreadable \(1\), left out \(1\), first '.*in it\.png': a link to "
+    for ask in (model.predict, model.predict_proba, model.embed):
+        with pytest.warns(hs.DataWarning, match=said) as caught:
+            assert len(ask(inbox)) == 2
+        assert [each.filename for each in caught] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", hs.DataWarning)
+        assert len(list(model.predictions(inbox))) == 6
+        assert len(model.predict(inbox / "a.png")) == 1
+
+
+def test_paths_are_from_the_directory_where_they_were_given(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(inbox)
+    dataset = unlabelled_dataset(["a.png", "z.png"], all_listed=True)
+    monkeypatch.chdir("..")
+    assert dataset.read(1) == (inbox / "z.png").read_bytes()

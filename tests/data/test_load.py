@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -278,3 +280,37 @@ def test_no_image_starts_a_program(head: bytes, known: bytes, monkeypatch: pytes
         monkeypatch.setattr(subprocess, name, started)
     with pytest.raises(UnreadableImageError):
         decode(known + head + b"%%EndComments\nshowpage\n" * 30, SPEC)
+
+
+def damaged_tiffs() -> dict[str, bytes]:
+    """Each makes libtiff, tifffile or Pillow print something."""
+    grey = Image.fromarray(photo()).convert("L")
+    whole = {kind: packed(grey, "TIFF", compression=kind) for kind in ("tiff_lzw", "tiff_adobe_deflate")}
+    whole["group4"] = packed(grey.convert("1"), "TIFF", compression="group4")
+    found = {f"cut-{kind}": content[: len(content) * 2 // 3] for kind, content in whole.items()}
+    for kind, content in whole.items():
+        noise = bytes((7 * place) % 251 for place in range(200))
+        found[f"noise-{kind}"] = content[:100] + noise + content[300:]
+    plain = packed(grey, "TIFF")
+    first = int.from_bytes(plain[4:8], "little")
+    found["type-of-a-tag"] = plain[: first + 4] + b"\x99\x99" + plain[first + 6 :]
+    return found
+
+
+def test_libraries_print_nothing_about_damaged_files(tmp_path: Path) -> None:
+    """In a fresh process: what they print comes from C, and from logs that nobody handles."""
+    damaged = damaged_tiffs()
+    for name, content in damaged.items():
+        (tmp_path / "a").mkdir(exist_ok=True)
+        (tmp_path / "a" / f"{name}.tif").write_bytes(content)
+    loud = "import sys; from PIL import Image; Image.open(sys.argv[1]).load()"
+    noisy = tmp_path / "a" / "noise-tiff_adobe_deflate.tif"
+    done = subprocess.run([sys.executable, "-c", loud, noisy], check=False, capture_output=True, text=True)
+    assert "ZIPDecode: Decoding error" in done.stderr
+    command = [sys.executable, "-m", "headstart", "check", "--json", str(tmp_path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stderr == ""
+    unreadable = {each["name"]: each["detail"] for each in json.loads(done.stdout)["unreadable"]}
+    assert {f"a/{name}.tif" for name in damaged} - {*unreadable} == {"a/noise-group4.tif"}  # of which something is left
+    said = "its pixels are damaged, or compressed in a way that is not known (decoder error -2)"
+    assert unreadable["a/noise-tiff_adobe_deflate.tif"] == said

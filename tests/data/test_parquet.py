@@ -72,6 +72,36 @@ class TestParquet:
             monkeypatch.setattr(parquet, name, value)
             assert [dataset.read(row) for row in order] == [rows[row][0] for row in order]
 
+    def test_text_that_is_none(self, tmp_path: Path) -> None:
+        """As damage leaves it: of a label it is refused, and of a path it does not matter."""
+        ends = pa.array([0, 1, 3], pa.int32()).buffers()[1]
+        damaged = pa.Array.from_buffers(pa.string(), 2, [None, ends, pa.py_buffer(b"a\xff\xfe")])
+        images = pa.array([b"1", b"2"])
+        pq.write_table(pa.table({"image": images, "label": damaged}), tmp_path / "t.parquet")
+        with pytest.raises(DataError, match=r"t\.parquet' cannot be read as Parquet: 'utf-8' codec"):
+            open_source(tmp_path / "t.parquet")
+        both = pa.StructArray.from_arrays([images, damaged], names=["bytes", "path"])
+        pq.write_table(pa.table({"image": both, "label": [0, 1]}), tmp_path / "t.parquet")
+        dataset = open_source(tmp_path / "t.parquet")
+        for _ in range(parquet.OFTEN + 1):  # it is unpacked at last
+            assert [dataset.read(row) for row in (1, 0)] == [b"2", b"1"]
+
+    @pytest.mark.parametrize("twice", ["image", "label", "group"])
+    def test_two_columns_of_a_name(self, tmp_path: Path, twice: str) -> None:
+        columns = {"image": pa.array([b"1", b"2"]), "label": pa.array(["a", "b"]), "group": pa.array([1, 2])}
+        table = pa.table(columns).append_column(twice, columns[twice])
+        pq.write_table(table, tmp_path / "t.parquet")
+        with pytest.raises(DataError, match=rf"'t\.parquet' has two columns called '{twice}'"):
+            open_source(tmp_path / "t.parquet")
+
+    def test_a_path_that_no_file_can_have(self, tmp_path: Path) -> None:
+        paths = pa.StructArray.from_arrays(
+            [pa.array([None], pa.binary()), pa.array(["\0.png"])], names=["bytes", "path"]
+        )
+        pq.write_table(pa.table({"image": paths, "label": ["a"]}), tmp_path / "t.parquet")
+        with pytest.raises(UnreadableImageError, match="no file can have this name"):
+            open_source(tmp_path / "t.parquet").read(0)
+
     @pytest.mark.parametrize("folder", ["", "data"])
     def test_shards_with_splits(self, tmp_path: Path, folder: str) -> None:
         for shard in ("train-00000-of-00002", "train-00001-of-00002", "validation-00000-of-00001", "test"):

@@ -120,6 +120,22 @@ def test_the_label_may_be_named_and_may_be_numbers(tmp_path: Path) -> None:
         open_rows(path, "cultivr")
 
 
+def test_a_table_may_have_thousands_of_columns(tmp_path: Path) -> None:
+    """As of genes: a search of each name among all others would take minutes."""
+    names = [f"measured-{number}" for number in range(17_000)]
+    lines = [
+        ",".join([kind, *(str(number * (row + 2) ** 2 % 7) for number in range(17_000))])
+        for row, kind in enumerate("abab")
+    ]
+    path = table(tmp_path, "\n".join([",".join(["label", *names]), *lines]))
+    assert is_rows(path)
+    rows = open_rows(path)
+    assert len(rows.columns) == 17_000 - 2429
+    assert rows.not_used[0] == "the column 'measured-0' is not used: it is 0 in every row"
+    assert rows.not_used[-1] == "nor are 2406 more columns"
+    assert rows_to_predict(path, rows.columns[::-1]).values.shape == (4, len(rows.columns))
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

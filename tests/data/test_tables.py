@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headstart.core.errors import DataError
+from headstart.core.errors import DataError, UsageError
 from headstart.data.sources import open_source
 from source_files import contents, labels, names, plant, splits
 
@@ -141,18 +141,41 @@ class TestCsv:
             (b"", "is empty"),
             (b"\n\n", "is empty"),
             ("path,label\nä.jpg,a\n".encode("latin-1"), "not UTF-8"),
-            ("path,label\n".encode("utf-16"), "not UTF-8"),
+            ("path,label\n".encode("utf-16"), "t.csv' is UTF-16, not UTF-8 text"),
+            ("path,label\n".encode("utf-16-le"), "t.csv', line 1: a zero byte"),
+            ("path,label\nä.jpg,a\nö.jpg,".encode() + b"\xe4", r"t.csv', line 3: not UTF-8 text \(byte 0xe4\)"),
             (b"path,label\n", "names no labelled image"),
             (b"path,label\ngone.jpg,a\n", r"First of 1 problem: .*line 2: no such file"),
             (b"path,label,split\n1.jpg,a,fold3\n", "line 2: expected the split train, val or test, received 'fold3'"),
-            (b'path,label\n"' + b"x" * 200_000, "field larger than field limit"),
-            (b"path,label\n\0.jpg,a\n", "no file can have this name"),
+            (b'path,label\n"' + b"x" * 200_000, "t.csv', line 2: a cell of more than 131,072 characters"),
+            (b"x" * 200_000, "t.csv', line 1: a cell of more than 131,072 characters"),
+            (b"path,label\n1.jpg," + b"x" * 140_000, "line 2: a cell of more than 131,072 characters"),
+            (b'path,label\n1.jpg,a\n"1.jpg,b\n1.jpg,b\n', "line 3: a quote begins there that never ends"),
+            (b'path,"label', "line 1: a quote begins there that never ends"),
+            (b"path,label\n\0.jpg,a\n", "t.csv', line 2: a zero byte"),
+            (b"path,label,Label\n1.jpg,a,b\n", "two columns called 'label'"),
+            (b"path,a,b,a\n1.jpg,0,1,0\n", "two columns called 'a'"),
+            (b"path,label\n1.jpg,a,b\n", "line 2: expected 2 cells, received 3"),
         ],
     )
     def test_bad_tables(self, tmp_path: Path, content: bytes, message: str) -> None:
         plant(tmp_path, "1.jpg")
         plant(tmp_path, "t.csv", content=content)
         with pytest.raises(DataError, match=message):
+            open_source(tmp_path / "t.csv")
+
+    def test_a_table_may_have_thousands_of_columns(self, tmp_path: Path) -> None:
+        """Their names take more characters than a cell may have; with another separator they are one cell."""
+        plant(tmp_path, "1.jpg")
+        header = ["path", "label", *(f"measured-{number}" for number in range(17_000)), "note", "note"]
+        for delimiter in ",\t":
+            file = write_csv(tmp_path / "t.csv", header, ["1.jpg", "a"], delimiter=delimiter)
+            assert labels(open_source(file)) == {"1.jpg": "a"}
+
+    def test_a_table_beyond_any_size_is_not_read(self, tmp_path: Path) -> None:
+        with (tmp_path / "t.csv").open("wb") as file:
+            file.truncate(3 << 30)
+        with pytest.raises(UsageError, match="3,221,225,472 bytes, and up to 1,000,000,000 are read"):
             open_source(tmp_path / "t.csv")
 
     @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -30,6 +30,12 @@ def test_damaged_models() -> None:
     assert found.counts["refused"] > 30
 
 
+def test_damaged_tables_and_lists() -> None:
+    found = campaign("readers", seed=0, count=800)
+    check(found, 800)
+    assert 100 < found.counts["refused"] < 790
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_killed_processes() -> None:
     check(campaign("kills", seed=0, count=3, limit=60), 3)

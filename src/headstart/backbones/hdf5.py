@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from headstart.backbones import hdf5_places
 from headstart.backbones.weights_bytes import UnfitError, from_bfloat16, read_array
 from headstart.core.errors import MissingExtraError, UsageError, cannot_read
+from headstart.core.regular_file import open_regular
 
 SIGNATURE, ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 TIMEOUT = 60  # seconds for finding the positions of the values; less than one is usual
@@ -48,7 +49,7 @@ def read_h5(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
         MissingExtraError: h5py is not installed.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             _check_signature(file, os.fspath(path))
             layers = _layers(os.fspath(path))
             return _arrays(file, layers)

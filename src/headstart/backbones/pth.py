@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from headstart.backbones.pickles import KINDS, MAX_STRUCTURE, Pickles, Storage, Tensor
 from headstart.backbones.weights_bytes import UnfitError, from_bfloat16, read_array
 from headstart.core.errors import UsageError, cannot_read
+from headstart.core.regular_file import open_regular
 
 # Where training scripts put the weights in a checkpoint; an average of them comes before those of the last step.
 AVERAGED = ("state_dict_ema", "model_ema", "model_ema_state_dict", "ema_state_dict", "ema", "teacher")
@@ -40,7 +41,7 @@ def read_pth(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
         UsageError: no such file, not a state dict, damaged, or with anything but tensors.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             head = file.read(len(MAGIC))
             file.seek(0)

@@ -21,7 +21,8 @@ from headstart.backbones.pth import MAGIC, read_pth
 from headstart.backbones.weights_bytes import from_bfloat16
 from headstart.core.errors import CheckError, UsageError, cannot_read
 from headstart.core.install import pip_install
-from headstart.core.regular_file import read_regular
+from headstart.core.missing import why_no_file
+from headstart.core.regular_file import open_regular, read_regular
 
 Weights = dict[str, NDArray[Any]]
 
@@ -98,7 +99,7 @@ def find_package_file(distribution: str, relative: str) -> Path:
 def hash_of(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
     """The "sha256" or "md5" of a file in hexadecimal digits; MD5 only recognises a file, it does not protect it."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
     except OSError as error:
         raise cannot_read(path, error) from error
@@ -111,10 +112,8 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
         UsageError: no such file, a format that is not read, or damaged.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UsageError(
-            f"'{path}': expected a weights file, " + ("received a folder." if path.is_dir() else "there is none.")
-        )
+    if other := why_no_file(path):
+        raise UsageError(f"'{path}': expected a weights file, {other}.")
     arrays = _reader_of(path)(path)
     with np.errstate(over="ignore"):  # values beyond float32 become infinite; `match` refuses those
         return {
@@ -126,7 +125,7 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
 def _reader_of(path: Path) -> Callable[[Path], Weights]:
     """The function that reads a file, by its content, and else by the end of its name."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(64)
     except OSError as error:
         raise cannot_read(path, error) from error
@@ -139,8 +138,10 @@ def _reader_of(path: Path) -> Callable[[Path], Weights]:
         return read_h5
     if head.startswith((ZIP, MAGIC)):
         return read_pth
-    if suffix == ".safetensors" or head[8:9] == b"{":  # after the length of this JSON
+    if head[8:9] == b"{":  # after the length of this JSON
         return _read_safetensors
+    if suffix == ".safetensors":
+        raise UsageError(f"'{path}' is truncated or damaged: it has no header. Fetch it again.")
     if suffix in PTH_SUFFIXES:
         return read_pth
     raise UsageError(

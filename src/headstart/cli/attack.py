@@ -156,8 +156,9 @@ def _seen(photo: str, size: int, crop: bool) -> str:
     """What the network is given of a photo, for its own pixels are not those of the file."""
     from headstart.core.regular_file import read_regular
     from headstart.data.file_headers import header_of
+    from headstart.data.formats import MOST_BYTES
 
-    header = header_of(read_regular(photo))
+    header = header_of(read_regular(photo, MOST_BYTES))
     width, height = header.width, header.height
     given = f"{width} × {height} pixels"
     if crop:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT = "-"
 COUNTED = 12  # labels that a summary counts
+MOST_LIST, PIECE = 1 << 30, 1 << 20  # bytes of standard input, and read at a time
 
 
 def predict(
@@ -135,11 +137,15 @@ def _standard_input() -> list[str]:
     """The names on standard input.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or more than a list may have.
     """
     from headstart.data.listing import names_in
 
-    if not (names := names_in(sys.stdin.buffer.read())):
+    pieces = iter(lambda: sys.stdin.buffer.read(PIECE), b"")
+    content = b"".join(islice(pieces, MOST_LIST // PIECE + 1))
+    if len(content) > MOST_LIST:
+        raise UsageError(f"Standard input: expected a list of paths, up to {MOST_LIST:,} bytes. Received: more.")
+    if not (names := names_in(content)):
         raise UsageError("Standard input has no paths in it. Expected one a line, or NULs between them.")
     return names
 

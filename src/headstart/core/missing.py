@@ -31,6 +31,15 @@ def why_missing(path: str | os.PathLike[str]) -> str:
     return ""
 
 
+def why_no_file(path: str | os.PathLike[str]) -> str:
+    """What is at a path in place of a file, for the end of a sentence; "" where there is a file."""
+    if os.path.isfile(path):
+        return ""
+    if os.path.isdir(path):
+        return "received a folder"
+    return "received a pipe or a device" if os.path.exists(path) else "there is none"
+
+
 def is_absent(name: str) -> bool:
     """Whether nothing is at a path; an address or a pattern is none."""
     try:

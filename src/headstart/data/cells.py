@@ -10,11 +10,11 @@ from typing import Any
 from headstart.core.counts import counted
 from headstart.core.errors import DataError, UsageError, did_you_mean
 from headstart.core.missing import why_missing
-from headstart.data.columns import IN_PYTHON
+from headstart.data.columns import IN_PYTHON, check_names
+from headstart.data.csv_files import csv_rows
 from headstart.data.frames import names_of, values_of
 from headstart.data.named_sets import NAMED_ROWS
 from headstart.data.sources import label_text
-from headstart.data.tables import csv_rows
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,7 @@ def read_cells(file: str) -> Cells:
     where = repr(file)
     rows = csv_rows(file)
     header = [name.strip() for name in next(rows, (0, list[str]()))[1]]
-    if twice := [name for name in header if header.count(name) > 1]:
-        raise DataError(f"{where} has two columns called '{twice[0]}'. Expected a name of its own for each.")
+    check_names(header, where)
     lines, cells = [], []
     for line, row in rows:
         if len(row) != len(header):

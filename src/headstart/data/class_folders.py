@@ -12,8 +12,9 @@ from headstart.core.counts import counted, verb
 from headstart.core.errors import DataError, UsageError
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.columns import PARTS
+from headstart.data.csv_files import CSV_SUFFIXES
 from headstart.data.scan import NO_IMAGE, Scan, entries, printable, scan
-from headstart.data.tables import CSV_SUFFIXES, NO_LABEL, labelled_files
+from headstart.data.tables import NO_LABEL, labelled_files
 
 LAYOUT = (
     "Expected a folder for each class with its photos inside (photos/cat/1.jpg, photos/dog/2.jpg), train/ and test/ "

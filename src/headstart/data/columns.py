@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from headstart.core.errors import DataError, did_you_mean
+from headstart.core.text import shortened
 from headstart.core.types import Sample
 
 PARTS = {  # words for the parts of a data set
@@ -50,6 +52,18 @@ class Layout:
     unused: tuple[str, ...]
 
 
+def check_names(header: Iterable[str], where: str) -> None:
+    """Refuse names that two columns have.
+
+    Raises:
+        DataError: names the first.
+    """
+    if twice := [name for name, count in Counter(header).items() if count > 1]:
+        raise DataError(
+            f"{where} has two columns called '{shortened(twice[0], 60)}'. Expected a name of its own for each."
+        )
+
+
 def lay_out(header: Sequence[str], rows: Sequence[Sequence[str]], columns: Columns, where: str) -> Layout:
     """Find the columns of a table with these cells.
 
@@ -70,6 +84,9 @@ def lay_out(header: Sequence[str], rows: Sequence[Sequence[str]], columns: Colum
         pick_column(header, None, LABEL_COLUMNS, where, "label")
     label = -1 if found is None else found
     used = {image, label, group, split, *one_hot}
+    names = [name.strip().casefold() for name in header]
+    wanted = {names[at] for at in used if at is not None and at >= 0}
+    check_names((name for name in names if name in wanted), where)  # of others it does not matter
     unused = tuple(header[at].strip() for at in rest if at not in used)
     return Layout(image, label, group if group != label else None, split if split != label else None, one_hot, unused)
 

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from headstart.core.errors import UnreadableImageError
 from headstart.core.spread import evenly_spread
 from headstart.core.types import ImageDataset
 from headstart.data.memory import once_more_alone
@@ -43,7 +42,7 @@ def _range_of(dataset: ImageDataset, row: int) -> Range | None:
     """That of an image that has more than 8 bits; None for others and for those that cannot be read."""
     try:
         return _range_in(dataset.read(row))
-    except (UnreadableImageError, OSError, ValueError, SyntaxError):
+    except Exception:  # a damaged file can raise nearly anything; who decodes it next says what is wrong
         return None
 
 

@@ -12,6 +12,7 @@ from headstart.core.errors import UnreadableImageError
 from headstart.core.install import extra_install
 
 HEAD = 132  # bytes of a file by which it is recognised
+MOST_BYTES = 512 * 10**6  # of an image's file that is read
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from headstart.data.columns import (
     IN_PYTHON,
     PARTS,
     Columns,
+    check_names,
     drop_lone_split,
     lay_out,
     pick_column,
@@ -99,8 +100,7 @@ def names_of(frame: Any) -> list[str]:
             "datasets.Dataset.from_list(list(data), features=data.features)."
         )
     names = [str(name) for name in given]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise DataError(f"{IN_PYTHON} has two columns called '{twice[0]}'. Expected a name of its own for each.")
+    check_names(names, IN_PYTHON)
     return names
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import math
 import os
 import re
@@ -11,6 +10,7 @@ import struct
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterable
+from io import BufferedReader
 from itertools import accumulate
 
 import numpy as np
@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 from headstart.core.counts import counted
 from headstart.core.errors import DataError, cannot_read
+from headstart.core.regular_file import open_regular
 from headstart.core.types import ImageDataset, Sample
 from headstart.data.columns import PARTS, drop_lone_split
 from headstart.data.opened_image import Raw
 from headstart.data.scan import printable
 
 _IDX = re.compile(r"(?P<stem>.*?)[-._]?(?P<what>images|labels)[-._]idx(?P<dims>\d)-ubyte(\.gz)?", re.IGNORECASE)
+MOST_UNPACKED = 4 << 30  # bytes of a packed file
 
 
 def idx_pairs(folder: str, names: Iterable[str]) -> dict[str, tuple[str, str]]:
@@ -81,22 +83,24 @@ def idx_dataset(root: str, pairs: dict[str, tuple[str, str]]) -> ImageDataset:
 def _read_idx(path: str, dims: int) -> NDArray[np.uint8]:
     """Unsigned bytes. The file has 0, 0, 8, ``dims``, then the sizes, big-endian, then the values."""
     try:
-        with open(path, "rb") as plain:
-            packed = plain.read(2) == b"\x1f\x8b"  # by content: a browser may have unpacked a .gz
-        with gzip.open(path) if packed else open(path, "rb") as file:
+        with open_regular(path) as plain, gzip.GzipFile(fileobj=plain) as unpacked:
+            packed = plain.peek(2)[:2] == b"\x1f\x8b"  # by content: a browser may have unpacked a .gz
+            file = unpacked if packed else plain
             head = file.read(4 + 4 * dims)
             if head[:4] != bytes((0, 0, 8, dims)):
                 raise DataError(
                     f"{path!r} is no IDX file of bytes in {counted(dims, 'dimension')}: it begins {head[:4]!r}."
                 )
             shape = struct.unpack(f">{dims}I", head[4:]) if len(head) == 4 + 4 * dims else (0,)
-            promised = math.prod(shape)
-            content = _read_up_to(file, promised + 1) if packed else b""
+            promised, size = math.prod(shape), os.fstat(plain.fileno()).st_size - len(head)
+            content = _read_up_to(file, min(promised, MOST_UNPACKED) + 1) if packed else b""
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path!r} is damaged or truncated: {error}. Fetch it again.") from error
     except OSError as error:
         raise cannot_read(path, error) from error
-    came = len(content) if packed else os.path.getsize(path) - len(head)
+    came = len(content) if packed else size
+    if packed and came > MOST_UNPACKED:
+        raise DataError(f"{path!r} promises {promised:,} bytes, and up to {MOST_UNPACKED:,} are unpacked.")
     if came != promised or not promised:
         raise DataError(f"{path!r} is damaged or truncated: its header promises {promised} bytes, {came} came.")
     if packed:
@@ -104,7 +108,7 @@ def _read_idx(path: str, dims: int) -> NDArray[np.uint8]:
     return np.memmap(path, np.uint8, "r", offset=len(head), shape=shape)
 
 
-def _read_up_to(file: gzip.GzipFile | io.BufferedReader, size: int) -> bytes | bytearray:
+def _read_up_to(file: gzip.GzipFile | BufferedReader, size: int) -> bytes | bytearray:
     """At most ``size`` bytes; takes no more memory than there is content, whatever the header says."""
     content = bytearray()
     while len(content) < size and (piece := file.read(min(1 << 20, size - len(content)))):

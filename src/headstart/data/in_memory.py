@@ -13,8 +13,9 @@ from PIL import Image, ImageOps
 
 from headstart.core.errors import UsageError, reason_of
 from headstart.core.missing import why_missing
-from headstart.core.regular_file import open_regular
+from headstart.core.regular_file import read_regular
 from headstart.core.types import ImageDataset, Sample
+from headstart.data.formats import MOST_BYTES
 from headstart.data.mistaken import WHAT, described
 from headstart.data.pixels import to_rgb
 from headstart.data.sources import from_arrays, label_texts
@@ -82,8 +83,7 @@ def content_of(item: Any, what: str) -> bytes | NDArray[Any]:
         except ValueError as error:  # Pillow's word for it
             raise UsageError(f"{what}: the image cannot be read: {error}. Open it again, or give its path.") from error
     if isinstance(item, str | os.PathLike):
-        with open_regular(item) as file:
-            return file.read()
+        return read_regular(item, MOST_BYTES)
     if is_hugging_face_image(item):
         given = item.get("bytes") or item.get("path")
         if given:

@@ -74,11 +74,12 @@ def _of_kind(dataset: ImageDataset, kind: str) -> ImageDataset:
     return labelled_dataset(dataset, as_given([each.label for each in dataset.samples], dataset.label_kind), kind)
 
 
-def unlabelled_dataset(images: Images, *, missing_too: bool = False) -> ImageDataset:
+def unlabelled_dataset(images: Images, *, all_listed: bool = False) -> ImageDataset:
     """Images without labels as one data set, in their order.
 
     Args:
-        missing_too: take files of a list that are not there as images that cannot be read.
+        all_listed: take files of a list that are not there, and what a folder holds that cannot be read, as images
+            that cannot be read; else the first are refused, and the others are left out with a `DataWarning`.
 
     Raises:
         UsageError: images of another kind, or a path that is not there.
@@ -90,7 +91,7 @@ def unlabelled_dataset(images: Images, *, missing_too: bool = False) -> ImageDat
         return frame_images(images)
     items = _items(images)
     if items and all(isinstance(item, str | os.PathLike) for item in items):
-        return unlabelled(items, missing_too=missing_too and not isinstance(images, str | os.PathLike))
+        return unlabelled(images if isinstance(images, str | os.PathLike) else items, all_listed=all_listed)
     return from_items(items, None)
 
 

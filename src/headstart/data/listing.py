@@ -13,10 +13,11 @@ from typing import overload
 from headstart.core.arguments import expanded
 from headstart.core.errors import DataError, UnreadableImageError, UsageError
 from headstart.core.missing import why_missing
-from headstart.core.regular_file import open_regular
+from headstart.core.regular_file import open_regular, rest_of
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.addresses import FetchAhead, fetch_image, is_address
 from headstart.data.class_folders import not_read
+from headstart.data.formats import MOST_BYTES
 from headstart.data.patterns import matches
 from headstart.data.scan import entries, printable, scan
 
@@ -102,24 +103,30 @@ class Listing:
 
         def read(row: int) -> bytes:
             path = self.paths[row]
-            if problem := self.problems.get(row):
-                raise UnreadableImageError(problem.kind, problem.detail)
-            if ahead and is_address(path):
-                content = ahead.read(row)
-                self.stamps[row] = stamp_of(path)
-                return content
-            try:
-                with open_regular(path) as file:
-                    self.stamps[row] = stamp_of(path, os.fstat(file.fileno()))
-                    return file.read()
-            except ValueError as error:  # there is a NUL in it
-                raise UnreadableImageError("missing", "no file can have this name") from error
+            if not (ahead and is_address(path)):
+                return self._read(row, path)
+            content = ahead.read(row)
+            self.stamps[row] = stamp_of(path)
+            return content
 
         try:
             yield ImageDataset("", self.samples, read)
         finally:
             if ahead:
                 ahead.close()
+
+    def dataset(self) -> ImageDataset:
+        """All images as a data set; no address is fetched."""
+        self.stamps = array("Q", bytes(8 * len(self)))
+        paths = [*map(os.path.abspath, self.paths)]  # also where the working directory is another one later
+        return ImageDataset("", self.samples, lambda row: self._read(row, paths[row]))
+
+    def _read(self, row: int, path: str) -> bytes:
+        if problem := self.problems.get(row):
+            raise UnreadableImageError(problem.kind, problem.detail)
+        with open_regular(path, MOST_BYTES) as file:
+            self.stamps[row] = stamp_of(path, os.fstat(file.fileno()))
+            return rest_of(file, path, MOST_BYTES)
 
     def stamps_now(self) -> array[int]:
         """What `stamps` would be if all were read now."""

@@ -21,6 +21,7 @@ from headstart.data.pixels import (
     check_pixels,
     checked,
     deep_pixels,
+    no_tiff_messages,
     open_tiff,
     pixels_of_tiff,
     size_of,
@@ -100,6 +101,8 @@ def opened(
 def _header(raw: bytes, most: int) -> Any:
     """One of Pillow's images; or a page of a TIFF file that Pillow does not know."""
     known = sniff(raw[:HEAD])
+    if known == "TIFF":
+        no_tiff_messages()
     try:  # no other decoder is tried: some start a program
         if (known == HEIF.name and not has_heif()) or (known == "AVIF" and not has_avif()):
             raise unknown_format(raw[:HEAD])
@@ -159,5 +162,7 @@ def _reasons() -> Iterator[None]:
 
 def _why_unreadable(error: Exception) -> UnreadableImageError:
     text = str(error) or type(error).__name__
+    if text.startswith("decoder error"):  # of libtiff, with its number
+        text = f"its pixels are damaged, or compressed in a way that is not known ({text})"
     cut = any(word in text.lower() for word in _CUT)
     return UnreadableImageError("truncated" if cut else "unreadable", text)

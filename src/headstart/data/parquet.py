@@ -13,7 +13,8 @@ from threading import Lock
 from typing import Any
 
 from headstart.core.cache_folder import free_disk
-from headstart.core.errors import DataError, UnreadableImageError, needs
+from headstart.core.errors import DataError, UnreadableImageError, needs, reason_of
+from headstart.core.regular_file import NO_NAME, check_regular, read_regular
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.columns import (
     GROUP_COLUMNS,
@@ -21,6 +22,7 @@ from headstart.data.columns import (
     LABEL_COLUMNS,
     SPLIT_COLUMNS,
     Columns,
+    check_names,
     drop_lone_split,
     label_column,
     optional_column,
@@ -29,6 +31,7 @@ from headstart.data.columns import (
     says_part,
     split_of,
 )
+from headstart.data.formats import MOST_BYTES
 from headstart.data.load import AHEAD, CHUNK
 from headstart.data.scan import name_below
 from headstart.data.spelling import one_spelling
@@ -77,6 +80,7 @@ def parquet_dataset(root: str, files: Sequence[str], wanted: Columns) -> ImageDa
     for path in files:
         where = name_below(folder, path)
         try:
+            check_regular(path)
             with pq.ParquetFile(path) as file:
                 columns[path] = _image_column(file.schema_arrow, wanted.image, repr(where))
                 for number in range(file.metadata.num_row_groups):
@@ -92,8 +96,10 @@ def parquet_dataset(root: str, files: Sequence[str], wanted: Columns) -> ImageDa
                         rows.append(first + row)
                     else:
                         problems.append(item)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path!r} cannot be read as Parquet: {error}") from error
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # also of values, as text that is none
+            raise DataError(
+                f"{path!r} cannot be read as Parquet: {' '.join(reason_of(error).split()).rstrip(' .')}."
+            ) from error
 
     images = _Images(groups, columns, os.path.dirname(os.path.abspath(files[0])))
     samples, doubts = one_spelling(samples)
@@ -139,6 +145,7 @@ def _described(file: Any, path: str, where: str, image: str, wanted: Columns) ->
     names = class_names(schema, column)
     group, split = (None if at in (None, label_at, taken[0]) else header[at] for at in (group_at, split_at))
     extra = [name for name in (group, split) if name is not None]
+    check_names((name for name in header if name in (image, column, *extra)), repr(where))
     table = file.read(columns=[column, *extra])
     values = {name: table.column(name).to_pylist() for name in (column, *extra)}
     if split and wanted.split is None and not says_part(split, map(_text, values[split])):
@@ -177,6 +184,14 @@ def class_names(schema: Any, column: str) -> list[str]:
     return [str(name) for name in names] if isinstance(names, list) else []
 
 
+def _value(scalar: Any) -> Any:
+    """A cell of the image column in Python; without a path that is no text."""
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return {"bytes": scalar["bytes"].as_py()}
+
+
 class _Images:
     """The image column of all files, decoded a batch at a time and kept for a while.
 
@@ -205,7 +220,7 @@ class _Images:
         if at not in self._unpacked:
             with self._lock:
                 found = None if at in self._unpacked else self._find(row) or self._decode(at, row)
-        value = found[1][row - found[0]].as_py() if found else self._unpacked[at][row - self._starts[at]]
+        value = _value(found[1][row - found[0]]) if found else self._unpacked[at][row - self._starts[at]]
         content = value["bytes"] if isinstance(value, dict) else value
         if content is None and isinstance(value, dict) and value.get("path"):
             return self._beside(str(value["path"]))
@@ -215,11 +230,12 @@ class _Images:
 
     def _beside(self, name: str) -> bytes:
         """The file that a row names instead of holding it; it must be in the Parquet file's folder."""
+        if "\0" in name:
+            raise UnreadableImageError("missing", NO_NAME)
         path = os.path.realpath(os.path.join(self._folder, name))
         if os.path.commonpath((path, os.path.realpath(self._folder))) != os.path.realpath(self._folder):
             raise UnreadableImageError("missing", f"{name[:120]!r} leads out of the folder of the Parquet file")
-        with open(path, "rb") as file:
-            return file.read()
+        return read_regular(path, MOST_BYTES)
 
     def _find(self, row: int) -> tuple[int, Any] | None:
         return next(
@@ -246,14 +262,14 @@ class _Images:
                 if row < self._next:
                     return self._kept[-1]
         except (pa.ArrowException, OSError, StopIteration) as error:
-            self._broken[at] = f"damaged Parquet file: {error}"
+            self._broken[at] = f"damaged Parquet file: {' '.join(str(error).split())}"
             raise UnreadableImageError("unreadable", self._broken[at]) from error
 
     def _unpack(self, at: int) -> bool:
         """Unpack a group, where the disk has room for it; else it goes on as before."""
         if self._groups[at].size > free_disk():
             return False
-        values = (scalar.as_py() for batch in self._batches_of(at) for scalar in batch.column(0))
+        values = (_value(scalar) for batch in self._batches_of(at) for scalar in batch.column(0))
         items = (value.get("bytes") or value if isinstance(value, dict) else value for value in values)
         with suppress(OSError):  # the disk is full after all
             self._unpacked[at] = Unpacked(items)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import io
+import logging
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, _imaging
 from PIL.PngImagePlugin import PngImageFile
 
 from headstart.core.errors import UnreadableImageError
@@ -208,6 +212,22 @@ def _deep_png(raw: bytes) -> NDArray[np.uint16]:
             pixels[band[1] : band[3]] |= np.asarray(image.crop(band)).astype(np.uint16) << shift
         image.close()  # which frees its pixels
     return pixels
+
+
+@functools.cache
+def no_tiff_messages() -> None:
+    """Have libtiff, which is Pillow's, and tifffile print nothing from now on: what they say of a damaged file does not
+    name it, and many are decoded at a time. Its `Problem` does.
+
+    For the whole process, as Pillow has it for libtiff's warnings. Where libtiff is inside of Pillow's own library, as
+    on Windows, it cannot be reached, and prints.
+    """
+    for name in ("tifffile", "PIL"):  # else Python prints what nobody handles
+        logging.getLogger(name).addHandler(logging.NullHandler())
+    with suppress(AttributeError, OSError):
+        set_handler = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
+        set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+        set_handler(None)
 
 
 def open_tiff(raw: bytes, most: int = MOST_PIXELS) -> Any:

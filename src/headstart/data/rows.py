@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 
 from headstart.core.arguments import expanded
 from headstart.core.counts import counted, verb
-from headstart.core.errors import DataError, did_you_mean
+from headstart.core.errors import LISTED, DataError, did_you_mean, listed
 from headstart.core.labels import TEXT, in_order, kind_of
+from headstart.core.text import shortened
 from headstart.data.cells import Cells, cells_of, read_cells
 from headstart.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS
+from headstart.data.csv_files import CSV_SUFFIXES, csv_rows
 from headstart.data.frames import is_frame
 from headstart.data.inputs import one_each
 from headstart.data.mistaken import described, has_no_order
 from headstart.data.named_sets import NAMED_ROWS, from_sklearn
 from headstart.data.scan import printable
 from headstart.data.sources import label_text
-from headstart.data.tables import CSV_SUFFIXES, csv_rows
 
 MISSING = frozenset({"", "?", "-", "na", "n/a", "nan", "null", "none"})  # how a missing value is written
 
@@ -97,6 +98,8 @@ def _to_learn_from(cells: Cells, columns: Sequence[int], given: Sequence[object]
         raise DataError(f"{cells.at(labels.index(''))}: the label is blank. Fill it in, or leave the row out.")
     why = {place: _why_not_used(cells.header[place], [row[place] for row in cells.rows]) for place in columns}
     not_used = tuple(filter(None, why.values()))
+    if len(not_used) > LISTED:
+        not_used = (*not_used[: LISTED - 1], f"nor are {len(not_used) - LISTED + 1} more columns")
     used = [place for place in columns if not why[place]]
     if not used:
         raise DataError(f"{cells.where} has no column to learn from: {'; '.join(not_used)}.")
@@ -114,7 +117,7 @@ def _cells(data: PathLike | Any) -> Cells:
 
 def _why_not_used(name: str, cells: Sequence[str]) -> str:
     """Why nothing is learned from a column, "" where it is: it has no name, counts the rows, or is always the same."""
-    shown = f"the column {name!r}" if name else "a column without a name"
+    shown = f"the column {shortened(name, 60)!r}" if name else "a column without a name"
     if not name or name.casefold().startswith("unnamed:"):
         return f"{shown} is not used"
     if len(set(cells)) == 1:
@@ -152,7 +155,7 @@ def rows_to_judge(data: PathLike | Any, columns: Sequence[str], label: str | Non
         return rows_to_predict(data, columns)
     cells = _cells(data)
     places = _places_of(columns, cells.header, cells.where)
-    others = [place for place in range(len(cells.header)) if place not in places]
+    others = sorted({*range(len(cells.header))} - {*places})
     at = others[_label_place(*cells.part(others), label, cells.where)]
     given = cells.column(at)
     kind = TEXT if cells.given is None else kind_of(given)
@@ -161,12 +164,13 @@ def rows_to_judge(data: PathLike | Any, columns: Sequence[str], label: str | Non
 
 def _places_of(columns: Sequence[str], header: Sequence[str], where: str) -> list[int]:
     """Where the columns of a model are."""
+    places = {name: place for place, name in enumerate(header)}
     for name in columns:
-        if name not in header:
+        if name not in places:
             raise DataError(
                 f"{where} has no column '{name}', which the model was trained on. {did_you_mean(name, header)}"
             )
-    return [header.index(name) for name in columns]
+    return [places[name] for name in columns]
 
 
 def rows_with_labels(values: Any, labels: Iterable[object]) -> Rows:
@@ -279,7 +283,7 @@ def _label_place(header: Sequence[str], cells: Sequence[Sequence[str]], wanted: 
     raise DataError(
         f"{where}: which column holds the labels? None is called {', '.join(LABEL_COLUMNS)}, and "
         f"{'none holds' if not text else f'{len(text)} hold'} text. Name it: --label NAME "
-        f"(columns: {', '.join(map(repr, header))})"
+        f"(columns: {listed(repr(name[:40]) for name in header)})"
     )
 
 
@@ -289,7 +293,9 @@ def _rows(cells: Cells, places: Sequence[int], labels: Sequence[str]) -> Rows:
         for column, place in enumerate(places):
             number = _number(words[place])
             if number is None:
-                raise DataError(f"{cells.at(row)}, column '{cells.header[place]}': {_why_no_number(words[place])}")
+                raise DataError(
+                    f"{cells.at(row)}, column '{shortened(cells.header[place], 60)}': {_why_no_number(words[place])}"
+                )
             values[row, column] = number
     name = printable(cells.name)
     columns = tuple(cells.header[place] for place in places)

@@ -132,4 +132,9 @@ def name_below(root: str, path: str) -> str:
 
 def printable(name: str) -> str:
     """A file name that can be printed: bytes that are not UTF-8 become ``\\xff``."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace") if not name.isascii() else name
+    if name.isascii():
+        return name
+    try:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # signs that no file's name can have
+        return name.encode("utf-8", "backslashreplace").decode()

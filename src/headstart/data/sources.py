@@ -19,14 +19,16 @@ from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.addresses import is_address
 from headstart.data.class_folders import LAYOUT, class_folders, not_read, part_of
 from headstart.data.columns import PARTS, Columns
+from headstart.data.csv_files import CSV_SUFFIXES
 from headstart.data.formats import ARCHIVES, SUFFIXES
 from headstart.data.idx import idx_dataset, idx_pairs, is_idx
+from headstart.data.left_out import warn_of
 from headstart.data.listing import list_images, why_no_photos
 from headstart.data.named_sets import NAMED, NAMED_ROWS
 from headstart.data.parquet import parquet_dataset
 from headstart.data.patterns import matches, scan_matching
 from headstart.data.scan import entries, printable, scan
-from headstart.data.tables import CSV_SUFFIXES, NOT_USED, Found, csv_samples, file_dataset, table_dataset
+from headstart.data.tables import NOT_USED, Found, csv_samples, file_dataset, table_dataset
 
 METADATA = "metadata.csv"
 PathLike = str | os.PathLike[str]
@@ -132,24 +134,34 @@ def from_arrays(
     return ImageDataset("", [Sample(f"images[{index}]", label) for index, label in enumerate(words)], read)
 
 
-def unlabelled(paths: Sequence[PathLike] | PathLike, *, missing_too: bool = False) -> ImageDataset:
-    """Image files, and all images in folders and their subfolders, to predict on; see `images_in`."""
-    found, problems = images_in(paths, missing_too=missing_too)
+def unlabelled(paths: Sequence[PathLike] | PathLike, *, all_listed: bool = False) -> ImageDataset:
+    """Image files, and all images in folders and their subfolders, to predict on; see `images_in`.
+
+    What of folders cannot be read is left out, with a `DataWarning`.
+
+    Args:
+        all_listed: have it in its place instead, and files of a list that are not there too: reading them fails.
+    """
+    if all_listed:
+        given = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+        listing = list_images(given, missing_too=given is paths)
+        listing.check(urls=True)
+        return listing.dataset()
+    found, problems = images_in(paths)
+    warn_of(problems, "file")
     return file_dataset("", found, problems, in_order=True)
 
 
-def images_in(paths: Sequence[PathLike] | PathLike, *, missing_too: bool = False) -> tuple[list[Found], list[Problem]]:
+def images_in(paths: Sequence[PathLike] | PathLike) -> tuple[list[Found], list[Problem]]:
     """Image files, and all images in folders and their subfolders; in this order, folders sorted.
 
     Raises:
-        UsageError: a path is not there, unless such are listed too: reading them fails.
+        UsageError: a path is not there.
         DataError: a folder without images.
     """
-    given = [paths] if isinstance(paths, (str, os.PathLike)) else paths
-    listing = list_images(given, missing_too=missing_too)
-    for path in listing.paths if not missing_too else ():
-        if is_address(path):
-            raise UsageError(why_missing(path))
+    listing = list_images([paths] if isinstance(paths, (str, os.PathLike)) else paths)
+    if address := next(filter(is_address, listing.paths), None):
+        raise UsageError(why_missing(address))
     listing.check(urls=True)
     rows = (row for row in range(len(listing)) if row not in listing.problems)
     found = [(Sample(printable(listing.paths[row]), ""), listing.paths[row]) for row in rows]

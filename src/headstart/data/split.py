@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.arguments import share
-from headstart.core.counts import counted, each_kind, verb
-from headstart.core.errors import DataError, warn
+from headstart.core.counts import counted, each_kind
+from headstart.core.errors import DataError
 from headstart.core.types import UNREADABLE, ImageDataset, Problem, Sample
 from headstart.data.fingerprints import Fingerprints
 from headstart.data.hold_out import FEWEST, hold_out
+from headstart.data.left_out import warn_of
 from headstart.data.near_copies import join_groups, named_groups
 from headstart.data.tables import NO_LABEL
 
@@ -269,8 +270,5 @@ def _tell(dataset: ImageDataset, left_out: Iterable[Problem]) -> None:
     """Warn a caller in Python of images that were given one by one and are left out, as they cannot be read or have no
     label; of folders and files on a disk the record has them."""
     lost = [problem for problem in left_out if problem.kind in UNREADABLE or problem.kind == NO_LABEL]
-    if lost and not dataset.root:
-        warn(
-            f"{counted(len(lost), 'image')} {verb(len(lost))} left out: {each_kind(each.kind for each in lost)}, first "
-            f"'{lost[0].name}': {lost[0].detail}."
-        )
+    if not dataset.root:
+        warn_of(lost)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
-from headstart.core.counts import counted
-from headstart.core.errors import DataError, cannot_read
-from headstart.core.regular_file import open_regular
+from headstart.core.counts import counted, verb
+from headstart.core.errors import DataError
+from headstart.core.regular_file import NO_NAME, read_regular
+from headstart.core.text import one_line
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.columns import (
     IMAGE_COLUMNS,
@@ -24,13 +23,13 @@ from headstart.data.columns import (
     pick_column,
     split_of,
 )
-from headstart.data.formats import REMEDIES, SUFFIXES, suffix_of
+from headstart.data.csv_files import csv_rows
+from headstart.data.formats import MOST_BYTES, REMEDIES, SUFFIXES, suffix_of
 from headstart.data.scan import entries, name_below, printable, scan
 from headstart.data.spelling import one_spelling
 
 NO_LABEL = "no label"  # kinds of a Problem: an image without a class,
 NOT_USED = "not used"  # and a column that is not used
-CSV_SUFFIXES = (".csv", ".tsv")
 
 Found = tuple[Sample, str]  # a sample and the path that its bytes are read from
 
@@ -43,8 +42,7 @@ def file_dataset(
     paths = [os.path.abspath(path) for _, path in found]
 
     def read(index: int) -> bytes:
-        with open_regular(paths[index]) as file:
-            return file.read()
+        return read_regular(paths[index], MOST_BYTES)
 
     return ImageDataset(root, drop_lone_split([sample for sample, _ in found]), read, tuple(problems))
 
@@ -63,7 +61,9 @@ def table_dataset(root: str, files: Sequence[tuple[str, str]], columns: Columns)
         problems += more[1]
     if not found:
         first = f" First of {counted(len(problems), 'problem')}: {problems[0].detail}." if problems else ""
-        raise DataError(f"{root!r}: the CSV file names no labelled image that is there.{first}")
+        named = ", ".join(repr(name_below(root, file)) for file, _ in files)
+        why = first or " Expected a row for each image below the column names."
+        raise DataError(f"{named} {verb(len(files), 'names', 'name')} no labelled image that is there.{why}")
     problems += _not_named(root, found, [file for file, _ in files])
     return labelled_files(root, found, problems)
 
@@ -158,33 +158,12 @@ def _cells(row: Sequence[str], count: int, where: str) -> list[str]:
     """
     cells = [cell.strip() for cell in row]
     if any(cells[count:]):
+        shown = one_line(", ".join(cells[:6])[:120])
         raise DataError(
-            f"{where}: expected {count} cells, received {len(cells)} ({', '.join(cells[:6])[:120]}). A text with the "
-            "separator in it stands in quotes."
+            f"{where}: expected {count} cells, received {len(cells)} ({shown}). A text with the separator in it stands in "
+            "quotes."
         )
     return cells[:count] + [""] * (count - len(cells))
-
-
-def csv_rows(file: str) -> Iterator[tuple[int, list[str]]]:
-    """The number of the first line and the cells of each row that is not blank; the header comes first."""
-    try:
-        with open(file, "rb") as opened:
-            text = opened.read().decode("utf-8-sig")
-    except OSError as error:
-        raise cannot_read(file, error) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file!r} is not UTF-8 text (byte {error.start}). Save it again as CSV in UTF-8.") from error
-    header = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(",;\t", key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    line = 1
-    try:
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                yield line, row
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(f"{file!r}, line {line}: {error}. Expected CSV, text with a comma in it in quotes.") from error
 
 
 class _Images:
@@ -221,7 +200,7 @@ class _Images:
         except OSError as error:
             return (error.strerror or "not there").lower() + looked_for
         except ValueError:
-            return "no file can have this name"
+            return NO_NAME
 
     def _elsewhere(self, name: str, where: str) -> str:
         """The one image below the folder that a name may mean: without folder or ending, or in other capitals."""

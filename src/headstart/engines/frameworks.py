@@ -11,8 +11,10 @@ import threading
 from pathlib import Path
 
 from headstart.core.errors import UsageError
+from headstart.core.regular_file import read_regular
 
 TRITON, TENSORFLOW = "triton._C.libtriton", "tensorflow"
+MOST_CONFIG = 1 << 20  # bytes of Keras' configuration file
 _LOADING = threading.Lock()
 
 
@@ -67,7 +69,7 @@ def check_keras_backend() -> None:
 def _backend_in(file: Path) -> str:
     """The backend that Keras' own configuration file names, or ""."""
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = json.loads(read_regular(file, MOST_CONFIG))
     except (OSError, ValueError):
         return ""
     return str(config.get("backend", "")) if isinstance(config, dict) else ""

@@ -156,9 +156,9 @@ class Classifier(Described):
     def predictions(self, images: Images, *, crop: bool = True) -> Iterator[Prediction | Problem]:
         """Image by image: label, probability and whether it is unlike the training photos; or what is wrong with it.
 
-        Of a list, files that are not there are such as cannot be read. ``crop`` is as for `predict`.
+        Also of a list's files that are not there, and of what in a folder cannot be read. ``crop`` is as for `predict`.
         """
-        for item, unknown in self.judge(unlabelled_dataset(images, missing_too=True), crop=crop):
+        for item, unknown in self.judge(unlabelled_dataset(images, all_listed=True), crop=crop):
             if isinstance(item, Problem):
                 yield item
                 continue

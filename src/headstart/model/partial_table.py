@@ -22,8 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.one_process import one_process
+from headstart.core.regular_file import check_regular
 
 SYNCED = 5.0  # seconds between two times that the disk is told to keep all: a power cut loses no more
+LONGEST = 1 << 26  # bytes of a line
 _SUM, _STAMP = 8, 16  # hexadecimal digits at the beginning of a line
 _ABOUT = 0  # the stamp of the first line
 
@@ -41,6 +43,8 @@ class PartialTable:
         self.stamps, self.places = array("Q"), array("q")  # of the rows that were there: where their lines begin
         self.other = False  # whether what was there was of another request
         self._synced, self._end = time.monotonic(), 0
+        if os.path.lexists(file):
+            check_regular(file)
         self._opened = open(file, "ab", buffering=0)  # noqa: SIM115  # closed by `close`
         first = json.dumps(about)
         with open(file, "rb") as there:
@@ -52,13 +56,13 @@ class PartialTable:
 
     def _take(self, there: BufferedReader, about: object) -> None:
         """Take the sound lines of the same request, up to the first that is not."""
-        first = there.readline()
+        first = there.readline(LONGEST)
         said = self._sound(first)
         if said is None or json.loads(said[_STAMP + 1 :]) != about:
             self.other = bool(first)
             return
         self._end = len(first)
-        for line in there:
+        for line in iter(lambda: there.readline(LONGEST), b""):
             if (sound := self._sound(line)) is None:
                 return
             self.stamps.append(int(sound[:_STAMP], 16))

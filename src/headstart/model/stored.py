@@ -27,7 +27,8 @@ FORMAT = 2
 SEAL = "sha256"  # of the config, in itself
 OF = "of"  # what golden images or rows are of: the digest of the rest of the model, beside them
 CONFIG, MODEL, GOLDEN, CARD = "config.json", "model.safetensors", "golden.safetensors", "README.md"
-MOST_CONFIG = 1 << 28  # bytes of a config that is read
+FILES = (CONFIG, MODEL)  # by which a folder looks like a model
+MOST_CONFIG = MOST_GOLDEN = 1 << 28  # bytes that are read
 ROWS = "rows"  # the kind of a model of rows of numbers; one of photos has none
 _AGAIN = 5  # times that a model is read while it is replaced under our hands
 
@@ -56,16 +57,21 @@ def read(path: str | os.PathLike[str]) -> Stored:
     """
     for _ in range(_AGAIN):
         folder = standing(Path(path))
-        raw = _config_bytes(folder)
+        raw = config_bytes(folder)
         try:
             return _read(folder, raw)
         except CheckError:
-            if _config_bytes(standing(Path(path))) == raw:
+            if config_bytes(standing(Path(path))) == raw:
                 raise
     return _read(folder, raw)
 
 
-def _config_bytes(folder: Path) -> bytes:
+def config_bytes(folder: Path) -> bytes:
+    """The config of a model as it is, unchecked.
+
+    Raises:
+        CheckError: it cannot be read.
+    """
     try:
         return read_regular(folder / CONFIG, MOST_CONFIG)
     except OSError as error:
@@ -85,7 +91,7 @@ def _read(folder: Path, raw: bytes) -> Stored:
         raise CheckError(f"'{folder / CONFIG}' names other files than {names}; only those are ever read.")
     for name in expected:
         try:
-            content[name] = read_regular(folder / name)
+            content[name] = read_regular(folder / name, MOST_GOLDEN if name == GOLDEN else None)
         except FileNotFoundError as error:
             why = f"'{folder}' is incomplete: {name} is missing. Copy the whole folder again."
             raise CheckError(why) from error
@@ -161,7 +167,7 @@ def has_config(path: str | os.PathLike[str]) -> bool:
 def is_stored(path: str | os.PathLike[str]) -> bool:
     """Whether there is a model in a folder, by the look of it."""
     folder = standing(Path(path))
-    return (folder / CONFIG).is_file() and (folder / MODEL).is_file()
+    return all((folder / name).is_file() for name in FILES)
 
 
 def kind_of(path: str | os.PathLike[str]) -> str:

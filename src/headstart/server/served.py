@@ -106,8 +106,7 @@ def open_served(name: str, source: str | Classifier, precision: str) -> Served:
     if isinstance(source, Classifier):
         classifier, version = source, _version_of(source)
     else:
-        config = Path(source) / stored.CONFIG
-        text = config.read_bytes() if is_bundle(source) else b""
+        text = stored.config_bytes(Path(source)) if is_bundle(source) else b""
         classifier = open_model(source, engine="fast", precision=precision)
         version = hashlib.sha256(text).hexdigest()[:VERSION] if text else _version_of(classifier)
     runners = tuple(Runner(classifier) for _ in range(cores()))

@@ -13,7 +13,9 @@ import numpy as np
 from PIL import Image
 
 from headstart.core.errors import UnreadableImageError
+from headstart.core.regular_file import read_regular
 from headstart.core.types import ImageSpec
+from headstart.data.formats import MOST_BYTES
 from headstart.data.listing import stamp_of
 from headstart.data.load import cores, decode
 
@@ -40,7 +42,7 @@ class Thumbnails:
         small = self.folder / f"{stamp:016x}.jpg"
         if not small.exists():
             try:
-                pixels = decode(photo.read_bytes(), _SPEC)
+                pixels = decode(read_regular(photo, MOST_BYTES), _SPEC)
             except (OSError, UnreadableImageError):
                 pixels = np.full((SIDE, SIDE, 3), 160, np.uint8)
             unfinished = small.with_suffix(f".{os.getpid()}.{id(pixels)}.part")

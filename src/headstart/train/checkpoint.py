@@ -25,6 +25,7 @@ from headstart.backbones.weights import weights_digest
 from headstart.core.errors import CheckError, HeadstartError, UsageError
 from headstart.core.install import pip_install
 from headstart.core.one_process import one_process
+from headstart.core.regular_file import check_regular
 from headstart.train.identity import Identity
 
 FORMAT = 1
@@ -264,6 +265,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     if path.is_symlink():
         raise CheckError(f"'{path}' is a link out of its folder; it is not read.")
     try:
+        check_regular(path)
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {})[_ABOUT])
             if header["format"] > FORMAT:

@@ -6,11 +6,11 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 from headstart.core.arguments import Rule, check_fields, expanded, instance, number, one_of, whole
-from headstart.core.errors import UsageError, did_you_mean
+from headstart.core.errors import UsageError, did_you_mean, reason_of
+from headstart.core.regular_file import read_regular
 
 OPTIMISERS = ("sgd", "momentum", "adam", "adamw")
 SCHEDULES = ("constant", "step", "cosine", "one_cycle")
@@ -19,6 +19,7 @@ AUGMENTATIONS = ("none", "flips", "light", "strong")
 INITIALISATIONS = ("he", "he_uniform", "xavier", "xavier_uniform", "normal", "uniform")
 PRECISIONS = ("fp32", "bf16", "auto")
 NORMS = ("frozen", "train")
+MOST_RECIPE = 1 << 20  # bytes of its file
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,9 @@ def open_recipe(recipe: str | os.PathLike[str] | Mapping[str, Any] | Recipe) -> 
     if not name.endswith(".json"):
         return preset(name)
     try:
-        data = json.loads(Path(name).read_text(encoding="utf-8"))
+        data = json.loads(read_regular(name, MOST_RECIPE).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"'{name}' is no recipe: {error}. Expected a JSON object of fields.") from error
+        raise UsageError(f"'{name}' is no recipe: {reason_of(error)}. Expected a JSON object of fields.") from error
     if not isinstance(data, dict):
         raise UsageError(f"'{name}' is no recipe: expected a JSON object of fields. Received: {type(data).__name__}.")
     return Recipe.from_json(data)

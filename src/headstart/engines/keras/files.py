@@ -14,6 +14,7 @@ import h5py
 from keras.src.saving.saving_lib import load_weights_only  # what model.load_weights calls for such a file
 
 from headstart.core.errors import UsageError, VersionError
+from headstart.core.missing import why_no_file
 from headstart.engines.keras.config import from_text, of_keras_2
 from headstart.engines.wrapped import attempt
 
@@ -34,10 +35,8 @@ def open_file(path: str) -> Any:
         UsageError: no such file, a damaged one, or one with a Lambda layer or custom classes, which would run code.
     """
     place = Path(path)
-    if not place.is_file():
-        raise UsageError(
-            f"'{path}': expected a .keras file, " + ("received a folder." if place.is_dir() else "there is none.")
-        )
+    if other := why_no_file(place):
+        raise UsageError(f"'{path}': expected a .keras file, {other}.")
     if h5py.is_hdf5(place):  # Keras 2 wrote HDF5 under this name, too
         raise VersionError(of_keras_2(path))
     with tempfile.TemporaryDirectory() as folder:

@@ -10,6 +10,8 @@ import gradio as gr
 
 import headstart as hs
 from headstart.core.counts import counted
+from headstart.core.regular_file import read_regular
+from headstart.data.formats import MOST_BYTES
 from headstart.data.load import decode_whole
 from headstart.report.charts import Axis, Chart, Line, draw
 from headstart.studio.page import Tab, Updates, cancel_button, follow, told
@@ -95,7 +97,7 @@ def _next(tab: Tab, queue: Sequence[str]) -> tuple[Any, str]:
     found = tab.the_classifier().predict([queue[0]], top=1)[0][0]
     left = counted(len(queue), "photo")
     words = say("label.guess", label=found[0], probability=f"{found[1]:.0%}", left=left)
-    return gr.Image(decode_whole(Path(queue[0]).read_bytes(), SIDE), visible=True), words
+    return gr.Image(decode_whole(read_regular(queue[0], MOST_BYTES), SIDE), visible=True), words
 
 
 def _buttons(tab: Any, version: Any, queue: Any) -> None:
