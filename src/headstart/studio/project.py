@@ -129,6 +129,10 @@ class Project:
         """Put a photo that was left out back into its class."""
         return self._moved(photo, self.photos_folder / photo.parent.relative_to(self.folder / LEFT_OUT).parts[0])
 
+    def take_label_off(self, photo: Path) -> Path:
+        """Put a photo of a class back among those that have no label."""
+        return self._moved(photo, self.folder / NEW)
+
     def _known(self, label: str) -> str:
         if label not in self.classes():
             raise UsageError(f"There is no class '{label}'.")

@@ -2,6 +2,6 @@
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest("input, textarea, select, [contenteditable]");
   if (typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-  const button = document.getElementById(`key-${event.key}`);
+  const button = document.getElementById(`key-${event.key.toLowerCase()}`);
   if (button && button.offsetParent !== null) button.click();
 });
