@@ -93,6 +93,7 @@ ENGLISH = {
     "finetune.fast": "the upper third, 4 times through the photos",
     "finetune.full": "the whole network, 8 times through the photos: slowest",
     "finetune.needs": "Fine-tuning needs PyTorch or Keras: {command}",
+    "finetune.kept": "Kept: {chosen}. {why}",
     "finetune.epochs": "epoch",
     "finetune.train": "training",
     "finetune.val": "held out",
@@ -100,6 +101,7 @@ ENGLISH = {
     # try
     "try.photo": "Photo",
     "try.none": "Drop a photo, paste one, or use the camera.",
+    "try.unreadable": "The photo cannot be read: {why}.",
     "try.probabilities": "Probabilities",
     "try.label": "<strong>{label}</strong> {probability}",
     "try.unknown": "<strong>unknown</strong>: unlike the photos that it was fitted on. The closest class is {label}.",
@@ -155,7 +157,7 @@ ENGLISH = {
     "attack.none": "no change",
     "attack.already": "It says {before} of the photo as it is: no attack is needed.",
     "robust": "Robustness",
-    "robust.about": "The accuracy on {photos} photos that it has not seen, when each pixel may be changed a little.",
+    "robust.about": "The accuracy on at most {photos} photos that it has not seen, where each pixel may be changed a little.",
     "robust.button": "Measure",
     # overfitting
     "play.about": (
@@ -166,7 +168,7 @@ ENGLISH = {
     "play.points": "points of the training set",
     "play.noise": "noise (standard deviation)",
     "play.seed": "draw other points (number of the draw)",
-    "play.error": "squared error, summed over the points",
+    "play.error": "squared error, summed",
     "play.train": "Squared error in training, summed",
     "play.validation": "Squared error on held-out points, summed",
     "play.bias": "Bias (squared), over all training sets",

@@ -18,6 +18,7 @@ from headstart.core.progress import Progress
 from headstart.core.types import Evaluation
 from headstart.diagnose.verdict import HEALTHY
 from headstart.model.classifier import Classifier
+from headstart.model.model_card import why_kept
 from headstart.report.charts import Axis, Chart, Line, draw
 from headstart.report.figures import training_charts
 from headstart.studio.jobs import CancelledError, Job
@@ -118,7 +119,8 @@ def _finetune(tab: Any, fitted: Any) -> None:
             [(say(f"finetune.{name}"), name) for name in RECIPES],
             value=RECIPES[0], label=say("finetune.recipe"), info=say("finetune.about"), interactive=True,
         )  # fmt: skip
-        tunes = gr.Button(say("finetune"), elem_id="finetune")
+        with gr.Row(elem_classes="hs-row"):
+            tunes = gr.Button(say("finetune"), elem_id="finetune")
         bar, curve = work_bar(tab), gr.HTML(elem_id="curve")
 
     @told
@@ -138,8 +140,11 @@ def _finetune(tab: Any, fitted: Any) -> None:
     def history(tab: Tab) -> str:
         """Of the model that is there, if it was fine-tuned."""
         record = getattr(tab.classifier.record, "finetune", None) if tab.classifier else None
-        charts = [f"<div>{draw(chart)}</div>" for chart in training_charts(record)] if record else []
-        return f'<div class="hs-charts">{"".join(charts)}</div>'
+        if record is None:
+            return ""
+        words = html.escape(say("finetune.kept", chosen=record.chosen, why=why_kept(record)))
+        charts = "".join(f"<div>{draw(chart)}</div>" for chart in training_charts(record))
+        return f'<p>{words}</p><div class="hs-charts">{charts}</div>'
 
     tunes.click(tuned, [tab, recipe, fitted], {bar, curve, fitted}, show_progress="hidden")
     fitted.change(told(history), tab, curve, show_progress="hidden")
@@ -175,7 +180,8 @@ def _curve(epochs: Sequence[Epoch]) -> str:
 def _report(tab: Any, fitted: Any) -> None:
     """`hs.write_report`, shown as it is."""
     with gr.Accordion(say("fit.report"), open=False):
-        writes = gr.Button(say("fit.report"))
+        with gr.Row(elem_classes="hs-row"):
+            writes = gr.Button(say("fit.report"))
         bar, page = work_bar(tab), gr.HTML(elem_id="report-page")
 
     @told

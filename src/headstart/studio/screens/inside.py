@@ -197,7 +197,8 @@ def _three(found: hs.Attacked) -> list[tuple[str, str]]:
 
 def _robust(tab: Any, fitted: Any) -> None:
     gr.Markdown(say("robust.about", photos=CURVE))
-    measures = gr.Button(say("robust.button"), variant="primary", elem_id="measure")
+    with gr.Row(elem_classes="hs-row"):
+        measures = gr.Button(say("robust.button"), variant="primary", elem_id="measure")
     bar, page = work_bar(tab), gr.HTML(elem_id="robust")
 
     @told

@@ -296,7 +296,7 @@ def fit_of(record: Any) -> list[Fitted]:
 def chart_of(points: Sequence[Fitted]) -> Chart:
     """The accuracy of each fit, with its interval; no line joins what was measured on different photos."""
     line = Line(
-        say("label.curve.accuracy"),
+        "",
         [(each.photos, each.accuracy) for each in points],
         band=[(each.low, each.high) for each in points],
         whiskers=True,

@@ -28,7 +28,8 @@ def build(tab: Any, opened: Any, network: Any, pixels: Any) -> None:
     """The components, and what they do; the choice goes into ``network`` and ``pixels``."""
     with gr.Accordion(say("compare"), open=False):
         gr.Markdown(say("compare.about"))
-        compares = gr.Button(say("compare"), elem_id="compare")
+        with gr.Row(elem_classes="hs-row"):
+            compares = gr.Button(say("compare"), elem_id="compare")
         bar, page, words = work_bar(tab), gr.HTML(elem_id="compared"), gr.Markdown()
         picks = gr.Dropdown([], label=say("compare.pick"), interactive=True, visible=False)
 

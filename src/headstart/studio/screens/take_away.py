@@ -36,7 +36,8 @@ def build(tab: Any, opened: Any, fitted: Any) -> None:
         exports = gr.Button(say("take.export"), variant="primary", elem_id="export")
         writes = gr.Button(say("take.report"), elem_id="write-report")
     bar, done = work_bar(tab), gr.Markdown(elem_id="taken")
-    takes = gr.DownloadButton(say("take.export"), visible=False, elem_id="download")
+    with gr.Row(elem_classes="hs-row"):
+        takes = gr.DownloadButton(say("take.export"), visible=False, elem_id="download")
     code = gr.Textbox(label=say("take.python"), lines=5, interactive=False, buttons=["copy"], elem_classes="hs-code")
     lines = gr.Textbox(label=say("take.shell"), lines=4, interactive=False, buttons=["copy"], elem_classes="hs-code")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,14 @@ def build(tab: Any, opened: Any, fitted: Any, thumbnails: Thumbnails) -> None:
                 label=say("try.why"), interactive=False, buttons=[], visible=False, height=260, elem_id="why"
             )
     near = gr.HTML(elem_id="nearest")
+    parts = (answer, bars, why, near)
     empty = {answer: f"<p>{say('try.none')}</p>", bars: "", why: gr.Image(visible=False), near: ""}
 
     @told
     def asked(tab: Tab, photo: str | None) -> Iterator[Updates]:
         yield empty | {answer: ""} if photo else empty
         if photo:
-            yield _about(tab, photo, thumbnails, (answer, bars, why, near))
+            yield _about(tab, photo, thumbnails, parts)
 
     @told
     def again(tab: Tab, photo: str | None, number: int, of_photo: int) -> Iterator[Updates]:
@@ -45,7 +47,9 @@ def build(tab: Any, opened: Any, fitted: Any, thumbnails: Thumbnails) -> None:
         if number != of_photo:
             yield empty | {box: None, of: number}
         elif photo and tab.classifier:
-            yield from asked(tab, photo)
+            yield empty | {answer: ""}
+            with suppress(hs.DataError):  # it was said already that it cannot be read
+                yield _about(tab, photo, thumbnails, parts)
 
     box = photo
     photo.change(asked, [tab, photo], set(empty), show_progress="hidden")
@@ -57,7 +61,7 @@ def _about(tab: Tab, photo: str, thumbnails: Thumbnails, parts: Sequence[Any]) -
     model = tab.the_classifier()
     (found,) = model.predictions([photo])
     if isinstance(found, hs.Problem):
-        raise hs.DataError(f"{found.kind}: {found.detail}")
+        raise hs.DataError(say("try.unreadable", why=found.detail))
     bars = _bars(model.predict([photo], top=CLASSES)[0])
     return dict(zip(parts, (_answer(found), bars, _map(model, photo), nearest_of(tab, photo, thumbnails)), strict=True))
 
