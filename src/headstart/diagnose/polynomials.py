@@ -137,12 +137,19 @@ def _verdict(parameters: int, errors: tuple[tuple[float, float], ...]) -> tuple[
     least_train, least = errors[best - 1]
     other = f"{counted(best, 'parameter')} {verb(best, 'has', 'have')} {least_train:.1f} and {least:.1f}"
     if parameters < best:
-        low = "both could be lower" if _more(train, least_train) else "the latter could be lower"
+        low = "both could be lower" if _said(train) > _said(least_train) else "the latter could be lower"
         return "underfitting", f"Underfitting. {these}; {other}: {low}."
-    less = "less error in training, more" if _more(least_train, train) else "no less error in training, and more"
+    less = (
+        "less error in training, more" if _said(train) < _said(least_train) else "no less error in training, and more"
+    )
     return "overfitting", f"Overfitting. {these}; {other}: {less} where it counts."
+
+
+def _said(error: float) -> float:
+    """An error in the digits that are said."""
+    return round(error, 1)
 
 
 def _more(error: float, other: float) -> bool:
     """Whether an error is larger as far as can be seen: by a twentieth, and in the digits that are said."""
-    return error > (1 + SEEN) * other and round(error, 1) > round(other, 1)
+    return error > (1 + SEEN) * other and _said(error) > _said(other)

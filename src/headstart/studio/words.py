@@ -157,7 +157,7 @@ ENGLISH = {
     "attack.none": "no change",
     "attack.already": "It says {before} of the photo as it is: no attack is needed.",
     "robust": "Robustness",
-    "robust.about": "The accuracy on at most {photos} photos that it has not seen, where each pixel may be changed a little.",
+    "robust.about": "The accuracy on up to {photos} photos that it has not seen, where each pixel may change a little.",
     "robust.button": "Measure",
     # overfitting
     "play.about": (

@@ -211,12 +211,12 @@ def _buttons(states: tuple[Any, Any, Any], parts: _Parts, see: _Look) -> None:
             for place, label in enumerate(labels):
                 key = KEYS[place] if place < len(KEYS) else ""
                 button = gr.Button(f"{key}  {label}".strip(), elem_id=f"key-{key}" if key else None)
-                button.click(_taker(_mover(label), see, version), inputs, changes, **IN_TURN)
+                button.click(taker(_mover(label), see, version), inputs, changes, **IN_TURN)
 
     with gr.Row():
         skips = gr.Button(say("label.skip", sign=SKIP), elem_id=f"key-{SKIP}", size="sm")
         undoes = gr.Button(say("label.undo", sign=UNDO.upper()), elem_id=f"key-{UNDO}", size="sm")
-    skips.click(_taker(lambda project, guess: "", see, version), inputs, changes, **IN_TURN)
+    skips.click(taker(lambda project, guess: "", see, version), inputs, changes, **IN_TURN)
     undoes.click(_undo(see, version), [tab, parts.queue, parts.done, version], changes, **IN_TURN)
 
 
@@ -224,7 +224,7 @@ def _mover(label: str) -> Callable[[Project, Guess], str]:
     return lambda project, guess: str(project.move(Path(guess.path), label))
 
 
-def _taker(take: Callable[[Project, Guess], str], see: _Look, version: Any) -> Callable[..., Any]:
+def taker(take: Callable[[Project, Guess], str], see: _Look, version: Any) -> Callable[..., Any]:
     """A handler that does something with the photo that is shown, once: a key that is too fast counts for no other."""
 
     @told

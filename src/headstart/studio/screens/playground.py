@@ -52,7 +52,7 @@ def page_of(parameters: float, points: float, noise: float, seed: float) -> str:
     )
     return (
         f'<p class="hs-verdict" role="status"><strong>{html.escape(found.sentence)}</strong></p>'
-        f'<div class="hs-charts"><div>{draw(_points(found))}</div><div>{draw(_errors(found))}</div>'
+        f'<div class="hs-charts"><div>{draw(_points(found))}</div><div>{draw(errors_chart(found))}</div>'
         f"<table>{figures}</table></div>"
     )
 
@@ -72,7 +72,7 @@ def _points(found: hs.PolynomialFit) -> Chart:
     return Chart(found.sentence, Axis("x"), Axis("y", low, high), lines)
 
 
-def _errors(found: hs.PolynomialFit) -> Chart:
+def errors_chart(found: hs.PolynomialFit) -> Chart:
     """Both errors against the number of parameters; one that is far above those of a constant leaves the picture."""
     highest = max(max(each) for each in found.errors)
     high = min(highest, ROOM * max(found.errors[0])) or 1.0
