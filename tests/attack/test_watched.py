@@ -26,7 +26,6 @@ def test_a_network_that_is_watched_gives_the_same_answers() -> None:
     network, told = Linear.random(), list[tuple[str, int, int]]()
     watched = Watched(network, lambda *step: told.append(step))
     assert (watched.forward(IMAGES) == network.forward(IMAGES)).all()
-    assert watched.forward(IMAGES[:0]).shape == (0, 2)
     assert told == []  # nothing was said yet that could be said again
     watched.tell("photos", 0, 20)
     watched.forward(IMAGES)

@@ -224,11 +224,16 @@ def address_of(picture: Path) -> str:
     return f"gradio_api/file={quote(picture.as_posix())}"
 
 
-def inline(pixels: NDArray[np.uint8]) -> str:
+def large(pixels: NDArray[np.uint8], words: str) -> str:
+    """One picture in HTML, and what it is for those who do not see it. Gradio's own is a button without a name."""
+    return f'<img class="hs-large" src="{inline(pixels, "JPEG")}" alt="{html.escape(words)}">'
+
+
+def inline(pixels: NDArray[np.uint8], kind: str = "PNG") -> str:
     """Pixels (height, width, 3) as an address that holds them."""
     written = io.BytesIO()
-    Image.fromarray(pixels).save(written, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"
+    Image.fromarray(pixels).save(written, kind, quality=90)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(written.getvalue()).decode()}"
 
 
 def to_take(file: Path) -> str:

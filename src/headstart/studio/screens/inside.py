@@ -23,6 +23,7 @@ from headstart.studio.page import (
     follow,
     forgets,
     inline,
+    large,
     photo_box,
     slider,
     told,
@@ -99,9 +100,7 @@ def _imagine(tab: Any, fitted: Any) -> None:
         steps = slider(16, 512, 128, 16, label=say("imagine.steps"), elem_id="imagine-steps")
         makes = gr.Button(say("imagine.button"), variant="primary")
     bar, words = work_bar(tab), gr.Markdown()
-    picture = gr.Image(
-        label=say("imagine"), interactive=False, buttons=["fullscreen", "download"], visible=False, elem_id="ideal"
-    )
+    picture = gr.HTML(elem_id="ideal")
 
     @told
     def made(tab: Tab, label: str | None, steps: float) -> Iterator[Updates]:
@@ -115,13 +114,13 @@ def _imagine(tab: Any, fitted: Any) -> None:
         for update in follow(job, bar):
             if len(seen) > shown:
                 shown = len(seen)
-                update |= {picture: gr.Image(seen[-1], visible=True)}
+                update |= {picture: large(seen[-1], say("imagine"))}
             yield update
         (found,) = job.result()
-        yield {picture: gr.Image(found.pixels, visible=True), words: _about(found)}
+        yield {picture: large(found.pixels, say("imagine")), words: _about(found)}
 
     fitted.change(classes_of, tab, label, show_progress="hidden")
-    forgets(fitted, {picture: gr.Image(visible=False), words: ""})
+    forgets(fitted, {picture: "", words: ""})
     makes.click(made, [tab, label, steps], {bar, picture, words}, show_progress="hidden")
 
 

@@ -19,7 +19,7 @@ from headstart.core.errors import UnreadableImageError
 from headstart.core.progress import Progress
 from headstart.data.load import decode_whole
 from headstart.report.charts import Axis, Chart, Line, draw
-from headstart.studio.page import Tab, Updates, follow, forgets, told, work_bar
+from headstart.studio.page import Tab, Updates, follow, forgets, large, told, work_bar
 from headstart.studio.project import Project
 from headstart.studio.screens.fit import verdict_of
 from headstart.studio.thumbnails import Thumbnails
@@ -75,10 +75,7 @@ def build(tab: Any, opened: Any, version: Any, fitted: Any, thumbnails: Thumbnai
         orders = gr.Button(say("label.order"), variant="primary", elem_id="order")
         refits = gr.Button(say("label.fit"), elem_id="fit-again")
     bar, words = work_bar(tab), gr.Markdown(say("label.none"), elem_id="label-words")
-    photo = gr.Image(
-        label=say("label.photo"), interactive=False, buttons=[], height=360, visible=False, format="jpeg",
-        elem_id="unlabelled",
-    )  # fmt: skip
+    photo = gr.HTML(elem_id="unlabelled")
     shown = gr.Textbox(visible=False)
     with gr.Column(visible=False) as keys:
         pass
@@ -119,7 +116,7 @@ class _Look:
             parts.queue: queue,
             parts.done: tuple(done),
             parts.shown: queue[0].path if queue else "",
-            parts.photo: gr.Image(picture, visible=bool(queue)),
+            parts.photo: "" if picture is None else large(picture, say("label.photo")),
             parts.words: " ".join((words, more)).strip(),
             parts.keys: gr.Column(visible=bool(queue or done)),
             parts.grid: gr.Gallery(small, selected_index=None),

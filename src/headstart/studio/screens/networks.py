@@ -73,7 +73,8 @@ def page_of(found: hs.Comparison) -> str:
     return (
         f'<p class="hs-verdict" role="status"><strong>{html.escape(found.sentence)}</strong></p>'
         f'<div class="hs-charts"><div>{draw(chart_of(found.rows, found.chosen, found.sentence))}</div>'
-        f'<div class="hs-wide"><table class="hs-table"><tr>{heads}<td></td></tr>{rows}</table></div></div>'
+        f'<div class="hs-wide" tabindex="0" role="region" aria-label="{say("compare")}">'
+        f'<table class="hs-table"><tr>{heads}<td></td></tr>{rows}</table></div></div>'
     )
 
 
@@ -87,5 +88,5 @@ def chart_of(rows: Sequence[Candidate], chosen: Candidate | None, says: str) -> 
         colour = COLOURS[place % len(COLOURS)]
         lines.append(Line(name, points, colour, band, whiskers=True, dashed=place >= len(COLOURS)))
     marks = (Mark(say("compare.chosen"), chosen.images_per_second),) if chosen else ()
-    speed, accuracy = Axis(say("compare.speed"), log=True), Axis(say("compare.accuracy"), high=1, percent=True)
+    speed, accuracy = Axis(say("compare.speed"), log=True), Axis(say("label.curve.accuracy"), high=1, percent=True)
     return Chart(says, speed, accuracy, tuple(lines), marks)

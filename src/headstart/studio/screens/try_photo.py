@@ -12,7 +12,7 @@ import gradio as gr
 
 import headstart as hs
 from headstart.plots.explanation import over_photo
-from headstart.studio.page import Tab, Updates, address_of, figures, filled, photo_box, told
+from headstart.studio.page import Tab, Updates, address_of, figures, filled, large, photo_box, told
 from headstart.studio.thumbnails import Thumbnails
 from headstart.studio.words import say
 
@@ -28,12 +28,10 @@ def build(tab: Any, opened: Any, fitted: Any, thumbnails: Thumbnails) -> None:
         with gr.Column():
             answer = gr.HTML(f"<p>{say('try.none')}</p>", elem_id="answer")
             bars = gr.HTML(elem_id="probabilities")
-            why = gr.Image(
-                label=say("try.why"), interactive=False, buttons=[], visible=False, height=260, elem_id="why"
-            )
+            why = gr.HTML(elem_id="why")
     near = gr.HTML(elem_id="nearest")
     parts = (answer, bars, why, near)
-    empty = {answer: f"<p>{say('try.none')}</p>", bars: "", why: gr.Image(visible=False), near: ""}
+    empty = {answer: f"<p>{say('try.none')}</p>", bars: "", why: "", near: ""}
 
     @told
     def asked(tab: Tab, photo: str | None) -> Iterator[Updates]:
@@ -86,13 +84,13 @@ def _bars(top: Sequence[tuple[Any, float]]) -> str:
     return f'<dl class="hs-chances" aria-label="{say("try.probabilities")}">{"".join(rows)}</dl>'
 
 
-def _map(model: Any, photo: str) -> Any:
+def _map(model: Any, photo: str) -> str:
     """The class activation over the photo; none of a network that has no places."""
     try:
         (found,) = hs.explain_photos(model, [photo], progress=False)
     except hs.UsageError:
-        return gr.Image(visible=False)
-    return gr.Image(over_photo(found), visible=True)
+        return ""
+    return f"<h3>{say('try.why')}</h3>" + large(over_photo(found), say("try.why"))
 
 
 def nearest_of(tab: Tab, photo: str, thumbnails: Thumbnails) -> str:
