@@ -106,6 +106,22 @@ def test_the_same_seed_gives_the_same_figures(model: hs.Classifier, others: Path
     assert one.drawn_from + one.passed_over == 12  # of pictures so simple, some are near each other
 
 
+def test_its_stages_are_told_as_they_begin(model: hs.Classifier, others: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    hs.robustness(
+        model, others, epsilons=["1/255", "4/255"], methods=["pgd"], steps=2,
+        progress=lambda *step: told.append(step),
+    )  # fmt: skip
+    stages = list(dict.fromkeys(name for name, _, _ in told))
+    assert stages == ["reading", NOISE, "pgd", "checks"]
+    assert list(dict.fromkeys(step for step in told if step[0] == "checks")) == [("checks", k, 4) for k in range(4)]
+    assert list(dict.fromkeys(step for step in told if step[0] == NOISE)) == [(NOISE, k, 3) for k in range(3)]
+    done = [step[1] for step in told if step[0] == "pgd"]
+    assert done[0] == 0
+    assert done == sorted(done)
+    assert len(done) > len(set(done))  # also between the budgets
+
+
 def test_one_norm_is_like_another(model: hs.Classifier, others: Path) -> None:
     for norm, epsilon in (("l2", 4.0), ("l1", 300.0)):
         found = hs.robustness(model, others, norm=norm, epsilons=[epsilon / 100, epsilon], methods=["pgd"], steps=8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -22,6 +23,35 @@ def test_the_five_known_points(parameters: int, train: float, validation: float,
     assert found.validation_error == pytest.approx(validation, abs=1e-2)
     assert found.kind == kind
     assert f"{train:.1f} in training, {validation:.1f} on held-out points" in found.sentence
+
+
+SHOWN = re.compile(r"([\d.]+) in training, ([\d.]+) on held-out points")
+OTHER = re.compile(r"(?:has|have) ([\d.]+) and ([\d.]+)")
+
+
+@pytest.mark.parametrize("parameters", range(1, 13))
+@pytest.mark.parametrize("points", [2, 5, 12, 40])
+@pytest.mark.parametrize("noise", [0.0, 0.3, 2.0])
+def test_a_verdict_is_borne_out_by_the_figures_in_it(parameters: int, points: int, noise: float) -> None:
+    found = hs.fit_polynomial(parameters, points=points, noise=noise)
+    shown = SHOWN.search(found.sentence)
+    assert shown is not None
+    train, validation = map(float, shown.groups())
+    other = OTHER.search(found.sentence)
+    if found.kind == "healthy":
+        assert found.sentence.startswith("Fits well. ")
+        assert other is None
+        return
+    assert other is not None
+    least_train, least = map(float, other.groups())
+    assert validation > least
+    assert (train > least_train) == ("both could be lower" in found.sentence)
+    assert (train < least_train) == (": less error in training" in found.sentence)
+
+
+def test_without_noise_more_parameters_than_needed_fit_well_until_there_are_more_than_points() -> None:
+    kinds = [hs.fit_polynomial(count, points=5, noise=0).kind for count in range(1, 8)]
+    assert kinds == ["underfitting"] * 2 + ["healthy"] * 3 + ["overfitting"] * 2
 
 
 @pytest.mark.parametrize("parameters", [1, 2, 4, 8])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from headstart.attack.goal import Goal, Victim, batches
 from headstart.attack.gradient_steps import fgsm
 from headstart.attack.plan import Plan, attack, epsilon_text, in_floats
-from headstart.core.progress import Progress, one_step
+from headstart.core.progress import Progress
 
 NOISE = "noise"  # in place of an attack
 NOTHING = "no photo is right to begin with"
@@ -44,8 +44,13 @@ class Checks:
 
     def all(self, progress: Progress | None = None) -> tuple[Check, ...]:
         """Each of them."""
-        with one_step(progress, "checks"):
-            return self.gradients(), self.large_budget(), self.more_steps(), self.noise()
+        parts = self.gradients, self.large_budget, self.more_steps, self.noise
+        found = []
+        for place, part in enumerate(parts):
+            if progress:
+                progress("checks", place, len(parts))
+            found.append(part())
+        return tuple(found)
 
     def gradients(self) -> Check:
         """A gradient that is zero or not finite leads nowhere: the attack sees nothing of the network."""

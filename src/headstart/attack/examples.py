@@ -16,6 +16,7 @@ from headstart.attack.goal import Goal, Victim
 from headstart.attack.gradient_steps import pgd
 from headstart.attack.norms import sizes
 from headstart.attack.plan import LEVEL, Plan, attack, epsilon_text, in_floats, plan_of
+from headstart.attack.watched import Watched
 from headstart.core.arguments import PROGRESS, YES_NO, checks
 from headstart.core.display import Described
 from headstart.core.errors import UsageError, did_you_mean
@@ -104,14 +105,15 @@ def attack_photos(
         DataError: an image that cannot be read.
     """
     plan = plan_of(method, norm, epsilon, steps, restarts, seed, targeted=target is not None)
-    network, dataset = victim_of(classifier), unlabelled_dataset(images)
+    network, dataset = Watched(victim_of(classifier), function_of(progress)), unlabelled_dataset(images)
     goal_classes = target if target is not None else labels
     chosen = None if goal_classes is None else classes_of(classifier, goal_classes, len(dataset))
     originals = pixels_of(classifier, dataset, crop=crop)
     answer = partial(classifier.predict_proba, crop=False)  # of pixels that go in as they are
     before = answer(originals)
     goal = Goal(before.argmax(axis=1) if chosen is None else chosen, targeted=target is not None)
-    found, already = attack(network, originals, goal, plan, stage(function_of(progress), "photos"))
+    network.tell("photos", 0, len(originals))
+    found, already = attack(network, originals, goal, plan, stage(network.tell, "photos"))
     if len(rows := np.flatnonzero(already & ~goal.reached(before))):  # fp32 gives another answer than `predict`
         step = min(plan.epsilon, LEVEL)
         further = partial(pgd, norm=plan.norm, epsilon=step, steps=1, step=step, leave=False)

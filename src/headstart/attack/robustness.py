@@ -14,6 +14,7 @@ from headstart.attack.examples import victim_of
 from headstart.attack.goal import Goal, Victim
 from headstart.attack.norms import NORM, NORMS, check_norm, sizes, steepest
 from headstart.attack.plan import EPSILON, METHODS, Plan, attack, epsilon_text, in_floats, parse_epsilon, plan_of
+from headstart.attack.watched import Watched
 from headstart.core.arguments import PROGRESS, SEED, TEXT, YES_NO, checks, several, whole
 from headstart.core.display import Described
 from headstart.core.progress import Progress, Shown, function_of, shows_progress, stage
@@ -108,12 +109,13 @@ def robustness(
     budgets = cast("Sequence[float] | None", epsilons)
     plans, grid = request_of(methods, norm, budgets, steps, restarts, images, seed)
     norm = plans[0].norm
-    network, report = victim_of(classifier), function_of(progress)
+    report = function_of(progress)
+    network = Watched(victim_of(classifier), report)
     dataset = labelled_dataset(data, labels, classifier.label_kind)
     photos = held_out(
         classifier, dataset, images, seed, training_set_too=fitted_on_too, progress=stage(report, "reading")
     )
-    curve = _Curve(network, photos, grid, norm, report)
+    curve = _Curve(network, photos, grid, norm, network.tell)
     curve.add_noise(seed)
     for plan in plans:
         curve.add(plan)
@@ -122,7 +124,7 @@ def robustness(
         norm=norm,
         accuracy=accuracy_of(curve.right, photos.groups),
         curve=curve.points(),
-        checks=checks.all(report),
+        checks=checks.all(network.tell),
         drawn_from=photos.of,
         passed_over=photos.passed_over,
         left_out=photos.left_out,
@@ -160,10 +162,9 @@ def request_of(
 class _Curve:
     """Which photos are fooled by each attack within each budget."""
 
-    def __init__(
-        self, network: Victim, photos: HeldOut, grid: Sequence[float], norm: str, progress: Progress | None
-    ) -> None:
+    def __init__(self, network: Victim, photos: HeldOut, grid: Sequence[float], norm: str, progress: Progress) -> None:
         self.network, self.photos, self.grid, self.norm, self.progress = network, photos, grid, norm, progress
+        progress(NOISE, 0, len(grid) + 1)  # the photos as they are are the first of these
         answers = network.forward(in_floats(photos.images)).argmax(axis=1)
         self.right: NDArray[np.bool_] = answers == photos.labels
         self.fooled: dict[str, NDArray[np.bool_]] = {}  # name: (budgets, N)
@@ -171,9 +172,10 @@ class _Curve:
     def add(self, plan: Plan) -> None:
         """Attack within every budget, the smallest first."""
         fooled = self.fooled[plan.method] = np.zeros((len(self.grid), len(self.right)), bool)
-        report, count = stage(self.progress, plan.method), int(self.right.sum())
+        count = int(self.right.sum())
         if not METHODS[plan.method].budget:
             rows = np.flatnonzero(self.right)
+            report = stage(self.progress, plan.method)
             found, _ = attack(self.network, self.photos.images[rows], self._goal(rows), plan, report)
             needed = sizes(found.images - in_floats(self.photos.images[rows]), self.norm)
             for place, epsilon in enumerate(self.grid):
@@ -182,10 +184,10 @@ class _Curve:
         for place, epsilon in enumerate(self.grid):
             rows = np.flatnonzero(self.right & ~fooled[:place].any(axis=0))
             before = (place + 1) * count - len(rows)  # those that left are done within this budget, too
+            self.progress(plan.method, before, len(self.grid) * count)
 
             def tell(done: int, _: int, before: int = before) -> None:
-                if report:
-                    report(before + done, len(self.grid) * count)
+                self.progress(plan.method, before + done, len(self.grid) * count)
 
             found, _ = attack(
                 self.network, self.photos.images[rows], self._goal(rows), replace(plan, epsilon=epsilon), tell
@@ -196,6 +198,7 @@ class _Curve:
         """As an attack, a step of the whole budget in a random direction."""
         fooled = self.fooled[NOISE] = np.zeros((len(self.grid), len(self.right)), bool)
         for place, epsilon in enumerate(self.grid):
+            self.progress(NOISE, place + 1, len(self.grid) + 1)
             rows = np.flatnonzero(self.right & ~fooled[:place].any(axis=0))
             noisy = in_floats(self.photos.images[rows])
             for row, image in zip(rows.tolist(), noisy, strict=True):

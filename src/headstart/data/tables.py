@@ -160,8 +160,8 @@ def _cells(row: Sequence[str], count: int, where: str) -> list[str]:
     if any(cells[count:]):
         shown = one_line(", ".join(cells[:6])[:120])
         raise DataError(
-            f"{where}: expected {count} cells, received {len(cells)} ({shown}). A text with the separator in it stands in "
-            "quotes."
+            f"{where}: expected {count} cells, received {len(cells)} ({shown}). A text with the separator in it "
+            "stands in quotes."
         )
     return cells[:count] + [""] * (count - len(cells))
 

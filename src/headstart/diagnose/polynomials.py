@@ -18,6 +18,8 @@ LOW, HIGH = 1.0, 5.0  # ends of the range
 MOST = 12  # parameters
 DENSE = np.linspace(LOW, HIGH, 161)  # where the curves are drawn, and bias and variance averaged
 
+SEEN = 0.05  # share by which errors differ that are told apart
+
 Values = NDArray[np.float64]
 
 
@@ -121,14 +123,33 @@ def _errors(parameters: int, training: tuple[Values, Values], validation: tuple[
 
 
 def _verdict(parameters: int, errors: tuple[tuple[float, float], ...]) -> tuple[str, str]:
-    """By the number of parameters with the lowest validation error on these points."""
-    best = int(np.argmin([validation for _, validation in errors])) + 1
+    """By the number of parameters with the lowest validation error on these points; differences that are too small to
+    be seen do not count.
+    """
+    lowest = min(validation for _, validation in errors)
+    good = [count for count, (_, validation) in enumerate(errors, 1) if not _more(validation, lowest)]
     train, validation = errors[parameters - 1]
     these = f"{counted(parameters, 'parameter')}: {train:.1f} in training, {validation:.1f} on held-out points"
-    if parameters == best:
-        return "healthy", f"{these}. No other number of parameters does better on held-out points."
+    these += " (squared error, summed over the points)"
+    if parameters in good:
+        return "healthy", f"Fits well. {these}. No other number of parameters does better on held-out points."
+    best = min(good, key=lambda count: abs(count - parameters))
     least_train, least = errors[best - 1]
     other = f"{counted(best, 'parameter')} {verb(best, 'has', 'have')} {least_train:.1f} and {least:.1f}"
     if parameters < best:
-        return "underfitting", f"Underfitting. {these}; {other}: both could be lower."
-    return "overfitting", f"Overfitting. {these}; {other}: less error in training, more where it counts."
+        low = "both could be lower" if _said(train) > _said(least_train) else "the latter could be lower"
+        return "underfitting", f"Underfitting. {these}; {other}: {low}."
+    less = (
+        "less error in training, more" if _said(train) < _said(least_train) else "no less error in training, and more"
+    )
+    return "overfitting", f"Overfitting. {these}; {other}: {less} where it counts."
+
+
+def _said(error: float) -> float:
+    """An error in the digits that are said."""
+    return round(error, 1)
+
+
+def _more(error: float, other: float) -> bool:
+    """Whether an error is larger as far as can be seen: by a twentieth, and in the digits that are said."""
+    return error > (1 + SEEN) * other and _said(error) > _said(other)

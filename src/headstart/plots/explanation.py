@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.explain.explain import Explanation, scaled
-from headstart.explain.feature_maps import FeatureMaps
+from headstart.explain.feature_maps import FeatureMaps, LayerChannels
 from headstart.plots.pictures import Picture, Tile, coloured, laid_over, sheet
 
 SIDE, SMALL = 224, 96  # pixels: the height of a map, and of one channel
@@ -48,16 +48,19 @@ def draw_features(found: FeatureMaps) -> Image.Image:
     """The strongest channels of each layer, from the first to the last; the colours of each begin at its own 0."""
     rows, titles = [[Tile(found.pixels)]], [os.path.basename(found.name)]
     for layer in found.layers:
-        tiles = [
-            Tile(coloured(_from_zero(values)), (f"channel {channel}",))
-            for channel, values in zip(layer.channels, layer.values, strict=True)
-        ]
+        tiles = [Tile(pixels, (f"channel {channel}",)) for channel, pixels in channels(layer)]
         height, width = layer.values.shape[1:]
         about = f"{layer.layer}: the strongest of {layer.count} channels, {height} x {width} places"
         for first in range(0, len(tiles), ACROSS):
             rows.append(tiles[first : first + ACROSS])
             titles.append("" if first else about)
     return sheet(rows, side=SMALL, titles=titles)
+
+
+def channels(layer: LayerChannels) -> list[tuple[int, Picture]]:
+    """The strongest channels of a layer by number, each as a picture whose colours begin at its own 0."""
+    pictures = (coloured(_from_zero(values)) for values in layer.values)
+    return list(zip(layer.channels, pictures, strict=True))
 
 
 def title_of(found: Explanation) -> str:

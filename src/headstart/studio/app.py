@@ -22,7 +22,7 @@ def create_app(start: str, thumbnails: Thumbnails) -> Any:
         with gr.Tab(say("tab.fit")):
             fit.build(tab, opened, fitted, thumbnails)
         with gr.Tab(say("tab.try")):
-            try_photo.build(tab, opened, thumbnails)
+            try_photo.build(tab, opened, fitted, thumbnails)
         with gr.Tab(say("tab.label")):
             label_more.build(tab, opened, shown.version, fitted, thumbnails)
         with gr.Tab(say("tab.inside")):

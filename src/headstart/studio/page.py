@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import html
 import inspect
+import io
+import os
+import shutil
 import sys
+import tempfile
 import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import gradio as gr
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from headstart.core.errors import HeadstartError, UsageError
 from headstart.core.progress import amount
@@ -20,7 +30,7 @@ from headstart.model.classifier import Classifier
 from headstart.model.files import why_not_writable
 from headstart.studio.jobs import CancelledError, Job, Running, State
 from headstart.studio.project import Project
-from headstart.studio.words import say
+from headstart.studio.words import say, stage_in_words
 
 T = TypeVar("T")
 READ = 30  # seconds
@@ -35,6 +45,13 @@ def photo_box(label: str, name: str, sources: Sequence[str] = ("upload", "webcam
     """
     box = gr.Image(label=label, elem_id=name, sources=list(sources), type="filepath", image_mode=None, buttons=[])
     box.preprocess = lambda payload: payload.path if payload is not None else None
+    return box
+
+
+def slider(lowest: float, highest: float, value: float, step: float, **options: Any) -> Any:
+    """A slider; a number that is typed and out of range counts as its nearer end. Gradio would raise an error."""
+    box = gr.Slider(lowest, highest, value=value, step=step, **options)
+    box.preprocess = lambda payload: value if payload is None else min(max(payload, lowest), highest)
     return box
 
 
@@ -152,7 +169,7 @@ def warn(sentence: str) -> None:
 
 def forgets(opened: Any, empty: Updates) -> None:
     """Components that show something of a project are empty again when another is opened."""
-    opened.change(lambda: empty, None, set(empty))
+    opened.change(lambda: empty, None, set(empty), show_progress="hidden")
 
 
 def follow(job: Job[T], bar: Any) -> Generator[Updates, None, T]:
@@ -167,17 +184,32 @@ def follow(job: Job[T], bar: Any) -> Generator[Updates, None, T]:
     return job.result()
 
 
+def work_bar(tab: Any, name: str | None = None) -> Any:
+    """The bar of a job, with a button that ends it; neither is seen while there is no job."""
+    with gr.Row(elem_classes="hs-work"):
+        bar = gr.HTML(elem_id=name, padding=False)
+        cancel_button(tab)
+    return bar
+
+
 def cancel_button(tab: Any) -> Any:
-    """A button that ends what runs in this tab."""
-    button = gr.Button(say("cancel"))
-    button.click(lambda tab: tab.running.cancel(), tab, None)
+    """A button that ends what runs in this tab; it is seen while anything does."""
+    button = gr.Button(say("cancel"), elem_classes="hs-cancel")
+    button.click(_cancel, tab, None, show_progress="hidden")
     return button
+
+
+def _cancel(tab: Tab) -> None:
+    job = tab.running.job
+    tab.running.cancel()
+    if job is not None and job.runs:
+        job.state = State(say("cancelling"))
 
 
 def bar_of(state: State) -> str:
     """A bar in HTML, which a screen reader reads as one."""
     share, left = state.share, state.left
-    words = f"{state.stage} {amount(state.stage, state.done, state.count)}".strip()
+    words = f"{stage_in_words(state.stage)} {amount(state.stage, state.done, state.count)}".strip()
     if left is not None:
         words += f", {say('left', seconds=round(left))}"
     value = "" if share is None else f' aria-valuenow="{100 * share:.0f}"'
@@ -190,6 +222,38 @@ def bar_of(state: State) -> str:
 def filled(share: float | None) -> str:
     """The inside of a bar; where it is not known how much is done it is full, and moves."""
     return "<i></i>" if share is None else f'<i style="width:{share:.1%}"></i>'
+
+
+def figures(pictures: Iterable[tuple[str, str]], kind: str = "") -> str:
+    """Pictures (address, words below) of one size in HTML, as many beside each other as there is room for."""
+    found = "".join(
+        f'<figure><img src="{html.escape(address)}" alt=""><figcaption>{html.escape(words)}</figcaption></figure>'
+        for address, words in pictures
+    )
+    return f'<div class="hs-figures {kind}">{found}</div>'
+
+
+def address_of(picture: Path) -> str:
+    """Where the page finds a file of `Thumbnails`."""
+    return f"gradio_api/file={quote(picture.as_posix())}"
+
+
+def large(pixels: NDArray[np.uint8], words: str) -> str:
+    """One picture in HTML, and what it is for those who do not see it. Gradio's own is a button without a name."""
+    return f'<img class="hs-large" src="{inline(pixels, "JPEG")}" alt="{html.escape(words)}">'
+
+
+def inline(pixels: NDArray[np.uint8], kind: str = "PNG") -> str:
+    """Pixels (height, width, 3) as an address that holds them."""
+    written = io.BytesIO()
+    Image.fromarray(pixels).save(written, kind, quality=90)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(written.getvalue()).decode()}"
+
+
+def to_take(file: Path) -> str:
+    """A copy of a file where the page may fetch it; it goes when the studio does."""
+    folder = tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR"))
+    return str(shutil.copy(file, folder))
 
 
 def theme() -> Any:

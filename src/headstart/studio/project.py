@@ -210,6 +210,10 @@ class Project:
             raise UsageError(f"'{photo.name}' is {where}.")
         return photo.relative_to(place).parts[0]
 
+    def take_label_off(self, photo: Path) -> Path:
+        """Put a photo of a class back among those that have no label."""
+        return self._moved(photo, self.folder / NEW)
+
     def _known(self, label: str) -> str:
         if label not in self.classes():
             raise UsageError(f"There is no class '{label}'.")

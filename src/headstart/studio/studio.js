@@ -16,6 +16,25 @@ for (const kind of ["dragover", "drop", "dragleave"]) {
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest("input, textarea, select, [contenteditable]");
   if (typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-  const button = document.getElementById(`key-${event.key}`);
+  const button = document.getElementById(`key-${event.key.toLowerCase()}`);
   if (button && button.offsetParent !== null) button.click();
 });
+// Gradio takes a photo by the type that the browser knows of its name, and refuses others, such as HEIC; fit reads them.
+const asImages = (files) => {
+  const taken = new DataTransfer();
+  for (const file of files) {
+    taken.items.add(file.type.startsWith("image/") ? file : new File([file], file.name, { type: "image/unknown" }));
+  }
+  return taken.files;
+};
+document.addEventListener("change", ({ target }) => {
+  if (target.type === "file" && target.accept === "image/*") target.files = asImages(target.files);
+}, true);
+document.addEventListener("drop", (event) => {
+  const input = event.target.closest("button, .upload-container")?.querySelector("input[type=file][accept='image/*']");
+  if (!input || ![...event.dataTransfer.files].some((file) => !file.type.startsWith("image/"))) return;
+  event.preventDefault();
+  event.stopPropagation();
+  input.files = asImages(event.dataTransfer.files);
+  input.dispatchEvent(new Event("change", { bubbles: true }));
+}, true);

@@ -14,7 +14,7 @@ import gradio as gr
 import headstart as hs
 from headstart.core.counts import counted
 from headstart.data.check import Health
-from headstart.studio.page import Tab, Updates, cancel_button, follow, told
+from headstart.studio.page import Tab, Updates, follow, told, work_bar
 from headstart.studio.thumbnails import Thumbnails, gallery_of, pairs_of, toggled
 from headstart.studio.words import say
 
@@ -35,10 +35,8 @@ class _Kind:
 def build(tab: Any, opened: Any, version: Any, chosen: Any, thumbnails: Thumbnails) -> None:
     """The components, and what they do; ``chosen`` are the photos that were clicked."""
     found = gr.State(0)  # a number that rises with every check; 0: none yet
-    with gr.Row(elem_classes="hs-row"):
-        checks = gr.Button(say("check"), elem_id="check")
-        cancel_button(tab)
-    bar, sentences = gr.HTML(), gr.Markdown(visible=False)
+    checks = gr.Button(say("check"), elem_id="check")
+    bar, sentences = work_bar(tab), gr.Markdown(visible=False)
     shows = [_part(tab, version, chosen, number, thumbnails) for number in range(len(_kinds(None)))]
 
     @told

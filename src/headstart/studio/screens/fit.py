@@ -18,40 +18,39 @@ from headstart.core.progress import Progress
 from headstart.core.types import Evaluation
 from headstart.diagnose.verdict import HEALTHY
 from headstart.model.classifier import Classifier
-from headstart.plots.comparison import draw_comparison
+from headstart.model.model_card import why_kept
 from headstart.report.charts import Axis, Chart, Line, draw
 from headstart.report.figures import training_charts
 from headstart.studio.jobs import CancelledError, Job
-from headstart.studio.page import Tab, Updates, cancel_button, follow, told
+from headstart.studio.page import Tab, Updates, address_of, figures, follow, forgets, told, work_bar
 from headstart.studio.project import REPORT
+from headstart.studio.screens import networks
 from headstart.studio.thumbnails import Thumbnails
 from headstart.studio.words import say
 from headstart.train.protocol import Epoch
-from headstart.workflows.compare import at_hand
 
 MISTAKES = 24  # that are shown
 RECIPES = ("careful", "fast", "full")
+SIZES = range(32, 513, 32)  # pixels
 
 
 def build(tab: Any, opened: Any, fitted: Any, thumbnails: Thumbnails) -> None:
     """The components, and what they do; ``fitted`` is a number that rises whenever there is another model."""
+    sizes = [(say("fit.pixels.own"), 0), *((say("fit.pixels.some", pixels=size), size) for size in SIZES)]
     with gr.Row(elem_classes="hs-row"):
-        network = gr.Dropdown(_networks(), label=say("fit.network"), interactive=True, elem_id="network")
-        pixels = gr.Slider(0, 512, value=0, step=32, label=say("fit.pixels"))
+        network = gr.Dropdown(networks.names(), label=say("fit.network"), interactive=True, elem_id="network")
+        pixels = gr.Dropdown(sizes, value=0, label=say("fit.pixels"), interactive=True, elem_id="pixels")
         fits = gr.Button(say("fit"), variant="primary", elem_id="fit")
-        cancel_button(tab)
-    bar, verdict = gr.HTML(elem_id="fit-bar"), gr.HTML(f"<p>{say('fit.none')}</p>", elem_id="verdict")
-    mistakes = gr.Gallery(
-        label=say("fit.mistakes"), columns=6, object_fit="cover", interactive=False, buttons=[], visible=False
-    )
+    bar = work_bar(tab, "fit-bar")
+    verdict, mistakes = gr.HTML(f"<p>{say('fit.none')}</p>", elem_id="verdict"), gr.HTML(elem_id="mistakes")
 
     @told
-    def fit(tab: Tab, network: str, pixels: float, models: int) -> Iterator[Updates]:
+    def fit(tab: Tab, network: str, pixels: int, models: int) -> Iterator[Updates]:
         project, folder = tab.the_project(), tab.the_photos(enough=True)
         tab.check_place(project)
 
         def work(report: Progress) -> None:  # also where the page is closed meanwhile
-            tab.keep(hs.fit(folder, backbone=network, pixels=int(pixels) or None, progress=report), project)
+            tab.keep(hs.fit(folder, backbone=network, pixels=pixels or None, progress=report), project)
 
         yield from follow(tab.running.begin(work), bar)
         yield {fitted: models + 1}
@@ -62,30 +61,25 @@ def build(tab: Any, opened: Any, fitted: Any, thumbnails: Thumbnails) -> None:
     def shown(tab: Tab) -> Iterator[Updates]:
         """The verdict at once, then the mistakes, for which the held-out photos are looked at again."""
         if tab.classifier is None:
-            yield {verdict: f"<p>{say('fit.none')}</p>", mistakes: gr.Gallery(visible=False)}
+            yield {verdict: f"<p>{say('fit.none')}</p>", mistakes: ""}
             return
         model, folder = tab.classifier, str(tab.the_project().photos_folder)
-        yield {verdict: verdict_of(model), mistakes: gr.Gallery(visible=False)}
+        yield {verdict: verdict_of(model), mistakes: ""}
         job = tab.running.begin(lambda report: model.evaluate(folder, progress=report), gives_way=True)
         try:
             found = yield from follow(job, bar)
         except (CancelledError, hs.HeadstartError):  # the photos are others now, or somebody had something else to do
             return
-        wrong, words = _mistakes(found, Path(folder), thumbnails)
-        yield {verdict: verdict_of(model, words), mistakes: gr.Gallery(wrong, visible=bool(wrong))}
+        yield {mistakes: mistakes_of(found, Path(folder), thumbnails)}
 
     fitted.change(shown, tab, {bar, verdict, mistakes}, show_progress="hidden")
-    _compare(tab, network, pixels, bar)
-    _finetune(tab, fitted, bar)
-    _report(tab, bar)
+    forgets(opened, {network: DEFAULT, pixels: 0})
+    networks.build(tab, opened, network, pixels)
+    _finetune(tab, fitted)
+    _report(tab, fitted)
 
 
-def _networks() -> list[str]:
-    """Those whose weights are on this machine, the default first."""
-    return [DEFAULT, *(name for name in at_hand() if name != DEFAULT)]
-
-
-def verdict_of(classifier: Classifier, more: str = "") -> str:
+def verdict_of(classifier: Classifier) -> str:
     """How accurate it is, how far to trust it, and what to do next, in HTML."""
     record = classifier.record
     lines = []
@@ -94,82 +88,66 @@ def verdict_of(classifier: Classifier, more: str = "") -> str:
         lines.append(f"calibration error {record.result.calibration_in_words()}")
     if (diagnosis := getattr(record, "diagnosis", None)) is not None:
         found = diagnosis.verdict
-        lines = [f"{found.kind}: {found.sentence}", *lines]
+        named = found.sentence.casefold().startswith(f"{found.kind}:")
+        lines = [found.sentence if named else f"{found.kind}: {found.sentence}", *lines]
         if found.kind != HEALTHY.kind:  # else it is to be used, and the next tab does that
             lines.append(found.next_step)
         if diagnosis.learning_curve:
             lines.append(diagnosis.learning_curve.sentence)
-    first, *others = [html.escape(line) for line in (*lines, more) if line] or [""]
+    first, *others = [html.escape(line) for line in lines] or [""]
     rest = "".join(f"<li>{line}</li>" for line in others)
-    return f'<p class="hs-verdict" role="status"><strong>{first}</strong></p><ul>{rest}</ul>'
+    return f'<p class="hs-verdict" role="status"><strong>{first[:1].upper()}{first[1:]}</strong></p><ul>{rest}</ul>'
 
 
-def _mistakes(found: Evaluation, folder: Path, thumbnails: Thumbnails) -> tuple[list[tuple[str, str]], str]:
-    """Pictures with words below, and a sentence where there are none."""
+def mistakes_of(found: Evaluation, folder: Path, thumbnails: Thumbnails) -> str:
+    """The photos that were taken for something else, in HTML; a sentence where there are none."""
     wrong = list(found.wrong or ())[:MISTAKES]
     if not wrong:
-        return [], say("fit.no.mistakes", photos=counted(found.accuracy.images, "photo"))
+        return f"<p>{say('fit.no.mistakes', photos=counted(found.accuracy.images, 'photo'))}</p>"
     small = thumbnails.of([folder / each.name for each in wrong])
     words = [f"{each.truth} as {each.label} {each.probability:.0%}" for each in wrong]
-    return [(str(picture), text) for picture, text in zip(small, words, strict=True)], ""
+    return f"<h3>{say('fit.mistakes')}</h3>" + figures(zip(map(address_of, small), words, strict=True))
 
 
-def _compare(tab: Any, network: Any, pixels: Any, bar: Any) -> None:
-    """A plot of networks and sizes, from which one is chosen."""
-    with gr.Accordion(say("compare"), open=False):
-        compares = gr.Button(say("compare"))
-        plot, sentence = gr.Plot(show_label=False, visible=False), gr.Markdown()
-        picks = gr.Dropdown([], label=say("compare.pick"), interactive=True)
-
-    @told
-    def compared(tab: Tab) -> Iterator[Updates]:
-        folder = tab.the_photos()
-        job = tab.running.begin(lambda report: hs.compare(folder, pixels=[128, 192, 224], progress=report))
-        found = yield from follow(job, bar)
-        names = [(row.title, f"{row.backbone} {row.pixels}") for row in found.rows]
-        chosen = found.chosen and f"{found.chosen.backbone} {found.chosen.pixels}"
-        yield {
-            plot: gr.Plot(draw_comparison(found.rows, found.chosen), visible=True),
-            sentence: found.sentence,
-            picks: gr.Dropdown(names, value=chosen),
-        }
-
-    @told
-    def picked(choice: str | None) -> tuple[str, int] | tuple[Any, Any]:
-        if not choice:
-            return gr.skip(), gr.skip()
-        name, size = choice.rsplit(" ", 1)
-        return name, int(size)
-
-    compares.click(compared, tab, {bar, plot, sentence, picks}, show_progress="hidden")
-    picks.change(picked, picks, [network, pixels])
-
-
-def _finetune(tab: Any, fitted: Any, bar: Any) -> None:
+def _finetune(tab: Any, fitted: Any) -> None:
     """`hs.finetune` with its curve while it goes on."""
     with gr.Accordion(say("finetune"), open=False):
         if not any(importlib.util.find_spec(name) for name in ("torch", "keras")):
             gr.Markdown(say("finetune.needs", command=extra_install("torch")))
             return
-        recipe = gr.Dropdown(list(RECIPES), value=RECIPES[0], label=say("finetune.recipe"))
-        tunes = gr.Button(say("finetune"))
-        curve = gr.HTML()
+        recipe = gr.Dropdown(
+            [(say(f"finetune.{name}"), name) for name in RECIPES],
+            value=RECIPES[0], label=say("finetune.recipe"), info=say("finetune.about"), interactive=True,
+        )  # fmt: skip
+        with gr.Row(elem_classes="hs-row"):
+            tunes = gr.Button(say("finetune"), elem_id="finetune")
+        bar, curve = work_bar(tab), gr.HTML(elem_id="curve")
 
     @told
     def tuned(tab: Tab, recipe: str, models: int) -> Iterator[Updates]:
-        project, model, folder = tab.the_project(), tab.the_classifier(), tab.the_photos()
+        project, model, folder = tab.the_project(), tab.the_classifier(), tab.the_photos(enough=True)
+        tab.check_place(project)
         epochs: list[Epoch] = []
         run = hs.TrainingRun(callbacks=[_Watch(epochs)], quiet=True)
-        job = tab.running.begin(lambda report: hs.finetune(model, folder, recipe=recipe, trainer=run, progress=report))
-        for update in follow(job, bar):
+
+        def work(report: Progress) -> None:
+            tab.keep(hs.finetune(model, folder, recipe=recipe, trainer=run, progress=report), project)
+
+        for update in follow(tab.running.begin(work), bar):
             yield update | ({curve: _curve(epochs)} if epochs else {})
-        new = job.result()
-        tab.keep(new, project)
-        record = new.record.finetune
-        charts = "".join(f"<div>{draw(chart)}</div>" for chart in training_charts(record)) if record else ""
-        yield {curve: f'<div class="hs-charts">{charts}</div>', fitted: models + 1}
+        yield {fitted: models + 1}
+
+    def history(tab: Tab) -> str:
+        """Of the model that is there, if it was fine-tuned."""
+        record = getattr(tab.classifier.record, "finetune", None) if tab.classifier else None
+        if record is None:
+            return ""
+        words = html.escape(say("finetune.kept", chosen=record.chosen, why=why_kept(record)))
+        charts = "".join(f"<div>{draw(chart)}</div>" for chart in training_charts(record))
+        return f'<p>{words}</p><div class="hs-charts">{charts}</div>'
 
     tunes.click(tuned, [tab, recipe, fitted], {bar, curve, fitted}, show_progress="hidden")
+    fitted.change(told(history), tab, curve, show_progress="hidden")
 
 
 class _Watch:
@@ -199,11 +177,12 @@ def _curve(epochs: Sequence[Epoch]) -> str:
     return f"<p>{words}</p>" + draw(Chart(words, Axis(say("finetune.epochs"), whole=True), Axis("NLL", low=0), lines))
 
 
-def _report(tab: Any, bar: Any) -> None:
+def _report(tab: Any, fitted: Any) -> None:
     """`hs.write_report`, shown as it is."""
     with gr.Accordion(say("fit.report"), open=False):
-        writes = gr.Button(say("fit.report"))
-        page = gr.HTML()
+        with gr.Row(elem_classes="hs-row"):
+            writes = gr.Button(say("fit.report"))
+        bar, page = work_bar(tab), gr.HTML(elem_id="report-page")
 
     @told
     def written(tab: Tab) -> Iterator[Updates]:
@@ -211,6 +190,7 @@ def _report(tab: Any, bar: Any) -> None:
         yield {page: frame_of(found.html)}
 
     writes.click(written, tab, {bar, page}, show_progress="hidden")
+    forgets(fitted, {page: ""})  # it was of another model
 
 
 def begin_report(tab: Tab) -> Job[hs.Report]:
