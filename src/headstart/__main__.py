@@ -4,7 +4,7 @@ import signal
 
 
 def main() -> None:
-    """Run the command line. Ctrl-C while its modules are imported ends the process at once: there is nothing to undo."""
+    """Run the command line. Ctrl-C while its modules are imported ends the process: there is nothing to undo."""
     heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not so of a job in the background
     if heard:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -16,7 +16,14 @@ from headstart.core.wording import worded
 LISTED = 24  # names in one message
 _NO_FILES, _NO_FILES_TEXT = (errno.EMFILE, errno.ENFILE), "too many open files"
 _NO_MEMORY = (  # what libraries say, in lower case; the last two of a thread that cannot be started
-    *("bad_alloc", "out of memory", "not enough memory", "can't alloc", "cannot allocate memory", "oom when allocating"),
+    *(
+        "bad_alloc",
+        "out of memory",
+        "not enough memory",
+        "can't alloc",
+        "cannot allocate memory",
+        "oom when allocating",
+    ),
     *("failed to map segment", "resource temporarily unavailable", "can't start new thread"),
 )
 
@@ -101,7 +108,12 @@ def needs(package: str, extra: str, purpose: str) -> Iterator[None]:
 
 
 def cannot_read(path: str | os.PathLike[str], error: OSError) -> UsageError:
-    """The error to raise where a file or folder cannot be read."""
+    """The error to raise where a file or folder cannot be read.
+
+    Raises:
+        MachineError: as `check_machine`.
+    """
+    check_machine(error)
     return UsageError(f"'{os.fspath(path)}' cannot be read: {error.strerror or error}.")
 
 
