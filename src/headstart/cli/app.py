@@ -133,6 +133,9 @@ def _unforeseen(error: Exception | SystemExit) -> int:
         printing = "" if error.filename or is_printed() else "Standard output cannot be written: "
         say(f"{printing}{error.strerror or error}{f': {error.filename}' if error.filename else ''}.")
         return UsageError.exit_code
+    if isinstance(error, UnicodeEncodeError) and (encoding := sys.getfilesystemencoding()) != "utf-8":
+        say(f"{error.object[:200]!r} can be no file's name here, where names are read as {encoding}: set PYTHONUTF8=1")
+        return UsageError.exit_code
     say(f"{type(error).__name__}: {error}. This was not foreseen; with --debug it shows where it happened.")
     return 1
 

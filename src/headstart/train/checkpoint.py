@@ -72,9 +72,9 @@ def save(folder: str | os.PathLike[str], step: int, state: State, about: Mapping
         _remove_leftovers(folder)
         _write(target, pack(arrays, {_ABOUT: json.dumps(header)}))
     except OSError as error:
+        earlier = " Earlier ones are still there." if _files(folder) else ""
         raise UsageError(
-            f"The checkpoint of step {step} cannot be written to '{folder}': {error.strerror or error}. "
-            "Earlier ones are still there."
+            f"The checkpoint of step {step} cannot be written to '{folder}': {error.strerror or error}.{earlier}"
         ) from error
     with suppress(OSError):
         for path in _files(folder)[KEPT:]:
@@ -273,7 +273,7 @@ def _files(folder: Path) -> list[Path]:
     """Checkpoints, the latest first."""
     try:
         found = [(int(name["step"]), path) for path in folder.iterdir() if (name := _NAME.fullmatch(path.name))]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise UsageError(f"'{folder}' cannot be read: {error.strerror or error}.") from error

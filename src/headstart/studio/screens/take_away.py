@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -36,7 +35,7 @@ def build(tab: Any, fitted: Any) -> None:
     def saved(tab: Tab, where: str) -> str:
         if not where.strip():
             raise hs.UsageError(say("take.where"))
-        return say("take.saved", path=tab.the_classifier().save(Path(where).expanduser()))
+        return say("take.saved", path=tab.the_classifier().save(where))
 
     @told
     def exported(tab: Tab, to: str) -> Iterator[Updates]:
