@@ -125,7 +125,7 @@ def lack_of(error: BaseException) -> str:
         return "Too many files are open. Allow a process more of them: ulimit -n 4096"
     if number != errno.ENOMEM and not isinstance(error, MemoryError) and not any(words in said for words in _NO_MEMORY):
         return ""
-    last = "" if number else text.strip().rpartition("\n")[2].strip()[:160].rstrip(".")
+    last = "" if number else text.strip().rpartition("\n")[2].rpartition(": ")[2].strip()[:160].rstrip(".")
     return (
         f"There is not enough memory{f': {last}' if last else ''}. Take fewer pixels (--pixels) or a smaller network "
         "(--backbone), or end other programs."

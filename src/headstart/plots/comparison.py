@@ -79,7 +79,7 @@ def _mark(axes: Axes, rows: Sequence[Candidate], chosen: Candidate | None) -> No
     for row in rows:
         colour = CHOSEN if row is chosen else FRONT if row.pareto else FAINT
         (x,), (y,) = _places([row])
-        low, high = max(y - row.accuracy.low, 0), max(row.accuracy.high - y, 0)  # less than 0 by its last digit
+        low, high = y - row.accuracy.low, row.accuracy.high - y
         axes.errorbar(x, y, [[low], [high]], color=colour, elinewidth=0.9, capsize=2.5, alpha=0.55, zorder=1)
         axes.plot(x, y, "o", color=colour, markersize=9 if row is chosen else 6, zorder=4,
                   label="chosen" if row is chosen else None)  # fmt: skip
