@@ -250,7 +250,7 @@ HEAVY = ["PIL", "keras", "matplotlib", "numpy", "openvino", "pyarrow", "safetens
         ("import headstart; dir(headstart); headstart.__version__", [*HEAVY, "rich", "typer"]),
         ("import headstart; headstart.UsageError, headstart.Prediction", [*HEAVY, "rich", "typer"]),
         ("import headstart.cli.app", HEAVY),
-        ("import sys; sys.argv = ['headstart', '--help']; import runpy; runpy.run_module('headstart')", HEAVY),
+        ("import sys; sys.argv = ['headstart', '--help']; from headstart.__main__ import main; main()", HEAVY),
     ],
 )
 def test_what_needs_no_photo_loads_no_framework(action: str, light: list[str]) -> None:

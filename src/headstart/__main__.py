@@ -1,5 +1,19 @@
-"""``python -m headstart`` is ``headstart``."""
+"""The command ``headstart``, and ``python -m headstart``."""
 
-from headstart.cli.app import main
+import signal
 
-main()
+
+def main() -> None:
+    """Run the command line. Ctrl-C while its modules are imported ends the process: there is nothing to undo."""
+    heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not so of a job in the background
+    if heard:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from headstart.cli.app import main as run
+
+    if heard:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -116,11 +116,15 @@ def test_a_table_in_a_pipe_does_not_ask_how_wide_the_window_was() -> None:
     assert lines[2].split() == ["efficientnet_lite0", "75.1%", "4.7", "M", "385.2", "M", "224", "at", "hand"]
 
 
-@pytest.mark.parametrize("name", ["line\nbreak", "\x1b[31mred", "e\u0301\u2028x", "plain name", "it's"], ids=ascii)
+@pytest.mark.parametrize(
+    "name", ["line\nbreak", "\x1b[31mred", "e\u0301\u2028x", "plain name", "it's", os.fsdecode(b"ph\xf6tos")], ids=ascii
+)
 def test_a_name_does_nothing_to_a_terminal_and_a_shell_takes_it_back(name: str) -> None:
     assert one_line(name).isprintable()
     assert quoted(name).isprintable()
-    assert run("bash", "-c", f"printf %s {quoted(name)}", LC_ALL="C.UTF-8").stdout == name
+    command = ["bash", "-c", f"printf %s {quoted(name)}"]
+    taken = subprocess.run(command, capture_output=True, check=True, env=os.environ | {"LC_ALL": "C.UTF-8"}).stdout
+    assert taken == os.fsencode(name)
 
 
 def test_an_error_is_one_line_whatever_the_name(shell: Shell, tmp_path: Path) -> None:

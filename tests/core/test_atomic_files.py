@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from headstart.core import atomic_files
-from headstart.core.atomic_files import beside, put, put_new, standing
+from headstart.core.atomic_files import beside, check_room, put, put_new, standing
+from small_files import small_files
 
 
 def thing(path: Path, kind: str, text: str) -> Path:
@@ -141,3 +142,11 @@ def test_where_folders_cannot_be_exchanged_the_older_one_is_found(
         assert standing(target) == target
         assert said(target) == text
         assert [*tmp_path.iterdir()] == [target]
+
+
+def test_whether_there_is_room_is_found_out_by_writing(tmp_path: Path) -> None:
+    with small_files(3 << 20):
+        check_room(tmp_path, 3 << 20)
+        with pytest.raises(OSError, match="File too large"):
+            check_room(tmp_path, (3 << 20) + 1)
+    assert not [*tmp_path.iterdir()]

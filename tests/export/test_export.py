@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 
 import headstart as hs
 from export_cases import LIGHT, nothing_in, raising, stand_in, with_other_logits
+from headstart.core.errors import MachineError
 from headstart.export import onnx as to_onnx
 from headstart.export.formats import FORMATS, Format
 from headstart.export.package import GOLDEN, Package
 from headstart.model.classifier import Golden
 from making import folder
+from small_files import small_files
 
 every_light = pytest.mark.parametrize("to", LIGHT)
 
@@ -112,6 +114,30 @@ def test_what_stops_half_way_leaves_nothing(
     with pytest.raises(expected, match=words):
         model.export(to, tmp_path / "new" / f"it{FORMATS[to].suffix}")
     assert nothing_in(tmp_path)
+
+
+@every_light
+def test_a_full_disk_is_no_failed_check(to: str, model: hs.Classifier, tmp_path: Path) -> None:
+    """OpenVINO's writer does not say why it fails."""
+    with small_files(4 << 20), pytest.raises(hs.UsageError, match=r"cannot be written to .*: File too large"):
+        model.export(to, tmp_path / f"it{FORMATS[to].suffix}")
+    assert nothing_in(tmp_path)
+
+
+def test_too_little_memory_is_no_failed_check(
+    model: hs.Classifier, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stand_in(monkeypatch, "onnx", raising(RuntimeError("Exception from x.cpp:1:\nstd::bad_alloc\n\n")))
+    with pytest.raises(
+        MachineError, match=r"There is not enough memory: std::bad_alloc\. Take fewer pixels \(pixels\)"
+    ):
+        model.export("onnx", tmp_path / "it.onnx")
+    assert nothing_in(tmp_path)
+
+
+def test_a_name_that_a_library_may_not_open_is_refused(model: hs.Classifier, tmp_path: Path) -> None:
+    with pytest.raises(hs.UsageError, match="has letters that not every library can open"):
+        model.export("onnx", tmp_path / os.fsdecode(b"\xff.onnx"))
 
 
 @pytest.mark.parametrize("stop", [OSError(errno.EIO, "broken"), KeyboardInterrupt()], ids=["error", "interrupted"])

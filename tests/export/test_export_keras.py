@@ -43,6 +43,7 @@ from headstart.export.package import Package
 from headstart.learn.calibrate import softmax
 from headstart.model.classifier import Golden
 from referee import photos as noise
+from small_files import small_files
 
 FORMATS = {"model.keras": format_keras, "saved": format_savedmodel}
 LINES = ["bar", "a b", "naïve ☃", "two lines", '"quoted"', ""]
@@ -292,3 +293,12 @@ def test_keras_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form
     with pytest.raises(MissingExtraError, match=r"pip install 'headstart\[keras\]'"):
         form.write(every_op(), tmp_path / "model")
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("to", ["keras", "savedmodel", "tflite"])
+def test_a_full_disk_is_no_failed_check(to: str, bundle: Path, tmp_path: Path) -> None:
+    """TensorFlow has an error of its own for it."""
+    name = {"keras": "it.keras", "savedmodel": "it", "tflite": "it.tflite"}[to]
+    with small_files(4 << 20), pytest.raises(UsageError, match=r"cannot be written to .*: File too large"):
+        hs.load(bundle).export(to, tmp_path / name)
+    assert not [*tmp_path.iterdir()]

@@ -39,6 +39,7 @@ from headstart.export.package import Package
 from headstart.learn.calibrate import softmax
 from headstart.model.classifier import Golden
 from referee import photos as noise
+from small_files import small_files
 
 torch_engine()
 import torch  # noqa: E402  # after the guard
@@ -179,3 +180,10 @@ def test_quiet_is_quiet_and_over_afterwards(capfd: pytest.CaptureFixture[str]) -
     with pytest.warns(UserWarning, match="ten"):
         warnings.warn("ten", UserWarning, stacklevel=1)
     assert logging.getLogger("six").isEnabledFor(logging.ERROR)
+
+
+def test_a_full_disk_does_not_end_the_process(bundle: Path, tmp_path: Path) -> None:
+    """As PyTorch's own writer does."""
+    with small_files(4 << 20), pytest.raises(UsageError, match=r"cannot be written to .*: File too large"):
+        hs.load(bundle).export("torch", tmp_path / "it.pt2")
+    assert not [*tmp_path.iterdir()]

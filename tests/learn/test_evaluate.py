@@ -80,12 +80,17 @@ def test_the_interval_is_wilsons(right: int, images: int, low: float, high: floa
     assert (round(found.low, 4), round(found.high, 4)) == (low, high)
 
 
+def test_the_interval_holds_all_and_none_to_the_last_digit() -> None:
+    for images in range(1, 500):
+        assert Accuracy.of(images, images).high == 1
+        assert Accuracy.of(0, images).low == 0
+
+
 @given(images=st.integers(1, 10**6), data=st.data())
 def test_the_interval_holds_the_value_and_mirrors(images: int, data: st.DataObject) -> None:
     right = data.draw(st.integers(0, images))
     found, mirror = Accuracy.of(right, images), Accuracy.of(images - right, images)
-    assert 0 <= found.low <= found.value + 1e-12
-    assert found.value - 1e-12 <= found.high <= 1
+    assert 0 <= found.low <= found.value <= found.high <= 1
     assert found.low < found.high
     assert (found.low, found.high) == pytest.approx((1 - mirror.high, 1 - mirror.low), abs=1e-9)
     for edge in (found.low, found.high):  # Wilson's edges: the value lies z standard errors of the edge away

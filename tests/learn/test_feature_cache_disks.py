@@ -17,6 +17,7 @@ import pytest
 
 from feature_caches import WIDTH, cache, files, fill, make, mounted, output, run, sound
 from headstart.core.cache_folder import cache_dir
+from headstart.core.errors import UsageError
 from headstart.learn import cache_database as database
 from headstart.learn.feature_cache import FeatureCache, prune, spaces
 
@@ -100,7 +101,8 @@ def test_a_disk_mounted_read_only(tmp_path: Path) -> None:
             assert opened.problem == f"Features could not be kept in {disk / 'features'}: the folder cannot be written."
             assert not sound(opened, make(range(30, 60))).any()
         assert [info.rows for info in spaces(disk)] == [30]
-        assert prune(disk, everything=True) == 0
+        with pytest.raises(UsageError, match=r"\.sqlite' cannot be removed: read-only file system\."):
+            prune(disk, everything=True)
         with cache(disk, WIDTH + 1) as opened:  # a space that is not there
             assert not sound(opened, make(range(3), WIDTH + 1)).any()
             assert opened.problem is not None

@@ -124,7 +124,19 @@ def test_a_model_is_four_files_that_others_can_read(bundle: Path) -> None:
     assert card.startswith("---\n")
     for word in ("Apache-2.0", "efficientnet_lite0", "headstart fit", "95 % interval", "bars, discs, waves"):
         assert word in card
-    assert oct(bundle.stat().st_mode & 0o777) == "0o755"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions as POSIX has them")
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_a_model_is_for_those_whom_new_files_are_for(mask: int, bundle: Path, tmp_path: Path) -> None:
+    model, before = hs.load(bundle), os.umask(mask)
+    try:
+        for overwrite in (False, True):
+            where = model.save(tmp_path / "model", overwrite=overwrite)
+            assert oct(where.stat().st_mode & 0o777) == oct(0o777 & ~mask)
+            assert {oct(file.stat().st_mode & 0o777) for file in where.iterdir()} == {oct(0o666 & ~mask)}
+    finally:
+        os.umask(before)
 
 
 def newer(folder: Path) -> None:

@@ -21,7 +21,17 @@ import pytest
 from headstart.backbones.families.small import mlp
 from headstart.core.errors import CheckError, UsageError
 from headstart.train import checkpoint as module
-from headstart.train.checkpoint import Checkpoint, Checkpoints, Terminated, alone, load, on_sigterm, save
+from headstart.train.checkpoint import (
+    Checkpoint,
+    Checkpoints,
+    Terminated,
+    all_below,
+    alone,
+    load,
+    on_sigterm,
+    room_of_checkpoints,
+    save,
+)
 from headstart.train.identity import Identity, named
 from headstart.train.initialisation import initial_weights
 from headstart.train.protocol import Task
@@ -200,6 +210,39 @@ def test_a_full_disk_leaves_what_was_there(where: str, tmp_path: Path, monkeypat
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UsageError, match="cannot be written to"):
         put(tmp_path / "file", 1)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions as POSIX has them")
+def test_a_checkpoint_is_for_those_whom_new_files_are_for(tmp_path: Path) -> None:
+    for mask in (0o022, 0o077):
+        before = os.umask(mask)
+        try:
+            assert oct(put(tmp_path, mask).stat().st_mode & 0o777) == oct(0o666 & ~mask)
+        finally:
+            os.umask(before)
+
+
+def test_checkpoints_make_room_and_are_put_back_where_that_was_in_vain(tmp_path: Path) -> None:
+    for step in (2, 3):
+        put(tmp_path, step)
+    save(tmp_path / "fold-2", 4, state(4, 500), ABOUT, IDENTITY)
+    save(tmp_path / "fold-2", 5, state(5, 500), ABOUT, IDENTITY)
+    names_meanwhile: list[str] = []
+
+    def write() -> None:
+        with room_of_checkpoints(tmp_path):
+            names_meanwhile.extend(path.name for path in all_below(tmp_path))
+            raise UsageError("in vain")
+
+    with pytest.raises(UsageError, match="in vain"):
+        write()
+    assert names_meanwhile == ["checkpoint-00000003.safetensors"]
+    assert whole(load(tmp_path, IDENTITY), 3)
+    assert load(tmp_path / "fold-2", IDENTITY) is not None
+    with room_of_checkpoints(tmp_path):
+        pass
+    assert whole(load(tmp_path, IDENTITY), 3)
+    assert load(tmp_path / "fold-2", IDENTITY) is None
 
 
 WRITER = """

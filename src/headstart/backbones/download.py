@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from headstart.backbones.checked_download import LOCK, download, offline, weights_folder
 from headstart.backbones.weights import WeightsRecord, find_package_file, hash_of, installed_file
-from headstart.core.errors import CheckError, UsageError, one_line
+from headstart.core.errors import CheckError, UsageError, cannot_read, one_line
 from headstart.core.progress import StageProgress
 
 HUB = "hf://"  # owner/repository/file
@@ -74,8 +74,8 @@ def local_files(record: WeightsRecord) -> Iterator[Path]:
         places += [Path(found)] if isinstance(found, str) else []
     else:
         name, cache = places[0].name, Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-        torch = Path(os.environ.get("TORCH_HOME") or cache / "torch").expanduser()
-        keras = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+        torch = Path(os.path.expanduser(os.environ.get("TORCH_HOME") or cache / "torch"))
+        keras = Path(os.path.expanduser(os.environ.get("KERAS_HOME") or "~/.keras"))
         places += [torch / "hub" / "checkpoints" / name, keras / "models" / name]
     return (path for path in places if path.is_file())
 
@@ -93,17 +93,29 @@ def place_of(record: WeightsRecord) -> Path:
 
 
 def kept_files() -> dict[Path, int]:
-    """All files in the folder of weights with their sizes in bytes; unfinished downloads too."""
+    """All files in the folder of weights with their sizes in bytes; unfinished downloads too.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
     sizes = {}
-    with suppress(OSError):  # no folder, or a file is removed meanwhile
+    try:
         for path in sorted(weights_folder().iterdir()):
             if path.is_file() and path.name != LOCK:
                 sizes[path] = path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):  # no folder, or a file is removed meanwhile
+        pass
+    except OSError as error:
+        raise cannot_read(weights_folder(), error) from error
     return sizes
 
 
 def prune() -> int:
-    """Remove all of `kept_files`; returns the bytes freed. During a download nothing is removed."""
+    """Remove all of `kept_files`; returns the bytes freed. During a download nothing is removed.
+
+    Raises:
+        UsageError: one cannot be removed.
+    """
     import filelock
 
     from headstart.backbones.fetch import writing

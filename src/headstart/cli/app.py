@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import sys
 import traceback
-from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -33,8 +31,9 @@ from headstart.cli import (
     studio,
     train,
 )
+from headstart.cli.streams import is_printed, mute, prepare_streams
 from headstart.core.arguments import expanded
-from headstart.core.errors import HeadstartError, UsageError
+from headstart.core.errors import HeadstartError, MachineError, UsageError, lack_of
 from headstart.core.text import say
 from headstart.core.wording import on_command_line
 
@@ -73,10 +72,8 @@ def main() -> None:
 def _main() -> None:
     debug = "--debug" in sys.argv
     arguments = [at_home(argument) for argument in sys.argv[1:] if argument != "--debug"]
+    prepare_streams()
     try:
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # a name that the terminal has no letters for is no reason to stop
-                stream.reconfigure(errors="backslashreplace")
         code = app(args=arguments, prog_name="headstart", standalone_mode=False)
         sys.stdout.flush()
         if code == INTERRUPTED:  # typer turns Ctrl-C into an exit code
@@ -92,16 +89,12 @@ def _main() -> None:
         code = INTERRUPTED
     except (BrokenPipeError, SystemExit) as error:
         code = _after_exit(error)
-    except OSError as error:  # a disk or a file gave up where nothing better could be said
-        if debug:
-            raise
-        say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.")
-        _mute()
-        code = UsageError.exit_code
     except Exception as error:
         if debug:
             raise
         code = _unforeseen(error)
+    if not is_printed():
+        mute()
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -126,7 +119,6 @@ def _after_exit(error: BrokenPipeError | SystemExit) -> int:
         return int(error.code or 0)  # typer's way out
     if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
         return _unforeseen(error)
-    _mute()
     return 0
 
 
@@ -134,14 +126,18 @@ def _unforeseen(error: Exception | SystemExit) -> int:
     if hasattr(error, "exit_code") and hasattr(error, "show"):  # the command line itself was wrong
         error.show()
         return int(error.exit_code)
+    if lack := lack_of(error):
+        say(lack)
+        return MachineError.exit_code
+    if isinstance(error, OSError):  # a disk or a file gave up where nothing better could be said
+        printing = "" if error.filename or is_printed() else "Standard output cannot be written: "
+        say(f"{printing}{error.strerror or error}{f': {error.filename}' if error.filename else ''}.")
+        return UsageError.exit_code
+    if isinstance(error, UnicodeEncodeError) and (encoding := sys.getfilesystemencoding()) != "utf-8":
+        say(f"{error.object[:200]!r} can be no file's name here, where names are read as {encoding}: set PYTHONUTF8=1")
+        return UsageError.exit_code
     say(f"{type(error).__name__}: {error}. This was not foreseen; with --debug it shows where it happened.")
     return 1
-
-
-def _mute() -> None:
-    """Let nothing that is still in the buffer of standard output complain on the way out."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _version(wanted: bool) -> None:

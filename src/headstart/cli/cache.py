@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from headstart.cli.options import Json, answer_with
+from headstart.cli.options import Json, answer_with, attempted
 from headstart.cli.terminal import console
 from headstart.core.counts import counted
 from headstart.core.errors import UsageError
@@ -38,21 +40,28 @@ def cache(
     for option, value in (("--days", days), ("--max-gb", max_gb)):
         if value is not None and value < 0:
             raise UsageError(f"{option}: expected 0 or more. Received: {value:g}.")
-    freed = 0
+    everything, size = days is None and max_gb is None, _size(spaces(), kept_files())
+    failed: list[UsageError | None] = []
     if prune:
         limit = None if max_gb is None else int(max_gb * 1e9)
-        freed = prune_spaces(older_than_days=days, max_bytes=limit, everything=days is None and max_gb is None)
-        freed += prune_weights() if days is None and max_gb is None else 0
+        chosen = partial(prune_spaces, older_than_days=days, max_bytes=limit, everything=everything)
+        failed = [attempted(chosen)[1], attempted(prune_weights)[1] if everything else None]
     kept, weights = spaces(), kept_files()
+    freed = size - _size(kept, weights) if prune else 0
     answer = {
         "freed": freed,
-        "bytes": sum(space.size for space in kept) + sum(weights.values()),
+        "bytes": _size(kept, weights),
         "spaces": [
             {"id": s.space, "images": s.rows, "bytes": s.size, "last_used": s.last_used, **s.description} for s in kept
         ],
         "weights": [{"file": str(path), "bytes": size} for path, size in weights.items()],
     }
-    answer_with(answer, as_json, lambda: _show(kept, weights.values(), freed if prune else None))
+    screen = partial(_show, kept, weights.values(), freed if prune else None)
+    answer_with(answer, as_json, screen, next(filter(None, failed), None))
+
+
+def _size(spaces: Sequence[SpaceInfo], weights: Mapping[Path, int]) -> int:
+    return sum(space.size for space in spaces) + sum(weights.values())
 
 
 def _show(spaces: Sequence[SpaceInfo], weights: Collection[int], freed: int | None) -> None:

@@ -87,8 +87,9 @@ def compare(
         budget=budget, within=within, cache=cache, **settings,
     )  # fmt: skip
     again = "" if found.chosen is None else _next(found.chosen, data, own, settings | columns)
-    files = [] if out is None else [str(path) for path in plot_comparison(found.rows, found.chosen, out)]
-    options.answer_with(found.as_json() | {"files": files}, as_json, lambda: _show(found, files, again))
+    paths, failed = options.attempted(lambda: plot_comparison(found.rows, found.chosen, out) if out else [])
+    files = [*map(str, paths or [])]
+    options.answer_with(found.as_json() | {"files": files}, as_json, lambda: _show(found, files, again), failed)
     if found.chosen is None:
         raise UsageError(found.sentence)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -59,11 +61,14 @@ def evaluate(
         source = options.source(data, label, image, group, split, label_from)
         result = classifier.evaluate(source, fitted_on_too=training_set_too or fitted_on_too)
         classes = classifier.classes
-    paths = []
-    if out is not None:
-        paths = [*confusion.write_confusions(result, classes, out), *calibration.write_calibration(result, out)]
-    files = [str(path) for path in paths]
-    options.answer_with(_answer(result) | {"files": files}, as_json, lambda: _show(result, things, classes, files))
+
+    def write(folder: str) -> list[Path]:
+        return [*confusion.write_confusions(result, classes, folder), *calibration.write_calibration(result, folder)]
+
+    paths, failed = options.attempted(lambda: write(out) if out else [])
+    files = [*map(str, paths or [])]
+    screen = partial(_show, result, things, classes, files)
+    options.answer_with(_answer(result) | {"files": files}, as_json, screen, failed)
 
 
 def _answer(result: Evaluation) -> dict[str, Any]:

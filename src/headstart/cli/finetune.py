@@ -62,10 +62,10 @@ def finetune(
     as_json: options.Json = False,
 ) -> None:
     """Train more of a model than its head. It stays as it is where that does no better on photos that were held out."""
-    from headstart.cli.ended_early import ended_early, folder_beside
+    from headstart.cli.ended_early import ended_early, folder_beside, write_result
     from headstart.model.bundle import save
     from headstart.model.files import why_not_writable
-    from headstart.train.checkpoint import discard
+    from headstart.plots.curves import plot_curves
     from headstart.train.recipe import open_recipe
     from headstart.train.screen import training_screen
     from headstart.train.training_run import TrainingRun, is_main_process
@@ -90,10 +90,11 @@ def finetune(
         )  # fmt: skip
     if not is_main_process():  # of several processes that trained together, one answers
         return
-    where = save(found, target, overwrite=overwrite)
-    discard(folder)
-    answer = _answer(found, str(where), folder, time.perf_counter() - start)
-    options.answer_with(answer, as_json, lambda: show(found, answer))
+    where = write_result(lambda: save(found, target, overwrite=overwrite), folder)
+    curves = found.record.finetune
+    plot, failed = options.attempted(lambda: None if curves is None else str(plot_curves(curves, folder)))
+    answer = _answer(found, str(where), folder, time.perf_counter() - start) | {"plot": plot}
+    options.answer_with(answer, as_json, lambda: show(found, answer), failed)
 
 
 def _open(model: str) -> Classifier:
@@ -108,10 +109,8 @@ def _open(model: str) -> Classifier:
 
 def _answer(found: Classifier, where: str, folder: str, seconds: float) -> dict[str, Any]:
     from headstart.model.records import to_json
-    from headstart.plots.curves import plot_curves
 
     training: dict[str, Any] = to_json(found.record)["finetune"]
-    curves = found.record.finetune
     return training | {
         "accuracy": training["after"]["accuracy"],
         "interval": training["after"]["interval"],
@@ -119,7 +118,6 @@ def _answer(found: Classifier, where: str, folder: str, seconds: float) -> dict[
         "classes": list(found.classes),
         "model": where,
         "log": folder,
-        "plot": None if curves is None else str(plot_curves(curves, folder)),
         "seconds": round(seconds, 3),
         "stages": training["seconds"],
     }
@@ -143,7 +141,8 @@ def show(found: Classifier, answer: Mapping[str, Any]) -> None:
     rows.add("trained", moved(record, sum(found.blueprint.parameters().values())))
     add_seconds(rows, answer["seconds"], record.seconds, rest=loading(record))
     rows.add("log", Text(one_line(answer["log"])), whole=True)
-    rows.add("plot", Text(one_line(answer["plot"])), whole=True)
+    if answer["plot"]:
+        rows.add("plot", Text(one_line(answer["plot"])), whole=True)
     rows.add("model", Text(one_line(answer["model"]), "bold"), whole=True)
     rows.add("next", Text(f"headstart predict {quoted(answer['model'])} PHOTO …", "cyan"), whole=True)
     rows.show(console())

@@ -75,9 +75,9 @@ def fit(
     saving = time.perf_counter()
     where = save(model, out, overwrite=overwrite)
     seconds["save"] = round(time.perf_counter() - saving, 3)
-    page = _write_page(model, dataset, where) if report else None
+    page, failed = options.attempted(lambda: _write_page(model, dataset, where) if report else None)
     answer = _answer(model, str(where), time.perf_counter() - start) | {"report": page}
-    options.answer_with(answer, as_json, lambda: _show(model, answer))
+    options.answer_with(answer, as_json, lambda: _show(model, answer), failed)
 
 
 def _write_page(model: Classifier, dataset: ImageDataset, folder: Path) -> str:

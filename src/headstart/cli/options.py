@@ -8,7 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -19,6 +19,8 @@ from headstart.core.text import say
 if TYPE_CHECKING:
     from headstart.core.types import ImageDataset, Normalisation
     from headstart.model.classifier import Classifier
+
+T = TypeVar("T")
 
 Data = Annotated[
     str, typer.Argument(metavar="DATA", help="Folder of class folders, CSV, Parquet or IDX file, or a named set.")
@@ -188,9 +190,25 @@ def files_of(pairs: list[str]) -> dict[str, str]:
     return files
 
 
-def answer_with(values: dict[str, Any], as_json: bool, screen: Callable[[], None]) -> None:
-    """Print JSON, in ASCII: any stream carries it, and no name in it breaks the line. Or what a person reads."""
+def attempted(write: Callable[[], T]) -> tuple[T | None, UsageError | None]:
+    """Write what goes beside an answer, such as a plot; where it cannot be written, `answer_with` tells both."""
+    try:
+        return write(), None
+    except UsageError as error:
+        return None, error
+
+
+def answer_with(
+    values: dict[str, Any], as_json: bool, screen: Callable[[], None], failed: UsageError | None = None
+) -> None:
+    """Print JSON, in ASCII: any stream carries it, and no name in it breaks the line. Or what a person reads.
+
+    Raises:
+        UsageError: what ``failed``; the answer is printed before.
+    """
     if as_json:
         sys.stdout.write(json.dumps(values) + "\n")
     else:
         screen()
+    if failed is not None:
+        raise failed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -105,10 +104,10 @@ def train(
     as_json: options.Json = False,
 ) -> None:
     """Train a small network from random weights: for comparison, or for digits and rows of numbers."""
-    from headstart.cli.ended_early import ended_early, folder_beside
+    from headstart.cli.ended_early import ended_early, folder_beside, write_result
     from headstart.data.rows import is_rows
     from headstart.model.files import why_not_writable
-    from headstart.train.checkpoint import discard
+    from headstart.plots.curves import plot_curves
     from headstart.train.recipe import open_recipe
     from headstart.train.screen import training_screen
     from headstart.train.training_run import TrainingRun, is_main_process
@@ -136,10 +135,10 @@ def train(
             model = train_photos(data, network=network, pixels=pixels, grey=grey, **common)
     if not is_main_process():  # of several processes that trained together, one answers
         return
-    model.save(out, overwrite=overwrite)
-    discard(folder)
-    answer = _answer(model, os.path.realpath(out), folder, time.perf_counter() - began)
-    options.answer_with(answer, as_json, lambda: _show(model.record, answer, "row" if numbers else "image"))
+    where = write_result(lambda: model.save(out, overwrite=overwrite), folder)
+    plot, failed = options.attempted(lambda: str(plot_curves(_training_of(model.record), folder)))
+    answer = _answer(model, str(where), folder, time.perf_counter() - began) | {"plot": plot}
+    options.answer_with(answer, as_json, lambda: _show(model.record, answer, "row" if numbers else "image"), failed)
 
 
 def _check(
@@ -188,7 +187,6 @@ def _units(text: str | None) -> tuple[int, ...] | None:
 
 def _answer(model: Classifier | TabularClassifier, where: str, folder: str, seconds: float) -> dict[str, Any]:
     from headstart.model.records import to_json
-    from headstart.plots.curves import plot_curves
 
     record = to_json(model.record)
     training = record.get("scratch", record)
@@ -201,7 +199,6 @@ def _answer(model: Classifier | TabularClassifier, where: str, folder: str, seco
         "stages": record["seconds"],
         "model": where,
         "log": folder,
-        "plot": str(plot_curves(_training_of(model.record), folder)),
         "network": model.blueprint.name,
         "folds": [fold["value"] for fold in training["folds"]],
         "left_out": record.get("left_out", []),
@@ -245,7 +242,8 @@ def _show(record: FitRecord | TabularRecord, answer: Mapping[str, Any], what: st
     add_left_out(rows, getattr(record, "left_out", ()))
     add_seconds(rows, answer["seconds"], record.seconds, rest=loading(training))
     rows.add("log", Text(one_line(answer["log"])), whole=True)
-    rows.add("plot", Text(one_line(answer["plot"])), whole=True)
+    if answer["plot"]:
+        rows.add("plot", Text(one_line(answer["plot"])), whole=True)
     rows.add("model", Text(one_line(answer["model"]), "bold"), whole=True)
     example = "ROWS.csv" if what == "row" else "PHOTO …"
     rows.add("next", Text(f"headstart predict {quoted(answer['model'])} {example}", "cyan"), whole=True)

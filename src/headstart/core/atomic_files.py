@@ -36,6 +36,14 @@ def probe(target: Path) -> None:
         os.rmdir(made)
 
 
+def check_room(folder: Path, size: int) -> None:
+    """Raise `OSError` if a file of so many bytes cannot be written into a folder: not every library says so."""
+    block = os.urandom(1 << 20)  # no disk makes less of it
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for start in range(0, size, len(block)):
+            file.write(block[: size - start])
+
+
 @contextmanager
 def beside(target: Path) -> Iterator[Path]:
     """A temporary folder on the disk of ``target``; removed afterwards with all that is still in it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import sys
 import warnings
@@ -13,6 +14,18 @@ from headstart.core.install import extra_install
 from headstart.core.wording import worded
 
 LISTED = 24  # names in one message
+_NO_FILES, _NO_FILES_TEXT = (errno.EMFILE, errno.ENFILE), "too many open files"
+_NO_MEMORY = (  # what libraries say, in lower case; the last two of a thread that cannot be started
+    *(
+        "bad_alloc",
+        "out of memory",
+        "not enough memory",
+        "can't alloc",
+        "cannot allocate memory",
+        "oom when allocating",
+    ),
+    *("failed to map segment", "resource temporarily unavailable", "can't start new thread"),
+)
 
 
 class HeadstartError(Exception):
@@ -47,6 +60,10 @@ class CheckError(HeadstartError):
 
 class DivergedError(CheckError):
     """The loss of a training is no longer a finite number."""
+
+
+class MachineError(HeadstartError):
+    """The machine has too little of what the work needs: memory, or files that a process may open."""
 
 
 class VersionError(UsageError):
@@ -91,12 +108,50 @@ def needs(package: str, extra: str, purpose: str) -> Iterator[None]:
 
 
 def cannot_read(path: str | os.PathLike[str], error: OSError) -> UsageError:
-    """The error to raise where a file or folder cannot be read."""
+    """The error to raise where a file or folder cannot be read.
+
+    Raises:
+        MachineError: as `check_machine`.
+    """
+    check_machine(error)
     return UsageError(f"'{os.fspath(path)}' cannot be read: {error.strerror or error}.")
 
 
+def lack_of(error: BaseException) -> str:
+    """What the machine has too little of, with what to do, in a sentence; "" where an error says nothing of it."""
+    number, text = getattr(error, "errno", None), str(error)
+    said = "" if number else text.lower()  # an error of the system has a number, and needs no look at its words
+    if number in _NO_FILES or _NO_FILES_TEXT in said:
+        return "Too many files are open. Allow a process more of them: ulimit -n 4096"
+    if number != errno.ENOMEM and not isinstance(error, MemoryError) and not any(words in said for words in _NO_MEMORY):
+        return ""
+    last = "" if number else text.strip().rpartition("\n")[2].rpartition(": ")[2].strip()[:160].rstrip(".")
+    return (
+        f"There is not enough memory{f': {last}' if last else ''}. Take fewer pixels (--pixels) or a smaller network "
+        "(--backbone), or end other programs."
+    )
+
+
+def check_machine(error: BaseException) -> None:
+    """Raise an error that is no fault of what was worked on: of a file, a model or a format.
+
+    Raises:
+        MachineError: there is too little memory, or too many files are open.
+    """
+    if isinstance(error, MachineError):
+        raise error
+    if found := lack_of(error):
+        raise MachineError(found) from error
+
+
 def reason_of(error: Exception | None) -> str:
-    """What went wrong, in words: of an error of the system without its number."""
+    """What went wrong, in words: of an error of the system without its number.
+
+    Raises:
+        MachineError: as `check_machine`.
+    """
+    if error is not None:
+        check_machine(error)
     words = getattr(error, "strerror", None)
     return str(words).lower() if words else str(error)
 

@@ -15,7 +15,17 @@ def one_line(name: str) -> str:
     """A name as one line that does nothing to a terminal."""
     if name.isprintable():
         return name
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name)
+    return "".join(sign if sign.isprintable() else _escaped(sign) for sign in name)
+
+
+def is_text(name: str) -> bool:
+    """Whether a name can be written as UTF-8, which not every file's can."""
+    return not any("\ud800" <= sign <= "\udfff" for sign in name)
+
+
+def _escaped(sign: str) -> str:
+    """A sign as Python and shells write it; of a byte of a file's name that is no text, the byte."""
+    return f"\\x{ord(sign) - 0xDC00:02x}" if "\udc80" <= sign <= "\udcff" else sign.encode("unicode_escape").decode()
 
 
 def shortened(name: str, most: int) -> str:

@@ -205,7 +205,8 @@ class Accuracy:
         p, z2n = right / images, Z**2 / n
         centre = (p + z2n / 2) / (1 + z2n)
         half = Z / (1 + z2n) * math.sqrt(p * (1 - p) / n + z2n / (4 * n))
-        return cls(p, max(0.0, centre - half), min(1.0, centre + half), images, groups)
+        # in exact numbers the value is never beyond a bound; rounded, it may be by the last digit
+        return cls(p, max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)), images, groups)
 
     def in_words(self, thing: str) -> str:
         """The accuracy with its interval, and on how many images, or other things."""

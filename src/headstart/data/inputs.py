@@ -21,6 +21,7 @@ from headstart.data.in_memory import as_array, from_items, is_hugging_face_image
 from headstart.data.mistaken import described, has_no_order, why_no_images, why_not_labelled
 from headstart.data.pairs import in_hand, pairs_of
 from headstart.data.patterns import filled_in, matches
+from headstart.data.scan import printable
 from headstart.data.sources import PathLike, from_pairs, label_texts, open_source, unlabelled
 
 CHANNELS = (1, 2, 3, 4)
@@ -178,4 +179,4 @@ def _is_one_hot(label: Any) -> bool:
 def name_of(data: Images, dataset: ImageDataset) -> str:
     """A short name of the data: of the folder, the file or the named set."""
     place = data if isinstance(data, str | os.PathLike) else dataset.root
-    return os.path.basename(os.path.abspath(place)) if place else "in memory"
+    return printable(os.path.basename(os.path.abspath(place))) if place else "in memory"

@@ -48,6 +48,7 @@ def scan(root: str) -> Scan:
         try:
             inside = [*_entries(os.path.join(root, folder))] if folder else [*entries(root)]
         except OSError as error:
+            found.folders.remove(folder.rstrip("/"))  # whether there is an image in it is not known
             found.problems.append(_unreadable(folder.rstrip("/"), error))
             continue
         for entry in inside:

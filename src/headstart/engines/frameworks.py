@@ -55,7 +55,7 @@ def check_keras_backend() -> None:
     """
     loaded = getattr(getattr(sys.modules.get("keras"), "backend", None), "backend", None)
     variable, file = os.environ.get("KERAS_BACKEND"), Path(os.environ.get("KERAS_HOME") or "~/.keras", "keras.json")
-    chosen = variable or _backend_in(file.expanduser())
+    chosen = variable or _backend_in(Path(os.path.expanduser(file)))
     running = loaded() if loaded else chosen
     if running not in ("", TENSORFLOW):
         chooser = "KERAS_BACKEND" if variable else f"'{file}'"

@@ -8,9 +8,9 @@ from typing import Any
 
 from headstart.backbones.blueprint import LOGITS
 from headstart.core.arguments import PATH, PROGRESS, YES_NO, checks, text
-from headstart.core.atomic_files import beside, put_new
+from headstart.core.atomic_files import beside, check_room, put_new
 from headstart.core.display import Described
-from headstart.core.errors import CheckError, HeadstartError, UsageError, one_line
+from headstart.core.errors import CheckError, HeadstartError, UsageError, check_machine, one_line
 from headstart.core.progress import Progress, Shown, function_of, one_step, shows_progress
 from headstart.data.inputs import Images
 from headstart.data.sources import PathLike
@@ -141,17 +141,10 @@ def export_model(
     request = _Request(found, target, takes, data, function_of(progress))
     try:
         with beside(target) as folder:
-            result = _make(classifier, request, folder / target.name)
+            result = _made(classifier, request, folder / target.name)
             _put(folder / target.name, target, overwrite=overwrite)
-    except HeadstartError:
-        raise
     except OSError as error:
         raise UsageError(f"The export cannot be written to '{target}': {error.strerror or error}.") from error
-    except Exception as error:  # the format's own writer or runtime can raise anything
-        name = classifier.blueprint.name
-        raise CheckError(
-            f"'{name}' cannot be written in the format {to}: {one_line(error)}. Nothing was written."
-        ) from error
     return result
 
 
@@ -174,6 +167,29 @@ def _put(made: Path, target: Path, *, overwrite: bool) -> None:
         put_new(made, target)
     except FileExistsError as error:  # another export was faster
         raise exists_already(target) from error
+
+
+def _made(classifier: Classifier, request: _Request, made: Path) -> Exported:
+    """`_make`, whose formats' own writers and runtimes can raise anything.
+
+    Raises:
+        OSError: the disk is full, which most of them do not say.
+    """
+    try:
+        return _make(classifier, request, made)
+    except (HeadstartError, OSError):
+        raise
+    except Exception as error:
+        check_machine(error)
+        for path in (made, *made.glob("**/*")):
+            if not path.is_dir():
+                path.unlink(missing_ok=True)
+        weights = sum(array.nbytes for array in classifier.weights.values())
+        check_room(made.parent, weights + weights // 4 + (1 << 20))  # more than a file has beside them
+        raise CheckError(
+            f"'{classifier.blueprint.name}' cannot be written in the format {request.found.name}: {one_line(error)}. "
+            "Nothing was written."
+        ) from error
 
 
 def _make(classifier: Classifier, request: _Request, made: Path) -> Exported:

@@ -13,6 +13,7 @@ from headstart.backbones.blueprint import Blueprint
 from headstart.core.arguments import one_of
 from headstart.core.atomic_files import folder_above, probe, put
 from headstart.core.errors import MissingExtraError, UsageError, did_you_mean
+from headstart.core.text import is_text
 from headstart.data.sources import PathLike
 from headstart.engines.names import framework_of
 from headstart.export.weights import LIBRARIES, SUFFIX
@@ -157,6 +158,10 @@ def target_of(found: Format, path: PathLike, *, overwrite: bool = False) -> Path
     try:
         if target.exists() and not overwrite:
             raise exists_already(target)
+        if not is_text(str(target)):
+            raise UsageError(
+                f"'{target}' has letters that not every library can open. Choose another place: --out PATH"
+            )
         if not target.name.endswith(found.suffix) or target.name == found.suffix:
             raise UsageError(f"The name of a file of format {found.name} ends in {found.suffix}. Received: '{path}'.")
         probe(target)

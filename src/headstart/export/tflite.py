@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.errors import UsageError, needs, one_line
+from headstart.core.errors import UsageError, check_machine, needs, one_line
 from headstart.core.quiet import quiet
 from headstart.export import savedmodel
 from headstart.export.labels import append
@@ -62,6 +62,7 @@ def _convert(saved: Path, calibration: NDArray[np.uint8] | None, name: str) -> b
     except UsageError:
         raise
     except Exception as error:  # the converter can raise anything on an unusual graph
+        check_machine(error)
         raise UsageError(f"'{name}' cannot be written with TensorFlow Lite's operations: {one_line(error)}") from error
     return content
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import INPUT, LOGITS
-from headstart.core.errors import UsageError, one_line
+from headstart.core.errors import UsageError, check_machine, one_line
 from headstart.core.quiet import quiet
 from headstart.engines.registry import torch_engine
 from headstart.export.formats import PHOTOS
@@ -68,11 +69,14 @@ def write(package: Package, path: Path) -> None:
                 strict=False,  # the default of PyTorch 2.6 traces less
             )
         except Exception as error:  # the module's own code can raise anything
+            check_machine(error)
             raise UsageError(
                 f"torch.export cannot trace '{package.blueprint.name}' for batches of any size: {one_line(error)} "
                 "Use it from Python instead: headstart.load(MODEL).to_torch()"
             ) from error
-        torch.export.save(program, path, extra_files=members(package))
+        content = io.BytesIO()  # where a disk is full, PyTorch's own writer ends the process
+        torch.export.save(program, content, extra_files=members(package))
+    path.write_bytes(content.getbuffer())
 
 
 def replay(path: Path, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,9 @@ def _write_torch(part: Part, weights: Mapping[str, Array], path: Path) -> str:
 
         path.write_bytes(to_bytes(tensors, metadata={"format": "pt"}))
     else:
-        torch.save(tensors, path)
+        content = io.BytesIO()  # PyTorch's own writer does not say that a disk is full
+        torch.save(tensors, content)
+        path.write_bytes(content.getbuffer())
     lacking = sorted({key.rpartition(".")[0] for key in keys} - layers)
     return _torch_call(part, lacking)
 

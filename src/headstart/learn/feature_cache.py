@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.cache_folder import cache_dir
+from headstart.core.errors import UsageError, cannot_read, reason_of
 from headstart.data.load import THUMBNAIL
 from headstart.learn.cache_database import (
     FAILURES,
@@ -228,7 +229,11 @@ class SpaceInfo:
 
 
 def spaces(home: Path | None = None) -> list[SpaceInfo]:
-    """Every space that is kept, the one used last first."""
+    """Every space that is kept, the one used last first.
+
+    Raises:
+        UsageError: the folder cannot be read.
+    """
     folder = _folder(home)
     found = []
     for space, paths in _by_space(folder).items():
@@ -248,13 +253,18 @@ def prune(
     """Remove whole spaces: all, those not used for so long, or the longest unused until the rest fits.
 
     A space that is in use stays, and so does every file that is none of the cache's. Returns the bytes freed.
+
+    Raises:
+        UsageError: the folder cannot be read, or a file cannot be removed; the others are.
     """
     used = [(*_usage(paths), paths) for paths in _by_space(_folder(home)).values()]
-    total, freed = sum(size for size, _, _ in used), 0
+    total, freed, failed = sum(size for size, _, _ in used), 0, list[OSError]()
     for _, last_used, paths in sorted(used, key=lambda entry: entry[1]):
         old = older_than_days is not None and time.time() - last_used > older_than_days * 86400
         if everything or old or (max_bytes is not None and total - freed > max_bytes):
-            freed += _remove(paths)
+            freed += _remove(paths, failed)
+    if failed:
+        raise UsageError(f"'{failed[0].filename}' cannot be removed: {reason_of(failed[0])}.") from failed[0]
     return freed
 
 
@@ -263,7 +273,7 @@ def _folder(home: Path | None) -> Path:
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, re.Match[str]]]:
-    with suppress(OSError):
+    with suppress(FileNotFoundError, NotADirectoryError):
         for path in sorted(folder.iterdir()):
             if name := _NAME.fullmatch(path.name):
                 yield path, name
@@ -275,8 +285,11 @@ def _generations(folder: Path, space: str) -> list[int]:
 
 def _by_space(folder: Path) -> dict[str, list[Path]]:
     paths: dict[str, list[Path]] = {}
-    for path, name in _files(folder):
-        paths.setdefault(name["space"], []).append(path)
+    try:
+        for path, name in _files(folder):
+            paths.setdefault(name["space"], []).append(path)
+    except OSError as error:
+        raise cannot_read(folder, error) from error
     return paths
 
 
@@ -303,14 +316,19 @@ def _describe(path: Path) -> tuple[Mapping[str, object], int]:
     return {}, 0
 
 
-def _remove(paths: Sequence[Path]) -> int:
+def _remove(paths: Sequence[Path], failed: list[OSError]) -> int:
+    """Remove the files of a space, if it is not in use; returns the bytes freed, and adds what went wrong."""
     for path in paths:
         if path.suffix == ".sqlite" and in_use(path):
             return 0
     freed = 0
     for path in paths:
-        with suppress(OSError):
+        try:
             size = path.stat().st_size
             path.unlink()
             freed += size
+        except FileNotFoundError:  # the side files come and go
+            pass
+        except OSError as error:
+            failed.append(error)
     return freed

@@ -138,7 +138,7 @@ def _write_parquet(file: Path, columns: Mapping[str, type], rows: Iterator[list[
 
     kinds = {str: pa.string(), float: pa.float64(), bool: pa.bool_()}
     schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
-    with pq.ParquetWriter(file, schema) as writer:
+    with file.open("wb") as opened, pq.ParquetWriter(opened, schema) as writer:  # not every name is one for pyarrow
         while group := list(islice(rows, max(CELLS // len(columns), 1))):
             arrays = [
                 pa.array(values, kind) for values, kind in zip(zip(*group, strict=True), schema.types, strict=True)

@@ -43,7 +43,9 @@ def write_folder(
     if problem := why_not_writable(target, overwrite=overwrite):
         raise UsageError(problem)
     try:
-        with beside(target) as folder:
+        with beside(target) as place:
+            folder = place / target.name
+            folder.mkdir()  # with the permissions of any new folder; a temporary one is for its owner
             said = {"format": FORMAT, "headstart": __version__, **config}
             hashes = {MODEL: _write(folder / MODEL, model)}
             own = np.frombuffer(digest(said, hashes[MODEL]), np.uint8)
@@ -51,7 +53,6 @@ def write_folder(
             whole = sealed({**said, "files": hashes})
             (folder / CONFIG).write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             (folder / CARD).write_text(card, encoding="utf-8")
-            folder.chmod(0o755)
             put(folder, target)
     except OSError as error:
         raise UsageError(f"The model cannot be written to '{target}': {error.strerror or error}.") from error

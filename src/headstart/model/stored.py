@@ -18,7 +18,16 @@ from headstart import __version__
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.weights import Weights, match, safetensors_from
 from headstart.core.atomic_files import standing
-from headstart.core.errors import CheckError, HeadstartError, MissingExtraError, UsageError, VersionError, one_line
+from headstart.core.errors import (
+    CheckError,
+    HeadstartError,
+    MissingExtraError,
+    UsageError,
+    VersionError,
+    cannot_read,
+    check_machine,
+    one_line,
+)
 from headstart.core.install import pip_install
 from headstart.core.labels import TEXT, as_given
 from headstart.core.regular_file import read_regular
@@ -52,7 +61,7 @@ def read(path: str | os.PathLike[str]) -> Stored:
     """A model as it is, or as it was: one that is replaced meanwhile is read whole, before or after that.
 
     Raises:
-        UsageError: the model is from a newer version.
+        UsageError: the model is from a newer version, or may not be read.
         CheckError: a file of it is missing, damaged, or was altered, or is a link.
     """
     for _ in range(_AGAIN):
@@ -75,7 +84,14 @@ def config_bytes(folder: Path) -> bytes:
     try:
         return read_regular(folder / CONFIG, MOST_CONFIG)
     except OSError as error:
-        raise CheckError(f"'{folder / CONFIG}' is damaged: {error.strerror or error}.") from error
+        raise _unreadable(folder / CONFIG, error, "is damaged") from error
+
+
+def _unreadable(file: Path, error: OSError, what: str) -> HeadstartError:
+    check_machine(error)
+    if isinstance(error, PermissionError):  # which says nothing of the file
+        return cannot_read(file, error)
+    return CheckError(f"'{file}' {what}: {error.strerror or error}.")
 
 
 def _read(folder: Path, raw: bytes) -> Stored:
@@ -96,7 +112,7 @@ def _read(folder: Path, raw: bytes) -> Stored:
             why = f"'{folder}' is incomplete: {name} is missing. Copy the whole folder again."
             raise CheckError(why) from error
         except OSError as error:
-            raise CheckError(f"'{folder / name}' cannot be read: {error.strerror or error}.") from error
+            raise _unreadable(folder / name, error, "cannot be read") from error
         if hashlib.sha256(content[name]).hexdigest() != files[name]:
             raise _altered(folder / name)
     found = Stored(folder, config, content)
@@ -183,6 +199,7 @@ def assembling(folder: Path) -> Iterator[None]:
     except (CheckError, MissingExtraError, VersionError):
         raise
     except Exception as error:
+        check_machine(error)
         what = " ".join(str(error).split()) if isinstance(error, HeadstartError) else one_line(error)
         raise CheckError(f"'{folder}' does not hold together: {what}") from error
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart.core.errors import UsageError
+from headstart.plots.files import write_files
 from headstart.plots.style import INK, QUIET, STYLE
 from headstart.train.training_run import TrainingRecord
 
@@ -26,14 +26,8 @@ def plot_curves(record: TrainingRecord, folder: str | os.PathLike[str]) -> Path:
     Raises:
         UsageError: the folder cannot be written to.
     """
-    path = Path(folder) / NAME
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with STYLE:
-            draw_curves(record).savefig(path)
-    except OSError as error:
-        raise UsageError(f"'{path}' cannot be written: {error.strerror or error}.") from error
-    return path
+    with STYLE:
+        return write_files({NAME: draw_curves(record).savefig}, folder)[0]
 
 
 def draw_curves(record: TrainingRecord) -> Figure:

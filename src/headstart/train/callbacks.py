@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from headstart.core.counts import counted
 from headstart.core.errors import UsageError
+from headstart.core.text import is_text
 from headstart.train.overfitting_watch import GONE_WRONG, selection_losses, watch
 from headstart.train.protocol import Epoch
 
@@ -154,7 +155,7 @@ class CsvLog(BaseCallback):
 
 
 class TensorBoardLog(BaseCallback):
-    """Losses and errors for TensorBoard; nothing where it or PyTorch is not installed."""
+    """Losses and errors for TensorBoard; nothing without it or PyTorch, or in a folder that it cannot write to."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._writer = _summary_writer(folder)
@@ -194,7 +195,7 @@ def _new_file(folder: Path) -> Path:
 
 
 def _summary_writer(folder: str | os.PathLike[str]) -> Any:
-    if find_spec("tensorboard") is None or find_spec("torch") is None:
+    if find_spec("tensorboard") is None or find_spec("torch") is None or not is_text(os.path.abspath(folder)):
         return None
     from headstart.engines.registry import torch_engine
 

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -74,9 +73,9 @@ def save(folder: str | os.PathLike[str], step: int, state: State, about: Mapping
         _remove_leftovers(folder)
         _write(target, pack(arrays, {_ABOUT: json.dumps(header)}))
     except OSError as error:
+        earlier = " Earlier ones are still there." if _files(folder) else ""
         raise UsageError(
-            f"The checkpoint of step {step} cannot be written to '{folder}': {error.strerror or error}. "
-            "Earlier ones are still there."
+            f"The checkpoint of step {step} cannot be written to '{folder}': {error.strerror or error}.{earlier}"
         ) from error
     with suppress(OSError):
         for path in _files(folder)[KEPT:]:
@@ -175,9 +174,38 @@ def unfinished(folder: str | os.PathLike[str]) -> bool:
     return bool(_files(Path(folder)))
 
 
+@contextmanager
+def room_of_checkpoints(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Make room on a full disk for what is written meanwhile.
+
+    Older checkpoints are removed, and the largest of the others is held in memory; on an error it is put back.
+    """
+    for path in [path for each in _places(folder) for path in _files(each)[1:]]:
+        path.unlink()
+    largest = max(all_below(folder), key=lambda path: path.stat().st_size)
+    content = largest.read_bytes()
+    largest.unlink()
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # somebody else took the room
+            _write(largest, content)
+        raise
+
+
+def all_below(folder: str | os.PathLike[str]) -> list[Path]:
+    """The checkpoints in a folder and its subfolders."""
+    return [path for each in _places(folder) for path in _files(each)]
+
+
+def _places(folder: str | os.PathLike[str]) -> list[Path]:
+    """A folder and its subfolders, in which the other trainings of folds have theirs."""
+    return [Path(folder), *(path for path in Path(folder).glob("*") if path.is_dir())]
+
+
 def discard(folder: str | os.PathLike[str]) -> None:
     """Remove all checkpoints in a folder and its subfolders, once the result is saved elsewhere; logs stay."""
-    for each in (Path(folder), *(path for path in Path(folder).glob("*") if path.is_dir())):
+    for each in _places(folder):
         with suppress(OSError, UsageError):
             for path in [*_files(each), each / LOCK]:
                 path.unlink(missing_ok=True)
@@ -223,16 +251,16 @@ def on_sigterm(ask: Callable[[], None]) -> Iterator[None]:
 
 def _write(target: Path, content: bytes) -> None:
     """To a temporary file that is then renamed: whatever happens, ``target`` is whole or as before."""
-    handle, temporary = tempfile.mkstemp(prefix=_PREFIX, dir=target.parent)
+    temporary = target.with_name(f"{_PREFIX}{os.getpid()}")  # not by mkstemp, whose files are for their owner alone
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except BaseException:
         with suppress(OSError):
-            os.unlink(temporary)
+            temporary.unlink()
         raise
     with suppress(OSError):  # some file systems cannot sync a folder
         folder = os.open(target.parent, os.O_RDONLY)
@@ -246,7 +274,7 @@ def _files(folder: Path) -> list[Path]:
     """Checkpoints, the latest first."""
     try:
         found = [(int(name["step"]), path) for path in folder.iterdir() if (name := _NAME.fullmatch(path.name))]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise UsageError(f"'{folder}' cannot be read: {error.strerror or error}.") from error

@@ -45,7 +45,7 @@ def build(tab: Any, opened: Any, fitted: Any) -> None:
     def saved(tab: Tab, where: str) -> Updates:
         if not where.strip():
             raise hs.UsageError(say("take.where"))
-        path = tab.the_classifier().save(Path(where).expanduser())
+        path = tab.the_classifier().save(where)
         return {done: say("take.saved", path=path), takes: gr.DownloadButton(visible=False)}
 
     @told
