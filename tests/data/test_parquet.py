@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from headstart.core.errors import DataError, MissingExtraError, UnreadableImageError
 from headstart.data import parquet
+from headstart.data.columns import Columns
 from headstart.data.load import CHUNK
 from headstart.data.sources import open_source
 from source_files import PETS, contents, hub_schema, pa, plant, pq, splits, write_parquet
@@ -92,6 +94,21 @@ class TestParquet:
         table = pa.table(columns).append_column(twice, columns[twice])
         pq.write_table(table, tmp_path / "t.parquet")
         with pytest.raises(DataError, match=rf"'t\.parquet' has two columns called '{twice}'"):
+            open_source(tmp_path / "t.parquet")
+
+    def test_rows_that_a_damaged_header_loses(self, tmp_path: Path) -> None:
+        path = write_parquet(tmp_path / "t.parquet", [(b"1", 0)] * 5)
+        with pq.ParquetFile(path) as file:
+            header = SimpleNamespace(num_rows=9, num_row_groups=2, row_group=file.metadata.row_group)
+            damaged = SimpleNamespace(schema_arrow=file.schema_arrow, read=file.read, metadata=header)
+            described = parquet._described(damaged, str(path), "t.parquet", "image", Columns())
+            with pytest.raises(DataError, match="promises 9 rows, and has 5"):
+                list(described)
+
+    def test_damage_is_said_in_a_line(self, tmp_path: Path) -> None:
+        content = write_parquet(tmp_path / "t.parquet", [(b"1", 0)] * 5).read_bytes()
+        (tmp_path / "t.parquet").write_bytes(content[:-60] + b"\xff" * 52 + content[-8:])
+        with pytest.raises(DataError, match=r"cannot be read as Parquet: [^\n]+[^.]\.$"):
             open_source(tmp_path / "t.parquet")
 
     def test_a_path_that_no_file_can_have(self, tmp_path: Path) -> None:

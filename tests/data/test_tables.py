@@ -156,6 +156,7 @@ class TestCsv:
             (b"path,label,Label\n1.jpg,a,b\n", "two columns called 'label'"),
             (b"path,a,b,a\n1.jpg,0,1,0\n", "two columns called 'a'"),
             (b"path,label\n1.jpg,a,b\n", "line 2: expected 2 cells, received 3"),
+            (b'path,label\n1.jpg,a,"b\nc"\n', r"line 2: expected 2 cells, received 3 \(1\.jpg, a, b\\nc\)"),
         ],
     )
     def test_bad_tables(self, tmp_path: Path, content: bytes, message: str) -> None:

@@ -147,6 +147,11 @@ def _described(file: Any, path: str, where: str, image: str, wanted: Columns) ->
     extra = [name for name in (group, split) if name is not None]
     check_names((name for name in header if name in (image, column, *extra)), repr(where))
     table = file.read(columns=[column, *extra])
+    held = sum(file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups))
+    if not file.metadata.num_rows == held == len(table):
+        raise DataError(
+            f"{path!r} is damaged: it promises {file.metadata.num_rows} rows, and has {held}. Fetch it again."
+        )
     values = {name: table.column(name).to_pylist() for name in (column, *extra)}
     if split and wanted.split is None and not says_part(split, map(_text, values[split])):
         split = None
