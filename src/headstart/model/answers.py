@@ -144,6 +144,7 @@ def _write_parquet(file: Path, columns: Mapping[str, type], rows: Iterator[list[
                 pa.array(values, kind) for values, kind in zip(zip(*group, strict=True), schema.types, strict=True)
             ]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
+            opened.flush()
 
 
 def put_into(folder: Path, label: str, photo: str, *, link: bool, name: str | None = None) -> Path:
