@@ -157,7 +157,7 @@ def test_each_file_that_is_no_photo_is_said_to_be_what_it_is(
 ) -> None:
     """By predict, check and fit alike; the rest is used."""
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    monkeypatch.setattr("headstart.data.load.has_avif", lambda: False)
+    monkeypatch.setattr("headstart.data.opened_image.has_avif", lambda: False)
     for name, (content, _, _) in NO_PHOTOS.items():
         (here / "photos" / "discs" / name).write_bytes(content)
     predicted = shell("predict", "model", "photos/discs", "--json")
