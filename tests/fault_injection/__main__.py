@@ -23,12 +23,13 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--bundles", type=int, default=1_000)
     parser.add_argument("--giants", type=int, default=20)
+    parser.add_argument("--weights", type=int, default=3_000)
     parser.add_argument("--readers", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1_000_000, help="of the first trial of each")
     options = parser.parse_args()
     rows: dict[str, Outcome] = {}
-    for name in ("images", "giants", "bundles", "readers", "kills"):
+    for name in ("images", "giants", "bundles", "weights", "readers", "kills"):
         if count := getattr(options, name):
             begun = time.monotonic()
             rows[name] = found = campaign(name, options.seed, count, LIMITS.get(name, 10.0))

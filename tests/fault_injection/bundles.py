@@ -63,7 +63,7 @@ def damage(model: Path, rng: random.Random) -> str:
     name = rng.choice((CONFIG, CONFIG, MODEL, GOLDEN))
     if name == CONFIG and how != BY_CHANCE:
         config = config_of(model)
-        where = _with_nonsense(config, rng)
+        where = with_nonsense(config, rng)
         (model / CONFIG).write_text(json.dumps(config), encoding="utf-8")
     else:
         where = name
@@ -86,7 +86,7 @@ def record_hashes(model: Path) -> None:
     (model / CONFIG).write_text(json.dumps(sealed(config)), encoding="utf-8")
 
 
-def _with_nonsense(config: dict[str, Any], rng: random.Random) -> str:
+def with_nonsense(config: dict[str, Any], rng: random.Random) -> str:
     """One value of a config, at any depth, becomes another."""
     places: list[tuple[Any, Any, str]] = []
 

@@ -30,6 +30,12 @@ def test_damaged_models() -> None:
     assert found.counts["refused"] > 30
 
 
+def test_damaged_weights_and_blueprints() -> None:
+    found = campaign("weights", seed=0, count=400)
+    check(found, 400)
+    assert 100 < found.counts["refused"] < 390
+
+
 def test_damaged_tables_and_lists() -> None:
     found = campaign("readers", seed=0, count=800)
     check(found, 800)
