@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import subprocess
 import sys
@@ -133,6 +134,20 @@ def test_a_photo_without_memory_is_named_and_the_others_are_read(
     problems = [item for item in found if isinstance(item, hs.Problem)]
     assert len(found) == 3
     assert [(Path(each.name).name, each.kind) for each in problems] == [("b.png", "memory")]
+
+
+@pytest.mark.parametrize("said", [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory")])
+def test_nor_is_one_that_cannot_be_read_for_lack_of_memory(said: Exception) -> None:
+    def read(row: int) -> bytes:
+        if row:
+            raise said
+        return saved(of_mode("RGB"), "PNG")
+
+    dataset = hs.ImageDataset("", [hs.Sample("a", "a"), hs.Sample("b", "a")], read)
+    whole, starved = (load.load_image(dataset, row, SPEC) for row in range(2))
+    assert whole.error is None
+    assert starved.error is not None
+    assert starved.error.kind == "memory"
 
 
 def test_a_large_jpeg_2000_is_decoded_at_a_fraction(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import argparse
 import datetime
 import json
 import platform
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,15 @@ from fault_injection.watched import Outcome, campaign, table
 HERE = Path(__file__).resolve().parent
 RESULT = HERE.parents[1] / "benchmarks" / "results" / "fault_injection.json"
 LIMITS = {"kills": 60.0, "giants": 60.0}  # seconds for one trial: of a process that starts, of four large images
+
+
+def commit() -> str:
+    """That of the code, with + where files differ from it."""
+    git = ["git", "-C", str(HERE), "describe", "--always", "--dirty=+"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def main() -> int:
@@ -37,6 +47,7 @@ def main() -> int:
     print(table(rows))
     kept = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
         "seed": options.seed,
         "campaigns": {name: {**each.counts, "beyond_mb": round(each.beyond / 1e6)} for name, each in rows.items()},

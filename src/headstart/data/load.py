@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
 import os
@@ -18,7 +19,7 @@ from PIL import Image
 from headstart.core.errors import DataError, UnreadableImageError, reason_of
 from headstart.core.types import ImageDataset, ImageSpec
 from headstart.data.formats import HEAD, sniff
-from headstart.data.memory import once_more_alone
+from headstart.data.memory import NO_MEMORY, once_more_alone
 from headstart.data.opened_image import Raw, Size, opened
 from headstart.data.pixels import MOST_PIXELS, Box, Levels, bands, rgb_parts
 
@@ -115,9 +116,12 @@ def load_image(dataset: ImageDataset, index: int, spec: ImageSpec, known: Contai
         return Decoded(index, key, *decode_with_thumbnail(raw, spec), format=kind)
     except UnreadableImageError as error:
         return Decoded(index, b"", None, None, error)
+    except MemoryError:  # of reading; decoding has its own
+        return Decoded(index, b"", None, None, UnreadableImageError("memory", NO_MEMORY))
     except OSError as error:
         kind = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
-        return Decoded(index, b"", None, None, UnreadableImageError(kind, reason_of(error)))
+        kind, why = ("memory", NO_MEMORY) if error.errno == errno.ENOMEM else (kind, reason_of(error))
+        return Decoded(index, b"", None, None, UnreadableImageError(kind, why))
 
 
 def became_unreadable(dataset: ImageDataset, index: int, error: Exception | None) -> DataError:

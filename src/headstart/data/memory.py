@@ -16,6 +16,7 @@ from PIL.PngImagePlugin import PngImageFile
 from headstart.core.errors import UnreadableImageError
 
 MOST_BYTES = 1_300_000_000  # that all threads hold of images that are being decoded
+NO_MEMORY = "not enough memory to decode it; end other programs, or make it smaller"
 LARGE = 100_000_000  # bytes that are given back to the system at once
 _OF_MODE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # bytes a pixel in Pillow; of the others 4
 _OF_DECODER = {  # bytes a pixel that these take, measured, or estimated from above
@@ -124,6 +125,6 @@ def once_more_alone(function: F) -> F:
             try:
                 return function(*args, **kwargs)
             except MemoryError as error:
-                raise UnreadableImageError("memory", "not enough memory to decode it") from error
+                raise UnreadableImageError("memory", NO_MEMORY) from error
 
     return cast("F", run)
