@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ def studio_browser() -> Iterator[Any]:
         pytest.skip("no Chromium here (Debian: apt install chromium)")
     from playwright.sync_api import sync_playwright
 
+    if hasattr(os, "sched_setaffinity"):  # a browser, a server and a test would wait for each other on one processor
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
     camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", *camera])
