@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import math
 import os
@@ -120,8 +119,7 @@ def load_image(dataset: ImageDataset, index: int, spec: ImageSpec, known: Contai
         return Decoded(index, b"", None, None, UnreadableImageError("memory", NO_MEMORY))
     except OSError as error:
         kind = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
-        kind, why = ("memory", NO_MEMORY) if error.errno == errno.ENOMEM else (kind, reason_of(error))
-        return Decoded(index, b"", None, None, UnreadableImageError(kind, why))
+        return Decoded(index, b"", None, None, UnreadableImageError(kind, reason_of(error)))
 
 
 def became_unreadable(dataset: ImageDataset, index: int, error: Exception | None) -> DataError:
