@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -125,12 +125,6 @@ def resident(name: str) -> int:
     with contextlib.suppress(OSError), open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))
     return 0
-
-
-@contextlib.contextmanager
-def without_context(trial: Trial) -> Iterator[Trial]:
-    """For modules whose trials need nothing to be made before."""
-    yield trial
 
 
 def table(rows: dict[str, Outcome]) -> str:

@@ -14,6 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from headstart.core.errors import UnreadableImageError
+from headstart.data.pixels import BITS, SAMPLES
 
 MOST_BYTES = 1_300_000_000  # that all threads hold of images that are being decoded
 NO_MEMORY = "not enough memory to decode it; end other programs, or make it smaller"
@@ -98,8 +99,8 @@ def _of_pixel(image: Image.Image) -> int:
     if isinstance(image, PngImageFile) and image.tile and str(image.tile[0].args).endswith(";16B"):
         deep = 2 * len(image.getbands())
     tags: Any = getattr(image, "tag_v2", {})
-    if image.format == "TIFF" and max(bits := _numbers(tags.get(258, 1))) > 8:
-        samples = max(len(bits), *_numbers(tags.get(277, 1)))
+    if image.format == "TIFF" and max(bits := _numbers(tags.get(BITS, 1))) > 8:
+        samples = max(len(bits), *_numbers(tags.get(SAMPLES, 1)))
         return samples * -(-max(bits) // 8)  # tifffile decodes it, not Pillow
     return _OF_MODE.get(image.mode, 4) + deep
 

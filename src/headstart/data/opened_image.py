@@ -86,8 +86,6 @@ def opened(
             if image.format == JPEG2000:
                 image.load()  # whose size may be smaller then
             pixels = deep_pixels(raw, image)
-            if pixels is not None:
-                image.close()
             try:
                 yield OpenedImage(image if pixels is None else pixels, whole)
             finally:

@@ -25,7 +25,7 @@ BAND = 1 << 21  # pixels that are converted at a time
 DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners use, in files of 16 bits too
 MOST_PIXELS = 178_956_970  # of a file that is decoded; Pillow refuses more, too
 _OTHER_BYTE = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}  # of Pillow's raw modes
-_PLANAR, _PHOTOMETRIC, _BITS = 284, 262, 258  # TIFF's tags,
+BITS, SAMPLES, _PLANAR, _PHOTOMETRIC = 258, 277, 284, 262  # TIFF's tags,
 _WHITE_IS_ZERO, _RGB, _CMYK, _ALPHA = 0, 2, 5, (1, 2)  # values of the photometric, and of the extra samples
 
 
@@ -187,7 +187,7 @@ def deep_pixels(raw: bytes, image: Image.Image) -> NDArray[Any] | None:
     if isinstance(image, PngImageFile):
         return _deep_png(raw) if image.tile and str(image.tile[0].args) in _OTHER_BYTE else None
     tags: Any = getattr(image, "tag_v2", {})
-    if image.format != "TIFF" or max(np.ravel(tags.get(_BITS, (1,)))) <= 8:
+    if image.format != "TIFF" or max(np.ravel(tags.get(BITS, (1,)))) <= 8:
         return None
     known_to_pillow = tags.get(_PLANAR, 1) != 2 and tags.get(_PHOTOMETRIC, 1) != _WHITE_IS_ZERO
     if known_to_pillow and is_deep(image):

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import LOGITS, Blueprint
 from headstart.core.arguments import DEVICE, ENGINE, PATH, PRECISION, YES_NO, checks, shown
@@ -156,16 +155,11 @@ def _replayed_by(classifier: Classifier, golden: Golden) -> tuple[float, bool]:
     """The greatest difference of a logit, and whether each image is as typical as it was."""
     network, unknown = classifier.network.for_images(len(golden.images)), classifier.unknown  # as predict does it
     logits, x = network.forward_many(golden.images, (LOGITS, classifier.blueprint[LOGITS].inputs[0]))
-    difference = greatest_difference(logits, golden.logits)
+    difference = stored.greatest_difference(logits, golden.logits)
     if unknown is None or golden.scores is None:
         return difference, True
     low, high = unknown.score_within(x, softmax(logits), CLOSE[network.precision])
     return difference, bool(((low <= golden.scores) & (golden.scores <= high)).all())
-
-
-def greatest_difference(values: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
-    """Of two arrays of one shape, relative to the largest value that is expected."""
-    return float(np.abs(values - expected).max() / max(float(np.abs(expected).max()), 1e-12))
 
 
 def _check_runnable(config: Mapping[str, Any], engine: str, device: str, module: object | None) -> str:

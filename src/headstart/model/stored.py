@@ -217,3 +217,8 @@ def read_network(config: Mapping[str, Any], arrays: Arrays) -> tuple[Blueprint, 
     blueprint = Blueprint.from_json(config["blueprint"])
     network = {name.removeprefix("network."): array for name, array in arrays.items() if name.startswith("network.")}
     return blueprint, match(network, blueprint.weight_shapes(), MODEL)
+
+
+def greatest_difference(values: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
+    """Of two arrays of one shape, relative to the largest value that is expected."""
+    return float(np.abs(values - expected).max() / max(float(np.abs(expected).max()), 1e-12))

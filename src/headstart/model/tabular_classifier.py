@@ -317,7 +317,7 @@ def _assemble(found: stored.Stored) -> TabularClassifier:
 
 def _check_answers(logits: Matrix, expected: Matrix) -> None:
     """Hold the answers for a few rows against those that were recorded."""
-    difference = float(np.abs(logits - expected).max() / max(float(np.abs(expected).max()), 1e-12))
+    difference = stored.greatest_difference(logits, expected)
     if not difference <= TOLERANCE:
         raise ValueError(f"its golden rows get other answers: they differ by {difference:.2g} of the largest logit")
 
