@@ -109,11 +109,11 @@ class Gate:
 
 
 def occupy(
-    running: Running, held: Gate, pool: Executor, photo: bytes, threads: int = cores()
+    running: Running, held: Gate, pool: Executor, photo: bytes, threads: int | None = None
 ) -> list[Future[httpx.Response]]:
-    """A request in the hands of so many threads, which hold it until the gate is opened."""
+    """A request in the hands of so many threads (all there are), which hold it until the gate is opened."""
     found = []
-    for number in range(1, threads + 1):
+    for number in range(1, (cores() if threads is None else threads) + 1):
         found.append(pool.submit(running.post, photo))
         until(lambda number=number: len(held.sizes) == number)  # type: ignore[misc]
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -21,10 +22,8 @@ def studio_browser() -> Iterator[Any]:
         pytest.skip("no Chromium here (Debian: apt install chromium)")
     from playwright.sync_api import sync_playwright
 
-    if hasattr(os, "sched_setaffinity"):  # a browser, a server and a test would wait for each other on one processor
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))
     camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    with sync_playwright() as playwright:
+    with _all_processors(), sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", *camera])
         yield opened
         opened.close()
@@ -71,6 +70,20 @@ def tab(studio_browser: Any, studio: Any) -> Iterator[Callable[..., Any]]:
     for context in contexts:
         context.close()
     assert problems == []
+
+
+@contextlib.contextmanager
+def _all_processors() -> Iterator[None]:
+    """A browser, a server and a test would wait for each other on the one processor of this process."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _elsewhere(url: str, own: str) -> list[str]:
