@@ -9,6 +9,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -354,3 +355,30 @@ def test_reading_leaves_no_thread_behind(tmp_path: Path) -> None:
     before = threading.active_count()
     contents(open_source(write_parquet(tmp_path / "a.parquet", [(b"1", 0)] * 9)))
     assert threading.active_count() == before
+
+
+class TestFiles:
+    def test_of_sources_with_a_file_for_each_image(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        plant(tmp_path, "b/2.jpg", "a/1.jpg", "a/0.jpg")
+        plant(tmp_path / "csv", "z.jpg", "y.jpg")
+        plant(tmp_path / "csv", "metadata.csv", content=b"file_name,label\nz.jpg,c\ny.jpg,d\n")
+        monkeypatch.chdir(tmp_path)
+        paths = ["b/2.jpg", "a/1.jpg"]
+        for dataset in (open_source("."), open_source("csv"), from_pairs(paths, ["b", "a"]), unlabelled(paths)):
+            for each in (dataset, dataset.part([1]), dataset.part([1, 0]).part([1])):
+                assert each.files is not None
+                assert [Path(file).read_bytes() for file in each.files] == contents(each)
+                assert all(map(os.path.isabs, each.files))
+
+    def test_none_where_images_lie_in_other_files_or_in_none(self, tmp_path: Path) -> None:
+        plant_idx(tmp_path, "train")
+        parquet = open_source(write_parquet(tmp_path / "a.parquet", [(b"1", 0), (b"2", 1)]))
+        arrays = from_arrays(np.zeros((2, 3, 3, 3), np.uint8), ["a", "b"])
+        for dataset in (parquet, arrays, open_source(tmp_path / "train-images-idx3-ubyte")):
+            assert dataset.files is None
+            assert dataset.part([0]).files is None
+
+    def test_a_copy_with_other_samples_has_none(self, tmp_path: Path) -> None:
+        dataset = open_source(plant(tmp_path, "b/2.jpg", "a/1.jpg"))
+        assert replace(dataset, samples=[*dataset.samples]).files == dataset.files
+        assert replace(dataset, samples=dataset.samples[:1]).files is None

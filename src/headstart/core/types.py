@@ -154,10 +154,13 @@ class ImageDataset:
     read: Callable[[int], bytes | NDArray[np.generic]]
     problems: tuple[Problem, ...] = ()  # images that the source left out
     label_kind: str = TEXT  # what the labels were when they were given, see `core.labels`
+    files: Sequence[str] | None = None  # the path or address of each sample's own file; None: not a file for each
     classes: tuple[str, ...] = field(init=False)  # sorted once, never derived again
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", in_order((sample.label for sample in self.samples), self.label_kind))
+        if self.files is not None and len(self.files) != len(self.samples):  # a copy with other samples
+            object.__setattr__(self, "files", None)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -171,7 +174,8 @@ class ImageDataset:
         """The data set of some of the samples, in this order."""
         rows = list(rows)
         samples = [self.samples[row] for row in rows]
-        return replace(self, samples=samples, read=lambda index: self.read(rows[index]))
+        files = None if self.files is None else [self.files[row] for row in rows]
+        return replace(self, samples=samples, read=lambda index: self.read(rows[index]), files=files)
 
     @property
     def place(self) -> str:

@@ -44,7 +44,8 @@ def file_dataset(
     def read(index: int) -> bytes:
         return read_regular(paths[index], MOST_BYTES)
 
-    return ImageDataset(root, drop_lone_split([sample for sample, _ in found]), read, tuple(problems))
+    samples = drop_lone_split([sample for sample, _ in found])
+    return ImageDataset(root, samples, read, tuple(problems), files=paths)
 
 
 def table_dataset(root: str, files: Sequence[tuple[str, str]], columns: Columns) -> ImageDataset:
