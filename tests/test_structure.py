@@ -38,6 +38,7 @@ ROOMS = (  # in order: a file imports from rooms before its own, or from its own
     "report",
     "server",
     "studio",
+    "scale",
     "cli",
 )
 DOORS = ("__main__.py", "sklearn.py")  # the files that lie in no room; they open the last, and people type their names

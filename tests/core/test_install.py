@@ -13,7 +13,7 @@ import pytest
 from headstart.core.errors import MissingExtraError
 from headstart.core.install import SIZES, extra_install, pip_install
 
-EXTRAS = {"bench", "lint", "ray", "test"}  # that no message names yet, or that are for developers
+EXTRAS = {"bench", "lint", "test"}  # that are for developers
 
 
 def test_the_command_is_for_this_python() -> None:

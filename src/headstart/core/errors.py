@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from headstart.core.install import extra_install
 from headstart.core.wording import worded
@@ -36,8 +37,19 @@ class HeadstartError(Exception):
 
     exit_code = 1
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.args, vars(self))  # some take other arguments than the message
+
     def __str__(self) -> str:
         return worded(super().__str__())  # options of the command line, or arguments
+
+
+def _again(kind: type[HeadstartError], args: tuple[Any, ...], more: dict[str, Any]) -> HeadstartError:
+    """An error that comes back from another process."""
+    error = kind.__new__(kind)
+    error.args = args
+    vars(error).update(more)
+    return error
 
 
 class UsageError(HeadstartError):

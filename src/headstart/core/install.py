@@ -14,6 +14,7 @@ SIZES = {  # of an extra with all that it needs, on disk; Linux has the largest
     "keras": "2.1 GB",
     "lite": "50 MB",
     "onnx": "0.1 GB",
+    "ray": "0.5 GB",
     "studio": "0.2 GB",
     "serve": "40 MB",
     "tflite": "2.1 GB",
