@@ -269,7 +269,7 @@ def _nodes_are_compared() -> None:
         with pytest.raises(MachineError, match=r"The node [0-9.]+ has openvino .*; here is 0\.0\.1.*openvino==0\.0\.1"):
             check_nodes()
     with pytest.raises(MachineError, match=r"1 node of the Ray cluster did not answer within 0 seconds: [0-9.]+"):
-        check_nodes(0.0)
+        check_nodes(seconds=0.0)
 
 
 def _a_starved_job_is_told_of(ray: Any) -> None:

@@ -22,6 +22,7 @@ from headstart.data.memory import NO_MEMORY, once_more_alone
 from headstart.data.opened_image import Raw, Size, opened
 from headstart.data.pixels import MOST_PIXELS, Box, Levels, bands, rgb_parts
 
+THREADS = "HEADSTART_THREADS"  # of the environment
 KEY = 16  # bytes of the hash of an image's content
 THUMBNAIL = 16  # side of the grey thumbnail by which near copies are found
 AHEAD = 12  # chunks decoded ahead of the network; with CHUNK it bounds the memory whatever the number of images
@@ -149,8 +150,10 @@ def in_chunks(
 
 
 def cores() -> int:
-    """The number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of processors that this process may use: ``HEADSTART_THREADS`` of them, where that is set."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = os.environ.get(THREADS, "")
+    return max(1, min(there, int(wanted))) if wanted.isdecimal() else there
 
 
 @once_more_alone

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
@@ -55,12 +55,15 @@ class _Group:
     size: int  # bytes of all its columns
 
 
-def parquet_dataset(root: str, files: Sequence[str], wanted: Columns) -> ImageDataset:
+def parquet_dataset(root: str, files: Sequence[str], wanted: Columns, *, whole: bool = True) -> ImageDataset:
     """The rows of Parquet files; a file called train…, validation… or test… gives its rows that split.
 
     Images are ``struct{bytes, path}`` or binary. Labels are strings or integers, with class names where the schema's
     ``huggingface`` metadata has them. Optional columns: ``split`` and ``group``. Rows are read when they are needed;
     the memory does not grow with the files.
+
+    Args:
+        whole: False for some files of a data set: what is known of all of them alone is left to `as_whole`.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
@@ -102,9 +105,14 @@ def parquet_dataset(root: str, files: Sequence[str], wanted: Columns) -> ImageDa
             ) from error
 
     images = _Images(groups, columns, os.path.dirname(os.path.abspath(files[0])))
-    samples, doubts = one_spelling(samples)
-    problems += doubts
-    return ImageDataset(root, drop_lone_split(samples), lambda index: images.read(rows[index]), tuple(problems))
+    found = ImageDataset(root, samples, lambda index: images.read(rows[index]), tuple(problems))
+    return as_whole(found) if whole else found
+
+
+def as_whole(dataset: ImageDataset) -> ImageDataset:
+    """The same with one spelling of each label, and with parts where there are several."""
+    samples, doubts = one_spelling(dataset.samples)
+    return replace(dataset, samples=drop_lone_split(samples), problems=(*dataset.problems, *doubts))
 
 
 def _image_column(schema: Any, wanted: str | None, where: str) -> str:

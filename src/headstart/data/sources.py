@@ -168,6 +168,16 @@ def images_in(paths: Sequence[PathLike] | PathLike) -> tuple[list[Found], list[P
     return found, [*listing.problems.values()]
 
 
+def shard_files(data: str) -> list[str]:
+    """The Parquet files that `open_source` would read, each of which holds many images; none for another source."""
+    if not os.path.isdir(data):
+        return [data] if data.lower().endswith((".parquet", ".pq")) else []
+    names = {entry.name for entry in entries(data)}
+    if METADATA in names or any(is_idx(name) for name in names):
+        return []
+    return _parquet_files(data)
+
+
 def _parquet_files(root: str) -> list[str]:
     """In the folder itself, or as the Hub keeps them: in data/, or default/train/."""
     for folder in (root, os.path.join(root, "data"), os.path.join(root, "default")):

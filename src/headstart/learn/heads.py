@@ -93,6 +93,7 @@ def fit_head(
     prior: str = "flat",
     groups: Labels | None = None,
     seed: int = 0,
+    design: type[Design] = Design,
 ) -> HeadFit:
     """Fit a head and choose its strength by the held-out negative log-likelihood.
 
@@ -105,6 +106,7 @@ def fit_head(
         prior: "flat": all classes are equally probable; "empirical": as often as in ``labels`` (always so for a ridge).
         groups: (N,) near copies share a number. They say nothing about new images, so the strength is chosen on the
             other rows; where most rows have near copies, whole groups are held out instead of single rows.
+        design: takes the sums over all rows.
 
     Raises:
         DataError: a class has fewer than two rows.
@@ -119,7 +121,7 @@ def fit_head(
         )
     offset = np.log(counts / len(labels)) if prior == "empirical" and kind == "lda" else np.zeros(classes)
 
-    x = Design(features, rows, sqrt=sqrt)
+    x = design(features, rows, sqrt=sqrt)
     path = HEADS[kind](x, labels, classes)
     chosen_on, scores = _held_out(path, kind, x, labels, classes, groups, seed)
     fits: list[tuple[float, float]] = []
@@ -145,7 +147,9 @@ def fit_head(
     return HeadFit(head, kind, prior, strength, 1 / inverse_temperature, losses, chosen_on, right, logits)
 
 
-def fit_head_on_split(features: Features, split: Split, *, kind: str, prior: str, seed: int) -> HeadFit:
+def fit_head_on_split(
+    features: Features, split: Split, *, kind: str, prior: str, seed: int, design: type[Design] = Design
+) -> HeadFit:
     """Fit a head on the training set of a split."""
     train = np.flatnonzero(split.train)
     return fit_head(
@@ -158,6 +162,7 @@ def fit_head_on_split(features: Features, split: Split, *, kind: str, prior: str
         prior=prior,
         groups=split.groups[train],
         seed=seed,
+        design=design,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,13 +18,31 @@ Labels = NDArray[np.int_]
 BLOCK = 512  # rows worked on at a time: limits the memory beyond the features
 
 
+class FeatureRows(Protocol):
+    """Features (N, D) whose rows are taken by their numbers: an array, or one that stays on the disk."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any) -> Any: ...
+
+    def min(self) -> Any:
+        """The least value."""
+        ...
+
+
 class Design:
     """The matrix that a head is fitted on, made block by block from features that stay in float16.
 
     ``design[rows]`` is float32 (float64 for float64 features), through the square root where ``sqrt``.
     """
 
-    def __init__(self, features: Matrix, rows: Labels | None = None, *, sqrt: bool = False) -> None:
+    def __init__(self, features: Matrix | FeatureRows, rows: Labels | None = None, *, sqrt: bool = False) -> None:
         self._features, self._rows, self._sqrt = features, rows, sqrt
         self.shape = (len(features) if rows is None else len(rows), features.shape[1])
         self.dtype = np.dtype(np.float64 if features.dtype == np.float64 else np.float32)
@@ -39,12 +57,25 @@ class Design:
 
     def sum(self, labels: Labels, classes: int) -> Matrix:
         """The sum of the rows of each class (classes, D), added up in float64."""
+        return self.exact_sum(labels, classes).astype(self.dtype)
+
+    def exact_sum(self, labels: Labels, classes: int) -> NDArray[np.float64]:
+        """As `sum`, in float64."""
         sums = np.zeros((classes, self.shape[1]))
         for rows in blocks(self.shape[0]):
             order = rows[np.argsort(labels[rows], kind="stable")]
             starts = run_starts(labels[order])
             sums[labels[order[starts]]] += np.add.reduceat(self[order], starts, axis=0, dtype=np.float64)
-        return sums.astype(self.dtype)
+        return sums
+
+    def scatter(self, centres: Matrix, labels: Labels | None = None) -> NDArray[np.float64]:
+        """The sum of the outer products (D, D) of the rows, less a centre (D,) or that of their class (K, D)."""
+        width = self.shape[1]
+        scatter = np.zeros((width, width))  # in float32 NumPy would make it float64 all the same, and keep both
+        for rows in blocks(self.shape[0]):
+            block = self[rows] - (centres if labels is None else centres[labels[rows]])
+            scatter += block.T @ block
+        return scatter
 
 
 def transform(features: Matrix, sqrt: bool) -> Matrix:
@@ -85,7 +116,7 @@ class LdaRegularisationPath:
         self._x, self._labels = x, labels
         self._counts = np.bincount(labels, minlength=classes)
         self._means = x.sum(labels, classes) / self._counts[:, None].astype(x.dtype)
-        self._values, self._basis = _eigen(x, lambda rows: x[rows] - self._means[labels[rows]])
+        self._values, self._basis = _eigen(x, self._means, labels)
         self.scale = _scale(self._values, x.shape[1])
         self._centre = self._means.mean(axis=0)  # cancels between classes; in float32 only if subtracted before
         means = self._means - self._centre
@@ -134,7 +165,7 @@ class RidgeRegularisationPath:
         sums = x.sum(labels, classes)
         self._centre = sums.sum(axis=0) / x.dtype.type(len(labels))
         self._base = (counts / len(labels)).astype(x.dtype)
-        self._values, self._basis = _eigen(x, lambda rows: x[rows] - self._centre)
+        self._values, self._basis = _eigen(x, self._centre)
         self.scale = _scale(self._values, x.shape[1])
         self._targets = (sums - counts[:, None].astype(x.dtype) * self._centre) @ self._basis  # (K, r): Yᵀ X V
 
@@ -167,17 +198,13 @@ def run_starts(sorted_labels: Labels) -> Labels:
     return np.concatenate([[0], np.flatnonzero(np.diff(sorted_labels)) + 1])
 
 
-def _eigen(x: Design, centred: Callable[[Labels], Matrix]) -> tuple[NDArray[np.float64], Matrix]:
-    """Eigenvalues (r,) and eigenvectors (D, r) of the scatter of the centred rows; r = D, or fewer than N."""
+def _eigen(x: Design, centres: Matrix, labels: Labels | None = None) -> tuple[NDArray[np.float64], Matrix]:
+    """Eigenvalues (r,) and eigenvectors (D, r) of `Design.scatter`; r = D, or fewer than N."""
     count, width = x.shape
     if count > width:
-        scatter = np.zeros((width, width))  # NumPy would make it float64 anyway, and keep both
-        for rows in blocks(count):
-            block = centred(rows)
-            scatter += block.T @ block
-        values, basis = eigh(scatter)
+        values, basis = eigh(x.scatter(centres, labels))
         return np.maximum(values, 0), basis.astype(x.dtype)
-    u = centred(np.arange(count)).astype(np.float64)
+    u = (x[np.arange(count)] - (centres if labels is None else centres[labels])).astype(np.float64)
     values, rotation = eigh(u @ u.T)
     kept = values > max(values[-1], 0) * 1e-10  # the centring took some directions; rounding leaves them near zero
     return values[kept], (u.T @ (rotation[:, kept] / np.sqrt(values[kept]))).astype(x.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,23 @@ def write_folder(
             (folder / CONFIG).write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             (folder / CARD).write_text(card, encoding="utf-8")
             put(folder, target)
+    except OSError as error:
+        raise UsageError(f"The model cannot be written to '{target}': {error.strerror or error}.") from error
+    return target
+
+
+def copy_folder(made: PathLike, path: PathLike, *, overwrite: bool) -> Path:
+    """Copy a model's folder that was written elsewhere. Until it is whole nothing is at ``path``, or what was before.
+
+    Raises:
+        UsageError: as `write_folder`.
+    """
+    target = Path(os.path.realpath(path))
+    if problem := why_not_writable(target, overwrite=overwrite):
+        raise UsageError(problem)
+    try:
+        with beside(target) as place:
+            put(Path(shutil.copytree(made, place / target.name)), target)
     except OSError as error:
         raise UsageError(f"The model cannot be written to '{target}': {error.strerror or error}.") from error
     return target

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
@@ -35,13 +36,18 @@ class Node:
     python: str
     bf16: bool  # whether networks run in bf16 there, where nothing else is asked for
     cores: int
+    missing: list[str]  # paths that it does not see
+    cpus: int  # that Ray gives away
 
 
-def check_nodes(seconds: float = PATIENCE) -> list[Node]:
+def check_nodes(see: Sequence[str] = (), seconds: float = PATIENCE) -> list[Node]:
     """What each living node has, those of the same packages as this one.
 
+    Args:
+        see: paths that each of them must see.
+
     Raises:
-        MachineError: a node does not answer in time, or has other packages; it is named.
+        MachineError: a node does not answer in time, has other packages, or does not see a path; it is named.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -51,7 +57,7 @@ def check_nodes(seconds: float = PATIENCE) -> list[Node]:
     for node in ray.nodes():
         if node["Alive"]:
             strategy = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
-            asked[task.options(scheduling_strategy=strategy).remote()] = node
+            asked[task.options(scheduling_strategy=strategy).remote([*see])] = node
     ready, silent = ray.wait([*asked], num_returns=len(asked), timeout=seconds)
     if silent:
         names = ", ".join(sorted(asked[ref]["NodeManagerAddress"] for ref in silent))
@@ -60,10 +66,20 @@ def check_nodes(seconds: float = PATIENCE) -> list[Node]:
             "See 'ray status', and stop what does not answer."
         )
     own = _tell()
-    nodes = [Node(asked[ref]["NodeID"], asked[ref]["NodeManagerAddress"], **answers(ref)) for ref in ready]
+    nodes = [_node_of(asked[ref], answers(ref)) for ref in ready]
     for node in nodes:
         _check_same(node, own)
+        if node.missing:
+            raise MachineError(
+                f"The node {node.address} does not see '{node.missing[0]}'. Expected folders that all nodes see at the "
+                "same path, such as those of a shared disk; for features: --store"
+            )
     return nodes
+
+
+def _node_of(node: dict[str, Any], told: dict[str, Any]) -> Node:
+    cpus = int(node["Resources"].get("CPU", 0))
+    return Node(node["NodeID"], node["NodeManagerAddress"], cpus=cpus, **told)
 
 
 def _check_same(node: Node, own: dict[str, Any]) -> None:
@@ -76,13 +92,14 @@ def _check_same(node: Node, own: dict[str, Any]) -> None:
             )
 
 
-def _tell() -> dict[str, Any]:
+def _tell(see: Sequence[str] = ()) -> dict[str, Any]:
     """What this process has; run on each node."""
     from headstart.engines.fast.graph import choose_precision
 
     versions = {"headstart": __version__, "openvino": _version("openvino")}
     bf16 = bool(versions["openvino"]) and choose_precision("auto") == "bf16"
-    return versions | {"python": platform.python_version(), "bf16": bf16, "cores": cores()}
+    missing = [path for path in see if not os.path.exists(path)]
+    return versions | {"python": platform.python_version(), "bf16": bf16, "cores": cores(), "missing": missing}
 
 
 def _version(package: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from headstart.backbones.blueprint import FEATURES, LOGITS
 from headstart.backbones.catalogue import DEFAULT
 from headstart.core.arguments import PATH, PIXELS, YES_NO, checks, text
-from headstart.core.progress import Shown, function_of, one_step, shows_progress, stage
+from headstart.core.progress import Progress, Shown, function_of, one_step, shows_progress, stage
 from headstart.core.timing import StageTimer
 from headstart.core.types import SPEC, Evaluation, ImageDataset, ImageSpec, Normalisation
 from headstart.data.depth import common_levels
@@ -98,19 +98,38 @@ def fit(
             backbone, settings, common_levels(dataset),
             weights=weights, pixels=pixels, spec=spec, features=features, progress=report,
         )  # fmt: skip
-    network, trunk = frozen.network, frozen.pretrained
     with timer("features"):
         seen = frozen.features(dataset, cache=cache, progress=stage(report, "features"))
-    network.release()
+    frozen.network.release()
     with timer("split"):
         split = choice.split(dataset, seen) if choice else make_split(dataset, seen, holdout, seed)
-    train = np.flatnonzero(split.train)
+    found = fit_features(frozen, dataset, seen, split, settings, timer, report)
+    found.record = replace(found.record, data=name_of(data, dataset), choice=choice.record if choice else None)
+    return found
+
+
+def fit_features(
+    frozen: FrozenBackbone,
+    dataset: ImageDataset,
+    seen: Features,
+    split: Split,
+    settings: FitSettings,
+    timer: StageTimer,
+    progress: Progress | None = None,
+    *,
+    design: type[Design] = Design,
+) -> Classifier:
+    """The classifier of features that are there already, of the images of a data set.
+
+    Args:
+        design: takes the sums over all rows of the features.
+    """
+    network, trunk, train = frozen.network, frozen.pretrained, np.flatnonzero(split.train)
     with timer("golden"):
         golden = GoldenPhotos.of(dataset, network.spec, train)
         (exact,) = in_fp32(network, golden.images, (FEATURES,))
-    with one_step(report, "head"):
-        found = _fit_head(dataset, seen, split, settings, timer)
-    record = replace(_record(frozen, seen, split, found, settings), data=name_of(data, dataset))
+    with one_step(progress, "head"):
+        found = _fit_head(dataset, seen, split, settings, timer, design)
     return Classifier(
         blueprint=trunk.blueprint.with_head(len(split.classes), sqrt=found.fit.head.sqrt),
         weights={**trunk.weights, f"{LOGITS}.weight": found.fit.head.weight, f"{LOGITS}.bias": found.fit.head.bias},
@@ -118,10 +137,10 @@ def fit(
         classes=split.classes,
         unknown=found.unknown,
         neighbours=tuple(dataset.samples[train[row]].name for row in found.unknown.rows),
-        record=replace(record, choice=choice.record if choice else None, seconds=timer.seconds),
+        record=replace(_record(frozen, seen, split, found, settings), seconds=timer.seconds),
         golden=golden.with_head(found.fit.head, exact, found.unknown),
         fitted_on=frozenset(seen.keys[row] for row in train.tolist()), thumbnails=seen.thumbnails[train],
-        engine=network.engine, precision=network.precision, device=device,
+        engine=network.engine, precision=network.precision, device=settings.device,
         module=frozen.module, label_kind=dataset.label_kind,
     )  # fmt: skip
 
@@ -136,13 +155,22 @@ class _Fitted:
     diagnosis: Diagnosis | None  # if it was asked for
 
 
-def _fit_head(dataset: ImageDataset, seen: Features, split: Split, settings: FitSettings, timer: StageTimer) -> _Fitted:
+def _fit_head(
+    dataset: ImageDataset,
+    seen: Features,
+    split: Split,
+    settings: FitSettings,
+    timer: StageTimer,
+    design: type[Design],
+) -> _Fitted:
     """The head, what is unknown to it, how both do on the test set, and what else is known of them."""
     train, test = np.flatnonzero(split.train), np.flatnonzero(split.test)
     with timer("head"):
-        fitted = fit_head_on_split(seen, split, kind=settings.head, prior=settings.prior, seed=settings.seed)
-        design = Design(seen.values, train, sqrt=fitted.head.sqrt)
-        unknown, typical = fit_unknown(design, split.labels[train], split.groups[train], fitted, settings.seed)
+        fitted = fit_head_on_split(
+            seen, split, kind=settings.head, prior=settings.prior, seed=settings.seed, design=design
+        )
+        x = design(seen.values, train, sqrt=fitted.head.sqrt)
+        unknown, typical = fit_unknown(x, split.labels[train], split.groups[train], fitted, settings.seed)
     result, diagnosis = None, None
     if len(test):
         with timer("evaluation"):

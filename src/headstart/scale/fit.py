@@ -1,0 +1,161 @@
+"""`fit` on a cluster: features by workers where the images are, the head from sums of their features."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from contextlib import ExitStack
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from headstart.backbones.blueprint import FEATURES
+from headstart.backbones.catalogue import DEFAULT, Pretrained
+from headstart.backbones.weights import weights_digest
+from headstart.core.arguments import PATH, PIXELS, TEXT, YES_NO, checks, instance
+from headstart.core.cache_folder import cache_dir
+from headstart.core.errors import UsageError
+from headstart.core.progress import Shown, StageProgress, function_of, one_step, shows_progress, stage
+from headstart.core.timing import StageTimer
+from headstart.core.types import SPEC, ImageSpec, Normalisation
+from headstart.data.depth import MOST, common_levels
+from headstart.data.load import load_image
+from headstart.data.scan import printable
+from headstart.data.sources import PathLike
+from headstart.data.split import HOLDOUT
+from headstart.engines.names import framework_of
+from headstart.engines.registry import get_engine, open_backbone
+from headstart.learn.features import TRIAL, describe
+from headstart.model.files import copy_folder, why_not_writable
+from headstart.scale.cluster import cluster
+from headstart.scale.extract import Done, Work, Worker
+from headstart.scale.head import FittedOnCluster, fit_shards
+from headstart.scale.pool import Pool, make_pool, on_cluster
+from headstart.scale.units import Source, make_plan
+from headstart.scale.whole import some_of
+from headstart.workflows.automatic import AUTO
+from headstart.workflows.backbone_features import RULES, FitSettings
+
+SHARDS, LISTS, MODELS = "shards", "lists", "models"  # folders of a store
+
+
+@checks(
+    data=PATH,
+    out=PATH,
+    runner=TEXT,
+    store=PATH,
+    backbone=TEXT,
+    weights=PATH,
+    pixels=PIXELS,
+    spec=SPEC,
+    diagnose=YES_NO,
+    overwrite=YES_NO,
+    source=instance("a source", Source),
+    **{name: RULES[name] for name in ("head", "prior", "holdout", "seed", "precision", "progress")},
+)
+@shows_progress
+def fit_on_ray(
+    data: PathLike,
+    out: PathLike,
+    *,
+    runner: str = "ray",
+    store: PathLike | None = None,
+    backbone: str = DEFAULT,
+    weights: PathLike | None = None,
+    pixels: int | None = None,
+    spec: ImageSpec | Normalisation | None = None,
+    head: str = "lda",
+    prior: str = "flat",
+    holdout: float = HOLDOUT,
+    seed: int = 0,
+    precision: str = "auto",
+    diagnose: bool = True,
+    overwrite: bool = False,
+    source: Source | None = None,
+    progress: Shown = True,
+) -> FittedOnCluster:
+    """As `fit`, on a Ray cluster: the same split, and the same head but for rounding. The model is written to ``out``.
+
+    What this process holds does not grow with the number of images. A machine that is lost costs what it was at: its
+    work is done again by others, and the result is the same.
+
+    Args:
+        data: a folder of class folders, a table of files, or Parquet files; every machine sees it at the same path.
+        runner: "ray": a cluster on this machine alone; "ray:HOST:PORT": the one whose head is there.
+        store: where features are kept, a folder that every machine sees; default: in the cache folder. Features that
+            are there, of an earlier run, are not computed again.
+        precision: "auto": bf16 where all machines have it.
+        diagnose: whether to find out how far the classifier can be trusted, and write its page.
+        overwrite: whether a model that is there is replaced.
+        source: the same data with the names of columns.
+
+    Raises:
+        UsageError, DataError: as `fit`.
+        MachineError: no such cluster, or a machine that does not see the data, has other packages or was lost.
+    """
+    settings = FitSettings(head, prior, holdout, seed, "fast", precision, diagnose=diagnose)
+    if problem := why_not_writable(out, overwrite=overwrite):
+        raise UsageError(problem)
+    if backbone == AUTO or framework_of(backbone):
+        raise UsageError(f"On a cluster a backbone is one of 'headstart backbones'. Received: '{backbone}'.")
+    timer, report = StageTimer(), function_of(progress)
+    found = source or Source(os.fspath(data))
+    found = replace(found, data=os.path.abspath(found.data))
+    place = Path(os.path.abspath(store if store is not None else cache_dir() / "scale"))
+    place.mkdir(parents=True, exist_ok=True)
+    with timer("open"):
+        pretrained, _ = open_backbone(backbone, weights, pixels, head=False, spec=spec, progress=report)
+    made = place / MODELS / secrets.token_hex(8)
+    with ExitStack() as connected:
+        with timer("start"), one_step(report, "start"):
+            connected.enter_context(cluster(runner))
+            pool = make_pool(precision, [found.data, os.fspath(place)])
+        with timer("plan"), one_step(report, "plan"):
+            work = on_cluster(begin, found, pretrained, pool.precision, place)
+        with timer("features"):
+            done = extract(work, pool, stage(report, "features"))
+        try:
+            with one_step(report, "head"):
+                name = printable(os.path.basename(found.data))
+                fitted: FittedOnCluster = on_cluster(fit_shards, work, done, settings, name, made, cpus=pool.threads)
+            with timer("save"):
+                path = copy_folder(fitted.path, out, overwrite=overwrite)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    record = replace(fitted.record, seconds={**timer.seconds, **fitted.record.seconds})
+    return replace(fitted, path=path, record=record)
+
+
+def begin(source: Source, pretrained: Pretrained, precision: str, place: Path) -> Work:
+    """The plan of the work, once a few images were looked at: their depth, and whether bf16 suits them."""
+    plan = make_plan(source, place / LISTS)
+    levels = pretrained.spec.levels or common_levels(some_of(plan, MOST))
+    pretrained = replace(pretrained, spec=replace(pretrained.spec, levels=levels))
+    network = get_engine("fast", pretrained.blueprint, pretrained.weights, pretrained.spec, precision)
+    if network.precision == "bf16":
+        trial = some_of(plan, TRIAL)
+        items = [load_image(trial, row, network.spec) for row in range(len(trial))]
+        if images := [item.pixels for item in items if item.pixels is not None]:
+            network.check_precision(np.stack(images))
+    space = describe(network, weights_digest(pretrained.weights), FEATURES) | {"openvino": version("openvino")}
+    return Work(plan, pretrained, network.precision, space, place / SHARDS / space_id(space))
+
+
+def space_id(space: object) -> str:
+    """A name for all that features depend on but the image."""
+    return weights_digest({"space": np.frombuffer(repr(space).encode(), np.uint8)})[:32]
+
+
+def extract(work: Work, pool: Pool, progress: StageProgress | None) -> list[Done]:
+    """Have the shards of all units written; what is there already stays. The units in their order."""
+    units, done, images = work.plan.units, dict[int, Done](), 0
+    expected = sum(unit.images for unit in units)
+    for row in pool.results(Worker, len(units), work):
+        done[row["number"]] = Done(**row)
+        images += row["images"]
+        if progress:
+            progress(min(images, expected), expected)
+    return [done[number] for number in range(len(units))]
