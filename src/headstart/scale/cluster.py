@@ -15,6 +15,7 @@ from typing import Any
 
 from headstart.core.errors import HeadstartError, MachineError, UsageError, needs
 from headstart.core.install import pip_install
+from headstart.core.quiet import STDERR, muted
 from headstart.data.load import cores
 from headstart.scale.address import check_head, check_runner, parts_of
 
@@ -111,7 +112,8 @@ def _init(how: dict[str, Any]) -> None:
     before = signal.getsignal(signal.SIGTERM) if main else None
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        ray.init(**how, log_to_driver=False, logging_level=logging.ERROR)
+        with _only_fatal(), muted(STDERR):  # Ray says that it will say less
+            ray.init(**how, log_to_driver=False, logging_level=logging.ERROR)
     except HeadstartError:
         raise
     except (Exception, SystemExit) as error:  # Ray ends a process whose head went away in the meantime
@@ -119,6 +121,20 @@ def _init(how: dict[str, Any]) -> None:
     finally:
         if main:
             signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+@contextmanager
+def _only_fatal() -> Iterator[None]:
+    """Have the part of Ray that is in C++ write nothing else to standard error: its warnings are for Ray's makers."""
+    name = "RAY_BACKEND_LOG_LEVEL"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "fatal"
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 @contextmanager
