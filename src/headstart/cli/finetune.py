@@ -47,6 +47,8 @@ def finetune(
     devices: options.Devices = 1,
     nodes: options.Nodes = 1,
     strategy: options.Strategy = "auto",
+    runner: options.Runner = None,
+    workers: options.Workers = 1,
     find_rate: options.FindRate = False,
     refit: Refit = None,
     resume: options.Resume = False,
@@ -66,6 +68,7 @@ def finetune(
     from headstart.model.bundle import save
     from headstart.model.files import why_not_writable
     from headstart.plots.curves import plot_curves
+    from headstart.scale.training import training_on
     from headstart.train.recipe import open_recipe
     from headstart.train.screen import training_screen
     from headstart.train.training_run import TrainingRun, is_main_process
@@ -78,10 +81,11 @@ def finetune(
         raise UsageError(problem)
     folder = folder_beside(target)
     given = _open(model)
-    with ended_early(folder), training_screen(followed.epochs, quiet=as_json) as screen:
+    screened = training_screen(followed.epochs, quiet=as_json)
+    with ended_early(folder), training_on(runner, workers) as elsewhere, screened as screen:
         run = TrainingRun(
-            trainer, device=device, devices=devices, nodes=nodes, strategy=strategy, find_rate=find_rate,
-            folder=folder, resume=resume, callbacks=[screen], say=screen.say,
+            trainer, device=device, devices=devices, nodes=nodes, strategy=strategy, runner=elsewhere,
+            find_rate=find_rate, folder=folder, resume=resume, callbacks=[screen], say=screen.say,
         )  # fmt: skip
         source = options.source(data, label, image, group, split, label_from)
         found = finetune_classifier(

@@ -79,6 +79,16 @@ Nodes = Annotated[int, typer.Option(metavar="N", help="How many machines, with -
 Strategy = Annotated[
     str, typer.Option(metavar="NAME", help="How several devices work together, such as ddp, with --trainer lightning.")
 ]
+Runner = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RAY",
+        help="Where: ray starts a cluster on this machine, ray:HOST:PORT joins one. Default: in this process.",
+    ),
+]
+Workers = Annotated[
+    int, typer.Option(metavar="N", help="How many workers train together, with --runner: a CPU or a GPU for each.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint of the same training.")]
 FindRate = Annotated[bool, typer.Option("--find-rate", help="Look for the learning rate first, and train with it.")]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from headstart.core.arguments import DEVICE, FUNCTION, PATH, TEXT, YES_NO, Rule, check_fields, instance, text, whole
 from headstart.core.errors import UsageError
@@ -17,6 +17,7 @@ from headstart.train.checkpoint import Checkpoints, ReadOnlyCheckpoints, unfinis
 from headstart.train.gap import Gap, gap_of, with_gap
 from headstart.train.identity import DataIdentity, Identity, named
 from headstart.train.learning_rate_finder import find_learning_rate
+from headstart.train.loop import Trainer
 from headstart.train.memory import kept_memory
 from headstart.train.overfitting_watch import Verdict, watch
 from headstart.train.protocol import Batches, Callback, Epoch, Task, Trained
@@ -37,12 +38,25 @@ def _callbacks(value: object) -> tuple[Callback, ...]:
     return found
 
 
+class Runner(Trainer, Protocol):
+    """Trains elsewhere than in this process, such as on a cluster; called as a `Trainer`."""
+
+    trainer: str  # whose steps it takes
+
+
+def _runner(value: object) -> Runner | None:
+    if value is not None and not (callable(value) and isinstance(getattr(value, "trainer", None), str)):
+        raise TypeError
+    return cast("Runner | None", value)
+
+
 _RULES = {
     "trainer": text("the name of a trainer"),
     "device": DEVICE,
     "devices": whole(),
     "nodes": whole(),
     "strategy": TEXT,
+    "runner": Rule("an object that trains, with the name of a trainer; or None", _runner),
     "find_rate": YES_NO,
     "folder": PATH,
     "resume": YES_NO,
@@ -75,6 +89,7 @@ class TrainingRun:
         trainer: "pytorch", "lightning", "tensorflow" or "keras"; "auto": see `trainers.resolve_trainer`.
         device: "auto", "cpu", "cuda" or "mps".
         devices, nodes, strategy: of Lightning's Trainer.
+        runner: trains in the place of the trainer, with the same steps; None: the trainer does, in this process.
         find_rate: whether to search for the learning rate first, and train with it.
         folder: of checkpoints and logs; None: none are kept.
         resume: whether to go on from the folder's latest checkpoint.
@@ -87,6 +102,7 @@ class TrainingRun:
     devices: int = 1
     nodes: int = 1
     strategy: str = "auto"
+    runner: Runner | None = None
     find_rate: bool = False
     folder: PathLike | None = None
     resume: bool = False
@@ -104,7 +120,7 @@ class TrainingRun:
         ``source`` is that of the network's blueprint, for which "auto" chooses a trainer.
         """
         given = trainer if isinstance(trainer, TrainingRun) else cls(trainer)
-        run = replace(given, trainer=resolve_trainer(given.trainer, source))
+        run = replace(given, trainer=given._resolved(source))
         run.check()
         if given.trainer != run.trainer == "tensorflow":
             run.say(f"'{source}' is a Keras model, so the trainer is {run.trainer}.")
@@ -118,7 +134,7 @@ class TrainingRun:
                 without ``resume``.
             MissingExtraError: the trainer's framework is not installed.
         """
-        trainer = resolve_trainer(self.trainer)
+        trainer = self._resolved()
         check_trainer(trainer, self.devices, self.nodes, self.strategy)
         if self.resume and self.folder is None:
             raise UsageError("To resume a training, name the folder of its checkpoints.")
@@ -129,7 +145,19 @@ class TrainingRun:
                     f"'{os.fspath(self.folder)}' has the checkpoints of an unfinished training. Continue it: --resume. "
                     "Or remove the folder, to start again."
                 )
-        check_device(trainer, self.device)
+        if self.runner is None:
+            check_device(trainer, self.device)
+        elif (trainer, self.devices, self.nodes, self.strategy) != (self.runner.trainer, 1, 1, "auto"):
+            raise UsageError(
+                f"--runner trains with {self.runner.trainer}, on as many devices as there are --workers. Received: "
+                f"--trainer {trainer}, --devices {self.devices}, --nodes {self.nodes}, --strategy {self.strategy}."
+            )
+        else:
+            get_trainer(trainer)
+
+    def _resolved(self, source: str = "") -> str:
+        """The trainer, "auto" resolved."""
+        return self.runner.trainer if self.runner and self.trainer == "auto" else resolve_trainer(self.trainer, source)
 
     @kept_memory()
     def train(
@@ -143,7 +171,7 @@ class TrainingRun:
         if self.find_rate:  # a resumed training finds the same
             recipe = self._at_found_rate(task, batches, recipe)
         more: dict[str, Any] = {}
-        if self.trainer == "lightning":
+        if self.runner is None and self.trainer == "lightning":
             more = {"devices": self.devices, "nodes": self.nodes, "strategy": self.strategy}
         with ExitStack() as contexts:
             checkpoints: Checkpoints | None = None
@@ -157,7 +185,7 @@ class TrainingRun:
                 logs = self._logs(folder, contexts) if is_main_process() else []
             images = validation.images if validation else 0
             listening = () if self.quiet else (Watch(self.say, images=images, classes=classes),)
-            trained = get_trainer(self.trainer)(
+            trained = (self.runner or get_trainer(self.trainer))(
                 task, batches, validation, recipe, (*listening, *logs, *self.callbacks),
                 device=self.device, say=self.say, checkpoints=checkpoints, **more,
             )  # fmt: skip

@@ -47,7 +47,8 @@ def train_lightning(
     checkpoints: Checkpoints | None = None,
     devices: int | str | list[int] = 1,
     nodes: int = 1,
-    strategy: str = "auto",
+    strategy: Any = "auto",
+    plugins: Sequence[Any] = (),
 ) -> Trained:
     """Train with Lightning's Trainer; see `loop.Trainer`.
 
@@ -55,7 +56,7 @@ def train_lightning(
     are updated, each process has those of its own part. The first process alone calls the callbacks and saves.
 
     Args:
-        devices, nodes, strategy: as Lightning's Trainer takes them.
+        devices, nodes, strategy, plugins: as Lightning's Trainer takes them.
 
     Raises:
         UsageError: as Lightning refuses the devices; or a strategy whose processes return no result.
@@ -68,6 +69,7 @@ def train_lightning(
                 devices=devices,
                 num_nodes=nodes,
                 strategy=strategy,
+                plugins=[*plugins],
                 max_epochs=-1,  # the loop decides
                 use_distributed_sampler=False,  # which would shuffle
                 logger=False,
