@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from headstart.core.types import ImageDataset
     from headstart.diagnose.records import Diagnosis
     from headstart.model.classifier import Classifier
+    from headstart.scale.head import FittedOnCluster
 
 
 def fit(
@@ -49,23 +50,42 @@ def fit(
     report: Annotated[
         bool, typer.Option(help="Find out how far to trust the model, and write report.html into its folder.")
     ] = True,
+    runner: options.Runner = None,
+    store: options.Store = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
     """Fit a classifier on labelled photos, measure it on photos it has not seen, and save it."""
     from headstart.data.inputs import labelled_dataset, name_of
     from headstart.model.bundle import save
-    from headstart.model.files import why_not_writable
+    from headstart.model.files import PAGE, why_not_writable
     from headstart.workflows.fit import fit as fit_classifier
 
     if problem := why_not_writable(out, overwrite=overwrite):
         raise UsageError(problem)
-    start = time.perf_counter()
+    start, spec = time.perf_counter(), options.normalisation(mean, std)
+    if runner is not None:
+        from headstart.data.columns import Columns
+        from headstart.scale.fit import fit_on_ray
+        from headstart.scale.plan import Source
+
+        _check_for_cluster(engine, device, cache=cache)
+        fitted = fit_on_ray(
+            data, out, runner=runner, store=store, backbone=backbone, weights=weights, pixels=pixels, spec=spec,
+            head=head, prior=prior, holdout=holdout, seed=seed, precision=precision, diagnose=report,
+            overwrite=overwrite, source=Source(data, Columns(image, label, group, split), label_from),
+        )  # fmt: skip
+        answer = _answer(fitted, str(fitted.path), time.perf_counter() - start)
+        answer |= {"report": str(fitted.path / PAGE) if report else None}
+        options.answer_with(answer, as_json, lambda: _show(fitted, answer))
+        return
+    if store is not None:
+        raise UsageError("--store goes with --runner: without it, features are kept in the cache.")
     source = options.source(data, label, image, group, split, label_from)
     dataset = labelled_dataset(source, None)
     opened = time.perf_counter()
     model = fit_classifier(
-        dataset, backbone=backbone, weights=weights, pixels=pixels, spec=options.normalisation(mean, std), head=head,
+        dataset, backbone=backbone, weights=weights, pixels=pixels, spec=spec, head=head,
         prior=prior, holdout=holdout, seed=seed, engine=engine, precision=precision, device=device, cache=cache,
         diagnose=report,
     )  # fmt: skip
@@ -78,6 +98,14 @@ def fit(
     page, failed = options.attempted(lambda: _write_page(model, dataset, where) if report else None)
     answer = _answer(model, str(where), time.perf_counter() - start) | {"report": page}
     options.answer_with(answer, as_json, lambda: _show(model, answer), failed)
+
+
+def _check_for_cluster(engine: str, device: str, *, cache: bool) -> None:
+    """Refuse what does not go with --runner."""
+    if engine not in ("auto", "fast") or device not in ("auto", "cpu"):
+        raise UsageError("--runner: on a cluster the network runs on CPUs, on the fast engine.")
+    if not cache:
+        raise UsageError("--no-cache does not go with --runner, which goes on from features that are kept: --store DIR")
 
 
 def _write_page(model: Classifier, dataset: ImageDataset, folder: Path) -> str:
@@ -93,7 +121,7 @@ def _write_page(model: Classifier, dataset: ImageDataset, folder: Path) -> str:
     return str(page)
 
 
-def _answer(model: Classifier, where: str, seconds: float) -> dict[str, Any]:
+def _answer(model: Classifier | FittedOnCluster, where: str, seconds: float) -> dict[str, Any]:
     from headstart.model.records import to_json
 
     record = to_json(model.record)
@@ -122,7 +150,7 @@ def _answer(model: Classifier, where: str, seconds: float) -> dict[str, Any]:
     }
 
 
-def _show(model: Classifier, answer: dict[str, Any]) -> None:
+def _show(model: Classifier | FittedOnCluster, answer: dict[str, Any]) -> None:
     """The summary of a fit."""
     from headstart.learn.unknown import FEWEST, FEWEST_IN_ALL
 

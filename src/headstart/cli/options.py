@@ -86,6 +86,13 @@ Runner = Annotated[
         help="Where: ray starts a cluster on this machine, ray:HOST:PORT joins one. Default: in this process.",
     ),
 ]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="With --runner: where features are kept, a folder that every machine sees. Default: the cache.",
+    ),
+]
 Workers = Annotated[
     int, typer.Option(metavar="N", help="How many workers train together, with --runner: a CPU or a GPU for each.")
 ]

@@ -58,6 +58,8 @@ def predict(
     std: options.Std = None,
     precision: options.Precision = "auto",
     device: options.Device = "auto",
+    runner: options.Runner = None,
+    store: options.Store = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:

@@ -55,7 +55,9 @@ class _Group:
     size: int  # bytes of all its columns
 
 
-def parquet_dataset(root: str, files: Sequence[str], wanted: Columns, *, whole: bool = True) -> ImageDataset:
+def parquet_dataset(
+    root: str, files: Sequence[str], wanted: Columns, *, whole: bool = True, labelled: bool = True
+) -> ImageDataset:
     """The rows of Parquet files; a file called train…, validation… or test… gives its rows that split.
 
     Images are ``struct{bytes, path}`` or binary. Labels are strings or integers, with class names where the schema's
@@ -64,6 +66,7 @@ def parquet_dataset(root: str, files: Sequence[str], wanted: Columns, *, whole: 
 
     Args:
         whole: False for some files of a data set: what is known of all of them alone is left to `as_whole`.
+        labelled: False for images to predict on: no label is looked for.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
@@ -93,7 +96,8 @@ def parquet_dataset(root: str, files: Sequence[str], wanted: Columns, *, whole: 
                     groups.append(_Group(path, number, start, batch, meta.total_byte_size))
                     start += meta.num_rows
                 first = start - file.metadata.num_rows
-                for row, item in enumerate(_described(file, path, where, columns[path], wanted)):
+                described = _described(file, path, where, columns[path], wanted)
+                for row, item in enumerate(described if labelled else _unlabelled(file, where)):
                     if isinstance(item, Sample):
                         samples.append(item)
                         rows.append(first + row)
@@ -172,6 +176,11 @@ def _described(file: Any, path: str, where: str, image: str, wanted: Columns) ->
             continue
         part = split_of(_text(values[split][row]), f"{where!r}, row {row}", split) if split else of_file
         yield Sample(name, label, part, _text(values[group][row]) if group else "")
+
+
+def _unlabelled(file: Any, where: str) -> Iterator[Sample]:
+    """Each row of one file."""
+    return (Sample(f"{where}#{row}", "") for row in range(file.metadata.num_rows))
 
 
 def _text(value: object) -> str:

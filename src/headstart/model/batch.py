@@ -121,7 +121,7 @@ def fill_table(
 ) -> PredictedTable:
     """`predict_table` of what was checked."""
     columns = columns_of(classifier.classes, top=top, every=every, errors=True)
-    about = {**_identity(classifier), "crop": crop, "columns": [*columns]}
+    about = {**identity_of(classifier), "crop": crop, "columns": [*columns]}
     writing = functools.partial(cannot_be_written, target, KEPT)
     with alone_at(target):
         with writing():
@@ -136,7 +136,7 @@ def fill_table(
                 kept += 1
                 if told and places[row] < 0:  # else it was told before, and is computed for its last digits alone
                     told(row, kept, item)
-                values = _row(item, classifier, len(columns), top=top, every=every)
+                values = row_without_path(item, classifier, len(columns), top=top, every=every)
                 with writing():
                     places[row] = partial.keep(0 if isinstance(item, Problem) else listing.stamps[row], values)
             with writing():
@@ -150,7 +150,7 @@ def fill_table(
     )
 
 
-def _identity(classifier: Classifier) -> dict[str, Any]:
+def identity_of(classifier: Classifier) -> dict[str, Any]:
     """All that an answer depends on but the image."""
     arrays: dict[str, Any] = {f"network.{name}": array for name, array in classifier.weights.items()}
     if unknown := classifier.unknown:
@@ -192,7 +192,9 @@ def answers(
             yield row, item if isinstance(item, Problem) else Answer(item.name, item.probabilities, unknown)
 
 
-def _row(item: Answer | Problem, classifier: Classifier, columns: int, *, top: int, every: bool) -> list[Any]:
+def row_without_path(
+    item: Answer | Problem, classifier: Classifier, columns: int, *, top: int, every: bool
+) -> list[Any]:
     """What stands in the columns after the path; of an image that cannot be read only the error."""
     if isinstance(item, Problem):
         empty = [None] * (columns - 5)

@@ -20,8 +20,9 @@ from headstart.engines.registry import get_engine
 from headstart.engines.sound import ADVICE
 from headstart.learn.features import run_network, to_half
 from headstart.scale.cluster import answers
+from headstart.scale.plan import Plan
 from headstart.scale.shards import SUFFIX, Rows, Shard, write_shard
-from headstart.scale.units import Plan, Unit
+from headstart.scale.unit import Unit
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,8 +33,8 @@ from headstart.model.files import copy_folder, why_not_writable
 from headstart.scale.cluster import cluster
 from headstart.scale.extract import Done, Work, Worker
 from headstart.scale.head import FittedOnCluster, fit_shards
+from headstart.scale.plan import Source, make_plan
 from headstart.scale.pool import Pool, make_pool, on_cluster
-from headstart.scale.units import Source, make_plan
 from headstart.scale.whole import some_of
 from headstart.workflows.automatic import AUTO
 from headstart.workflows.backbone_features import RULES, FitSettings

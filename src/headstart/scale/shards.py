@@ -89,6 +89,17 @@ def write_shard(path: Path, rows: Rows, space: Mapping[str, object]) -> None:
     arrays += [_lists(rows.keys, pa.uint8()), _lists(rows.features, pa.float16())]
     arrays.append(_lists(rows.thumbnails.reshape(count, THUMBNAIL**2), pa.uint8()))
     batch = pa.RecordBatch.from_arrays(arrays, [*_TEXTS, "key", "features", "thumbnail"])
+    write_whole(path, batch, about)
+
+
+def write_whole(path: Path, batch: Any, about: Mapping[str, Any]) -> None:
+    """Write an Arrow batch, and what is said of it, with the hash of both; until that is there nothing is at ``path``.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    import pyarrow as pa
+
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema.with_metadata({_ABOUT: json.dumps(about)})) as stream:
         stream.write_batch(batch)
@@ -106,6 +117,27 @@ def write_shard(path: Path, rows: Rows, space: Mapping[str, object]) -> None:
         raise
 
 
+def read_whole(path: Path) -> tuple[dict[str, Any], Any]:
+    """What `write_whole` wrote: what is said of the batch, and the batch itself, which stays on the disk.
+
+    Raises:
+        CheckError: it is damaged, or something else.
+    """
+    import pyarrow as pa
+
+    try:
+        check_regular(path)
+        with pa.memory_map(os.fspath(path)) as file:
+            content = file.read_buffer()
+        end = content.size - _HASH
+        if end <= 0 or _hash(content[:end]) != bytes(content[end:]):
+            raise CheckError(f"'{path}' is damaged: its content is not what was written. Run the same once more.")
+        with pa.ipc.open_stream(content[:end]) as stream:
+            return json.loads(stream.schema.metadata[_ABOUT]), stream.read_next_batch()
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise CheckError(f"'{path}' cannot be read as a shard: {reason_of(error)}.") from error
+
+
 class Shard:
     """A shard that was opened and found whole.
 
@@ -114,21 +146,8 @@ class Shard:
     """
 
     def __init__(self, path: Path, space: Mapping[str, object]) -> None:
-        import pyarrow as pa
-
         self.path = path
-        try:
-            check_regular(path)
-            with pa.memory_map(os.fspath(path)) as file:
-                content = file.read_buffer()
-            whole = content.size > _HASH
-            if not whole or _hash(content[: content.size - _HASH]) != bytes(content[content.size - _HASH :]):
-                raise CheckError(f"'{path}' is damaged: its content is not what was written. Run the same once more.")
-            with pa.ipc.open_stream(content[: content.size - _HASH]) as stream:
-                about = json.loads(stream.schema.metadata[_ABOUT])
-                self._batch = stream.read_next_batch()
-        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-            raise CheckError(f"'{path}' cannot be read as a shard of features: {reason_of(error)}.") from error
+        about, self._batch = read_whole(path)
         _check_space(path, about, space)
         self.least: float = about["least"]
         self.left_out = [Problem(*each) for each in about["left_out"]]

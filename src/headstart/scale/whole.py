@@ -17,7 +17,7 @@ from headstart.data.parquet import as_whole
 from headstart.learn.features import Features
 from headstart.scale.extract import Done, Work
 from headstart.scale.matrix import ShardedMatrix, ShardFile
-from headstart.scale.units import Plan
+from headstart.scale.plan import Plan
 
 OPEN = 8  # units at a time
 
@@ -55,7 +55,7 @@ def whole_of(work: Work, done: Sequence[Done]) -> tuple[ImageDataset, Features]:
         computed=sum(each.computed for each in done),
     )
     seen.from_store = int(seen.usable.sum()) - seen.computed
-    return (dataset if plan.listed else as_whole(dataset)), seen
+    return (dataset if all(unit.listed for unit in plan.units) else as_whole(dataset)), seen
 
 
 class _Reader:

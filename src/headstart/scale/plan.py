@@ -1,0 +1,128 @@
+"""The plan of the work on a data set: its units, in the order of its images."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+from headstart.core.errors import DataError, UsageError, reason_of
+from headstart.core.labels import TEXT
+from headstart.core.types import ImageDataset, Problem
+from headstart.data.columns import Columns
+from headstart.data.listing import list_images
+from headstart.data.parquet import parquet_dataset
+from headstart.data.sources import open_source, shard_files
+from headstart.scale.image_list import read_list, write_list
+from headstart.scale.unit import MOST, PART, Unit, hashed, size_and_time
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as it was named."""
+
+    data: str
+    columns: Columns = field(default_factory=Columns)
+    label_from: str | None = None
+    labelled: bool = True
+
+    def open(self) -> ImageDataset:
+        """All of it, see `open_source`."""
+        return open_source(
+            self.data,
+            image_column=self.columns.image,
+            label_column=self.columns.label,
+            group_column=self.columns.group,
+            split_column=self.columns.split,
+            label_from=self.label_from,
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All units of a data set, in the order of its images."""
+
+    source: Source
+    units: tuple[Unit, ...]
+    label_kind: str = TEXT
+    left_out: tuple[Problem, ...] = ()  # by the source of a list; files have their own
+
+    def open(self, unit: Unit) -> ImageDataset:
+        """The images of a unit, and what was left out of it."""
+        if unit.listed:
+            return read_list(self.source.data, unit)
+        whole = _opened(self.source, unit.file)
+        start, stop = (len(whole) * number // unit.of for number in (unit.number, unit.number + 1))
+        return replace(whole.part(range(start, stop)), problems=() if unit.number else whole.problems)
+
+
+def make_plan(source: Source, folder: Path) -> Plan:
+    """Cut a labelled data set into units; the list of a folder's photos is written into ``folder``.
+
+    Raises:
+        UsageError, DataError: as `open_source`; or the images have no files that other processes could read.
+    """
+    if files := shard_files(source.data):
+        return Plan(source, tuple(unit for file in files for unit in _parts(source.data, file)))
+    dataset = source.open()
+    if dataset.files is None:
+        raise UsageError(
+            f"'{source.data}' has no image files that several processes could read. Expected a folder of photos, a "
+            "table of their names, or Parquet or tar files."
+        )
+    units = write_list(dataset.samples, dataset.files, folder, {})
+    return Plan(source, units, dataset.label_kind, dataset.problems)
+
+
+def plan_of_paths(paths: Sequence[str], folder: Path) -> Plan:
+    """Cut images to predict on into units: files, folders, patterns, and files that hold many images.
+
+    Raises:
+        UsageError, DataError: as `Listing.add`; or an address.
+    """
+    units = list[Unit]()
+    several = [shard_files(path) for path in paths]
+    for path, files in zip(paths, several, strict=True):
+        units += [unit for file in files for unit in _parts(path, file)]
+    if not all(several):
+        listing = list_images([path for path, files in zip(paths, several, strict=True) if not files], missing_too=True)
+        listing.check(urls=False)
+        absolute = [*map(os.path.abspath, listing.paths)]
+        units += write_list(listing.samples, absolute, folder, listing.problems)
+    return Plan(Source("", labelled=False), tuple(units))
+
+
+def _parts(data: str, file: str) -> Iterator[Unit]:
+    """The units of a file that holds many images."""
+    length, changed = size_and_time(file)
+    images = _rows_in(file)
+    of = max(1, round(length / PART), -(-images // MOST))
+    below = os.path.relpath(file, data) if os.path.isdir(data) else os.path.basename(file)
+    for number in range(of):
+        place, stamp = hashed(json.dumps([below, number, of]).encode()), hashed(json.dumps([length, changed]).encode())
+        yield Unit(os.path.abspath(file), place, stamp, images // of, number=number, of=of)
+
+
+def _rows_in(file: str) -> int:
+    """The rows of a Parquet file, which it says at its end."""
+    import pyarrow as pa
+    from pyarrow import parquet as pq
+
+    try:
+        return int(pq.read_metadata(file).num_rows)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"'{file}' cannot be read as Parquet: {reason_of(error)}.") from error
+
+
+@lru_cache(4)
+def _opened(source: Source, file: str) -> ImageDataset:
+    """A file that holds many images, kept open for its next part."""
+    root = source.data if os.path.isdir(source.data) else file
+    found = parquet_dataset(root, [file], source.columns, whole=False, labelled=source.labelled)
+    if source.labelled:
+        return found
+    folder = os.path.dirname(file)
+    return replace(found, samples=[replace(each, name=os.path.join(folder, each.name)) for each in found.samples])
