@@ -1,4 +1,4 @@
-"""Small files damaged as disks, downloads and editors do, and read: tables, IDX, Parquet, lists of paths.
+"""Small files damaged as disks, downloads and editors do, and read: tables, IDX, Parquet, tar, lists of paths.
 
 Each is read, or refused. Other pixels or labels than a plain reading gives are wrong, a row or a name without an answer
 is lost.
@@ -13,6 +13,7 @@ import json
 import os
 import random
 import struct
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -74,6 +75,19 @@ def parquet_file(rng: random.Random) -> bytes:
     file = io.BytesIO()
     kind = rng.choice(("none", "snappy", "zstd"))
     pq.write_table(table, file, row_group_size=5, compression=kind, use_dictionary=rng.random() < 0.5)
+    return file.getvalue()
+
+
+def tar_file(rng: random.Random) -> bytes:
+    """Six images with a label beside each, in any of the forms that a tar has."""
+    file, form = io.BytesIO(), rng.choice((tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT))
+    with tarfile.open(fileobj=file, mode="w", format=form) as tar:
+        for row in range(6):
+            folder = rng.choice(("", "a/", "x" * 120 + "/"))
+            for name, content in ((f"{folder}{row}.png", rng.randbytes(600)), (f"{folder}{row}.cls", b"cat")):
+                info = tarfile.TarInfo(name)
+                info.size, info.mtime = len(content), rng.choice((0, 1.5))
+                tar.addfile(info, io.BytesIO(content))
     return file.getvalue()
 
 
@@ -258,6 +272,29 @@ def read_parquet(content: bytes, folder: Path) -> str:
     return FINE
 
 
+def read_tar(content: bytes, folder: Path) -> str:
+    """As `hs.open_source`; images are those that the standard library finds, as far as it goes on."""
+    from headstart.data.scan import printable
+    from headstart.data.sources import open_source
+
+    file = folder / "t.tar"
+    file.write_bytes(content)
+    dataset = open_source(file)
+    found = {sample.name: dataset.read(row) for row, sample in enumerate(dataset.samples)}
+    told = {each.name for each in dataset.problems}
+    with suppress(tarfile.TarError), tarfile.open(file) as tar:
+        for member in tar:
+            name = f"t.tar/{printable(member.name)}"
+            ends = member.offset_data + member.size
+            if not member.isreg() or member.issparse() or not name.endswith(".png") or ends > len(content):
+                continue
+            if name not in found and not told & {name, file.name}:
+                return LOST
+            if name in found and found[name] != content[member.offset_data : ends]:
+                return WRONG
+    return FINE
+
+
 def read_list(content: bytes, folder: Path) -> str:
     """As ``predict -``; every name has an answer: the bytes of that file, or what is wrong with it."""
     from headstart.core.errors import UnreadableImageError
@@ -284,6 +321,7 @@ KINDS: tuple[tuple[Callable[[random.Random], bytes], Callable[[bytes, Path], str
     (number_table, read_number_table),
     (idx_images, read_idx),
     (parquet_file, read_parquet),
+    (tar_file, read_tar),
     (path_list, read_list),
 )
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Data = Annotated[
-    str, typer.Argument(metavar="DATA", help="Folder of class folders, CSV, Parquet or IDX file, or a named set.")
+    str, typer.Argument(metavar="DATA", help="Folder of class folders, CSV, Parquet, tar or IDX file, or a named set.")
 ]
 LabelColumn = Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="Of a table: the labels.")]
 ImageColumn = Annotated[str | None, typer.Option("--image", metavar="COLUMN", help="Of a table: the images.")]

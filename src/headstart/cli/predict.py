@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from headstart.core.progress import Progress
     from headstart.data.listing import Listing
     from headstart.model.answers import Answer
+    from headstart.model.batch import PredictedTable
     from headstart.model.classifier import Classifier
 
 STANDARD_INPUT = "-"
@@ -75,6 +76,10 @@ def predict(
     if paths.count(STANDARD_INPUT) > 1:
         raise UsageError(f"'{STANDARD_INPUT}' stands for standard input, which is read once. Name it once.")
     _check(top, out, sort_into, links=links, overwrite=overwrite)
+    if runner is not None:
+        _check_for_cluster(out, sort_into, urls=urls)
+    elif store is not None:
+        raise UsageError("--store goes with --runner.")
     summary = out is not None or sort_into is not None
     with shown(summary and not as_json) as report:
         screen = _Screen(top, report, every=every, as_json=as_json, summary=summary)
@@ -85,9 +90,13 @@ def predict(
         else:
             normalisation = options.normalisation(mean, std)
             classifier = options.open_model(model, weights, engine, precision, device, normalisation)
-            listing = _listing(paths)
-            _check_addresses(listing, sort_into, urls=urls)
-            _of_photos(classifier, listing, out, sort_into, screen, links=links, crop=crop)
+            if runner is not None and out is not None:
+                more = {"runner": runner, "store": store, "crop": crop, "overwrite": overwrite}
+                _on_cluster(classifier, paths, out, screen, **more)
+            else:
+                listing = _listing(paths)
+                _check_addresses(listing, sort_into, urls=urls)
+                _of_photos(classifier, listing, out, sort_into, screen, links=links, crop=crop)
     screen.end(out, sort_into)
     if screen.unreadable:
         raise typer.Exit(3)
@@ -107,6 +116,14 @@ def _check(top: int, out: str | None, sort_into: str | None, *, links: bool, ove
         return
     check_table(out)
     options.check_new_files(str(Path(out).parent), [Path(out).name], overwrite)
+
+
+def _check_for_cluster(out: str | None, sort_into: str | None, *, urls: bool) -> None:
+    """Refuse what does not go with --runner."""
+    if out is None:
+        raise UsageError("--runner goes with a table: --out FILE.")
+    if sort_into is not None or urls:
+        raise UsageError(f"{'--urls' if urls else '--sort-into'} does not go with --runner.")
 
 
 def _listing(paths: Sequence[str]) -> Listing:
@@ -150,6 +167,18 @@ def _standard_input() -> list[str]:
     if not (names := names_in(content)):
         raise UsageError("Standard input has no paths in it. Expected one a line, or NULs between them.")
     return names
+
+
+def _on_cluster(classifier: Classifier, paths: Sequence[str], out: str, screen: _Screen, **more: Any) -> None:
+    """The answers of workers on a cluster, in a table."""
+    from headstart.scale.predict import predict_on_ray
+
+    screen.of(classifier.classes)
+    named = [name for path in paths for name in (_standard_input() if path == STANDARD_INPUT else [path])]
+    found = predict_on_ray(
+        classifier, named, out, top=screen.top, every=screen.every, progress=screen.report or False, **more
+    )
+    screen.count(found)
 
 
 def _of_rows(model: str, paths: Sequence[str], out: str | None, screen: _Screen) -> None:
@@ -200,8 +229,7 @@ def _of_photos(
         return
     target = Path(out).absolute()
     found = fill_table(classifier, listing, target, top=screen.top, every=screen.every, crop=crop, told=told)
-    screen.labels, screen.unknown, screen.unreadable = Counter(found.labels), found.unknown, found.unreadable
-    screen.kept = found.kept
+    screen.count(found)
 
 
 class _Screen:
@@ -235,6 +263,11 @@ class _Screen:
             _json(item.as_json(self.classes, self.top, every=self.every))
         elif not self.summary:
             show_answer(item.top(self.classes, self.top), item, self.short)
+
+    def count(self, found: PredictedTable) -> None:
+        """What is in a table."""
+        self.labels, self.unknown, self.unreadable = Counter(found.labels), found.unknown, found.unreadable
+        self.kept = found.kept
 
     def end(self, out: str | None, sort_into: str | None) -> None:
         """The summary, where there was no line each."""

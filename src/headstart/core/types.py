@@ -154,13 +154,15 @@ class ImageDataset:
     read: Callable[[int], bytes | NDArray[np.generic]]
     problems: tuple[Problem, ...] = ()  # images that the source left out
     label_kind: str = TEXT  # what the labels were when they were given, see `core.labels`
-    files: Sequence[str] | None = None  # the path or address of each sample's own file; None: not a file for each
+    files: Sequence[str] | None = None  # the path or address of the file of each sample, which is read as it is,
+    spans: tuple[Sequence[int], Sequence[int]] | None = None  # or so many bytes of it: where each begins, and how many
     classes: tuple[str, ...] = field(init=False)  # sorted once, never derived again
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", in_order((sample.label for sample in self.samples), self.label_kind))
         if self.files is not None and len(self.files) != len(self.samples):  # a copy with other samples
             object.__setattr__(self, "files", None)
+            object.__setattr__(self, "spans", None)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -175,7 +177,8 @@ class ImageDataset:
         rows = list(rows)
         samples = [self.samples[row] for row in rows]
         files = None if self.files is None else [self.files[row] for row in rows]
-        return replace(self, samples=samples, read=lambda index: self.read(rows[index]), files=files)
+        spans = self.spans and ([self.spans[0][row] for row in rows], [self.spans[1][row] for row in rows])
+        return replace(self, samples=samples, read=lambda index: self.read(rows[index]), files=files, spans=spans)
 
     @property
     def place(self) -> str:

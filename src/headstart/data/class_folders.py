@@ -14,7 +14,7 @@ from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.columns import PARTS
 from headstart.data.csv_files import CSV_SUFFIXES
 from headstart.data.scan import NO_IMAGE, Scan, entries, printable, scan
-from headstart.data.tables import NO_LABEL, labelled_files
+from headstart.data.tables import NO_LABEL, Found, labelled_files
 
 LAYOUT = (
     "Expected a folder for each class with its photos inside (photos/cat/1.jpg, photos/dog/2.jpg), train/ and test/ "
@@ -37,7 +37,12 @@ def class_folders(root: str, label_from: str | None = None, there: Scan | None =
     Raises:
         DataError: no image has a class; or the folders may be read in two ways.
     """
-    there = there or scan(root)
+    found, problems = in_classes(root, there or scan(root), label_from)
+    return labelled_files(root, [(sample, os.path.join(root, path)) for sample, path in found], problems)
+
+
+def in_classes(root: str, there: Scan, label_from: str | None = None) -> tuple[list[Found], list[Problem]]:
+    """The images of `class_folders`, each with its path below ``root``, and what is left out; no file is looked at."""
     if label_from is not None:
         return _by_pattern(root, there, label_from)
     base = _common_folder(there.images)
@@ -49,7 +54,7 @@ def class_folders(root: str, label_from: str | None = None, there: Scan | None =
             _pass_through_part(names, top)
     else:
         _check_one_reading(root, names)
-    return _dataset(root, base, names, parts, there)
+    return _by_folder(root, base, names, parts, there)
 
 
 def parts_of(tops: Iterable[str]) -> dict[str, str]:
@@ -129,8 +134,10 @@ def _some(names: Sequence[str]) -> str:
     return shown + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def _dataset(root: str, base: str, names: Mapping[str, str], parts: Mapping[str, str], there: Scan) -> ImageDataset:
-    found: list[tuple[Sample, str]] = []
+def _by_folder(
+    root: str, base: str, names: Mapping[str, str], parts: Mapping[str, str], there: Scan
+) -> tuple[list[Found], list[Problem]]:
+    found: list[Found] = []
     loose: list[str] = []
     beside: Counter[str] = Counter()
     for name, path in names.items():
@@ -141,7 +148,7 @@ def _dataset(root: str, base: str, names: Mapping[str, str], parts: Mapping[str,
             beside[top] += 1
         else:
             label = printable(rest[0] if parts else top)
-            found.append((Sample(printable(path), label, parts.get(top, "")), os.path.join(root, path)))
+            found.append((Sample(printable(path), label, parts.get(top, "")), path))
     if not found:
         raise DataError(nothing_labelled(root, loose, there.problems))
     where = "the split folders" if parts else "the class folders"
@@ -154,10 +161,10 @@ def _dataset(root: str, base: str, names: Mapping[str, str], parts: Mapping[str,
         Problem(printable(name), NO_IMAGE, "a folder without an image that can be read")
         for name in there.empty_folders(base.count("/") + (2 if parts else 1))
     ]
-    return labelled_files(root, found, problems)
+    return found, problems
 
 
-def _by_pattern(root: str, there: Scan, label_from: str) -> ImageDataset:
+def _by_pattern(root: str, there: Scan, label_from: str) -> tuple[list[Found], list[Problem]]:
     try:
         pattern = re.compile(label_from)
     except re.error as error:
@@ -172,14 +179,14 @@ def _by_pattern(root: str, there: Scan, label_from: str) -> ImageDataset:
         match = pattern.search(name)
         if match and match[1]:
             part = tops.get(name.split("/", 1)[0], "")
-            found.append((Sample(printable(name), printable(match[1]), part), os.path.join(root, name)))
+            found.append((Sample(printable(name), printable(match[1]), part), name))
         else:
             problems.append(Problem(printable(name), NO_LABEL, "--label-from finds no class in its path"))
     if not found:
         seen = counted(len(there.images), "image")
         first = f" First of {seen}: '{printable(min(there.images))}'." if there.images else ""
         raise DataError(f"'{root}': --label-from {label_from!r} finds no class in any path.{first}")
-    return labelled_files(root, found, problems)
+    return found, problems
 
 
 def nothing_labelled(root: str, loose: Sequence[str], problems: Sequence[Problem]) -> str:
@@ -188,7 +195,8 @@ def nothing_labelled(root: str, loose: Sequence[str], problems: Sequence[Problem
         return f"{root!r} has no images in it. {LAYOUT}.{not_read(problems)}"
     first = min(loose)
     folder = os.path.dirname(first)
-    tables = sorted(entry.name for entry in entries(root) if entry.name.lower().endswith(CSV_SUFFIXES))
+    beside = entries(root) if os.path.isdir(root) else ()
+    tables = sorted(entry.name for entry in beside if entry.name.lower().endswith(CSV_SUFFIXES))
     hint = f" If {tables[0]!r} has their labels, give that file instead." if tables else ""
     stems = {match[1] for name in loose if (match := _NAMED.fullmatch(os.path.basename(name)))}
     if 1 < len(stems) <= max(2, len(loose) // 2):

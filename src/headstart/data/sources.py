@@ -1,4 +1,4 @@
-"""Opens an image data set: class folders, CSV, Parquet or IDX files, a named set, paths or arrays."""
+"""Opens an image data set: class folders, CSV, Parquet, tar or IDX files, a named set, paths or arrays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from headstart.core.missing import why_missing
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.addresses import is_address
 from headstart.data.class_folders import LAYOUT, class_folders, not_read, part_of
-from headstart.data.columns import PARTS, Columns
+from headstart.data.columns import Columns
 from headstart.data.csv_files import CSV_SUFFIXES
 from headstart.data.formats import ARCHIVES, SUFFIXES
 from headstart.data.idx import idx_dataset, idx_pairs, is_idx
@@ -28,9 +28,11 @@ from headstart.data.named_sets import NAMED, NAMED_ROWS
 from headstart.data.parquet import parquet_dataset
 from headstart.data.patterns import matches, scan_matching
 from headstart.data.scan import entries, printable, scan
+from headstart.data.shards import METADATA, PACKED_TARS, files_in, in_braces, of_braces, shards, tars_in
 from headstart.data.tables import NOT_USED, Found, csv_samples, file_dataset, table_dataset
+from headstart.data.tar_samples import UNPACKED
+from headstart.data.tars import tar_dataset, tar_images
 
-METADATA = "metadata.csv"
 PathLike = str | os.PathLike[str]
 
 
@@ -44,12 +46,13 @@ def open_source(
     split_column: str | None = None,
     label_from: str | None = None,
 ) -> ImageDataset:
-    """The data set in a folder, a CSV, Parquet or IDX file, or of a known name.
+    """The data set in a folder, a CSV, Parquet, tar or IDX file, in several such shards, or of a known name.
 
     Args:
-        image_column, label_column, group_column, split_column: of a table; columns with the usual names are found
-            without them.
-        label_from: for a folder, a regular expression whose first group, searched in each image's path, is the class.
+        image_column, label_column, group_column, split_column: of a table, or fields in the .json files of a tar;
+            columns with the usual names are found without them.
+        label_from: for a folder or tar files, a regular expression whose first group, searched in each image's path,
+            is the class.
 
     Raises:
         UsageError: no such path, or a file of another kind.
@@ -64,11 +67,15 @@ def open_source(
     if os.path.isdir(root) and (problem := why_no_photos(root)):
         raise UsageError(problem)
     if os.path.isdir(root):
-        return class_folders(root, label_from) if label_from is not None else _folder(root, columns)
-    if matches(root):
-        return _matching(root, label_from)
+        return _folder(root, columns) if label_from is None else _folder_by_pattern(root, columns, label_from)
+    if names := in_braces(root):
+        return of_braces(root, names, columns, label_from)
+    if files := matches(root):
+        return shards(root, files, columns, label_from) or _matching(root, label_from)
+    if os.path.isfile(root) and (dataset := shards(root, [root], columns, label_from)):
+        return dataset
     if label_from is not None:
-        raise UsageError(f"--label-from is for a folder of photos. Received: {root!r}.")
+        raise UsageError(f"--label-from is for a folder of photos or tar files. Received: {root!r}.")
     if missing := why_missing(root):
         named = did_you_mean(root, NAMED) if root.isidentifier() else ""
         raise UsageError(f"{missing} {named}".strip())
@@ -76,14 +83,18 @@ def open_source(
     suffix = os.path.splitext(name)[1].lower()
     if suffix in CSV_SUFFIXES:
         return table_dataset(folder, [(root, "")], columns)
-    if suffix in (".parquet", ".pq"):
-        return parquet_dataset(root, [root], columns)
     if stem := is_idx(name):
         beside = [entry.name for entry in entries(folder or os.curdir) if is_idx(entry.name) == stem]
         return idx_dataset(root, idx_pairs(folder, beside))
+    raise UsageError(_why_no_source(root, suffix))
+
+
+def _why_no_source(root: str, suffix: str) -> str:
+    if root.lower().endswith(PACKED_TARS):
+        return f"{root!r} is a packed tar. {UNPACKED}"
     what = "a single image" if suffix in SUFFIXES else "a file"
     todo = "Unpack it first, and give the folder" if suffix in ARCHIVES else LAYOUT
-    raise UsageError(f"{root!r} is {what}, not a folder of images nor a CSV, Parquet or IDX file. {todo}.")
+    return f"{root!r} is {what}, not a folder of images nor a CSV, Parquet, tar or IDX file. {todo}."
 
 
 def _matching(pattern: str, label_from: str | None) -> ImageDataset:
@@ -135,15 +146,21 @@ def from_arrays(
 
 
 def unlabelled(paths: Sequence[PathLike] | PathLike, *, all_listed: bool = False) -> ImageDataset:
-    """Image files, and all images in folders and their subfolders, to predict on; see `images_in`.
+    """Image files, and all images in folders and their subfolders, to predict on; see `images_in`. Or those in tars.
 
     What of folders cannot be read is left out, with a `DataWarning`.
 
     Args:
         all_listed: have it in its place instead, and files of a list that are not there too: reading them fails.
     """
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    if (tars := [*map(expanded, given)]) and all(
+        path.lower().endswith(".tar") and os.path.isfile(path) for path in tars
+    ):
+        dataset = tar_images(tars[0] if len(tars) == 1 else "", tars)
+        warn_of(dataset.problems, "image")
+        return dataset
     if all_listed:
-        given = [paths] if isinstance(paths, (str, os.PathLike)) else paths
         listing = list_images(given, missing_too=given is paths)
         listing.check(urls=True)
         return listing.dataset()
@@ -168,43 +185,26 @@ def images_in(paths: Sequence[PathLike] | PathLike) -> tuple[list[Found], list[P
     return found, [*listing.problems.values()]
 
 
-def shard_files(data: str) -> list[str]:
-    """The Parquet files that `open_source` would read, each of which holds many images; none for another source."""
-    if not os.path.isdir(data):
-        return [data] if data.lower().endswith((".parquet", ".pq")) else []
-    names = {entry.name for entry in entries(data)}
-    if METADATA in names or any(is_idx(name) for name in names):
-        return []
-    return _parquet_files(data)
-
-
-def _parquet_files(root: str) -> list[str]:
-    """In the folder itself, or as the Hub keeps them: in data/, or default/train/."""
-    for folder in (root, os.path.join(root, "data"), os.path.join(root, "default")):
-        inside = [folder, *(os.path.join(folder, name) for name in PARTS)] if os.path.isdir(folder) else []
-        files = [
-            os.path.join(place, entry.name)
-            for place in inside if os.path.isdir(place)
-            for entry in entries(place) if entry.name.endswith(".parquet")
-        ]  # fmt: skip
-        if files:
-            return sorted(files)
-    return []
-
-
 def _folder(root: str, columns: Columns) -> ImageDataset:
     names = {entry.name for entry in entries(root)}
     if METADATA in names:
         return table_dataset(root, [(os.path.join(root, METADATA), "")], columns)
     if idx := sorted(name for name in names if is_idx(name)):
         return idx_dataset(root, idx_pairs(root, idx))
-    if files := _parquet_files(root):
+    if files := tars_in(root):
+        return tar_dataset(root, files, columns)
+    if files := files_in(root):
         return parquet_dataset(root, files, columns)
     parts = {name: os.path.join(root, name, METADATA) for name in sorted(names) if part_of(name)}
     if tables := [(path, part_of(name) or "") for name, path in parts.items() if os.path.isfile(path)]:
         return table_dataset(root, tables, columns)
     beside = sorted(name for name in names if name.lower().endswith(CSV_SUFFIXES))
     return _folders_or_tables(root, [os.path.join(root, name) for name in beside], columns)
+
+
+def _folder_by_pattern(root: str, columns: Columns, label_from: str) -> ImageDataset:
+    files = tars_in(root)
+    return tar_dataset(root, files, columns, label_from) if files else class_folders(root, label_from)
 
 
 def _folders_or_tables(root: str, tables: Sequence[str], columns: Columns) -> ImageDataset:

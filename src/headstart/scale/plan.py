@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 
 from headstart.core.errors import DataError, UsageError, reason_of
@@ -15,9 +16,13 @@ from headstart.core.types import ImageDataset, Problem
 from headstart.data.columns import Columns
 from headstart.data.listing import list_images
 from headstart.data.parquet import parquet_dataset
-from headstart.data.sources import open_source, shard_files
+from headstart.data.shards import parquet_files, tar_files
+from headstart.data.sources import open_source
+from headstart.data.tars import tar_images
 from headstart.scale.image_list import read_list, write_list
 from headstart.scale.unit import MOST, PART, Unit, hashed, size_and_time
+
+PARQUET, TAR, OTHER = "parquet", "tar", "other"  # kinds of paths
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def make_plan(source: Source, folder: Path) -> Plan:
     Raises:
         UsageError, DataError: as `open_source`; or the images have no files that other processes could read.
     """
-    if files := shard_files(source.data):
+    if files := parquet_files(source.data):
         return Plan(source, tuple(unit for file in files for unit in _parts(source.data, file)))
     dataset = source.open()
     if dataset.files is None:
@@ -73,8 +78,7 @@ def make_plan(source: Source, folder: Path) -> Plan:
             f"'{source.data}' has no image files that several processes could read. Expected a folder of photos, a "
             "table of their names, or Parquet or tar files."
         )
-    units = write_list(dataset.samples, dataset.files, folder, {})
-    return Plan(source, units, dataset.label_kind, dataset.problems)
+    return Plan(source, write_list(dataset, folder), dataset.label_kind, dataset.problems)
 
 
 def plan_of_paths(paths: Sequence[str], folder: Path) -> Plan:
@@ -84,15 +88,21 @@ def plan_of_paths(paths: Sequence[str], folder: Path) -> Plan:
         UsageError, DataError: as `Listing.add`; or an address.
     """
     units = list[Unit]()
-    several = [shard_files(path) for path in paths]
-    for path, files in zip(paths, several, strict=True):
-        units += [unit for file in files for unit in _parts(path, file)]
-    if not all(several):
-        listing = list_images([path for path, files in zip(paths, several, strict=True) if not files], missing_too=True)
-        listing.check(urls=False)
-        absolute = [*map(os.path.abspath, listing.paths)]
-        units += write_list(listing.samples, absolute, folder, listing.problems)
+    for kind, some in groupby(paths, _kind_of):
+        for path in some if kind != OTHER else ():
+            if kind == PARQUET:
+                units += [unit for file in parquet_files(path) for unit in _parts(path, file)]
+            else:
+                units += write_list(tar_images(path, tar_files(path)), folder)
+        if kind == OTHER:
+            listing = list_images(some, missing_too=True)
+            listing.check(urls=False)
+            units += write_list(replace(listing.dataset(), files=listing.paths), folder, listing.problems)
     return Plan(Source("", labelled=False), tuple(units))
+
+
+def _kind_of(path: str) -> str:
+    return PARQUET if parquet_files(path) else TAR if tar_files(path) else OTHER
 
 
 def _parts(data: str, file: str) -> Iterator[Unit]:

@@ -172,16 +172,15 @@ class Project:
         there |= {os.path.realpath(photo) for photo in self.left_out()}
         taken = 0
         for row, sample in enumerate(data.samples):
-            if os.path.realpath(Path(data.root) / sample.name) not in there:
+            if data.files is None or os.path.realpath(data.files[row]) not in there:
                 self._take(data, row, sample.name, sample.label, link=link)
                 taken += 1
         parts = tuple(dict.fromkeys(sample.split for sample in data.samples if sample.split))
         return BroughtIn(taken, len(data) - taken, len(labels), parts, len(data.problems), link)
 
     def _take(self, data: ImageDataset, row: int, name: str, label: str, *, link: bool) -> None:
-        file = Path(data.root) / name
-        if file.is_file():
-            put_into(self.photos_folder, label, str(file), link=link)
+        if data.files is not None:
+            put_into(self.photos_folder, label, data.files[row], link=link)
             return
         content = data.read(row)
         if not isinstance(content, bytes):

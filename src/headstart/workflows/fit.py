@@ -58,8 +58,8 @@ def fit(
     """Fit a classifier on labelled photos and measure it on photos that it has not seen.
 
     Args:
-        data: a folder of class folders (or of train/ and test/), a CSV, Parquet or IDX file, a named set, a list of
-            paths, or arrays. A test part (else a validation part) is the test set.
+        data: a folder of class folders (or of train/ and test/), a CSV, Parquet, tar or IDX file, a named set, a list
+            of paths, or arrays. A test part (else a validation part) is the test set.
         labels: of a list of paths, or of arrays.
         backbone: a catalogued network, with ``weights`` from a file of one's own if given; or "auto": the fastest of
             the networks at hand that is within a point of the best on a few photos of the training set; or
