@@ -62,8 +62,13 @@ class TestLabels:
         assert labels(dataset) == {"pets.tar/a/0.jpg": "0", "pets.tar/a/1.jpg": "1", "pets.tar/2.png": "0"}
         assert contents(dataset) == [b"cat 0", b"dog 1", b"cat 2"]
         assert dataset.read(1) == b"dog 1"
-        assert (dataset.problems, dataset.files) == ((), None)
-        assert contents(dataset.part([2, 0])) == [b"cat 2", b"cat 0"]
+        assert dataset.problems == ()
+        assert dataset.files == [str(tmp_path / "pets.tar")] * 3
+        part = dataset.part([2, 0])
+        assert contents(part) == [b"cat 2", b"cat 0"]
+        content = (tmp_path / "pets.tar").read_bytes()
+        assert part.spans is not None
+        assert [content[at : at + size] for at, size in zip(*part.spans, strict=True)] == [b"cat 2", b"cat 0"]
 
     def test_of_json_with_group_and_split(self, tmp_path: Path) -> None:
         facts = [

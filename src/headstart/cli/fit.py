@@ -63,32 +63,22 @@ def fit(
 
     if problem := why_not_writable(out, overwrite=overwrite):
         raise UsageError(problem)
-    start, spec = time.perf_counter(), options.normalisation(mean, std)
+    start = time.perf_counter()
+    chosen: dict[str, Any] = {
+        "backbone": backbone, "weights": weights, "pixels": pixels, "spec": options.normalisation(mean, std),
+        "head": head, "prior": prior, "holdout": holdout, "seed": seed, "precision": precision, "diagnose": report,
+    }  # fmt: skip
+    _check_for_cluster(runner, store, engine, device, cache=cache)
     if runner is not None:
-        from headstart.data.columns import Columns
-        from headstart.scale.fit import fit_on_ray
-        from headstart.scale.plan import Source
-
-        _check_for_cluster(engine, device, cache=cache)
-        fitted = fit_on_ray(
-            data, out, runner=runner, store=store, backbone=backbone, weights=weights, pixels=pixels, spec=spec,
-            head=head, prior=prior, holdout=holdout, seed=seed, precision=precision, diagnose=report,
-            overwrite=overwrite, source=Source(data, Columns(image, label, group, split), label_from),
-        )  # fmt: skip
-        answer = _answer(fitted, str(fitted.path), time.perf_counter() - start)
-        answer |= {"report": str(fitted.path / PAGE) if report else None}
+        columns, to = (image, label, group, split), {"out": out, "overwrite": overwrite}
+        fitted = _fitted_on_cluster(data, columns, label_from, runner=runner, store=store, **to, **chosen)
+        answer = _answer(fitted, str(fitted.path), str(fitted.path / PAGE) if report else None, start)
         options.answer_with(answer, as_json, lambda: _show(fitted, answer))
         return
-    if store is not None:
-        raise UsageError("--store goes with --runner: without it, features are kept in the cache.")
     source = options.source(data, label, image, group, split, label_from)
     dataset = labelled_dataset(source, None)
     opened = time.perf_counter()
-    model = fit_classifier(
-        dataset, backbone=backbone, weights=weights, pixels=pixels, spec=spec, head=head,
-        prior=prior, holdout=holdout, seed=seed, engine=engine, precision=precision, device=device, cache=cache,
-        diagnose=report,
-    )  # fmt: skip
+    model = fit_classifier(dataset, engine=engine, device=device, cache=cache, **chosen)
     model.record = replace(model.record, data=name_of(source, dataset))
     seconds = model.record.seconds
     seconds["open"] += round(opened - start, 3)
@@ -96,16 +86,30 @@ def fit(
     where = save(model, out, overwrite=overwrite)
     seconds["save"] = round(time.perf_counter() - saving, 3)
     page, failed = options.attempted(lambda: _write_page(model, dataset, where) if report else None)
-    answer = _answer(model, str(where), time.perf_counter() - start) | {"report": page}
+    answer = _answer(model, str(where), page, start)
     options.answer_with(answer, as_json, lambda: _show(model, answer), failed)
 
 
-def _check_for_cluster(engine: str, device: str, *, cache: bool) -> None:
-    """Refuse what does not go with --runner."""
+def _check_for_cluster(runner: str | None, store: str | None, engine: str, device: str, *, cache: bool) -> None:
+    """Refuse what does not go with --runner, or without it."""
+    if runner is None:
+        if store is not None:
+            raise UsageError("--store goes with --runner: without it, features are kept in the cache.")
+        return
     if engine not in ("auto", "fast") or device not in ("auto", "cpu"):
         raise UsageError("--runner: on a cluster the network runs on CPUs, on the fast engine.")
     if not cache:
         raise UsageError("--no-cache does not go with --runner, which goes on from features that are kept: --store DIR")
+
+
+def _fitted_on_cluster(
+    data: str, columns: tuple[str | None, ...], label_from: str | None, **more: Any
+) -> FittedOnCluster:
+    from headstart.data.columns import Columns
+    from headstart.scale.fit import fit_on_ray
+    from headstart.scale.plan import Source
+
+    return fit_on_ray(data, source=Source(data, Columns(*columns), label_from), **more)
 
 
 def _write_page(model: Classifier, dataset: ImageDataset, folder: Path) -> str:
@@ -121,7 +125,7 @@ def _write_page(model: Classifier, dataset: ImageDataset, folder: Path) -> str:
     return str(page)
 
 
-def _answer(model: Classifier | FittedOnCluster, where: str, seconds: float) -> dict[str, Any]:
+def _answer(model: Classifier | FittedOnCluster, where: str, page: str | None, start: float) -> dict[str, Any]:
     from headstart.model.records import to_json
 
     record = to_json(model.record)
@@ -140,9 +144,10 @@ def _answer(model: Classifier | FittedOnCluster, where: str, seconds: float) -> 
     return {
         **figures_of(model.record.result),
         "classes": list(model.classes),
-        "seconds": round(seconds, 3),
+        "seconds": round(time.perf_counter() - start, 3),
         "stages": record["seconds"],
         "model": where,
+        "report": page,
         "verdict": record["diagnosis"]["verdict"] if model.record.diagnosis else None,
         "confusions": result["confusions"] if result else [],
         **({"assumed": record["assumed"]} if model.record.assumed else {}),

@@ -76,20 +76,15 @@ def predict(
     if paths.count(STANDARD_INPUT) > 1:
         raise UsageError(f"'{STANDARD_INPUT}' stands for standard input, which is read once. Name it once.")
     _check(top, out, sort_into, links=links, overwrite=overwrite)
-    if runner is not None:
-        _check_for_cluster(out, sort_into, urls=urls)
-    elif store is not None:
-        raise UsageError("--store goes with --runner.")
+    _check_for_cluster(runner, store, out, sort_into, urls=urls)
     summary = out is not None or sort_into is not None
     with shown(summary and not as_json) as report:
         screen = _Screen(top, report, every=every, as_json=as_json, summary=summary)
         if is_tabular_model(model):
-            if sort_into is not None:
-                raise UsageError(f"'{model}' is a model of numbers, and rows cannot be sorted into folders.")
-            _of_rows(model, paths, out, screen)
+            _of_rows(model, paths, out, sort_into, screen)
         else:
-            normalisation = options.normalisation(mean, std)
-            classifier = options.open_model(model, weights, engine, precision, device, normalisation)
+            spec = options.normalisation(mean, std)
+            classifier = options.open_model(model, weights, engine, precision, device, spec)
             if runner is not None and out is not None:
                 more = {"runner": runner, "store": store, "crop": crop, "overwrite": overwrite}
                 _on_cluster(classifier, paths, out, screen, **more)
@@ -118,8 +113,14 @@ def _check(top: int, out: str | None, sort_into: str | None, *, links: bool, ove
     options.check_new_files(str(Path(out).parent), [Path(out).name], overwrite)
 
 
-def _check_for_cluster(out: str | None, sort_into: str | None, *, urls: bool) -> None:
+def _check_for_cluster(
+    runner: str | None, store: str | None, out: str | None, sort_into: str | None, *, urls: bool
+) -> None:
     """Refuse what does not go with --runner."""
+    if runner is None:
+        if store is not None:
+            raise UsageError("--store goes with --runner.")
+        return
     if out is None:
         raise UsageError("--runner goes with a table: --out FILE.")
     if sort_into is not None or urls:
@@ -181,11 +182,13 @@ def _on_cluster(classifier: Classifier, paths: Sequence[str], out: str, screen: 
     screen.count(found)
 
 
-def _of_rows(model: str, paths: Sequence[str], out: str | None, screen: _Screen) -> None:
+def _of_rows(model: str, paths: Sequence[str], out: str | None, sort_into: str | None, screen: _Screen) -> None:
     """The answers of a model of numbers to the rows of CSV files."""
     from headstart.model.answers import write_answers
     from headstart.model.tabular_classifier import load_rows
 
+    if sort_into is not None:
+        raise UsageError(f"'{model}' is a model of numbers, and rows cannot be sorted into folders.")
     rows = load_rows(model)
     files = [name for path in paths for name in (_standard_input() if path == STANDARD_INPUT else [path])]
     screen.of(rows.classes)
