@@ -6,26 +6,29 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any
+from contextlib import ExitStack, contextmanager, suppress
+from types import TracebackType
+from typing import Any, Self
 from uuid import uuid4
 
 import numpy as np
 
 from headstart.core.arguments import whole
 from headstart.core.counts import counted
-from headstart.core.errors import HeadstartError, MachineError, UsageError
+from headstart.core.errors import MachineError, UsageError
 from headstart.engines.registry import torch_engine
 from headstart.scale.cluster import answers, cluster
 from headstart.scale.nodes import Watchdog, check_nodes
 from headstart.scale.relay import Question, Relay
+from headstart.scale.training_answers import TrainingAnswers
 from headstart.scale.training_worker import Begin, Job, work
-from headstart.train.checkpoint import Checkpoints, Terminated
+from headstart.train.checkpoint import Checkpoints
 from headstart.train.protocol import Batches, Callback, Task, Trained
 from headstart.train.recipe import Recipe
 
-FAILURES = 3  # losses of a worker after which a training goes on, from its last checkpoint
+FAILURES = 3  # losses of a worker after which a training goes on
 _WAIT = 1.0  # seconds for a question, between two looks at signals
+_END = 20.0  # seconds for workers to end
 
 
 class RayTrainer:
@@ -33,7 +36,8 @@ class RayTrainer:
 
     The workers share every batch, and take the same steps as a single process. Callbacks are called, and checkpoints
     are written, in this process: the workers need no folder that they share. Where one is lost, the training goes on
-    from the last checkpoint; without checkpoints, from its start.
+    from the last checkpoint; without checkpoints, from its start. The same workers do one training after the other,
+    until the end of the context.
 
     Args:
         workers: how many train together: each has a CPU, and on "cuda" a GPU. "auto" is "cuda" where the cluster has
@@ -46,6 +50,16 @@ class RayTrainer:
     def __init__(self, workers: int = 1, failures: int = FAILURES) -> None:
         self.workers = whole().of("--workers", workers)
         self.failures = whole(0).of("failures", failures)
+        self._run: _Run | None = None
+        self._trainings = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(in_order=kind is None)
 
     def __call__(
         self,
@@ -67,55 +81,23 @@ class RayTrainer:
         """
         import ray
 
-        device, desk = self._device(device), Desk(callbacks, say, checkpoints)
-        with _by_value(ray), tempfile.TemporaryDirectory(prefix="headstart-ray-") as folder:
+        device = self._device(device)
+        if self._run is None or self._run.device != device:
+            self._end(in_order=True)
+            self._run = _Run(self.workers, device, self.failures)
+        self._trainings += 1
+        with _by_value(ray):
             job = ray.put(Job(task, batches, validation, recipe, device, checkpoints is not None, os.getcwd()))
-            relay = ray.remote(num_cpus=0)(Relay).remote()
-            run = _Run(self._trainer({"relay": relay, "job": [job]}, device, folder))
-            try:
-                with Watchdog(self._wants(device), say=say or (lambda _: None)) as dog:
-                    self._attend(run, relay, desk, dog)
-            finally:
-                ray.kill(relay)  # with which the workers end, where they have not
-        return self._trained(run, desk)
-
-    def _attend(self, run: _Run, relay: Any, desk: Desk, dog: Watchdog) -> None:
-        """Answer the workers until the training has ended."""
-        run.start()
-        while run.is_alive():
-            question: Question | None = answers(relay.next.remote(_WAIT))
-            if question is not None:
-                number, kind, content = question
-                relay.answer.remote(number, desk.answer(kind, content))
-                dog.done()
-
-    def _trained(self, run: _Run, desk: Desk) -> Trained:
-        if desk.failed is not None:
-            raise desk.failed
-        if isinstance(run.result, Trained):
-            return run.result
-        error = run.error or RuntimeError("no result")
-        cause = next(iter(getattr(error, "worker_failures", {}).values()), error)
-        raise MachineError(
-            f"The training on Ray ended without a result, after it was begun {counted(self.failures + 1, 'time')} at "
-            f"most. {_last_line(cause)} What was saved is kept: --resume goes on from there."
-        ) from error
-
-    def _trainer(self, config: dict[str, Any], device: str, folder: str) -> Any:
-        torch_engine()
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchTrainer
-
-        return TorchTrainer(
-            work,
-            train_loop_config=config,
-            scaling_config=ScalingConfig(num_workers=self.workers, use_gpu=device == "cuda"),
-            run_config=RunConfig(
-                name=f"headstart-{uuid4().hex}",
-                storage_path=folder,  # else Ray writes to the home folder
-                failure_config=FailureConfig(max_failures=self.failures),
-            ),
-        )
+        training = TrainingAnswers(self._trainings, [job], callbacks, say, checkpoints)
+        try:
+            with Watchdog(self._run.wants, say=say or (lambda _: None)) as dog:
+                self._run.attend(training, self._trainings, dog.done)
+        except BaseException:
+            self._end(in_order=False)
+            raise
+        if training.trained is None:  # which `attend` raises an error for
+            raise MachineError("The training on Ray ended without a result.")
+        return training.trained
 
     def _device(self, device: str) -> str:
         import ray
@@ -133,12 +115,10 @@ class RayTrainer:
             )
         return device
 
-    def _wants(self, device: str) -> str:
-        return (
-            f"1 CPU and 1 GPU, and {self.workers} of them begin together"
-            if device == "cuda"
-            else (f"1 CPU, and {self.workers} of them begin together")
-        )
+    def _end(self, *, in_order: bool) -> None:
+        run, self._run = self._run, None
+        if run is not None:
+            run.end(in_order=in_order)
 
 
 @contextmanager
@@ -157,86 +137,101 @@ def training_on(runner: str | None, workers: int = 1) -> Iterator[RayTrainer | N
     trainer = RayTrainer(workers)
     with cluster(runner):
         check_nodes()
-        yield trainer
+        with trainer:
+            yield trainer
 
 
-class Desk:
-    """Answers what workers ask.
+class _Run:
+    """Workers that are at hand: a run of Ray Train, in a thread, for in the main one it takes over Ctrl-C."""
 
-    What is done again after one was lost is told to the callbacks once.
-    """
-
-    def __init__(
-        self, callbacks: Sequence[Callback], say: Callable[[str], None] | None, checkpoints: Checkpoints | None
-    ) -> None:
-        self.failed: HeadstartError | None = None
-        self._callbacks, self._say, self._checkpoints = callbacks, say, checkpoints
-        self._told = {"step": -1, "epoch": -1}  # the number of the last
-        self._reasons: dict[tuple[str, int], str] = {}
-        self._latest: list[Any] = []  # keeps what a reference stands for
-
-    def answer(self, kind: str, content: Any) -> Any:
-        """The answer to a question.
-
-        Raises:
-            Terminated: the system asked this process to end, and the workers have.
-        """
-        if kind == "begin":
-            return self._begin()
-        if kind in self._told:
-            number = content[0] if kind == "step" else len(content) - 1
-            return self._reason(kind, number, content), self._checkpoints is not None and self._checkpoints.asked
-        if kind == "save":
-            return self._save(content[0])
-        if kind == "say" and self._say is not None:
-            self._say(content)
-        elif kind == "failed":
-            self.failed = self.failed or content
-        elif kind == "ended":
-            raise Terminated(content)
-        return None
-
-    def _begin(self) -> Begin:
+    def __init__(self, workers: int, device: str, failures: int) -> None:
         import ray
 
-        if self.failed is not None:
-            return Begin(over=True)
-        found = self._checkpoints.latest() if self._checkpoints is not None else None
-        self._latest = [] if found is None else [ray.put(found)]
-        return Begin(checkpoint=tuple(self._latest))
+        self.device = device
+        self.wants = f"1 CPU{' and 1 GPU' if device == 'cuda' else ''}, and {workers} of them begin together"
+        self._most = failures + 1
+        self._files = ExitStack()
+        folder = self._files.enter_context(tempfile.TemporaryDirectory(prefix="headstart-ray-"))
+        self._relay = ray.remote(num_cpus=0)(Relay).remote()
+        self._trainer = _ray_trainer({"relay": self._relay}, folder, workers, device, failures)
+        self._idle: list[int] = []  # questions of workers that wait for the next training
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._fit, name="headstart-ray-training", daemon=True)
+        self._thread.start()
 
-    def _reason(self, kind: str, number: int, content: Any) -> str | None:
-        if number > self._told[kind]:
-            self._told[kind] = number
-            found = [each.step(*content) if kind == "step" else each.epoch(content) for each in self._callbacks]
-            if reason := next((reason for reason in found if reason), None):
-                self._reasons[kind, number] = reason
-        return self._reasons.get((kind, number))
+    def attend(self, training: TrainingAnswers, number: int, told: Callable[[], None]) -> None:
+        """Answer the workers until a training has ended.
 
-    def _save(self, ref: Any) -> bool:
-        if self._checkpoints is None:
-            return False
+        Raises:
+            HeadstartError: what it failed with.
+        """
+        for question in self._idle:
+            self._relay.answer.remote(question, training.begin())
+        self._idle = []
+        while not training.over:
+            if not self._thread.is_alive():
+                raise self._lost()
+            asked: Question | None = answers(self._relay.next.remote(_WAIT))
+            if asked is None:
+                continue
+            told()
+            question, kind, content = asked
+            if kind == "begin" and content == number:  # it has done this one, and another worker has not yet
+                self._idle.append(question)
+            else:
+                answer = training.begin() if kind == "begin" else training.answer(kind, content)
+                self._relay.answer.remote(question, answer)
+        if training.failed is not None:
+            raise training.failed
+
+    def end(self, *, in_order: bool) -> None:
+        """Let the workers go; else they end with the relay, at their next question."""
+        import ray
+
+        with self._files, suppress(MachineError):
+            stop = threading.Event()
+            timer = threading.Timer(_END, stop.set)
+            timer.start()
+            while in_order and self._thread.is_alive() and not stop.is_set():
+                for question in self._idle:
+                    self._relay.answer.remote(question, Begin())
+                asked = answers(self._relay.next.remote(_WAIT))
+                self._idle = [asked[0]] if asked else []
+            timer.cancel()
+            ray.kill(self._relay)
+
+    def _fit(self) -> None:
         try:
-            found = answers(ref)
-        except MachineError:  # the worker was lost that had it
-            return False
-        return self._checkpoints.save(found.step, found.state, found.about)
-
-
-class _Run(threading.Thread):
-    """The training, beside the thread that answers; and Ctrl-C stays what it is, which Ray would take over."""
-
-    def __init__(self, trainer: Any) -> None:
-        super().__init__(name="headstart-ray-training", daemon=True)
-        self._trainer = trainer
-        self.result: Any = None
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            self.result = self._trainer.fit().return_value
+            self._trainer.fit()
         except BaseException as error:  # told by who waits
-            self.error = error
+            self._error = error
+
+    def _lost(self) -> MachineError:
+        error = self._error or RuntimeError("no result")
+        cause = next(iter(getattr(error, "worker_failures", {}).values()), error)
+        found = MachineError(
+            f"The training on Ray ended without a result; it was begun {counted(self._most, 'time')}. "
+            f"{_last_line(cause)} What was saved is kept: --resume goes on from there."
+        )
+        found.__cause__ = error
+        return found
+
+
+def _ray_trainer(config: dict[str, Any], folder: str, workers: int, device: str, failures: int) -> Any:
+    torch_engine()
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    return TorchTrainer(
+        work,
+        train_loop_config=config,
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=device == "cuda"),
+        run_config=RunConfig(
+            name=f"headstart-{uuid4().hex}",
+            storage_path=folder,  # else Ray writes to the home folder
+            failure_config=FailureConfig(max_failures=failures),
+        ),
+    )
 
 
 @contextmanager
@@ -246,8 +241,7 @@ def _by_value(ray: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(Exception):  # the connection was lost
-            ray.util.deregister_serializer(np.memmap)
+        ray.util.deregister_serializer(np.memmap)
 
 
 def _last_line(error: BaseException) -> str:

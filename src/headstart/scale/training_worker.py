@@ -36,40 +36,44 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Begin:
-    """What a worker is told at its start, also after another one was lost."""
+    """What a worker is told that asks for a training; without a job, that there is no other."""
 
-    over: bool = False  # the training has failed or was ended: there is nothing to do
-    checkpoint: tuple[Any, ...] = ()  # a reference to the latest one, if any
+    number: int = 0  # of the training
+    job: Sequence[Any] = ()  # a reference to the `Job`
+    checkpoint: Sequence[Any] = ()  # to the latest one, if any
 
 
-def work(config: Mapping[str, Any]) -> Trained | None:
-    """Train as one of several; the first returns the result."""
+def work(config: Mapping[str, Any]) -> None:
+    """Train as one of several, again and again."""
     import ray
     from ray import train
 
-    relay, (job_ref,) = config["relay"], config["job"]
-    first = train.get_context().get_world_rank() == 0
+    relay, first, done = config["relay"], train.get_context().get_world_rank() == 0, 0  # the last that was done
 
     def ask(kind: str, content: Any = None) -> Any:
         return ray.get(relay.ask.remote(kind, content))
 
-    begin: Begin = ask("begin")
-    if begin.over:
-        return None
-    job: Job = ray.get(job_ref)
-    found = ray.get(begin.checkpoint[0]) if begin.checkpoint else None
-    with suppress(OSError):
-        os.chdir(job.folder)
-    try:
-        with kept_memory():
-            trained = _train(job, ask, found, first=first)
-    except Terminated as end:
-        ask("ended", str(end))
-        raise RuntimeError(str(end)) from end  # the others end with this one
-    except HeadstartError as error:  # it would be the same again
-        ask("failed", error)
-        raise
-    return trained if first else None
+    def next_one() -> Begin:
+        try:
+            found: Begin = ask("begin", done)
+        except ray.exceptions.RayActorError:  # who began this has gone
+            return Begin()
+        return found
+
+    while (begin := next_one()).job:
+        job: Job = ray.get(begin.job[0])
+        found = ray.get(begin.checkpoint[0]) if begin.checkpoint else None
+        with suppress(OSError):
+            os.chdir(job.folder)
+        try:
+            with kept_memory():
+                trained = _train(job, ask, found, first=first)
+        except HeadstartError as error:  # it would be the same again
+            ask("failed", error)
+            raise
+        done = begin.number
+        if first:
+            ask("trained", [ray.put(trained)])
 
 
 def _train(job: Job, ask: Ask, found: Checkpoint | None, *, first: bool) -> Trained:
@@ -114,6 +118,14 @@ class FarCheckpoints(Checkpoints):
         if not self._writes:
             return False
         return bool(self._ask_far("save", [ray.put(Checkpoint(step, dict(state), dict(about)))]))
+
+    def end_if_asked(self, step: int, state: Callable[[], State], about: Callable[[], Mapping[str, Any]]) -> None:
+        """As `Checkpoints`; the other process raises `Terminated`, which Lightning takes for Ctrl-C."""
+        try:
+            super().end_if_asked(step, state, about)
+        except Terminated as end:
+            self._ask_far("ended", str(end))
+            raise RuntimeError(str(end)) from end  # with which the other workers end
 
 
 class FarCallback:
