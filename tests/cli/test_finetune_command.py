@@ -7,13 +7,16 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import headstart as hs
@@ -296,9 +299,9 @@ def test_train_lists_the_sets_of_photos_and_of_rows(shell: Shell) -> None:
 # --- nothing is lost --------------------------------------------------------------------------------------------------
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
+def start(*arguments: object, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     command = [*HEADSTART, *map(str, arguments)]
-    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **(env or {})}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
 
@@ -384,24 +387,51 @@ def test_a_process_that_follows_says_and_writes_nothing(
 
 
 @pytest.mark.slow
-def test_two_processes_are_as_one_and_answer_once(shell: Shell, photos: Path, given: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("several", ["devices", "nodes", "workers"])
+def test_two_processes_are_as_one_and_answer_once(
+    shell: Shell, photos: Path, given: Path, tmp_path: Path, several: str
+) -> None:
     """Over gloo; the image that is left over in an epoch joins its last batch."""
+    if several == "workers":
+        pytest.importorskip("ray", reason="needs the extra 'ray'")
     recipe = write(
         tmp_path / "recipe.json", unfreeze="blocks.6", optimiser="momentum", batch_size=23, learning_rate=0.01,
         dropout=0.3, label_smoothing=0.1, averaging="ema", clip=0.0, precision="fp32",
     )  # fmt: skip
     command = ("finetune", given, photos, "--recipe", recipe, "--no-refit", "--trainer", "lightning", "--device", "cpu")
-    two = ("--devices", 2, "--strategy", "ddp")
-    process = start(*command, *two, "--out", tmp_path / "new", "--json")
-    out, err = process.communicate(timeout=180)
-    assert process.returncode == 0, err
-    assert "Traceback" not in err
+    out = together(several, *command, "--out", tmp_path / "new", "--json")
     answer, alone = json.loads(out), shell(*command, "--out", tmp_path / "alone", "--json").json
     assert answer["trainer"] == record_of(hs.load(tmp_path / "new"))["finetune"]["trainer"] == "lightning"
     assert answer["images"]["train"] * (answer["folds"] - 1) // answer["folds"] % 23 == 1
     for part in ("train_loss", "train_error", "val_loss", "val_error", "val_calibrated"):
         found, expected = ([epoch[part] for epoch in each["epochs"]] for each in (answer, alone))
         assert found == pytest.approx(expected, abs=1e-4), part
+    mine, theirs = (weights_of(tmp_path / name) for name in ("new", "alone"))
+    assert mine.keys() == theirs.keys()
+    assert max(float(np.abs(mine[name] - theirs[name]).max()) for name in mine) < 1e-4
     assert len(answer["epochs"]) == 3
     (log,) = Path(answer["log"]).glob("*.csv")  # from the first of them alone
     assert log.read_text().count("\n") == 4
+
+
+def weights_of(model: Path) -> dict[str, Any]:
+    return {name: np.asarray(array) for name, array in hs.load(model).weights.items()}
+
+
+def together(several: str, *command: object) -> str:
+    """What two processes print that train together; the second of two nodes prints nothing."""
+    if several == "nodes":  # each is begun by hand
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = str(free.getsockname()[1])
+        here = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
+        options: tuple[object, ...] = ("--nodes", 2, "--strategy", "ddp")
+        started = [start(*command, *options, env=here | {"NODE_RANK": str(rank)}) for rank in range(2)]
+    else:
+        options = ("--runner", "ray", "--workers", 2) if several == "workers" else ("--devices", 2, "--strategy", "ddp")
+        started = [start(*command, *options)]
+    told = [each.communicate(timeout=180) for each in started]
+    for process, (_, err) in zip(started, told, strict=True):
+        assert process.returncode == 0, err
+        assert "Traceback" not in err
+    assert [out for out, _ in told[1:]] == [""] * (len(told) - 1)
+    return told[0][0]
