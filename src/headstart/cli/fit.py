@@ -80,9 +80,8 @@ def fit(
     opened = time.perf_counter()
     model = fit_classifier(dataset, engine=engine, device=device, cache=cache, **chosen)
     model.record = replace(model.record, data=name_of(source, dataset))
-    seconds = model.record.seconds
+    seconds, saving = model.record.seconds, time.perf_counter()
     seconds["open"] += round(opened - start, 3)
-    saving = time.perf_counter()
     where = save(model, out, overwrite=overwrite)
     seconds["save"] = round(time.perf_counter() - saving, 3)
     page, failed = options.attempted(lambda: _write_page(model, dataset, where) if report else None)
