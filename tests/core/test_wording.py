@@ -17,7 +17,7 @@ SOURCE = Path(hs.__file__).parent
 OTHERS = {  # of other programs; and those that only a command has, said where a command was typed
     *("--force-reinstall", "--upgrade"),
     *("--json", "--debug", "--prune", "--days", "--max-gb", "--graph", "--version", "--help"),
-    "--address",
+    *("--address", "--num-cpus"),
 }
 
 

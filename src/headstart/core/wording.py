@@ -38,7 +38,7 @@ SAME = (  # those that have the same
     *("budget", "within", "top", "validation", "grey", "layer", "preset"),
     *("host", "port", "queue", "wait", "timeout", "log"),
     *("target", "method", "norm", "epsilon", "steps", "restarts", "images", "takes"),
-    *("runner", "workers"),
+    *("runner", "workers", "store"),
 )
 CHOICES = (  # values that a message may name
     *("auto", "fast", "torch", "keras", "cpu", "cuda", "mps", "bf16", "fp32", "pytorch", "lightning", "tensorflow"),

@@ -72,7 +72,7 @@ def open_source(
         return of_braces(root, names, columns, label_from)
     if files := matches(root):
         return shards(root, files, columns, label_from) or _matching(root, label_from)
-    if os.path.isfile(root) and (dataset := shards(root, [root], columns, label_from)):
+    if os.path.lexists(root) and (dataset := shards(root, [root], columns, label_from)):
         return dataset
     if label_from is not None:
         raise UsageError(f"--label-from is for a folder of photos or tar files. Received: {root!r}.")
