@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart.core.errors import UsageError
+from headstart.core.errors import MachineError, UsageError
 from headstart.scale.cluster import cluster
 from headstart.scale.training import RayTrainer, training_on
+from headstart.train.batches import ArrayBatches
 from headstart.train.checkpoint import Checkpoints, Terminated
 from headstart.train.identity import Identity
 from headstart.train.torch.lightning import train_lightning
@@ -73,10 +74,13 @@ def kill_a_worker() -> None:
     os.kill(max(each.pid for each in own), signal.SIGKILL)
 
 
-def test_a_callback_here_ends_it_there(workers: RayTrainer) -> None:
-    """With the same workers, which are at hand."""
-    run = workers._run
-    found = train(workers, callbacks=[Listener(steps=7)]).history
+def test_a_callback_here_ends_it_there(workers: RayTrainer, tmp_path: Path) -> None:
+    """With the same workers, which are at hand; and a memory map, which they need not have."""
+    run, (x, y) = workers._run, pictures(12, 40)
+    mapped = np.memmap(tmp_path / "x", np.uint8, "w+", shape=x.shape)
+    mapped[:] = x
+    (tmp_path / "x").unlink()
+    found = train(workers, ArrayBatches(mapped, y, 8), callbacks=[Listener(steps=7)]).history
     alone = train(train_lightning, callbacks=[Listener(steps=7)]).history
     assert (len(found.epochs), len(found.losses), found.stopped) == (2, 7, "Enough steps.")
     np.testing.assert_allclose(found.losses, alone.losses, atol=1e-5)
@@ -134,3 +138,11 @@ def test_a_runner_goes_with_its_own_trainer_alone() -> None:
             TrainingRun(runner=runner, **more).check()
     with pytest.raises(UsageError, match="runner: expected an object that trains"):
         TrainingRun(runner="ray")  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_lost_too_often_is_said_in_words(workers: RayTrainer) -> None:
+    """Ray's own error tells of a traceback."""
+    workers._end(in_order=True)  # which have the processors, where they are at hand
+    with RayTrainer(2, failures=0) as once, pytest.raises(MachineError, match=r"without a result.*begun 1 time\. "):
+        train(once, callbacks=[Ending(3, kill_a_worker)])
