@@ -57,7 +57,7 @@ def here(photos: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
             "predict model https://example.org/a.jpg",
             "is an address, and nothing is downloaded unless it is asked",
         ),
-        ("fit s3://bucket/photos --out new", "is an address, and nothing is downloaded"),
+        ("fit s3://b/photos?endpoint_override=127.0.0.1:9&region=x --out new", "cannot be reached"),
         ("fit photoss --out new", "No such file or folder: 'photoss'. Did you mean 'photos'?"),
         ("fit iris --out new", "'iris' is a table of numbers, not of photos: headstart train iris"),
         ("train photoss --out new", "No such file or folder: 'photoss'. Did you mean 'photos'?"),

@@ -119,11 +119,14 @@ def entries(folder: str) -> Iterator[os.DirEntry[str]]:
         raise cannot_read(folder, error) from error
 
 
+def is_passed_over(name: str) -> bool:
+    """Whether a file or a folder is hidden, or one that a system leaves behind."""
+    return name.startswith(".") or name.lower() in _NO_FOLDERS
+
+
 def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as inside:
-        yield from (
-            entry for entry in inside if not entry.name.startswith(".") and entry.name.lower() not in _NO_FOLDERS
-        )
+        yield from (entry for entry in inside if not is_passed_over(entry.name))
 
 
 def name_below(root: str, path: str) -> str:

@@ -13,9 +13,9 @@ from headstart.data.idx import is_idx
 from headstart.data.parquet import parquet_dataset
 from headstart.data.patterns import matches
 from headstart.data.scan import entries, scan
+from headstart.data.tables import METADATA
 from headstart.data.tars import tar_dataset
 
-METADATA = "metadata.csv"
 TAR_SUFFIXES, PARQUET_SUFFIXES = (".tar",), (".parquet", ".pq")
 PACKED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 MOST_NAMES = 1_000_000  # that braces stand for

@@ -27,9 +27,10 @@ from headstart.data.listing import list_images, why_no_photos
 from headstart.data.named_sets import NAMED, NAMED_ROWS
 from headstart.data.parquet import parquet_dataset
 from headstart.data.patterns import matches, scan_matching
+from headstart.data.remote import is_remote, remote_dataset
 from headstart.data.scan import entries, printable, scan
-from headstart.data.shards import METADATA, PACKED_TARS, files_in, in_braces, of_braces, shards, tars_in
-from headstart.data.tables import NOT_USED, Found, csv_samples, file_dataset, table_dataset
+from headstart.data.shards import PACKED_TARS, files_in, in_braces, of_braces, shards, tars_in
+from headstart.data.tables import METADATA, NOT_USED, Found, csv_samples, file_dataset, table_dataset
 from headstart.data.tar_samples import UNPACKED
 from headstart.data.tars import tar_dataset, tar_images
 
@@ -48,6 +49,8 @@ def open_source(
 ) -> ImageDataset:
     """The data set in a folder, a CSV, Parquet, tar or IDX file, in several such shards, or of a known name.
 
+    A folder or shards may be at an address: s3://, gs://, hdfs://, file://, or one that fsspec knows.
+
     Args:
         image_column, label_column, group_column, split_column: of a table, or fields in the .json files of a tar;
             columns with the usual names are found without them.
@@ -64,6 +67,8 @@ def open_source(
         return NAMED[root]()
     if root in NAMED_ROWS and not os.path.exists(root):
         raise UsageError(f"{root!r} is a table of numbers, not of photos: headstart train {root}")
+    if is_remote(root):
+        return remote_dataset(root, columns, label_from)
     if os.path.isdir(root) and (problem := why_no_photos(root)):
         raise UsageError(problem)
     if os.path.isdir(root):

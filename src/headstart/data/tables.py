@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 
 from headstart.core.counts import counted, verb
@@ -28,21 +28,32 @@ from headstart.data.formats import MOST_BYTES, REMEDIES, SUFFIXES, suffix_of
 from headstart.data.scan import entries, name_below, printable, scan
 from headstart.data.spelling import one_spelling
 
+METADATA = "metadata.csv"  # a table that says the labels of the folder it is in
 NO_LABEL = "no label"  # kinds of a Problem: an image without a class,
 NOT_USED = "not used"  # and a column that is not used
 
 Found = tuple[Sample, str]  # a sample and the path that its bytes are read from
+Reader = Callable[[str], bytes]
 
 
 def file_dataset(
-    root: str, found: Iterable[Found], problems: Iterable[Problem] = (), *, in_order: bool = False
+    root: str,
+    found: Iterable[Found],
+    problems: Iterable[Problem] = (),
+    *,
+    in_order: bool = False,
+    reader: Reader | None = None,
 ) -> ImageDataset:
-    """A data set of image files, sorted by name, so that the order in the source does not matter; or as given."""
+    """A data set of image files, sorted by name, so that the order in the source does not matter; or as given.
+
+    Args:
+        reader: of what is no path on a disk, such as an address.
+    """
     found = list(found) if in_order else sorted(found, key=lambda pair: (pair[0].name, pair[0].label, pair[1]))
-    paths = [os.path.abspath(path) for _, path in found]
+    paths = [path if reader else os.path.abspath(path) for _, path in found]
 
     def read(index: int) -> bytes:
-        return read_regular(paths[index], MOST_BYTES)
+        return reader(paths[index]) if reader else read_regular(paths[index], MOST_BYTES)
 
     samples = drop_lone_split([sample for sample, _ in found])
     return ImageDataset(root, samples, read, tuple(problems), files=paths)
@@ -69,11 +80,13 @@ def table_dataset(root: str, files: Sequence[tuple[str, str]], columns: Columns)
     return labelled_files(root, found, problems)
 
 
-def labelled_files(root: str, found: Sequence[Found], problems: Iterable[Problem]) -> ImageDataset:
+def labelled_files(
+    root: str, found: Sequence[Found], problems: Iterable[Problem], reader: Reader | None = None
+) -> ImageDataset:
     """A data set of image files with one spelling of each label; what is doubtful about labels is a problem more."""
     samples, doubts = one_spelling([sample for sample, _ in found])
     pairs = [(sample, path) for sample, (_, path) in zip(samples, found, strict=True)]
-    return file_dataset(root, pairs, [*problems, *doubts])
+    return file_dataset(root, pairs, [*problems, *doubts], reader=reader)
 
 
 def _not_named(root: str, found: Sequence[Found], files: Sequence[str]) -> list[Problem]:

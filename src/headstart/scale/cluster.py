@@ -8,7 +8,7 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,6 @@ from headstart.scale.address import check_head, check_runner, parts_of
 
 LOOPBACK = "127.0.0.1"
 _SETTINGS = {  # of Ray, for a cluster that is started here
-    "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray takes an outward address in the loopback's place
     "RAY_health_check_initial_delay_ms": "1000",  # a node that was killed is missed after about 10 seconds
     "RAY_health_check_period_ms": "1000",
@@ -63,6 +62,7 @@ def cluster(runner: str) -> Iterator[Cluster]:
         yield _already(address)
         return
     with ExitStack() as contexts:
+        contexts.enter_context(_discreet())
         if address is None:
             contexts.enter_context(_settings(ray))
             how = {"address": "local", "num_cpus": cores(), "include_dashboard": False, "_node_ip_address": LOOPBACK}
@@ -112,7 +112,7 @@ def _init(how: dict[str, Any]) -> None:
     before = signal.getsignal(signal.SIGTERM) if main else None
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        with _only_fatal(), muted(STDERR):  # Ray says that it will say less
+        with muted(STDERR):  # Ray says that it will say less
             ray.init(**how, log_to_driver=False, logging_level=logging.ERROR)
     except HeadstartError:
         raise
@@ -124,17 +124,26 @@ def _init(how: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _only_fatal() -> Iterator[None]:
-    """Have the part of Ray that is in C++ write nothing else to standard error: its warnings are for Ray's makers."""
-    name = "RAY_BACKEND_LOG_LEVEL"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = "fatal"
+def _discreet() -> Iterator[None]:
+    """Ray in this process tells nobody how it is used, and no terminal what is for its makers, as its C++ does."""
+    settings = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_BACKEND_LOG_LEVEL": os.environ.get("RAY_BACKEND_LOG_LEVEL", "fatal"),
+    }
+    kept = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         yield
     finally:
-        del os.environ[name]
+        _restore(kept)
+
+
+def _restore(kept: Mapping[str, str | None]) -> None:
+    for name, value in kept.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 @contextmanager
@@ -156,18 +165,14 @@ def _settings(ray: Any) -> Iterator[None]:
     kept = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", *settings)}  # the first is set by Ray
     constants = ray._private.ray_constants
     several = constants.ENABLE_RAY_CLUSTER  # what the second setting says, read when Ray was imported
-    forced = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_USAGE_STATS_ENABLED", *_SECRET}
+    forced = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", *_SECRET}
     os.environ.update({name: value for name, value in settings.items() if name in forced or kept[name] is None})
     constants.ENABLE_RAY_CLUSTER = False
     try:
         yield
     finally:
         constants.ENABLE_RAY_CLUSTER = several
-        for name, value in kept.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _restore(kept)
         with suppress(AttributeError):  # that was read from them, for the next cluster
             ray._raylet.Config.initialize("")
 
