@@ -191,6 +191,21 @@ class TestPlans:
         with pytest.raises(UsageError, match="is an address"):
             plan_of_paths(["https://example.org/a.jpg"], tmp_path)
 
+    def test_photos_and_shards_at_an_address(self, many: Path, tmp_path: Path, photos: Path) -> None:
+        dataset, url = open_source(many), many.as_uri()
+        plan = make_plan(Source(url), tmp_path / "lists")
+        assert images_of(plan) == [(sample, dataset.read(row)) for row, sample in enumerate(dataset.samples)]
+        shards = tmp_path / "shards"
+        for part in ("train", "test"):
+            write_parquet(shards / f"{part}.parquet", [(packed(picture("bars", k, 16)), k % 2) for k in range(3)])
+        (found, wanted) = (make_plan(Source(url), tmp_path / "lists") for url in (shards.as_uri(), str(shards)))
+        assert [unit.images for unit in found.units] == [0, 0]  # not known before a file was copied
+        assert images_of(found) == images_of(wanted)
+        both = plan_of_paths([photos.as_uri(), shards.as_uri()], tmp_path / "lists")
+        names = [sample.name for unit in both.units for sample in both.open(unit).samples]
+        assert len(names) == 36 + 6
+        assert names[0] == f"{photos.as_uri()}/bars/0.png"
+
     def test_a_damaged_parquet_file_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "a.parquet").write_bytes(b"PAR1 and no more")
         with pytest.raises(DataError, match=r"a\.parquet' cannot be read as Parquet"):

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -23,7 +23,6 @@ from headstart.data.columns import (
     SPLIT_COLUMNS,
     Columns,
     check_names,
-    drop_lone_split,
     label_column,
     optional_column,
     part_in_name,
@@ -34,7 +33,7 @@ from headstart.data.columns import (
 from headstart.data.formats import MOST_BYTES
 from headstart.data.load import AHEAD, CHUNK
 from headstart.data.scan import name_below
-from headstart.data.spelling import one_spelling
+from headstart.data.spelling import as_whole
 from headstart.data.tables import NO_LABEL
 from headstart.data.unpacked import Unpacked
 
@@ -111,12 +110,6 @@ def parquet_dataset(
     images = _Images(groups, columns, os.path.dirname(os.path.abspath(files[0])))
     found = ImageDataset(root, samples, lambda index: images.read(rows[index]), tuple(problems))
     return as_whole(found) if whole else found
-
-
-def as_whole(dataset: ImageDataset) -> ImageDataset:
-    """The same with one spelling of each label, and with parts where there are several."""
-    samples, doubts = one_spelling(dataset.samples)
-    return replace(dataset, samples=drop_lone_split(samples), problems=(*dataset.problems, *doubts))
 
 
 def _image_column(schema: Any, wanted: str | None, where: str) -> str:

@@ -16,8 +16,8 @@ from typing import NamedTuple
 from headstart.core.atomic_files import beside, put
 from headstart.core.cache_folder import SPARE, cache_dir, free_disk
 from headstart.core.errors import DataError, HeadstartError, UnreadableImageError, UsageError, check_machine, one_line
-from headstart.core.types import ImageDataset, Problem
-from headstart.data.class_folders import LAYOUT, in_classes, part_of
+from headstart.core.types import ImageDataset, Problem, Sample
+from headstart.data.class_folders import LAYOUT, in_classes, not_read, part_of
 from headstart.data.columns import PARTS, Columns
 from headstart.data.csv_files import CSV_SUFFIXES
 from headstart.data.file_systems import Place, answered, in_words, is_remote, joined, name_in, place_of, shown
@@ -26,7 +26,7 @@ from headstart.data.scan import Scan, is_passed_over, printable
 from headstart.data.shards import shards
 from headstart.data.tables import METADATA, NOT_USED, labelled_files
 
-__all__ = ["Entry", "fetched", "is_remote", "joined", "listed", "read", "remote_dataset", "shards_in"]
+__all__ = ["Entry", "fetched", "is_remote", "joined", "listed", "read", "remote_dataset", "remote_images", "shards_in"]
 
 _PIECE = 8 << 20  # bytes copied at once
 _SHARDS = (".tar", ".parquet", ".pq")
@@ -226,6 +226,21 @@ def remote_dataset(url: str, columns: Columns, label_from: str | None = None) ->
     return labelled_files(shown(url), [(sample, joined(url, path)) for sample, path in found], problems, read)
 
 
+def remote_images(url: str) -> ImageDataset:
+    """The images at an address without their labels, to predict on; each has its address as its name.
+
+    Raises:
+        UsageError, DataError: as `listed`; or there are none.
+    """
+    files, folders = _listed(url)
+    there = _scan(url, [each.path for each in files], folders)
+    if not there.images:
+        raise DataError(f"'{shown(url)}' has no images in it.{not_read(there.problems)}")
+    found = [joined(url, path) for path in sorted(there.images)]
+    samples = [Sample(shown(path), "") for path in found]
+    return ImageDataset(shown(url), samples, lambda row: read(found[row]), tuple(there.problems), files=found)
+
+
 def _says_labels(path: str) -> bool:
     folder, _, name = path.rpartition("/")
     return name == METADATA and (not folder or ("/" not in folder and bool(part_of(folder))))
@@ -282,7 +297,7 @@ def _of_shards(url: str, names: Sequence[str], total: int, columns: Columns, lab
         if dataset is None:
             raise UsageError(f"--label-from is for a folder of photos or tar files. Received: '{shown(url)}'.")
         weakref.finalize(dataset.read, _remove, stack.pop_all(), os.getpid())
-        return replace(dataset, root=shown(url))
+        return replace(dataset, root=shown(url), files=None, spans=None)  # the copies have no place of their own
 
 
 def _remove(folder: ExitStack, process: int) -> None:

@@ -8,7 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from headstart.core.types import Problem, Sample
+from headstart.core.types import ImageDataset, Problem, Sample
+from headstart.data.columns import drop_lone_split
 
 SPELLING = "spelling"  # the kind of a Problem: a label that may be another one
 
@@ -61,3 +62,9 @@ def _compounds(labels: Sequence[str]) -> list[Problem]:
         "their own"
     )
     return [Problem(compound[0], SPELLING, detail)]
+
+
+def as_whole(dataset: ImageDataset) -> ImageDataset:
+    """The same with one spelling of each label, and with parts where there are several."""
+    samples, doubts = one_spelling(dataset.samples)
+    return replace(dataset, samples=drop_lone_split(samples), problems=(*dataset.problems, *doubts))

@@ -11,10 +11,10 @@ from dataclasses import replace
 from headstart.core.errors import DataError
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.class_folders import in_classes, not_read
-from headstart.data.columns import Columns, drop_lone_split, pick_column
+from headstart.data.columns import Columns, pick_column
 from headstart.data.open_files import OpenFiles
 from headstart.data.scan import Scan, name_below
-from headstart.data.spelling import one_spelling
+from headstart.data.spelling import as_whole
 from headstart.data.tables import NO_LABEL
 from headstart.data.tar_samples import LABELS, Found, Tar
 
@@ -26,7 +26,12 @@ _UNSAID = Sample("", "")
 
 
 def tar_dataset(
-    root: str, files: Sequence[str], wanted: Columns | None = None, label_from: str | None = None
+    root: str,
+    files: Sequence[str],
+    wanted: Columns | None = None,
+    label_from: str | None = None,
+    *,
+    whole: bool = True,
 ) -> ImageDataset:
     """The images in tar files; a file called train…, validation… or test… gives its images that split.
 
@@ -35,6 +40,9 @@ def tar_dataset(
     which the ending is ``wanted.image``. Headers and labels are read at once, images when they are needed, from where
     they lie: so a packed tar is none.
 
+    Args:
+        whole: False for some files of a data set: what is known of all of them alone is left to `as_whole`.
+
     Raises:
         DataError: a file is no tar, or no image has a label.
         UsageError: a file cannot be read.
@@ -42,8 +50,8 @@ def tar_dataset(
     wanted = wanted or Columns()
     found = _found(root, files, wanted)
     samples, rows = _labelled(root, found, wanted, label_from)
-    samples, doubts = one_spelling(samples)
-    return _dataset(root, drop_lone_split(samples), files, found, rows, (*found.problems, *doubts))
+    dataset = _dataset(root, samples, files, found, rows, found.problems)
+    return as_whole(dataset) if whole else dataset
 
 
 def tar_images(root: str, files: Sequence[str]) -> ImageDataset:

@@ -23,6 +23,7 @@ from headstart.core.timing import StageTimer
 from headstart.core.types import SPEC, ImageSpec, Normalisation
 from headstart.data.depth import MOST, common_levels
 from headstart.data.load import load_image
+from headstart.data.remote import is_remote
 from headstart.data.scan import printable
 from headstart.data.sources import PathLike
 from headstart.data.split import HOLDOUT
@@ -103,7 +104,8 @@ def fit_on_ray(
         raise UsageError(f"On a cluster a backbone is one of 'headstart backbones'. Received: '{backbone}'.")
     timer, report = StageTimer(), function_of(progress)
     found = source or Source(os.fspath(data))
-    found = replace(found, data=os.path.abspath(found.data))
+    remote = is_remote(found.data)
+    found = found if remote else replace(found, data=os.path.abspath(found.data))
     place = Path(os.path.abspath(store if store is not None else cache_dir() / "scale"))
     place.mkdir(parents=True, exist_ok=True)
     with timer("open"):
@@ -112,7 +114,7 @@ def fit_on_ray(
     with ExitStack() as connected:
         with timer("start"), one_step(report, "start"):
             connected.enter_context(cluster(runner))
-            pool = make_pool(precision, [found.data, os.fspath(place)])
+            pool = make_pool(precision, [os.fspath(place), *([] if remote else [found.data])])
         with timer("plan"), one_step(report, "plan"):
             work = on_cluster(begin, found, pretrained, pool.precision, place)
         with timer("features"):

@@ -18,6 +18,7 @@ from pathlib import Path
 from headstart.core.errors import UnreadableImageError
 from headstart.core.regular_file import read_regular
 from headstart.core.types import ImageDataset, Problem, Sample
+from headstart.data import remote
 from headstart.data.formats import MOST_BYTES
 from headstart.data.open_files import OpenFiles
 from headstart.scale.shards import UNFINISHED
@@ -29,17 +30,23 @@ MANY = 1 << 16  # images
 WHOLE = -1
 
 
-def write_list(dataset: ImageDataset, folder: Path, problems: Mapping[int, Problem] | None = None) -> tuple[Unit, ...]:
+def write_list(
+    dataset: ImageDataset,
+    folder: Path,
+    problems: Mapping[int, Problem] | None = None,
+    known: Mapping[str, tuple[int, int]] | None = None,
+) -> tuple[Unit, ...]:
     """Write the list of a data set whose images lie in files; its units.
 
     Args:
         problems: those of rows that cannot be read.
+        known: bytes and time of files that are at an address.
     """
     folder.mkdir(parents=True, exist_ok=True)
     made, digest, start = folder / f"{UNFINISHED}{secrets.token_hex(8)}", hashlib.blake2b(digest_size=16), 0
     found: list[tuple[str, str, int, int]] = []
     with made.open("xb") as out:
-        for name, lines in _cut(dataset, problems or {}):
+        for name, lines in _cut(dataset, problems or {}, known or {}):
             content = b"".join(lines)
             digest.update(content)
             out.write(content)
@@ -50,11 +57,13 @@ def write_list(dataset: ImageDataset, folder: Path, problems: Mapping[int, Probl
     return tuple(Unit(os.fspath(file), *each, listed=True) for each in found)
 
 
-def _cut(dataset: ImageDataset, problems: Mapping[int, Problem]) -> Iterator[tuple[str, list[bytes]]]:
+def _cut(
+    dataset: ImageDataset, problems: Mapping[int, Problem], known: Mapping[str, tuple[int, int]]
+) -> Iterator[tuple[str, list[bytes]]]:
     """The lines of each unit, with the name of its first image."""
     one_in = ENDS if len(dataset) < MANY else ENDS_OF_MANY
     first, lines, size = "", list[bytes](), 0
-    for row, (path, begins, length, changed) in enumerate(_places(dataset)):
+    for row, (path, begins, length, changed) in enumerate(_places(dataset, known)):
         sample = dataset.samples[row]
         first, size = (first, size + length) if lines else (sample.name, length)
         problem = [problems[row].kind, problems[row].detail] if row in problems else []
@@ -66,14 +75,14 @@ def _cut(dataset: ImageDataset, problems: Mapping[int, Problem]) -> Iterator[tup
         yield first, lines
 
 
-def _places(dataset: ImageDataset) -> Iterator[tuple[str, int, int, int]]:
+def _places(dataset: ImageDataset, known: Mapping[str, tuple[int, int]]) -> Iterator[tuple[str, int, int, int]]:
     """Of each image its file, where it begins there, its bytes, and when the file was changed."""
     changed = lru_cache(1024)(lambda path: size_and_time(path)[1])
     for row, path in enumerate(dataset.files or ()):
         if dataset.spans:
             yield path, dataset.spans[0][row], dataset.spans[1][row], changed(path)
         else:
-            size, when = size_and_time(path)
+            size, when = known.get(path) or size_and_time(path)
             yield path, WHOLE, size, when
 
 
@@ -93,6 +102,8 @@ def read_list(root: str, unit: Unit) -> ImageDataset:
         path, begins, length, _, *problem = rows[row][4:]
         if problem:
             raise UnreadableImageError(*problem)
-        return read_regular(path, MOST_BYTES) if begins == WHOLE else cache.read_image(path, begins, length)
+        if begins != WHOLE:
+            return cache.read_image(path, begins, length)
+        return remote.read(path) if remote.is_remote(path) else read_regular(path, MOST_BYTES)
 
     return ImageDataset(root, [Sample(*row[:4]) for row in rows], read, files=[row[4] for row in rows])

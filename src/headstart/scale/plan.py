@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -16,13 +18,14 @@ from headstart.core.types import ImageDataset, Problem
 from headstart.data.columns import Columns
 from headstart.data.listing import list_images
 from headstart.data.parquet import parquet_dataset
+from headstart.data.remote import fetched, is_remote, joined, listed, remote_images, shards_in
 from headstart.data.shards import parquet_files, tar_files
 from headstart.data.sources import open_source
-from headstart.data.tars import tar_images
+from headstart.data.tars import tar_dataset, tar_images
 from headstart.scale.image_list import read_list, write_list
 from headstart.scale.unit import MOST, PART, Unit, hashed, size_and_time
 
-PARQUET, TAR, OTHER = "parquet", "tar", "other"  # kinds of paths
+PARQUET, TAR, REMOTE, OTHER = "parquet", "tar", "remote", "other"  # kinds of paths
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ def make_plan(source: Source, folder: Path) -> Plan:
     Raises:
         UsageError, DataError: as `open_source`; or the images have no files that other processes could read.
     """
+    if is_remote(source.data):
+        return _remote_plan(source, folder)
     if files := parquet_files(source.data):
         return Plan(source, tuple(unit for file in files for unit in _parts(source.data, file)))
     dataset = source.open()
@@ -79,6 +84,26 @@ def make_plan(source: Source, folder: Path) -> Plan:
             "table of their names, or Parquet or tar files."
         )
     return Plan(source, write_list(dataset, folder), dataset.label_kind, dataset.problems)
+
+
+def _remote_plan(source: Source, folder: Path) -> Plan:
+    """The plan of what is at an address: a unit for each file that holds many images, or a list of photos."""
+    if units := _remote_shards(source.data):
+        return Plan(source, units)
+    dataset = source.open()
+    units = write_list(dataset, folder, known=_sizes_and_times(source.data))
+    return Plan(source, units, dataset.label_kind, dataset.problems)
+
+
+def _remote_shards(url: str) -> tuple[Unit, ...]:
+    files = shards_in(url) or []
+    known = _sizes_and_times(url) if files else {}
+    return tuple(Unit(file, hashed(file.encode()), hashed(json.dumps(known[file]).encode()), 0) for file in files)
+
+
+def _sizes_and_times(url: str) -> dict[str, tuple[int, int]]:
+    """Of each file at an address."""
+    return {joined(url, each.path): (each.size, round((each.mtime or 0) * 1e9)) for each in listed(url)}
 
 
 def plan_of_paths(paths: Sequence[str], folder: Path) -> Plan:
@@ -92,6 +117,8 @@ def plan_of_paths(paths: Sequence[str], folder: Path) -> Plan:
         for path in some if kind != OTHER else ():
             if kind == PARQUET:
                 units += [unit for file in parquet_files(path) for unit in _parts(path, file)]
+            elif kind == REMOTE:
+                units += _remote_shards(path) or write_list(remote_images(path), folder, known=_sizes_and_times(path))
             else:
                 units += write_list(tar_images(path, tar_files(path)), folder)
         if kind == OTHER:
@@ -102,6 +129,8 @@ def plan_of_paths(paths: Sequence[str], folder: Path) -> Plan:
 
 
 def _kind_of(path: str) -> str:
+    if is_remote(path):
+        return REMOTE
     return PARQUET if parquet_files(path) else TAR if tar_files(path) else OTHER
 
 
@@ -129,8 +158,21 @@ def _rows_in(file: str) -> int:
 
 @lru_cache(4)
 def _opened(source: Source, file: str) -> ImageDataset:
-    """A file that holds many images, kept open for its next part."""
-    root = source.data if os.path.isdir(source.data) else file
+    """A file that holds many images, kept open for its next part; one at an address is copied first, for as long."""
+    if not is_remote(file):
+        return _images_in(source, source.data if os.path.isdir(source.data) else file, file)
+    place = tempfile.TemporaryDirectory(prefix="headstart-")
+    copy = fetched(file, place.name)
+    found = _images_in(source, str(copy.parent), str(copy))
+    weakref.finalize(found.read, place.cleanup)
+    return found
+
+
+def _images_in(source: Source, root: str, file: str) -> ImageDataset:
+    if file.lower().endswith(".tar"):
+        if not source.labelled:
+            return tar_images(root, [file])
+        return tar_dataset(root, [file], source.columns, source.label_from, whole=False)
     found = parquet_dataset(root, [file], source.columns, whole=False, labelled=source.labelled)
     if source.labelled:
         return found

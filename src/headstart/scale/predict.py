@@ -20,6 +20,7 @@ from headstart.core.errors import CheckError, UsageError
 from headstart.core.progress import Shown, StageProgress, function_of, one_step, shows_progress, stage
 from headstart.core.types import Problem
 from headstart.data.load import THREADS
+from headstart.data.remote import is_remote
 from headstart.data.sources import PathLike
 from headstart.learn.regularisation_path import HALF_OF_THE_CORES
 from headstart.model.answers import Answer, as_text, cannot_be_written, check_table, columns_of, write_table
@@ -148,7 +149,7 @@ def predict_on_ray(
     if model.module is not None or model.engine != "fast":
         raise UsageError(f"On a cluster a model runs on the fast engine. This one runs on {model.engine}.")
     given = [paths] if isinstance(paths, str | os.PathLike) else [*paths]
-    named = [os.path.abspath(each) for each in given]
+    named = [os.fspath(each) if is_remote(os.fspath(each)) else os.path.abspath(each) for each in given]
     columns = columns_of(model.classes, top=top, every=every, errors=True)
     place = Path(os.path.abspath(store if store is not None else cache_dir() / "scale"))
     place.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from headstart.core.spread import evenly_spread
 from headstart.core.types import ImageDataset, Sample
-from headstart.data.parquet import as_whole
+from headstart.data.spelling import as_whole
 from headstart.learn.features import Features
 from headstart.scale.extract import Done, Work
 from headstart.scale.matrix import ShardedMatrix, ShardFile
