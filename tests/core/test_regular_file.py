@@ -133,6 +133,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {  # the name of a fi
     "photo in a list": ("a.jpg", lambda path: content_of(path, "Image 0")),
     "photo that Parquet names": ("a.jpg", _beside_parquet),
     "Parquet": ("t.parquet", hs.open_source),
+    "tar": ("t.tar", hs.open_source),
     "IDX": ("train-images-idx3-ubyte", _idx),
     "safetensors": ("a.safetensors", read_weights),
     "weights of PyTorch": ("a.pth", read_weights),

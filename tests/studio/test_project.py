@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,17 @@ def test_a_file_is_no_project(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(hs.UsageError, match="is a file"):
         Project(tmp_path / "file")
+
+
+def test_photos_in_a_tar_are_written_out(project: Project, photos: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "all.tar", "w") as tar:
+        for label in ("bars", "discs"):
+            tar.add(photos / label, label)
+    done = project.bring_in(str(tmp_path / "all.tar"))
+    assert project.classes() == ["bars", "discs"]
+    assert done.photos == len(project.photos("bars")) + len(project.photos("discs")) > 2
+    originals = {path.read_bytes() for path in photos.rglob("*.png")}
+    assert all(photo.read_bytes() in originals for photo in project.photos("bars"))
 
 
 def test_photos_of_a_folder_are_linked_and_stay_as_they_are(project: Project, photos: Path, tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -68,6 +71,19 @@ def test_a_test_part_of_the_source_stays_one(tmp_path: Path, trained: Callable[[
     found = hs.from_scratch(model, tmp_path, epochs=1, progress=False)
     assert trained().fitted_on == model.fitted_on
     assert found.accuracy.images == found.frozen.images == model.evaluate(tmp_path, progress=False).accuracy.images > 5
+
+
+def test_what_is_trained_on_names_no_file_of_another_photo(tmp_path: Path) -> None:
+    """In a tar each is a part of one file, and the training and test photos are in another order."""
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for k in range(4):
+            (info := tarfile.TarInfo(f"{'ab'[k % 2]}/{k}.jpg")).size = 1
+            tar.addfile(info, io.BytesIO(b"%d" % k))
+    dataset = hs.open_source(tmp_path / "a.tar")
+    held: Any = SimpleNamespace(photos=dataset.part([0]))
+    found = module._split_alike(dataset, np.array([3, 1, 2]), held)
+    assert [found.read(k) for k in range(4)] == [b"3", b"1", b"2", b"0"]
+    assert (found.files, found.spans) == (None, None)
 
 
 def test_small_pictures_are_trained_on_as_they_are(trained: Callable[[], hs.Classifier]) -> None:

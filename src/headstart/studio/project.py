@@ -179,7 +179,7 @@ class Project:
         return BroughtIn(taken, len(data) - taken, len(labels), parts, len(data.problems), link)
 
     def _take(self, data: ImageDataset, row: int, name: str, label: str, *, link: bool) -> None:
-        if data.files is not None:
+        if data.files is not None and data.spans is None:  # a file of its own, not a part of a tar
             put_into(self.photos_folder, label, data.files[row], link=link)
             return
         content = data.read(row)

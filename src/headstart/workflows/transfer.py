@@ -138,5 +138,4 @@ def _split_alike(dataset: ImageDataset, rows: NDArray[np.intp], photos: HeldOut)
     def read(index: int) -> Raw:
         return both.read(index) if index < len(train) else photos.photos.read(index - len(train))
 
-    files = None if both.files is None or photos.photos.files is None else [*both.files, *photos.photos.files]
-    return replace(dataset, samples=[*train, *test], read=read, files=files)
+    return replace(dataset, samples=[*train, *test], read=read, files=None, spans=None)
