@@ -66,21 +66,20 @@ def finetune(
     """Train more of a model than its head. It stays as it is where that does no better on photos that were held out."""
     from headstart.cli.ended_early import ended_early, folder_beside, write_result
     from headstart.model.bundle import save
-    from headstart.model.files import why_not_writable
+    from headstart.plots.curves import plot_curves
     from headstart.scale.training import training_on
     from headstart.train.recipe import open_recipe
     from headstart.train.screen import training_screen
     from headstart.train.training_run import TrainingRun, is_main_process
     from headstart.workflows.finetune import finetune as finetune_classifier
 
-    start, followed = time.perf_counter(), open_recipe(recipe)
-    target = f"{os.path.abspath(model)}-finetuned" if out is None else out
-    if problem := why_not_writable(target, overwrite=overwrite):
-        raise UsageError(problem)
+    start = time.perf_counter()
+    followed = open_recipe(recipe)
+    target = _target(model, out, overwrite=overwrite)
     folder = folder_beside(target)
     given = _open(model)
-    screened, place = training_screen(followed.epochs, quiet=as_json), training_on(runner, workers)
-    with ended_early(folder), place as elsewhere, screened as screen:
+    screened = training_screen(followed.epochs, quiet=as_json)
+    with ended_early(folder), training_on(runner, workers) as elsewhere, screened as screen:
         run = TrainingRun(
             trainer, device=device, devices=devices, nodes=nodes, strategy=strategy, runner=elsewhere,
             find_rate=find_rate, folder=folder, resume=resume, callbacks=[screen], say=screen.say,
@@ -93,16 +92,20 @@ def finetune(
     if not is_main_process():  # of several processes that trained together, one answers
         return
     where = write_result(lambda: save(found, target, overwrite=overwrite), folder)
-    plot, failed = options.attempted(lambda: _plot(found, folder))
+    curves = found.record.finetune
+    plot, failed = options.attempted(lambda: None if curves is None else str(plot_curves(curves, folder)))
     answer = _answer(found, str(where), folder, time.perf_counter() - start) | {"plot": plot}
     options.answer_with(answer, as_json, lambda: show(found, answer), failed)
 
 
-def _plot(found: Classifier, folder: str) -> str | None:
-    from headstart.plots.curves import plot_curves
+def _target(model: str, out: str | None, *, overwrite: bool) -> str:
+    """Where the new model goes, which is refused before any work where it cannot be written."""
+    from headstart.model.files import why_not_writable
 
-    curves = found.record.finetune
-    return None if curves is None else str(plot_curves(curves, folder))
+    target = f"{os.path.abspath(model)}-finetuned" if out is None else out
+    if problem := why_not_writable(target, overwrite=overwrite):
+        raise UsageError(problem)
+    return target
 
 
 def _open(model: str) -> Classifier:
