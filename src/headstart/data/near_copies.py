@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from headstart.core.types import Sample
 from headstart.data.chains import GAP, LINK, Links
 from headstart.data.load import THUMBNAIL
+from headstart.data.threads import ONE_BLAS_THREAD, on_threads
 
 AXES = 32  # of the whitened thumbnails
 ALIKE = 0.1  # the largest distance of copies, in units of the usual distance around them
@@ -26,7 +27,9 @@ BLUR = 0.3  # weight of each neighbouring pixel: reduces the effect of small shi
 PRIOR = 128  # weight of the usual covariance of photos, in thumbnails; it matters where there are few images
 FLAT = 1.0  # grey levels of contrast after blurring; a thumbnail with less cannot be compared
 
-_SAMPLE = 2048  # images that the covariance is taken from
+TINY = 1e-9  # the least unit: 0 is one that is not known
+
+_SAMPLE = 2048  # images that the covariance and the usual unit are taken from
 _TILE = 512
 _BLOCK = 2**21  # distances held at a time
 
@@ -85,14 +88,17 @@ def near_copies(thumbnails: NDArray[np.uint8]) -> Index:
     components = Components(len(thumbnails))
     if len(thumbnails) < 2:
         return components.group_of
-    views = _whitened_views(thumbnails)
-    units, links = _units(views[0]), Links(len(thumbnails))
-    for i, j, distance in _near_pairs(views, max(ALIKE * float(units.max()), LINK)):
-        copies = distance < ALIKE * np.maximum(units[i], units[j])
-        components.join(i[copies], j[copies])
-        links.add(i, j, distance)
-    for members in _chains(views, links):
-        components.join(members[:-1], members[1:])
+    with ONE_BLAS_THREAD:
+        views, sample = _whitened_views(thumbnails), _sample_of(thumbnails, _SAMPLE)
+        units, links = _Units(views[0], sample), Links(len(thumbnails))
+        for i, j, distance in _near_pairs(views, max(ALIKE * FAR, LINK)):
+            near = distance < ALIKE * FAR  # the others are no copies, whatever their units
+            one, other = i[near], j[near]
+            copies = distance[near] < ALIKE * np.maximum(units[one], units[other])
+            components.join(one[copies], other[copies])
+            links.add(i, j, distance)
+        for members in _chains(views, links):
+            components.join(members[:-1], members[1:])
     return components.group_of
 
 
@@ -160,17 +166,35 @@ def _whitening(sample: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArra
     return mean, axes[:, -AXES:] / np.sqrt(variances[-AXES:])
 
 
-def _units(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The unit of distance of each photo (N,): to its 5th neighbour without copies, at least half the median."""
-    units = np.full(len(points), FAR, np.float32)
-    if len(points) >= 5:
-        rows = max(1, _BLOCK // len(points))
-        for start in range(0, len(points), rows):
-            cosines = points[start : start + rows] @ points.T
-            cosines[cosines > 1 - SAME] = -1
-            cosines.partition(len(points) - 5, axis=1)
-            units[start : start + rows] = np.minimum(1 - cosines[:, -5], FAR)
-    return np.maximum(units, np.median(units[points.any(axis=1)]) / 2 if points.any() else FAR)
+class _Units:
+    """The unit of distance of each photo: to its 5th neighbour without copies, at least half the median of some.
+
+    It takes a comparison with all photos, so only those that are asked for are measured, each once.
+    """
+
+    def __init__(self, points: NDArray[np.float32], sample: Index) -> None:
+        self._points, self._known = points, np.zeros(len(points), np.float32)
+        seen = sample[points[sample].any(axis=1)]
+        self._least = np.float32(0)
+        self._least = np.float32(np.median(self[seen]) / 2 if len(seen) else FAR)
+
+    def __getitem__(self, rows: Index) -> NDArray[np.float32]:
+        new = np.unique(rows[self._known[rows] == 0])
+        if len(self._points) < 5:
+            self._known[new] = FAR
+        else:
+            step = max(1, _BLOCK // len(self._points))
+            parts = [new[start : start + step] for start in range(0, len(new), step)]
+            for part, found in zip(parts, on_threads(self._measured, parts), strict=True):
+                self._known[part] = found
+        return np.maximum(self._known[rows], self._least)
+
+    def _measured(self, rows: Index) -> NDArray[np.float32]:
+        cosines = self._points[rows] @ self._points.T
+        cosines[cosines > 1 - SAME] = -1
+        cosines.partition(len(self._points) - 5, axis=1)
+        found: NDArray[np.float32] = np.clip(1 - cosines[:, -5], TINY, FAR)
+        return found
 
 
 def _distances(views: Sequence[Floats], i: slice | Index, j: slice) -> Floats:
@@ -183,14 +207,21 @@ def _distances(views: Sequence[Floats], i: slice | Index, j: slice) -> Floats:
 
 
 def _near_pairs(views: Sequence[Floats], limit: float) -> Iterator[tuple[Index, Index, Floats]]:
-    """Pairs i < j of photos that are less than ``limit`` apart, with their distances; a tile at a time."""
-    for top in range(0, len(views[0]), _TILE):
-        for left in range(top, len(views[0]), _TILE):
-            distances = _distances(views, slice(top, top + _TILE), slice(left, left + _TILE))
-            row, column = np.divmod(np.flatnonzero(distances < limit), distances.shape[1])
-            wanted = row + top < column + left
-            row, column = row[wanted], column[wanted]
-            yield row + top, column + left, distances[row, column]
+    """Pairs i < j of photos that are less than ``limit`` apart, with their distances; a row of tiles at a time."""
+    return on_threads(lambda top: _near_in_row(views, top, limit), range(0, len(views[0]), _TILE))
+
+
+def _near_in_row(views: Sequence[Floats], top: int, limit: float) -> tuple[Index, Index, Floats]:
+    """Those whose i is in the tile that begins at ``top``."""
+    found: list[tuple[Index, Index, Floats]] = []
+    for left in range(top, len(views[0]), _TILE):
+        distances = _distances(views, slice(top, top + _TILE), slice(left, left + _TILE))
+        row, column = np.divmod(np.flatnonzero(distances < limit), distances.shape[1])
+        wanted = row + top < column + left
+        row, column = row[wanted], column[wanted]
+        found.append((row + top, column + left, distances[row, column]))
+    one, other, apart = (np.concatenate(each) for each in zip(*found, strict=True))
+    return one, other, apart
 
 
 def _chains(views: Sequence[Floats], links: Links) -> Iterator[Index]:
