@@ -207,21 +207,18 @@ def _distances(views: Sequence[Floats], i: slice | Index, j: slice) -> Floats:
 
 
 def _near_pairs(views: Sequence[Floats], limit: float) -> Iterator[tuple[Index, Index, Floats]]:
-    """Pairs i < j of photos that are less than ``limit`` apart, with their distances; a row of tiles at a time."""
-    return on_threads(lambda top: _near_in_row(views, top, limit), range(0, len(views[0]), _TILE))
+    """Pairs i < j of photos that are less than ``limit`` apart, with their distances; a tile at a time."""
+    starts = range(0, len(views[0]), _TILE)
+    tiles = ((top, left) for top in starts for left in starts[top // _TILE :])
+    return on_threads(lambda tile: _near_in_tile(views, *tile, limit), tiles)
 
 
-def _near_in_row(views: Sequence[Floats], top: int, limit: float) -> tuple[Index, Index, Floats]:
-    """Those whose i is in the tile that begins at ``top``."""
-    found: list[tuple[Index, Index, Floats]] = []
-    for left in range(top, len(views[0]), _TILE):
-        distances = _distances(views, slice(top, top + _TILE), slice(left, left + _TILE))
-        row, column = np.divmod(np.flatnonzero(distances < limit), distances.shape[1])
-        wanted = row + top < column + left
-        row, column = row[wanted], column[wanted]
-        found.append((row + top, column + left, distances[row, column]))
-    one, other, apart = (np.concatenate(each) for each in zip(*found, strict=True))
-    return one, other, apart
+def _near_in_tile(views: Sequence[Floats], top: int, left: int, limit: float) -> tuple[Index, Index, Floats]:
+    distances = _distances(views, slice(top, top + _TILE), slice(left, left + _TILE))
+    row, column = np.divmod(np.flatnonzero(distances < limit), distances.shape[1])
+    wanted = row + top < column + left
+    row, column = row[wanted], column[wanted]
+    return row + top, column + left, distances[row, column]
 
 
 def _chains(views: Sequence[Floats], links: Links) -> Iterator[Index]:
