@@ -293,7 +293,8 @@ def test_components_equal_a_search_through_the_graph(count: int, pairs: list[tup
 
 
 @pytest.mark.slow
-def test_thousands_of_the_same_photo_stay_small_in_memory() -> None:
+def test_thousands_of_the_same_photo_stay_small_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADSTART_THREADS", "2")  # each holds a tile of pairs, and two more wait
     picture = scenes(1, seed=6)
     thumbnails = thumbs_of(picture).repeat(4000, axis=0)
     tracemalloc.start()
@@ -301,7 +302,7 @@ def test_thousands_of_the_same_photo_stay_small_in_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (group_of == 0).all()
-    assert peak < 50e6  # 8 million pairs would be 128 MB as indices alone
+    assert peak < 90e6  # 8 million pairs would be 128 MB as indices alone
 
 
 @pytest.mark.parametrize("count", range(7))
