@@ -55,6 +55,10 @@ def doors(model: hs.Classifier, rows: TabularClassifier, photos: Path) -> Doors:
         "predict_table": lambda **kw: API.predict_table(
             **{"classifier": model, "images": data, "path": f"{LOST}.csv"} | kw
         ),
+        "fit_on_ray": lambda **kw: API.fit_on_ray(**{"data": data, "out": LOST} | kw),
+        "predict_on_ray": lambda **kw: API.predict_on_ray(
+            **{"classifier": model, "images": data, "path": f"{LOST}.csv"} | kw
+        ),
         "evaluate": lambda **kw: model.evaluate(data, **kw),
         "nearest": lambda **kw: model.nearest(data, **kw),
         "model.save": lambda **kw: model.save(**{"path": LOST} | kw),
@@ -123,6 +127,16 @@ WRONG: dict[str, dict[str, tuple[object, ...]]] = {
     "export_model": {"classifier": (5, None), "to": (5, None), "path": (*PATHS, None), "int8": FLAGS,
                      "takes": (5, None, "photo", ["photos"]), "overwrite": FLAGS, "progress": FLAGS},
     "predict": {"top": (*WHOLE, 0, True), "unknown": (["a"], ("a",), {"a": 1}, "bars"), "crop": FLAGS},
+    "fit_on_ray": {
+        "seed": (*WHOLE, None), "holdout": (*SHARES, None), "pixels": (*WHOLE, "64"), "weights": PATHS,
+        "head": (*WORDS, None), "precision": (*WORDS, 32, None), "spec": (64, "64"), "out": (*PATHS, None),
+        "progress": FLAGS, "diagnose": FLAGS, "overwrite": FLAGS, "source": ("data", 5),
+        "runner": ("spark", "ray:", "ray:a", 5, None), "store": PATHS,
+    },
+    "predict_on_ray": {
+        "images": (5, None, [5], [b"a"]), "path": (*PATHS, None, "a.txt"), "top": COUNTS, "every": FLAGS,
+        "crop": FLAGS, "overwrite": FLAGS, "progress": FLAGS, "runner": ("spark", 5, None), "store": PATHS,
+    },
     "predict_table": {
         "classifier": (5, None), "images": (5, None, [5], [b"a"]), "path": (*PATHS, None, "a.txt"),
         "top": COUNTS, "every": FLAGS, "crop": FLAGS, "urls": FLAGS, "overwrite": FLAGS, "progress": FLAGS,
@@ -207,7 +221,7 @@ def test_every_door_is_tried_with_each_of_its_settings(doors: Doors) -> None:
         "fit": API.fit, "check": API.check, "compare": API.compare, "pretrained": API.pretrained, "load": API.load,
         "train_photos": API.train_photos, "train_rows": API.train_rows, "finetune": API.finetune, "save": API.save,
         "export_model": API.export_model, "predict": hs.Classifier.predict, "evaluate": hs.Classifier.evaluate,
-        "predict_table": API.predict_table,
+        "predict_table": API.predict_table, "fit_on_ray": API.fit_on_ray, "predict_on_ray": API.predict_on_ray,
         "nearest": hs.Classifier.nearest, "explain_photos": API.explain_photos, "feature_maps": API.feature_maps,
         "check_explanations": API.check_explanations, "ideal_images": API.ideal_images,
         "attack_photos": API.attack_photos, "robustness": API.robustness, "corrupted": API.corrupted,

@@ -39,6 +39,8 @@ from .model.pretrained import pretrained as pretrained
 from .model.tabular_classifier import load_rows as load_rows
 from .report.records import Report as Report
 from .report.write import write_report as write_report
+from .scale.fit import fit_on_ray as fit_on_ray
+from .scale.predict import predict_on_ray as predict_on_ray
 from .server.run import serve as serve
 from .studio.run import studio as studio
 from .train.recipe import Recipe as Recipe

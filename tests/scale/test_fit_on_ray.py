@@ -114,7 +114,9 @@ def test_it_is_the_classifier_of_one_process(
     assert os.listdir(store / "models") == []
 
 
-def test_a_rerun_computes_what_is_missing(data: Path, store: Path, runner: str, tmp_path: Path) -> None:
+def test_a_rerun_computes_what_is_missing(
+    data: Path, store: Path, runner: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """An image more, and those of a shard that was damaged; files have other times, but the same contents."""
     changed = shutil.copytree(data, tmp_path / data.name)
     (changed / "waves" / "new.png").write_bytes(packed(picture("waves", SEVERAL, 32)))
@@ -125,6 +127,7 @@ def test_a_rerun_computes_what_is_missing(data: Path, store: Path, runner: str, 
     images = sum(len(read_whole(path)[1]) for path in shards.glob("*.arrow") if path != damaged)
     damaged.write_bytes(content)
     found = fit_on_ray(changed, tmp_path / "second", runner=runner, store=store, pixels=32)
+    assert "1 shard in" in capsys.readouterr().err
     assert 1 < found.record.computed <= 902 - images + 1
     assert found.record.computed + found.record.from_store == 902
     assert_same(hs.load(found.path), hs.fit(str(changed), pixels=32, cache=False))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from headstart import __version__
 from headstart.backbones.weights import weights_digest
-from headstart.core.arguments import PATH, PROGRESS, YES_NO, checks, shown, whole
+from headstart.core.arguments import PATH, PROGRESS, YES_NO, checks, expanded, shown, whole
 from headstart.core.counts import counted
 from headstart.core.errors import UsageError
 from headstart.core.progress import Shown, function_of, shows_progress, stage
@@ -103,10 +103,21 @@ def predict_table(
 def _listed(images: PathLike | Iterable[PathLike]) -> Listing:
     if isinstance(images, str | os.PathLike):
         return list_images([images])
-    paths: list[Any] = [*images] if isinstance(images, Iterable) else [images]
+    return list_images(check_paths(images), missing_too=True)
+
+
+def check_paths(images: PathLike | Iterable[PathLike]) -> list[str]:
+    """One path or several, as a list.
+
+    Raises:
+        UsageError: they are none.
+    """
+    given: Any = images
+    several = isinstance(given, Iterable) and not isinstance(given, str | os.PathLike)
+    paths = [*given] if several else [given]
     if any(not isinstance(each, str | os.PathLike) for each in paths):
         raise UsageError(f"images: expected paths. Received: {shown(images)}. For others: model.predictions(images)")
-    return list_images(paths, missing_too=True)
+    return [*map(expanded, paths)]
 
 
 def fill_table(

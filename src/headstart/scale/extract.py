@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,10 @@ class Done:
     number: int
     images: int
     computed: int  # of them now, the others before
+    damaged: int = 0  # whether there was a shard that was damaged
+
+
+DONE = tuple(field.name for field in fields(Done))
 
 
 class Worker:
@@ -66,21 +70,22 @@ class Worker:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Do some units, by their numbers."""
         done = [self._one(int(number)) for number in batch["unit"]]
-        return {name: np.array([getattr(each, name) for each in done]) for name in ("number", "images", "computed")}
+        return {name: np.array([getattr(each, name) for each in done]) for name in DONE}
 
     def _one(self, number: int) -> Done:
         """A unit: nothing where its shard is there and whole, else what of it was not computed before."""
         unit = self._work.plan.units[number]
         path = self._work.path(unit)
+        damaged = 0
         if path.exists():
             try:
                 return Done(number, len(Shard(path, self._work.space)), 0)
-            except CheckError:  # damaged: as if it were not there
-                pass
+            except CheckError:  # as if it were not there
+                damaged = 1
         dataset = self._work.plan.open(unit)
         rows, computed = self._rows(dataset, self._earlier(unit))
         write_shard(path, rows, self._work.space)
-        return Done(number, len(dataset), computed)
+        return Done(number, len(dataset), computed, damaged)
 
     def _rows(self, dataset: ImageDataset, known: Mapping[bytes, tuple[Shard, int]]) -> tuple[Rows, int]:
         """The rows of a shard, and how many of them were computed."""

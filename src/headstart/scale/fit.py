@@ -17,8 +17,10 @@ from headstart.backbones.catalogue import DEFAULT, Pretrained
 from headstart.backbones.weights import weights_digest
 from headstart.core.arguments import PATH, PIXELS, TEXT, YES_NO, checks, instance
 from headstart.core.cache_folder import cache_dir
+from headstart.core.counts import counted, verb
 from headstart.core.errors import UsageError
 from headstart.core.progress import Shown, StageProgress, function_of, one_step, shows_progress, stage
+from headstart.core.text import say
 from headstart.core.timing import StageTimer
 from headstart.core.types import SPEC, ImageSpec, Normalisation
 from headstart.data.depth import MOST, common_levels
@@ -31,6 +33,7 @@ from headstart.engines.names import framework_of
 from headstart.engines.registry import get_engine, open_backbone
 from headstart.learn.features import TRIAL, describe
 from headstart.model.files import copy_folder, why_not_writable
+from headstart.scale.address import check_runner
 from headstart.scale.cluster import cluster
 from headstart.scale.extract import Done, Work, Worker
 from headstart.scale.head import FittedOnCluster, fit_shards
@@ -54,7 +57,7 @@ SHARDS, LISTS, MODELS = "shards", "lists", "models"  # folders of a store
     spec=SPEC,
     diagnose=YES_NO,
     overwrite=YES_NO,
-    source=instance("a source", Source),
+    source=instance("a Source", Source),
     **{name: RULES[name] for name in ("head", "prior", "holdout", "seed", "precision", "progress")},
 )
 @shows_progress
@@ -97,6 +100,7 @@ def fit_on_ray(
         UsageError, DataError: as `fit`.
         MachineError: no such cluster, or a machine that does not see the data, has other packages or was lost.
     """
+    check_runner(runner)
     settings = FitSettings(head, prior, holdout, seed, "fast", precision, diagnose=diagnose)
     if problem := why_not_writable(out, overwrite=overwrite):
         raise UsageError(problem)
@@ -160,4 +164,6 @@ def extract(work: Work, pool: Pool, progress: StageProgress | None) -> list[Done
         images += row["images"]
         if progress:
             progress(min(images, expected), expected)
+    if damaged := sum(each.damaged for each in done.values()):
+        say(f"{counted(damaged, 'shard')} in '{work.folder}' {verb(damaged, 'was')} damaged, and computed again.")
     return [done[number] for number in range(len(units))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,10 +24,11 @@ from headstart.data.remote import is_remote
 from headstart.data.sources import PathLike
 from headstart.learn.regularisation_path import HALF_OF_THE_CORES
 from headstart.model.answers import Answer, as_text, cannot_be_written, check_table, columns_of, write_table
-from headstart.model.batch import KEPT, PredictedTable, identity_of, row_without_path
+from headstart.model.batch import KEPT, PredictedTable, check_paths, identity_of, row_without_path
 from headstart.model.bundle import preflight
 from headstart.model.classifier import Classifier, no_thumbnails
 from headstart.model.given import photo_model
+from headstart.scale.address import check_runner
 from headstart.scale.cluster import answers, cluster
 from headstart.scale.fit import LISTS
 from headstart.scale.plan import Plan, plan_of_paths
@@ -114,7 +115,7 @@ def _write(path: Path, columns: dict[str, type], rows: list[list[Any]]) -> None:
 @shows_progress
 def predict_on_ray(
     classifier: Classifier | PathLike,
-    paths: PathLike | Sequence[PathLike],
+    images: PathLike | Iterable[PathLike],
     path: PathLike,
     *,
     runner: str = "ray",
@@ -129,7 +130,7 @@ def predict_on_ray(
 
     Args:
         classifier: or the path of one.
-        paths: folders, patterns or files of images, and Parquet files that hold many; every machine sees them at the
+        images: folders, patterns or files of images, and Parquet files that hold many; every machine sees them at the
             same path.
         path: of the table, .csv or .parquet, with a row for each image.
         runner, store: as for `fit_on_ray`. Rows that are there, of a run that did not end, are not computed again.
@@ -141,6 +142,7 @@ def predict_on_ray(
         CheckError: the model gives other answers on a machine.
         MachineError: no such cluster, or a machine that does not see the images, has other packages or was lost.
     """
+    check_runner(runner)
     target = Path(os.path.abspath(path))
     check_table(os.fspath(target))
     if os.path.lexists(target) and not overwrite:
@@ -148,8 +150,7 @@ def predict_on_ray(
     model, report = photo_model(classifier, "classifier"), function_of(progress)
     if model.module is not None or model.engine != "fast":
         raise UsageError(f"On a cluster a model runs on the fast engine. This one runs on {model.engine}.")
-    given = [paths] if isinstance(paths, str | os.PathLike) else [*paths]
-    named = [os.fspath(each) if is_remote(os.fspath(each)) else os.path.abspath(each) for each in given]
+    named = [each if is_remote(each) else os.path.abspath(each) for each in check_paths(images)]
     columns = columns_of(model.classes, top=top, every=every, errors=True)
     place = Path(os.path.abspath(store if store is not None else cache_dir() / "scale"))
     place.mkdir(parents=True, exist_ok=True)
