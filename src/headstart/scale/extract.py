@@ -12,7 +12,7 @@ import numpy as np
 
 from headstart.backbones.blueprint import FEATURES
 from headstart.backbones.catalogue import Pretrained
-from headstart.core.errors import CheckError, UsageError
+from headstart.core.errors import UsageError
 from headstart.core.types import ImageDataset
 from headstart.data.load import THREADS
 from headstart.engines.protocol import Network
@@ -21,7 +21,7 @@ from headstart.engines.sound import ADVICE
 from headstart.learn.features import run_network, to_half
 from headstart.scale.cluster import answers
 from headstart.scale.plan import Plan
-from headstart.scale.shards import SUFFIX, Rows, Shard, write_shard
+from headstart.scale.shards import SUFFIX, DamagedError, Rows, Shard, write_shard
 from headstart.scale.unit import Unit
 
 
@@ -52,7 +52,7 @@ class Done:
     number: int
     images: int
     computed: int  # of them now, the others before
-    damaged: int = 0  # whether there was a shard that was damaged
+    damaged: int = 0  # shards that were there
 
 
 DONE = tuple(field.name for field in fields(Done))
@@ -75,17 +75,21 @@ class Worker:
     def _one(self, number: int) -> Done:
         """A unit: nothing where its shard is there and whole, else what of it was not computed before."""
         unit = self._work.plan.units[number]
-        path = self._work.path(unit)
-        damaged = 0
-        if path.exists():
-            try:
-                return Done(number, len(Shard(path, self._work.space)), 0)
-            except CheckError:  # as if it were not there
-                damaged = 1
+        path, self._damaged = self._work.path(unit), 0
+        if path.exists() and (there := self._opened(path)):
+            return Done(number, len(there), 0)
         dataset = self._work.plan.open(unit)
         rows, computed = self._rows(dataset, self._earlier(unit))
         write_shard(path, rows, self._work.space)
-        return Done(number, len(dataset), computed, damaged)
+        return Done(number, len(dataset), computed, self._damaged)
+
+    def _opened(self, path: Path) -> Shard | None:
+        """A shard; one that is damaged is as one that is not there."""
+        try:
+            return Shard(path, self._work.space)
+        except DamagedError:
+            self._damaged += 1
+            return None
 
     def _rows(self, dataset: ImageDataset, known: Mapping[bytes, tuple[Shard, int]]) -> tuple[Rows, int]:
         """The rows of a shard, and how many of them were computed."""
@@ -99,7 +103,7 @@ class Worker:
             if values is None:
                 shard, place = known[item.key]
                 rows.features[row], rows.thumbnails[row] = shard.features[place], shard.thumbnails[place]
-                rows.formats[row] = shard.texts("format")[place]
+                rows.formats[row] = shard.formats[place]
                 continue
             if not np.isfinite(values[0]).all():
                 name = dataset.samples[row].name
@@ -113,10 +117,7 @@ class Worker:
     def _earlier(self, unit: Unit) -> dict[bytes, tuple[Shard, int]]:
         """Images by their content in shards of the same place, of which others or fewer images were there."""
         found: dict[bytes, tuple[Shard, int]] = {}
-        for path in self._work.folder.glob(f"{unit.place}-*{SUFFIX}"):
-            try:
-                shard = Shard(path, self._work.space)
-            except CheckError:
-                continue
-            found |= {key: (shard, row) for row, key in enumerate(shard.keys) if key}
+        for path in {*self._work.folder.glob(f"{unit.place}-*{SUFFIX}")} - {self._work.path(unit)}:
+            if shard := self._opened(path):
+                found |= {key: (shard, row) for row, key in enumerate(shard.keys) if key}
         return found

@@ -33,7 +33,7 @@ from headstart.scale.cluster import answers, cluster
 from headstart.scale.fit import LISTS
 from headstart.scale.plan import Plan, plan_of_paths
 from headstart.scale.pool import Pool, make_pool, on_cluster
-from headstart.scale.shards import SUFFIX, read_whole, write_whole
+from headstart.scale.shards import SUFFIX, DamagedError, read_whole, write_whole
 from headstart.scale.unit import Unit, hashed
 
 PREDICTIONS = "predictions"  # a folder of the store
@@ -59,7 +59,7 @@ class Job:
         """The rows of a unit, None where they are not there or damaged."""
         try:
             return read_whole(self.path(unit))[1]
-        except CheckError:
+        except DamagedError:
             return None
 
 

@@ -32,6 +32,10 @@ _HASH = 16  # bytes, at the end of the file
 _TEXTS = ("name", "label", "split", "group", "format", "problem", "detail")
 
 
+class DamagedError(CheckError):
+    """A shard that is not what was written."""
+
+
 @dataclass(eq=False)
 class Rows:
     """Images with their features, row by row. ``problem`` is "" where an image could be read."""
@@ -121,7 +125,7 @@ def read_whole(path: Path) -> tuple[dict[str, Any], Any]:
     """What `write_whole` wrote: what is said of the batch, and the batch itself, which stays on the disk.
 
     Raises:
-        CheckError: it is damaged, or something else.
+        DamagedError: it is not what was written.
     """
     import pyarrow as pa
 
@@ -131,18 +135,19 @@ def read_whole(path: Path) -> tuple[dict[str, Any], Any]:
             content = file.read_buffer()
         end = content.size - _HASH
         if end <= 0 or _hash(content[:end]) != bytes(content[end:]):
-            raise CheckError(f"'{path}' is damaged: its content is not what was written. Run the same once more.")
+            raise DamagedError(f"'{path}' is damaged: its content is not what was written. Run the same once more.")
         with pa.ipc.open_stream(content[:end]) as stream:
             return json.loads(stream.schema.metadata[_ABOUT]), stream.read_next_batch()
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise CheckError(f"'{path}' cannot be read as a shard: {reason_of(error)}.") from error
+        raise DamagedError(f"'{path}' cannot be read as a shard: {reason_of(error)}.") from error
 
 
 class Shard:
     """A shard that was opened and found whole.
 
     Raises:
-        CheckError: it is damaged, or of other features than those of ``space``.
+        DamagedError: it is not what was written.
+        CheckError: it has other features than those of ``space``.
     """
 
     def __init__(self, path: Path, space: Mapping[str, object]) -> None:
@@ -178,12 +183,17 @@ class Shard:
         columns = zip(self.texts("name"), self.texts("problem"), self.texts("detail"), strict=True)
         return [Problem(*each) for each in columns if each[1]]
 
-    @property
+    @cached_property
+    def formats(self) -> list[str]:
+        """What each file is, of `data.formats`."""
+        return self.texts("format")
+
+    @cached_property
     def features(self) -> NDArray[np.float16]:
         """(N, D), on the disk."""
         return self._array("features", np.float16)
 
-    @property
+    @cached_property
     def thumbnails(self) -> NDArray[np.uint8]:
         """(N, THUMBNAIL, THUMBNAIL), on the disk."""
         return self._array("thumbnail", np.uint8).reshape(-1, THUMBNAIL, THUMBNAIL)

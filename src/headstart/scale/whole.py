@@ -49,7 +49,7 @@ def whole_of(work: Work, done: Sequence[Done]) -> tuple[ImageDataset, Features]:
         keys=[key for shard in shards for key in shard.keys],
         thumbnails=np.concatenate([shard.thumbnails for shard in shards]),
         usable=np.concatenate([shard.usable for shard in shards]),
-        formats=[text for shard in shards for text in shard.texts("format")],
+        formats=[text for shard in shards for text in shard.formats],
         problems=[problem for shard in shards for problem in shard.problems],
         values=cast("NDArray[np.float16]", ShardedMatrix(files, work.space, width)),
         computed=sum(each.computed for each in done),
