@@ -7,10 +7,12 @@ import os
 import pickle
 import signal
 import socket
+import stat
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -167,6 +169,8 @@ def test_a_cluster_of_ones_own_listens_on_the_loopback_alone_and_ends(
         assert found.started
         assert found.address.startswith("127.0.0.1:")
         assert found.cpus() == cores()
+        files = Path(ray._private.worker._global_node.get_session_dir_path()).parent.parent
+        assert stat.S_IMODE(files.stat().st_mode) == 0o700
         assert {node["NodeManagerAddress"] for node in ray.nodes()} == {"127.0.0.1"}
         port = int(found.address.rpartition(":")[2])
         for outward in _outward():
@@ -178,6 +182,7 @@ def test_a_cluster_of_ones_own_listens_on_the_loopback_alone_and_ends(
         _errors_come_back(ray)
     assert not ray.is_initialized()
     assert _environment() == before
+    assert not files.exists()
     assert "".join(capfd.readouterr()) == ""
 
 

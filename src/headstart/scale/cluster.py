@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -65,12 +66,14 @@ def cluster(runner: str) -> Iterator[Cluster]:
         contexts.enter_context(_discreet())
         if address is None:
             contexts.enter_context(_settings(ray))
-            how = {"address": "local", "num_cpus": cores(), "include_dashboard": False, "_node_ip_address": LOOPBACK}
+            files = contexts.enter_context(_folder())
+            how = {"address": "local", "num_cpus": cores(), "include_dashboard": False}
+            how |= {"_node_ip_address": LOOPBACK, "_temp_dir": os.path.join(files, "ray")}
         else:
             check_head(address, ray.__version__)
             how = {"address": address}
         contexts.enter_context(_silent(ray))
-        contexts.callback(ray.shutdown)
+        contexts.callback(ray.shutdown, wait_for_processes=address is None)
         _init(how)
         yield Cluster(address or ray.get_runtime_context().gcs_address, started=address is None)
 
@@ -121,6 +124,15 @@ def _init(how: dict[str, Any]) -> None:
     finally:
         if main:
             signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """For Ray's sockets, logs, and objects that memory has no room for; not in a folder of all users, and not kept.
+
+    Its path is short: that of a socket has at most 107 characters.
+    """
+    short = "/tmp" if os.path.isdir("/tmp") else None  # noqa: S108  # a new folder in it, for this user alone
+    return tempfile.TemporaryDirectory(prefix="headstart-", dir=short, ignore_cleanup_errors=True)
 
 
 @contextmanager

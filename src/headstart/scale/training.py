@@ -48,7 +48,7 @@ class RayTrainer:
     trainer = "lightning"  # whose steps it takes
 
     def __init__(self, workers: int = 1, failures: int = FAILURES) -> None:
-        self.workers = whole().of("--workers", workers)
+        self.workers = whole(1).of("--workers", workers)
         self.failures = whole(0).of("failures", failures)
         self._run: _Run | None = None
         self._trainings = 0
