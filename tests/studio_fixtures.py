@@ -23,7 +23,7 @@ def studio_browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    with _all_processors(), sync_playwright() as playwright:
+    with all_processors(), sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", *camera])
         yield opened
         opened.close()
@@ -73,7 +73,7 @@ def tab(studio_browser: Any, studio: Any) -> Iterator[Callable[..., Any]]:
 
 
 @contextlib.contextmanager
-def _all_processors() -> Iterator[None]:
+def all_processors() -> Iterator[None]:
     """A browser, a server and a test would wait for each other on the one processor of this process."""
     if not hasattr(os, "sched_setaffinity"):
         yield

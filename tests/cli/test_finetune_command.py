@@ -27,6 +27,7 @@ from headstart.train.checkpoint import alone, unfinished
 from headstart.train.overfitting_watch import Verdict
 from headstart.train.protocol import Epoch
 from making import SHAPES, Shell, record_of
+from studio_fixtures import all_processors
 
 HEADSTART = [sys.executable, "-m", "headstart"]
 HEAD = {"unfreeze": "head", "epochs": 3, "augmentation": "none", "views": 1, "learning_rate": 1e-3, "averaging": "none"}
@@ -394,6 +395,8 @@ def test_two_processes_are_as_one_and_answer_once(
     """Over gloo; the image that is left over in an epoch joins its last batch."""
     if several == "workers":
         pytest.importorskip("ray", reason="needs the extra 'ray'")
+        if (os.cpu_count() or 1) < 2:
+            pytest.skip("each of two workers wants a processor")
     recipe = write(
         tmp_path / "recipe.json", unfreeze="blocks.6", optimiser="momentum", batch_size=23, learning_rate=0.01,
         dropout=0.3, label_smoothing=0.1, averaging="ema", clip=0.0, precision="fp32",
@@ -428,7 +431,8 @@ def together(several: str, *command: object) -> str:
         started = [start(*command, *options, env=here | {"NODE_RANK": str(rank)}) for rank in range(2)]
     else:
         options = ("--runner", "ray", "--workers", 2) if several == "workers" else ("--devices", 2, "--strategy", "ddp")
-        started = [start(*command, *options)]
+        with all_processors():  # which these tests may have shared out
+            started = [start(*command, *options)]
     told = [each.communicate(timeout=180) for each in started]
     for process, (_, err) in zip(started, told, strict=True):
         assert process.returncode == 0, err

@@ -273,8 +273,24 @@ def _nodes_are_compared() -> None:
         patch.setattr(nodes, "_version", lambda _: "0.0.1")
         with pytest.raises(MachineError, match=r"The node [0-9.]+ has openvino .*; here is 0\.0\.1.*openvino==0\.0\.1"):
             check_nodes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nodes, "answers", _lost)
+        with pytest.raises(MachineError, match=r"The node [0-9.]+ of the Ray cluster: It was lost\."):
+            check_nodes()
+        patch.setattr(nodes, "answers", lambda _: _forget(patch))
+        assert check_nodes() == []
     with pytest.raises(MachineError, match=r"1 node of the Ray cluster did not answer within 0 seconds: [0-9.]+"):
         check_nodes(seconds=0.0)
+
+
+def _lost(_: Any) -> Any:
+    raise MachineError("It was lost.")
+
+
+def _forget(patch: pytest.MonkeyPatch) -> Any:
+    """The node is gone by the time that it is asked for again."""
+    patch.setattr("ray.nodes", list)
+    return _lost(None)
 
 
 def _a_starved_job_is_told_of(ray: Any) -> None:

@@ -39,10 +39,12 @@ RECIPE = replace(EVERYTHING, optimiser="adamw", epochs=3)
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[RayTrainer]:
-    """Two."""
+    """Two, also where these tests have a single processor."""
     pytest.importorskip("ray", reason="needs the extra 'ray'")
-    with cluster("ray"), RayTrainer(2) as trainer:
-        yield trainer
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("headstart.scale.cluster.cores", lambda: 2)
+        with cluster("ray"), RayTrainer(2) as trainer:
+            yield trainer
 
 
 def train(trainer: Any, batches: Any = None, **more: Any) -> Any:
@@ -103,6 +105,7 @@ def test_sigterm_saves_and_another_trainer_goes_on(workers: RayTrainer, tmp_path
     assert furthest(resumed.weights, train(train_lightning).weights) < 1e-5
 
 
+@pytest.mark.slow
 def test_an_error_of_a_worker_comes_back_as_itself(workers: RayTrainer) -> None:
     """And is not tried again; afterwards nothing of the training is left."""
     x, y = pictures(12, 40)

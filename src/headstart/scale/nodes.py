@@ -65,8 +65,8 @@ def check_nodes(see: Sequence[str] = (), seconds: float = PATIENCE) -> list[Node
             f"{counted(len(silent), 'node')} of the Ray cluster did not answer within {seconds:.0f} seconds: {names}. "
             "See 'ray status', and stop what does not answer."
         )
-    own = _tell()
-    nodes = [_node_of(asked[ref], answers(ref)) for ref in ready]
+    own, told = _tell(), [_answer(ref, asked[ref]) for ref in ready]
+    nodes = [node for node in told if node is not None]
     for node in nodes:
         _check_same(node, own)
         if node.missing:
@@ -77,9 +77,18 @@ def check_nodes(see: Sequence[str] = (), seconds: float = PATIENCE) -> list[Node
     return nodes
 
 
-def _node_of(node: dict[str, Any], told: dict[str, Any]) -> Node:
-    cpus = int(node["Resources"].get("CPU", 0))
-    return Node(node["NodeID"], node["NodeManagerAddress"], cpus=cpus, **told)
+def _answer(ref: Any, asked: dict[str, Any]) -> Node | None:
+    """What a node tells; None where it was lost in the meantime."""
+    import ray
+
+    address = asked["NodeManagerAddress"]
+    try:
+        cpus = int(asked["Resources"].get("CPU", 0))
+        return Node(asked["NodeID"], address, cpus=cpus, **answers(ref))
+    except MachineError as error:
+        if not any(node["Alive"] and node["NodeID"] == asked["NodeID"] for node in ray.nodes()):
+            return None
+        raise MachineError(f"The node {address} of the Ray cluster: {error}") from error
 
 
 def _check_same(node: Node, own: dict[str, Any]) -> None:
