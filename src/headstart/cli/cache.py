@@ -34,19 +34,21 @@ def cache(
     from headstart.backbones.download import prune as prune_weights
     from headstart.learn.feature_cache import prune as prune_spaces
     from headstart.learn.feature_cache import spaces
+    from headstart.scale.store import kept_spaces, prune_store
 
     if not prune and (days is not None or max_gb is not None):
         raise UsageError("--days and --max-gb say what to remove; add --prune to remove it.")
     for option, value in (("--days", days), ("--max-gb", max_gb)):
         if value is not None and value < 0:
             raise UsageError(f"{option}: expected 0 or more. Received: {value:g}.")
-    everything, size = days is None and max_gb is None, _size(spaces(), kept_files())
+    everything, size = days is None and max_gb is None, _size([*spaces(), *kept_spaces()], kept_files())
     failed: list[UsageError | None] = []
     if prune:
         limit = None if max_gb is None else int(max_gb * 1e9)
         chosen = partial(prune_spaces, older_than_days=days, max_bytes=limit, everything=everything)
-        failed = [attempted(chosen)[1], attempted(prune_weights)[1] if everything else None]
-    kept, weights = spaces(), kept_files()
+        on_cluster = partial(prune_store, older_than_days=days, max_bytes=limit, everything=everything)
+        failed = [attempted(chosen)[1], attempted(on_cluster)[1], attempted(prune_weights)[1] if everything else None]
+    kept, weights = [*spaces(), *kept_spaces()], kept_files()
     freed = size - _size(kept, weights) if prune else 0
     answer = {
         "freed": freed,

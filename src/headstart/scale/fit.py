@@ -16,7 +16,6 @@ from headstart.backbones.blueprint import FEATURES
 from headstart.backbones.catalogue import DEFAULT, Pretrained
 from headstart.backbones.weights import weights_digest
 from headstart.core.arguments import PATH, PIXELS, TEXT, YES_NO, checks, instance
-from headstart.core.cache_folder import cache_dir
 from headstart.core.counts import counted, verb
 from headstart.core.errors import UsageError
 from headstart.core.progress import Shown, StageProgress, function_of, one_step, shows_progress, stage
@@ -39,11 +38,10 @@ from headstart.scale.extract import Done, Work, Worker
 from headstart.scale.head import FittedOnCluster, fit_shards
 from headstart.scale.plan import Source, make_plan
 from headstart.scale.pool import Pool, make_pool, on_cluster
+from headstart.scale.store import LISTS, MODELS, SHARDS, place_of, remove_left
 from headstart.scale.whole import some_of
 from headstart.workflows.automatic import AUTO
 from headstart.workflows.backbone_features import RULES, FitSettings
-
-SHARDS, LISTS, MODELS = "shards", "lists", "models"  # folders of a store
 
 
 @checks(
@@ -110,8 +108,7 @@ def fit_on_ray(
     found = source or Source(os.fspath(data))
     remote = is_remote(found.data)
     found = found if remote else replace(found, data=os.path.abspath(found.data))
-    place = Path(os.path.abspath(store if store is not None else cache_dir() / "scale"))
-    place.mkdir(parents=True, exist_ok=True)
+    place = place_of(store)
     with timer("open"):
         pretrained, _ = open_backbone(backbone, weights, pixels, head=False, spec=spec, progress=report)
     made = place / MODELS / secrets.token_hex(8)
@@ -137,6 +134,7 @@ def fit_on_ray(
 
 def begin(source: Source, pretrained: Pretrained, precision: str, place: Path) -> Work:
     """The plan of the work, once a few images were looked at: their depth, and whether bf16 suits them."""
+    remove_left(place / LISTS)
     plan = make_plan(source, place / LISTS)
     levels = pretrained.spec.levels or common_levels(some_of(plan, MOST))
     pretrained = replace(pretrained, spec=replace(pretrained.spec, levels=levels))
@@ -147,7 +145,9 @@ def begin(source: Source, pretrained: Pretrained, precision: str, place: Path) -
         if images := [item.pixels for item in items if item.pixels is not None]:
             network.check_precision(np.stack(images))
     space = describe(network, weights_digest(pretrained.weights), FEATURES) | {"openvino": version("openvino")}
-    return Work(plan, pretrained, network.precision, space, place / SHARDS / space_id(space))
+    folder = place / SHARDS / space_id(space)
+    remove_left(folder)
+    return Work(plan, pretrained, network.precision, space, folder)
 
 
 def space_id(space: object) -> str:

@@ -15,7 +15,6 @@ import numpy as np
 
 from headstart.core.arguments import PATH, PROGRESS, TEXT, YES_NO, checks, whole
 from headstart.core.atomic_files import beside, put
-from headstart.core.cache_folder import cache_dir
 from headstart.core.errors import CheckError, UsageError
 from headstart.core.progress import Shown, StageProgress, function_of, one_step, shows_progress, stage
 from headstart.core.types import Problem
@@ -30,13 +29,11 @@ from headstart.model.classifier import Classifier, no_thumbnails
 from headstart.model.given import photo_model
 from headstart.scale.address import check_runner
 from headstart.scale.cluster import answers, cluster
-from headstart.scale.fit import LISTS
 from headstart.scale.plan import Plan, plan_of_paths
 from headstart.scale.pool import Pool, make_pool, on_cluster
 from headstart.scale.shards import SUFFIX, DamagedError, read_whole, write_whole
+from headstart.scale.store import LISTS, PREDICTIONS, place_of
 from headstart.scale.unit import Unit, hashed
-
-PREDICTIONS = "predictions"  # a folder of the store
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,8 +149,7 @@ def predict_on_ray(
         raise UsageError(f"On a cluster a model runs on the fast engine. This one runs on {model.engine}.")
     named = [each if is_remote(each) else os.path.abspath(each) for each in check_paths(images)]
     columns = columns_of(model.classes, top=top, every=every, errors=True)
-    place = Path(os.path.abspath(store if store is not None else cache_dir() / "scale"))
-    place.mkdir(parents=True, exist_ok=True)
+    place = place_of(store)
     with ExitStack() as connected:
         with one_step(report, "start"):
             connected.enter_context(cluster(runner))

@@ -74,9 +74,10 @@ def write_shard(path: Path, rows: Rows, space: Mapping[str, object]) -> None:
     import pyarrow as pa
 
     count = len(rows.samples)
-    about = {
+    said = {
         "format": FORMAT,
         "space": dict(space),
+        "images": count,
         "least": float(rows.features.min(initial=0)),
         "left_out": [[each.name, each.kind, each.detail] for each in rows.left_out],
     }
@@ -93,10 +94,10 @@ def write_shard(path: Path, rows: Rows, space: Mapping[str, object]) -> None:
     arrays += [_lists(rows.keys, pa.uint8()), _lists(rows.features, pa.float16())]
     arrays.append(_lists(rows.thumbnails.reshape(count, THUMBNAIL**2), pa.uint8()))
     batch = pa.RecordBatch.from_arrays(arrays, [*_TEXTS, "key", "features", "thumbnail"])
-    write_whole(path, batch, about)
+    write_whole(path, batch, said)
 
 
-def write_whole(path: Path, batch: Any, about: Mapping[str, Any]) -> None:
+def write_whole(path: Path, batch: Any, said: Mapping[str, Any]) -> None:
     """Write an Arrow batch, and what is said of it, with the hash of both; until that is there nothing is at ``path``.
 
     Raises:
@@ -105,7 +106,7 @@ def write_whole(path: Path, batch: Any, about: Mapping[str, Any]) -> None:
     import pyarrow as pa
 
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema.with_metadata({_ABOUT: json.dumps(about)})) as stream:
+    with pa.ipc.new_stream(sink, batch.schema.with_metadata({_ABOUT: json.dumps(dict(said))})) as stream:
         stream.write_batch(batch)
     content = sink.getvalue()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,6 +143,18 @@ def read_whole(path: Path) -> tuple[dict[str, Any], Any]:
         raise DamagedError(f"'{path}' cannot be read as a shard: {reason_of(error)}.") from error
 
 
+def about(path: Path) -> dict[str, Any]:
+    """What is said of the features in a shard, unchecked; nothing where it cannot be read."""
+    import pyarrow as pa
+
+    try:
+        with pa.memory_map(os.fspath(path)) as file, pa.ipc.open_stream(file) as stream:
+            said = json.loads(stream.schema.metadata[_ABOUT])
+            return said if isinstance(said, dict) else {}
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+        return {}
+
+
 class Shard:
     """A shard that was opened and found whole.
 
@@ -152,10 +165,10 @@ class Shard:
 
     def __init__(self, path: Path, space: Mapping[str, object]) -> None:
         self.path = path
-        about, self._batch = read_whole(path)
-        _check_space(path, about, space)
-        self.least: float = about["least"]
-        self.left_out = [Problem(*each) for each in about["left_out"]]
+        said, self._batch = read_whole(path)
+        _check_space(path, said, space)
+        self.least: float = said["least"]
+        self.left_out = [Problem(*each) for each in said["left_out"]]
 
     def __len__(self) -> int:
         return int(self._batch.num_rows)
@@ -219,11 +232,11 @@ def _hash(content: Any) -> bytes:
     return hashlib.blake2b(content, digest_size=_HASH).digest()
 
 
-def _check_space(path: Path, about: Mapping[str, Any], space: Mapping[str, object]) -> None:
+def _check_space(path: Path, said: Mapping[str, Any], space: Mapping[str, object]) -> None:
     """Refuse features that another network, processor or version computed."""
-    if about["format"] != FORMAT:
+    if said["format"] != FORMAT:
         raise CheckError(f"'{path}' was written by another version of Headstart. Take another folder: --store")
-    found, wanted = about["space"], json.loads(json.dumps(dict(space)))
+    found, wanted = said["space"], json.loads(json.dumps(dict(space)))
     for name in sorted({*found, *wanted}):
         if found.get(name) != wanted.get(name):
             raise CheckError(
