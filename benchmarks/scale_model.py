@@ -10,8 +10,9 @@ fits that were measured.
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -63,6 +64,8 @@ class Costs:
     entry: float  # seconds in which one name of a folder of shards is looked at
     line_bytes: float  # of an image in a list
     pair: float  # seconds for a pair of images, of the search for near copies
+    near_pair: float  # seconds more for a pair of which one image has a near neighbour
+    near: float  # share of pairs that are near
     split: float  # seconds of the split for each image beside
     curves: Mapping[str, Sequence[tuple[int, float]]]  # head, evaluation, diagnosis: (images, seconds)
     scatter: float  # seconds of a core for the sums over one training image
@@ -82,13 +85,19 @@ def predict(costs: Costs, images: int, cores: int, *, diagnose: bool = True) -> 
     found = {stage: costs.fixed[stage] for stage in CONSTANT}
     found |= {stage: costs.fixed[stage] + costs.each[stage] * images for stage in LINEAR}
     found["features"] = costs.first + costs.image * images / cores
-    found["split"] = costs.split * images + costs.pair * images**2 / 2
+    found["split"] = costs.split * images + near_copies(costs, images)
     found["head"] = _head(costs, images, cores)
     found["evaluation"] = along(costs.curves["evaluation"], images)
     found["diagnosis"] = _diagnosis(costs, images)
     for stage in () if diagnose else ("diagnosis", "report"):
         found[stage] = 0.0
     return found | {"total": sum(found.values())}
+
+
+def near_copies(costs: Costs, images: float) -> float:
+    """Seconds of the search, which looks at all pairs, and once more at those of images with a near neighbour."""
+    looked_at = 1 - math.exp(-costs.near * images)
+    return costs.pair * images**2 / 2 + costs.near_pair * looked_at * images**2
 
 
 def along(points: Sequence[tuple[int, float]], images: float) -> float:
@@ -126,7 +135,7 @@ def table(costs: Costs, images: int, machines: int) -> dict[str, float]:
         "terabytes of shards": costs.shard_bytes * images / 1e12,
         "gigabytes of the model": MODEL_BYTES * (1 - HELD_OUT) * images / 1e9,
         "gigabytes of the split": costs.split_bytes * images / 1e9,
-        "hours of near copies": costs.pair * images**2 / 2 / 3600,
+        "hours of near copies": near_copies(costs, images) / 3600,
     }
 
 
@@ -139,7 +148,9 @@ def limits(costs: Costs, unit: int = 1024, workers: int = 1000) -> list[tuple[fl
     """
     patience = PATIENCE * 3600
     found = {
-        "near copies: all pairs are compared, by one task": (2 * patience / costs.pair) ** 0.5,
+        "near copies: all pairs are compared, by one task": bearable(
+            lambda images: near_copies(costs, images), patience
+        ),
         "memory of the split, one task": MEMORY / costs.split_bytes,
         "memory of the diagnosis, one task": MEMORY / (4 * costs.width * (1 - HELD_OUT)),
         "the list of a folder's photos, made by one task": patience / costs.listed,
@@ -149,6 +160,15 @@ def limits(costs: Costs, unit: int = 1024, workers: int = 1000) -> list[tuple[fl
         "disk of the shards, 100 TB": 1e14 / costs.shard_bytes,
     }
     return sorted((images, name) for name, images in found.items())
+
+
+def bearable(seconds: Callable[[float], float], most: float) -> float:
+    """The number of images for which ``seconds``, which grows, is ``most``."""
+    low, high = 1.0, 1e15
+    while high / low > 1.001:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if seconds(middle) < most else (low, middle)
+    return low
 
 
 def calibrate(data: Path, pixels: int | None, small: Sequence[Path], *, quick: bool = False) -> Costs:

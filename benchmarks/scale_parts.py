@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness import median
 from headstart.backbones.blueprint import FEATURES
@@ -18,8 +19,9 @@ from headstart.backbones.catalogue import DEFAULT, Pretrained
 from headstart.core.spread import evenly_spread
 from headstart.core.timing import StageTimer
 from headstart.core.types import ImageDataset, Sample
+from headstart.data.fingerprints import take_fingerprints
 from headstart.data.load import THUMBNAIL, content_key, cores, decode_with_thumbnail, in_chunks
-from headstart.data.near_copies import near_copies
+from headstart.data.near_copies import ALIKE, FAR, _near_pairs, _whitened_views, near_copies
 from headstart.data.split import make_split
 from headstart.engines.protocol import Network
 from headstart.engines.registry import get_engine, open_backbone
@@ -38,7 +40,7 @@ from headstart.workflows.fit import fit_features
 
 IMAGES, CLASSES = 400, 10
 SIZES = (500, 1000, 2000, 4000, 8000)  # images whose features are made up
-PAIRS = (2000, 6000)  # thumbnails that are made up
+PAIRS = (3000, 9000)  # thumbnails that are made up
 LEAST = 1e-12  # seconds: what was too quick to be measured
 NARROW, ROOMY = 4, 1.03  # a part of the features; a little beyond where all directions are kept
 
@@ -49,7 +51,8 @@ def measured_parts(data: Path, pixels: int | None, *, quick: bool = False) -> di
     pretrained, _ = open_backbone(DEFAULT, None, pixels, head=False)
     network = get_engine("fast", pretrained.blueprint, pretrained.weights, pretrained.spec)
     found = of_images(dataset, network, 64 if quick else IMAGES)
-    found |= of_pairs([size // 2 for size in PAIRS] if quick else PAIRS)
+    real = take_fingerprints(dataset).thumbnails
+    found |= of_pairs([size // 2 for size in PAIRS] if quick else PAIRS, real)
     found |= of_heads(pretrained, network, [size // 2 for size in SIZES[:3]] if quick else SIZES, quick=quick)
     found |= of_folders(300 if quick else 3000)
     found |= {"unit": of_a_unit(*((20, 120) if quick else (50, 250)))}
@@ -115,23 +118,41 @@ def _of_store(dataset: ImageDataset, rows: Sequence[int], width: int) -> dict[st
         return {"store": seconds_of(write) / len(rows), "shard_bytes": path.stat().st_size / len(rows)}
 
 
-def made_up_thumbnails(count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def made_up_thumbnails(count: int) -> NDArray[np.uint8]:
     """Grey pictures with light and shade, and some noise."""
     rng = np.random.default_rng(0)
     coarse = rng.uniform(0, 255, (count, 4, 4)).repeat(4, axis=1).repeat(4, axis=2)
     return (coarse + rng.normal(0, 20, (count, THUMBNAIL, THUMBNAIL))).clip(0, 255).astype(np.uint8)
 
 
-def of_pairs(sizes: Sequence[int]) -> dict[str, float]:
-    """Seconds of the search for near copies: for a pair, and for an image of the split beside."""
+def of_pairs(sizes: Sequence[int], real: NDArray[np.uint8]) -> dict[str, float]:
+    """Seconds of the search for near copies: for a pair, for a pair of which one has a near neighbour, for an image.
+
+    Args:
+        sizes: numbers of thumbnails that are made up, none near another.
+        real: thumbnails of which the share of near pairs is taken.
+    """
     few, many = sizes
-    one, other = (seconds_of(lambda: near_copies(made_up_thumbnails(size))) for size in sizes)  # noqa: B023
-    made = seconds_of(lambda: made_up_thumbnails(many)) / many
+    thumbnails = made_up_thumbnails(many)
+    one, other = (seconds_of(lambda: near_copies(thumbnails[:size]), 5) for size in sizes)  # noqa: B023
     pair = max(LEAST, 2 * (other / many - one / few) / (many - few))
-    each = max(0.0, one / few - pair * few / 2 - made)
+    copied = np.concatenate([thumbnails[: many // 2], thumbnails[: many // 2] ^ 1])  # each has a copy
+    all_near = seconds_of(lambda: near_copies(copied), 5)
     seen, dataset = made_up(few, 4, np.random.default_rng(0))
     rest = seconds_of(lambda: make_split(dataset, seen, 0.2, 0)) - seconds_of(lambda: near_copies(seen.thumbnails))
-    return {"pair": pair, "split": each + max(0.0, rest) / few}
+    return {
+        "pair": pair,
+        "near_pair": max(0.0, all_near - other) / many**2,
+        "near": _near(real),
+        "split": max(0.0, one / few - pair * few / 2) + max(0.0, rest) / few,
+    }
+
+
+def _near(thumbnails: NDArray[np.uint8]) -> float:
+    """The share of pairs that are near enough for a closer look."""
+    views, limit = _whitened_views(thumbnails), ALIKE * FAR
+    pairs = sum(int((distance < limit).sum()) for _, _, distance in _near_pairs(views, limit))
+    return 2 * pairs / len(thumbnails) ** 2
 
 
 def made_up(count: int, width: int, rng: np.random.Generator) -> tuple[Features, ImageDataset]:
@@ -240,7 +261,7 @@ def of_folders(count: int) -> dict[str, float]:
 
 
 def of_a_unit(few: int, many: int) -> float:
-    """Seconds in which one process hands out a unit and hears of it, to workers with nothing to do."""
+    """Seconds of a processor in which one process hands out a unit and hears of it; the workers have nothing to do."""
 
     class Idle:
         def __init__(self, shared: Any, threads: int) -> None:
@@ -253,8 +274,13 @@ def of_a_unit(few: int, many: int) -> float:
         pool = Pool(max(1, cores() - 1), 1, "fp32")
         for _ in pool.results(Idle, few, None):  # the first one starts what later ones find
             pass
-        one, other = (seconds_of(lambda: [*pool.results(Idle, units, None)], 1) for units in (few, many))  # noqa: B023
-    return max(LEAST, (other - one) / (many - few))
+        taken = []
+        for units in (few, many):
+            begun = time.process_time()
+            for _ in pool.results(Idle, units, None):
+                pass
+            taken.append(time.process_time() - begun)
+    return max(LEAST, (taken[1] - taken[0]) / (many - few))
 
 
 def memory_of_split(few: int, many: int) -> float:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from harness import Goal, arguments, finish, median
 
 HOUR = 3600.0
+HAND = 0.004  # seconds, as `scale_model.py` measures it
 DONE, DOWN, MISSED, BACK = range(4)  # kinds of events
 
 
@@ -192,7 +193,7 @@ def main() -> None:
     """Both tables."""
     parser = arguments(__doc__.splitlines()[0] if __doc__ else None, repeats=3)
     parser.add_argument("--rate", type=float, default=USUAL.rate, help="images a second of a worker of 8 cores")
-    parser.add_argument("--hand", type=float, default=0.001, help="seconds in which one unit is handed out")
+    parser.add_argument("--hand", type=float, default=HAND, help="seconds in which one unit is handed out")
     options = parser.parse_args()
     given: dict[str, Any] = {"rate": options.rate, "hand": options.hand}
     if options.quick:
