@@ -21,7 +21,7 @@ from headstart.core.timing import StageTimer
 from headstart.core.types import ImageDataset, Sample
 from headstart.data.fingerprints import take_fingerprints
 from headstart.data.load import THUMBNAIL, content_key, cores, decode_with_thumbnail, in_chunks
-from headstart.data.near_copies import ALIKE, FAR, _near_pairs, _whitened_views, near_copies
+from headstart.data.near_copies import ALIKE, FAR, _whitened_views, near_copies, near_pairs
 from headstart.data.split import make_split
 from headstart.engines.protocol import Network
 from headstart.engines.registry import get_engine, open_backbone
@@ -151,7 +151,7 @@ def of_pairs(sizes: Sequence[int], real: NDArray[np.uint8]) -> dict[str, float]:
 def _near(thumbnails: NDArray[np.uint8]) -> float:
     """The share of pairs that are near enough for a closer look."""
     views, limit = _whitened_views(thumbnails), ALIKE * FAR
-    pairs = sum(int((distance < limit).sum()) for _, _, distance in _near_pairs(views, limit))
+    pairs = sum(int((distance < limit).sum()) for _, _, distance in near_pairs(views, limit))
     return 2 * pairs / len(thumbnails) ** 2
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from headstart.core.progress import StageProgress
 from headstart.core.types import ImageDataset, ImageSpec, Problem
 from headstart.data.load import THUMBNAIL, Decoded, in_chunks, load_image
-from headstart.data.near_copies import near_copies
+from headstart.data.near_copies import Pairs, near_copies
 
 SEEN = ImageSpec(224)  # the pixels to make thumbnails from where there is no network: those of the default network
 
@@ -24,6 +24,7 @@ class Fingerprints:
     usable: NDArray[np.bool_]
     formats: list[str] = field(default_factory=list)  # of the files, each one of `load.FORMATS` or ""
     problems: list[Problem] = field(default_factory=list)
+    pairs: Pairs | None = None  # how pairs of near copies are looked for, see `near_copies`
 
     @classmethod
     def of(cls, count: int) -> Fingerprints:
@@ -55,7 +56,7 @@ class Fingerprints:
         for row in np.flatnonzero(self.usable).tolist():
             groups[row] = first.setdefault(self.keys[row], row)
         contents = np.array([*first.values()], np.intp)
-        groups[contents] = contents[near_copies(self.thumbnails[contents])]
+        groups[contents] = contents[near_copies(self.thumbnails[contents], self.pairs)]
         return groups[groups] if len(groups) else groups
 
 

@@ -8,7 +8,7 @@ to the 5th neighbour, so that one limit serves for digits and for photos.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,8 @@ _BLOCK = 2**21  # distances held at a time
 
 Floats = NDArray[np.floating]
 Index = NDArray[np.intp]
+Views = Sequence[Floats]  # unit vectors (N, AXES) of the whole, the mirrored and the inner picture
+Pairs = Callable[[Views, float], Iterator[tuple[Index, Index, Floats]]]  # see `near_pairs`
 
 
 class Components:
@@ -72,7 +74,7 @@ def named_groups(samples: Sequence[Sample]) -> Index:
     return np.unique([sample.group or f"\0{row}" for row, sample in enumerate(samples)], return_inverse=True)[1]
 
 
-def near_copies(thumbnails: NDArray[np.uint8]) -> Index:
+def near_copies(thumbnails: NDArray[np.uint8], pairs: Pairs | None = None) -> Index:
     """Group copies of one photo, and frames of one video or burst.
 
     ``thumbnails`` uint8 (N, 16, 16), grey. The distance of two photos is 1 - cosine of their blurred and whitened
@@ -81,7 +83,7 @@ def near_copies(thumbnails: NDArray[np.uint8]) -> Index:
     distance from one of them to its 5th neighbour. Frames have many near neighbours: `chains` finds those. Returns for
     each photo the smallest index of its group (N,); the groups do not depend on the order of the photos.
 
-    Compares all pairs, a tile at a time. Memory: about 500 bytes a photo, and tiles.
+    Compares all pairs, a tile at a time. Memory: about 500 bytes a photo, and tiles. ``pairs`` does it in another way.
     """
     if thumbnails.shape[1:] != (THUMBNAIL, THUMBNAIL):
         raise ValueError(f"Expected thumbnails of shape (N, {THUMBNAIL}, {THUMBNAIL}). Received: {thumbnails.shape}.")
@@ -91,7 +93,7 @@ def near_copies(thumbnails: NDArray[np.uint8]) -> Index:
     with ONE_BLAS_THREAD:
         views, sample = _whitened_views(thumbnails), _sample_of(thumbnails, _SAMPLE)
         units, links = _Units(views[0], sample), Links(len(thumbnails))
-        for i, j, distance in _near_pairs(views, max(ALIKE * FAR, LINK)):
+        for i, j, distance in (pairs or near_pairs)(views, max(ALIKE * FAR, LINK)):
             near = distance < ALIKE * FAR  # the others are no copies, whatever their units
             one, other = i[near], j[near]
             copies = distance[near] < ALIKE * np.maximum(units[one], units[other])
@@ -206,14 +208,19 @@ def _distances(views: Sequence[Floats], i: slice | Index, j: slice) -> Floats:
     return np.subtract(1, cosines, out=cosines)
 
 
-def _near_pairs(views: Sequence[Floats], limit: float) -> Iterator[tuple[Index, Index, Floats]]:
+def near_pairs(views: Views, limit: float) -> Iterator[tuple[Index, Index, Floats]]:
     """Pairs i < j of photos that are less than ``limit`` apart, with their distances; a tile at a time."""
-    starts = range(0, len(views[0]), _TILE)
-    tiles = ((top, left) for top in starts for left in starts[top // _TILE :])
-    return on_threads(lambda tile: _near_in_tile(views, *tile, limit), tiles)
+    return on_threads(lambda tile: near_in_tile(views, *tile, limit), tiles_of(len(views[0])))
 
 
-def _near_in_tile(views: Sequence[Floats], top: int, left: int, limit: float) -> tuple[Index, Index, Floats]:
+def tiles_of(count: int) -> Iterator[tuple[int, int]]:
+    """Where the tiles of all pairs of so many photos begin."""
+    starts = range(0, count, _TILE)
+    return ((top, left) for top in starts for left in starts[top // _TILE :])
+
+
+def near_in_tile(views: Views, top: int, left: int, limit: float) -> tuple[Index, Index, Floats]:
+    """The near pairs of one tile."""
     distances = _distances(views, slice(top, top + _TILE), slice(left, left + _TILE))
     row, column = np.divmod(np.flatnonzero(distances < limit), distances.shape[1])
     wanted = row + top < column + left

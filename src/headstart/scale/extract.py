@@ -42,7 +42,11 @@ class Work:
 
     def path(self, unit: Unit) -> Path:
         """Where the shard of a unit is."""
-        return self.folder / f"{unit.name}{SUFFIX}"
+        return self.place(unit) / f"{unit.name}{SUFFIX}"
+
+    def place(self, unit: Unit) -> Path:
+        """The folder of the shards of its place: one of 4096, so that it is listed quickly."""
+        return self.folder / unit.place[:3]
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ class Worker:
     def _earlier(self, unit: Unit) -> dict[bytes, tuple[Shard, int]]:
         """Images by their content in shards of the same place, of which others or fewer images were there."""
         found: dict[bytes, tuple[Shard, int]] = {}
-        for path in {*self._work.folder.glob(f"{unit.place}-*{SUFFIX}")} - {self._work.path(unit)}:
+        for path in {*self._work.place(unit).glob(f"{unit.place}-*{SUFFIX}")} - {self._work.path(unit)}:
             if shard := self._opened(path):
                 found |= {key: (shard, row) for row, key in enumerate(shard.keys) if key}
         return found

@@ -36,7 +36,7 @@ def place_of(store: PathLike | None) -> Path:
 
 def remove_left(folder: Path) -> None:
     """Remove files that a worker that was killed began long ago."""
-    for path in folder.glob(f"{UNFINISHED}*"):
+    for path in folder.rglob(f"{UNFINISHED}*"):
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > LEFT:
                 path.unlink()
@@ -50,7 +50,7 @@ def kept_spaces() -> list[SpaceInfo]:
     """
     found = []
     for folder in _folders(SHARDS):
-        shards, size, last_used = sorted(folder.glob(f"*{SUFFIX}")), *_usage(folder)
+        shards, size, last_used = sorted(folder.rglob(f"*{SUFFIX}")), *_usage(folder)
         told = [about(path) for path in shards]
         rows = sum(int(each.get("images", 0)) for each in told)
         found.append(SpaceInfo(folder.name, told[-1].get("space", {}) if told else {}, rows, size, last_used))

@@ -17,6 +17,7 @@ from headstart.data.spelling import as_whole
 from headstart.learn.features import Features
 from headstart.scale.extract import Done, Work
 from headstart.scale.matrix import ShardedMatrix, ShardFile
+from headstart.scale.pairs import pairs_on_cluster
 from headstart.scale.plan import Plan
 
 OPEN = 8  # units at a time
@@ -53,6 +54,7 @@ def whole_of(work: Work, done: Sequence[Done]) -> tuple[ImageDataset, Features]:
         problems=[problem for shard in shards for problem in shard.problems],
         values=cast("NDArray[np.float16]", ShardedMatrix(files, work.space, width)),
         computed=sum(each.computed for each in done),
+        pairs=pairs_on_cluster,
     )
     seen.from_store = int(seen.usable.sum()) - seen.computed
     return (dataset if all(unit.listed for unit in plan.units) else as_whole(dataset)), seen
