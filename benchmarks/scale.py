@@ -23,7 +23,7 @@ from typing import Any
 
 from harness import HEADSTART, Goal, arguments, finish, in_child, median, spread, timed
 from scale_data import cifar, cifar_tars, made_up_tars, photos
-from scale_model import LARGE, SMALL, Costs, calibrate, predict, show, whole_fit
+from scale_model import LARGE, SMALL, Costs, calibrate, predict, show, table, whole_fit
 
 PARTS = ("overhead", "speed", "memory", "kill", "model")
 IMAGES, PIXELS = 50_000, 64
@@ -259,6 +259,9 @@ def model(options: argparse.Namespace, folder: Path) -> Found:
         show(costs)
         rows = [_beside(costs, size, made(size), pixels, cores, options.repeats) for size in sizes]
         found[kind] = {"costs": vars(costs), "rows": rows}
+        if pixels is None:
+            dollars = table(costs, 10**8, 16)["dollars a million"]
+            goals.append(Goal("dollars for the features of a million photos", dollars, most=0.1))
         goals += [Goal(f"{kind}: {row['images']}, error in %", 100 * abs(row["error"]), most=15) for row in rows]
     return found, goals
 

@@ -128,8 +128,8 @@ def table(costs: Costs, images: int, machines: int) -> dict[str, float]:
     return {
         "images": images,
         "machines": machines,
-        "hours": (costs.first + seconds / (machines * CORES)) / 3600,
-        "dollars": seconds / 3600 * PRICE,
+        "hours of the features": (costs.first + seconds / (machines * CORES)) / 3600,
+        "dollars of the features": seconds / 3600 * PRICE,
         "dollars a million": seconds / 3600 * PRICE / images * 1e6,
         "terabytes of images": costs.image_bytes * images / 1e12,
         "terabytes of shards": costs.shard_bytes * images / 1e12,
@@ -226,7 +226,8 @@ def show(costs: Costs) -> None:
     for images, machines in ((10**8, 16), (10**10, 1600)):
         print(f"\n{images:.0e} images on {machines} machines of {CORES} cores")
         for name, value in table(costs, images, machines).items():
-            print(f"  {name:<28}{value:,.3g}")
+            daft = f" (Daft's published run: {DAFT})" if name == "dollars a million" else ""
+            print(f"  {name:<28}{value:,.3g}{daft}")
     print("\nwhat gives way first")
     for most, name in limits(costs):
         print(f"  {most:8.1e} images  {name}: {REMEDIES[name]}")

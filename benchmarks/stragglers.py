@@ -171,6 +171,8 @@ class _Simulation:
         self._up[machine] = True
         for worker in self._workers_of(machine):
             self._take(worker, now)
+        if not any(self._held) and not any(self._lost):
+            raise RuntimeError("units were lost: nobody holds what is left")
         self._fail_later(machine, now)
 
 

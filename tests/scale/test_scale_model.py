@@ -26,7 +26,7 @@ def model() -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="module")
 def costs(model: ModuleType) -> Any:
-    """5 ms an image and core: 2 + 1 + 1, times 1.25, without a millisecond to write it, which there is none of."""
+    """5 ms an image and core: 2 + 1 + 1, times 1.25, and nothing to write it."""
     return model.Costs(
         cores=2,
         read=0.002,
@@ -99,9 +99,9 @@ def test_images_with_near_neighbours_are_looked_at_again(model: ModuleType, cost
 
 def test_tables_of_what_nobody_measured(model: ModuleType, costs: Any) -> None:
     row = model.table(costs, 10**8, 10)
-    assert row["hours"] == pytest.approx((3 + 5e5 / 640) / 3600)
-    assert row["dollars"] == pytest.approx(5e5 / 3600 * 0.05)
-    assert row["dollars a million"] == pytest.approx(row["dollars"] / 100)
+    assert row["hours of the features"] == pytest.approx((3 + 5e5 / 640) / 3600)
+    assert row["dollars of the features"] == pytest.approx(5e5 / 3600 * 0.05)
+    assert row["dollars a million"] == pytest.approx(row["dollars of the features"] / 100)
     assert row["terabytes of shards"] == pytest.approx(0.5)
     assert row["gigabytes of the model"] == pytest.approx(0.8 * 27.2)
 
