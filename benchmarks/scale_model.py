@@ -28,6 +28,7 @@ SCORES, STRENGTHS = 16_000_000, 16  # see `learn/heads.py`: on so many scores th
 PLENTY = 8  # rows for each feature, beyond which the diagnosis keeps all directions
 MODEL_BYTES = 16 + 256  # key and thumbnail that a model keeps of each training image
 CORES, PRICE = 64, 0.05  # of a machine; dollars an hour of a core
+TOO_LITTLE = 1e-10  # seconds that neither a pair nor a unit can take
 DAFT = 0.58  # dollars for a million images, of a run that Daft published, at $0.80 an hour of an instance
 MEMORY, PATIENCE = 256e9, 1.0  # bytes of the machine that the head is fitted on; hours that are bearable
 REMEDIES = {
@@ -182,6 +183,9 @@ def calibrate(data: Path, pixels: int | None, small: Sequence[Path], *, quick: b
     whole = [whole_fit(path, pixels) for path in small]
     fixed, each = dict[str, float](), dict[str, float]()
     (one, few), (other, many) = whole
+    for what in ("pair", "unit"):
+        if parts[what] <= TOO_LITTLE:
+            print(f"'{what}' was lost in noise: {parts[what]:g} s. What is said of it is not to be used.", flush=True)
     for stage in CONSTANT:
         fixed[stage] = (one[stage] + other[stage]) / 2
     for stage in LINEAR:

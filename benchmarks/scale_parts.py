@@ -40,7 +40,7 @@ from headstart.workflows.fit import fit_features
 
 IMAGES, CLASSES = 400, 10
 SIZES = (500, 1000, 2000, 4000, 8000)  # images whose features are made up
-PAIRS = (3000, 9000)  # thumbnails that are made up
+PAIRS = (4000, 16_000)  # thumbnails that are made up
 LEAST = 1e-12  # seconds: what was too quick to be measured
 NARROW, ROOMY = 4, 1.03  # a part of the features; a little beyond where all directions are kept
 
@@ -52,7 +52,7 @@ def measured_parts(data: Path, pixels: int | None, *, quick: bool = False) -> di
     network = get_engine("fast", pretrained.blueprint, pretrained.weights, pretrained.spec)
     found = of_images(dataset, network, 64 if quick else IMAGES)
     real = take_fingerprints(dataset).thumbnails
-    found |= of_pairs([size // 2 for size in PAIRS] if quick else PAIRS, real)
+    found |= of_pairs([size // 4 for size in PAIRS] if quick else PAIRS, real)
     found |= of_heads(pretrained, network, [size // 2 for size in SIZES[:3]] if quick else SIZES, quick=quick)
     found |= of_folders(300 if quick else 3000)
     found |= {"unit": of_a_unit(*((20, 120) if quick else (50, 250)))}
