@@ -12,13 +12,14 @@ from __future__ import annotations
 import argparse
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness import HEADSTART, arguments, finish, in_child, shared, timed
+from headstart.scale.pairs import MANY
 
 SMALL, LARGE = 500, 2000  # images of the two whole fits
 CONSTANT = ("start", "plan", "golden", "report", "rest")  # stages that do not depend on the number of images
@@ -32,11 +33,11 @@ TOO_LITTLE = 1e-10  # seconds that neither a pair nor a unit can take
 DAFT = 0.58  # dollars for a million images, of a run that Daft published, at $0.80 an hour of an instance
 MEMORY, PATIENCE = 256e9, 1.0  # bytes of the machine that the head is fitted on; hours that are bearable
 REMEDIES = {
-    "near copies: all pairs are compared, by one task": "no way around it yet: fit on a part, and predict on all",
+    "near copies: all pairs are compared, which takes more hours of cores than the features": "fit on a part, and "
+    "predict on all",
     "memory of the split, one task": "no way around it yet; a machine with more memory for that task",
     "memory of the diagnosis, one task": "--no-report",
     "the list of a folder's photos, made by one task": "Parquet files, which need no list",
-    "one folder of shards, listed for every unit": "several runs with a store each; a faster shared disk",
     "the model's folder (key and thumbnail of every training photo), 100 GB": "no way around it yet",
     "disk of the shards, 100 TB": "a network of fewer features",
 }
@@ -62,7 +63,6 @@ class Costs:
     first: float  # seconds of the features beside the images: workers start, and open the network
     unit: float  # seconds in which one unit is handed out
     listed: float  # seconds to write and read one image's line of a list
-    entry: float  # seconds in which one name of a folder of shards is looked at
     line_bytes: float  # of an image in a list
     pair: float  # seconds for a pair of images, of the search for near copies
     near_pair: float  # seconds more for a pair of which one image has a near neighbour
@@ -81,12 +81,13 @@ class Costs:
 def predict(costs: Costs, images: int, cores: int, *, diagnose: bool = True) -> dict[str, float]:
     """Seconds of each stage of a fit on so many cores, and the ``total``.
 
-    The split, and the head but for its sums, are one task on a machine like the one that was measured.
+    The split but for the pairs of very many images, and the head but for its sums, are one task on a machine like the
+    one that was measured.
     """
     found = {stage: costs.fixed[stage] for stage in CONSTANT}
     found |= {stage: costs.fixed[stage] + costs.each[stage] * images for stage in LINEAR}
     found["features"] = costs.first + costs.image * images / cores
-    found["split"] = costs.split * images + near_copies(costs, images)
+    found["split"] = costs.split * images + near_copies(costs, images, cores)
     found["head"] = _head(costs, images, cores)
     found["evaluation"] = along(costs.curves["evaluation"], images)
     found["diagnosis"] = _diagnosis(costs, images)
@@ -95,10 +96,14 @@ def predict(costs: Costs, images: int, cores: int, *, diagnose: bool = True) -> 
     return found | {"total": sum(found.values())}
 
 
-def near_copies(costs: Costs, images: float) -> float:
-    """Seconds of the search, which looks at all pairs, and once more at those of images with a near neighbour."""
+def near_copies(costs: Costs, images: float, cores: int) -> float:
+    """Seconds of the search, which looks at all pairs, and once more at those of images with a near neighbour.
+
+    The pairs of very many images are compared by all cores of the cluster, else by those of one machine.
+    """
     looked_at = 1 - math.exp(-costs.near * images)
-    return costs.pair * images**2 / 2 + costs.near_pair * looked_at * images**2
+    share = costs.cores / cores if images >= MANY else 1.0
+    return costs.pair * share * images**2 / 2 + costs.near_pair * looked_at * images**2
 
 
 def along(points: Sequence[tuple[int, float]], images: float) -> float:
@@ -136,40 +141,22 @@ def table(costs: Costs, images: int, machines: int) -> dict[str, float]:
         "terabytes of shards": costs.shard_bytes * images / 1e12,
         "gigabytes of the model": MODEL_BYTES * (1 - HELD_OUT) * images / 1e9,
         "gigabytes of the split": costs.split_bytes * images / 1e9,
-        "hours of near copies": near_copies(costs, images) / 3600,
+        "hours of near copies": near_copies(costs, images, machines * CORES) / 3600,
     }
 
 
-def limits(costs: Costs, unit: int = 1024, workers: int = 1000) -> list[tuple[float, str]]:
-    """From how many images on each part gives way, the first one first.
-
-    Args:
-        unit: images of a unit; about so many of a folder or of tar files.
-        workers: that look for shards at the same time.
-    """
-    patience = PATIENCE * 3600
+def limits(costs: Costs) -> list[tuple[float, str]]:
+    """From how many images on each part gives way, the first one first."""
+    near = costs.pair * costs.cores / 2  # seconds of a core for all pairs, over the square of the images
     found = {
-        "near copies: all pairs are compared, by one task": bearable(
-            lambda images: near_copies(costs, images), patience
-        ),
+        "near copies: all pairs are compared, which takes more hours of cores than the features": costs.image / near,
         "memory of the split, one task": MEMORY / costs.split_bytes,
         "memory of the diagnosis, one task": MEMORY / (4 * costs.width * (1 - HELD_OUT)),
-        "the list of a folder's photos, made by one task": patience / costs.listed,
-        # each unit looks at the names of all shards that are there, on average at half of them
-        "one folder of shards, listed for every unit": unit * (2 * patience * workers / costs.entry) ** 0.5,
+        "the list of a folder's photos, made by one task": PATIENCE * 3600 / costs.listed,
         "the model's folder (key and thumbnail of every training photo), 100 GB": 1e11 / MODEL_BYTES / (1 - HELD_OUT),
         "disk of the shards, 100 TB": 1e14 / costs.shard_bytes,
     }
     return sorted((images, name) for name, images in found.items())
-
-
-def bearable(seconds: Callable[[float], float], most: float) -> float:
-    """The number of images for which ``seconds``, which grows, is ``most``."""
-    low, high = 1.0, 1e15
-    while high / low > 1.001:
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if seconds(middle) < most else (low, middle)
-    return low
 
 
 def calibrate(data: Path, pixels: int | None, small: Sequence[Path], *, quick: bool = False) -> Costs:

@@ -244,21 +244,16 @@ def _without_network(dataset: ImageDataset, seen: Features, split: Any) -> dict[
 
 
 def of_folders(count: int) -> dict[str, float]:
-    """Seconds of an image in the list of a folder, its bytes, and of a name in a folder of shards."""
+    """Seconds of an image in the list of a folder, and its bytes."""
     with tempfile.TemporaryDirectory() as place:
         root = Path(place) / "photos"
         for label in ("a", "b"):
             (root / label).mkdir(parents=True)
             for number in range(count // 2):
                 (root / label / f"IMG_{number:06d}.jpg").touch()
-        shards = Path(place) / "shards"
-        shards.mkdir()
-        for number in range(count):
-            (shards / f"{number:032x}-{number:032x}.arrow").touch()
         listed = seconds_of(lambda: write_list(Source(str(root)).open(), Path(place) / "lists")) / count
-        entry = seconds_of(lambda: [*shards.glob(f"{'f' * 32}-*.arrow")]) / count
         (lines,) = (Path(place) / "lists").glob("*.jsonl")
-        return {"listed": listed, "entry": entry, "line_bytes": lines.stat().st_size / count}
+        return {"listed": listed, "line_bytes": lines.stat().st_size / count}
 
 
 def of_a_unit(few: int, many: int) -> float:

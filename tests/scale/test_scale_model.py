@@ -44,7 +44,6 @@ def costs(model: ModuleType) -> Any:
         first=3.0,
         unit=0.004,
         listed=1e-5,
-        entry=1e-6,
         line_bytes=100,
         pair=2e-8,
         near_pair=1e-7,
@@ -92,9 +91,15 @@ def test_beyond_the_images_that_choose_the_strength_only_sums_grow(model: Module
 
 
 def test_images_with_near_neighbours_are_looked_at_again(model: ModuleType, costs: Any) -> None:
-    assert model.near_copies(costs, 1000) == pytest.approx(0.01)
+    assert model.near_copies(costs, 1000, 2) == pytest.approx(0.01)
     all_near = replace(costs, near=1.0)
-    assert model.near_copies(all_near, 1000) == pytest.approx(0.01 + 0.1)
+    assert model.near_copies(all_near, 1000, 2) == pytest.approx(0.01 + 0.1)
+
+
+def test_pairs_of_very_many_images_are_shared_by_all_cores(model: ModuleType, costs: Any) -> None:
+    two, eight = (model.near_copies(costs, 10**6, cores) for cores in (2, 8))
+    assert two == pytest.approx(1e4)
+    assert eight == pytest.approx(two / 4)
 
 
 def test_tables_of_what_nobody_measured(model: ModuleType, costs: Any) -> None:
@@ -111,5 +116,5 @@ def test_what_gives_way_comes_in_order_with_a_remedy(model: ModuleType, costs: A
     assert [images for images, _ in found] == sorted(images for images, _ in found)
     assert {name for _, name in found} == {*model.REMEDIES}
     by_name = {name.split(":")[0]: images for images, name in found}
-    assert by_name["near copies"] == pytest.approx((2 * 3600 / 2e-8) ** 0.5, rel=0.01)
+    assert by_name["near copies"] == pytest.approx(0.005 / 2e-8)
     assert by_name["memory of the split, one task"] == pytest.approx(256e6)
