@@ -128,7 +128,9 @@ def fit_on_ray(
                 path = copy_folder(fitted.path, out, overwrite=overwrite)
         finally:
             shutil.rmtree(made, ignore_errors=True)
-    record = replace(fitted.record, seconds={**timer.seconds, **fitted.record.seconds})
+    stages = [*timer.seconds, *fitted.record.seconds]
+    seconds = {name: round(timer.seconds.get(name, 0) + fitted.record.seconds.get(name, 0), 3) for name in stages}
+    record = replace(fitted.record, seconds=seconds)
     return replace(fitted, path=path, record=record)
 
 
