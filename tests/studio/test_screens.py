@@ -51,7 +51,8 @@ def test_a_bar_says_its_stage_as_people_do() -> None:
 
 def test_every_stage_has_words() -> None:
     told = re.compile(r"(?:one_step|stage)\([^()]*(?:\([^()]*\))?[^()]*\"([a-z ]+)\"\)")
-    found = {name for file in SOURCE.rglob("*.py") for name in told.findall(file.read_text("utf-8"))}
+    files = [file for file in SOURCE.rglob("*.py") if "scale" not in file.parts]  # it does not show those on a cluster
+    found = {name for file in files for name in told.findall(file.read_text("utf-8"))}
     assert {"features", "head", "near copies", "reading", "writing"} <= found
     assert found <= set(STAGES)
 
