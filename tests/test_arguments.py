@@ -130,7 +130,8 @@ WRONG: dict[str, dict[str, tuple[object, ...]]] = {
     "fit_on_ray": {
         "seed": (*WHOLE, None), "holdout": (*SHARES, None), "pixels": (*WHOLE, "64"), "weights": PATHS,
         "head": (*WORDS, None), "precision": (*WORDS, 32, None), "spec": (64, "64"), "out": (*PATHS, None),
-        "progress": FLAGS, "diagnose": FLAGS, "overwrite": FLAGS, "source": ("data", 5),
+        "progress": FLAGS, "diagnose": FLAGS, "overwrite": FLAGS,
+        "image_column": WORDS, "label_column": WORDS, "group_column": WORDS, "split_column": WORDS, "label_from": WORDS,
         "runner": ("spark", "ray:", "ray:a", 5, None), "store": PATHS,
     },
     "predict_on_ray": {

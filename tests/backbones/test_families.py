@@ -156,9 +156,15 @@ def test_features_come_from_the_end_and_from_halfway(name: str) -> None:
     assert 0.3 < share < 0.97
 
 
-@pytest.mark.parametrize(
-    ("case", "save"), [(case, list(SAVES)[place % len(SAVES)]) for place, case in enumerate(CASES)], ids=str
-)
+LARGE = ("vgg", "resnet101", "resnet152")  # of which a smaller one of the family is tried too
+
+
+def _with_save(place: int, case: Case) -> Any:
+    slow = str(case).startswith(LARGE)
+    return pytest.param(case, list(SAVES)[place % len(SAVES)], marks=pytest.mark.slow if slow else ())
+
+
+@pytest.mark.parametrize(("case", "save"), [_with_save(*each) for each in enumerate(CASES)], ids=str)
 def test_every_layer_has_its_library_s_values(case: Case, save: str, tmp_path: Path) -> None:
     found = dict(differences(case, save, tmp_path))
     assert len(found) == (6 if case.head else 5)

@@ -55,7 +55,9 @@ def opened(name: str, case: Case, file: Path) -> Pretrained:
     return load_pretrained(record, file, case.pixels, head=case.top)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name.startswith("vgg") else ()) for name in CASES]
+)
 def test_every_layer_is_keras_s(official: Path, name: str) -> None:
     case, stored = CASES[name], np.load(official / f"{name}.npz")
     found = opened(name, case, official / f"{name}{case.forms[0]}")

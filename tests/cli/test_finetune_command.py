@@ -357,7 +357,7 @@ def test_killed_and_resumed_it_is_bit_by_bit_the_same(shell: Shell, photos: Path
 @pytest.mark.parametrize(
     ("number", "code", "said"),
     [
-        (signal.SIGTERM, 143, "Ended after step "),
+        pytest.param(signal.SIGTERM, 143, "Ended after step ", marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, 130, "interrupted; --resume goes on", marks=pytest.mark.slow),
     ],
 )

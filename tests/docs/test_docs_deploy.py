@@ -180,6 +180,7 @@ def test_cpp_with_onnx_runtime(model: hs.Classifier, taken: list[Path], tmp_path
     check(model, taken, [said(run, tmp_path / "cats.onnx", photo) for photo in photos])
 
 
+@pytest.mark.slow
 def test_the_steps_of_the_phones(model: hs.Classifier, taken: list[Path], tmp_path: Path) -> None:
     """In LiteRT's interpreter, as its libraries for Java and Swift call it: allocated, resized, run, one by one."""
     from ai_edge_litert.interpreter import Interpreter

@@ -138,7 +138,14 @@ def test_the_pixels_of_a_live_application_are_its_own(name: str) -> None:
     assert flip == turned
 
 
-@pytest.mark.parametrize("name", ["MobileNet", "VGG16", pytest.param("EfficientNetB0", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("MobileNet", marks=pytest.mark.slow),
+        "VGG16",
+        pytest.param("EfficientNetB0", marks=pytest.mark.slow),
+    ],
+)
 def test_they_are_so_wherever_it_stands(name: str) -> None:
     """As an object, and where it stands behind augmentation in a model of one's own; not behind other scalings."""
     make = getattr(keras.applications, name)
@@ -190,9 +197,9 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     ("name", "pixels"),
     [
         ("MobileNetV3Small", ((0.5,) * 3, (0.5,) * 3)),
-        ("EfficientNetV2B0", IMAGENET),
+        pytest.param("EfficientNetV2B0", IMAGENET, marks=pytest.mark.slow),
         pytest.param("EfficientNetV2S", ((128 / 255,) * 3, (128 / 255,) * 3), marks=pytest.mark.slow),
-        ("ConvNeXtTiny", IMAGENET),
+        pytest.param("ConvNeXtTiny", IMAGENET, marks=pytest.mark.slow),
     ],
 )
 def test_an_application_without_its_own_scaling_gets_what_that_would_give(name: str, pixels: Any) -> None:
@@ -221,6 +228,7 @@ def test_who_says_all_of_the_pixels_is_taken_at_his_word() -> None:
     assert wrap(keras.Model(given, layers.Dense(3)(Scale()(x)))).trunk.spec == replace(spec, resample="bilinear")
 
 
+@pytest.mark.slow
 def test_of_several_applications_in_a_model_only_what_they_all_want_is_taken() -> None:
     images, apps = keras.Input((SIZE, SIZE, 3)), keras.applications
     options = {"weights": None, "include_top": False, "input_shape": (SIZE, SIZE, 3), "pooling": "avg"}
@@ -316,7 +324,11 @@ def test_weights_are_those_that_keras_itself_would_fetch(
     ("name", "file"),
     [
         ("keras/MobileNet", "mobilenet_1_0_224_tf.h5"),
-        ("keras/MobileNetV2", "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5"),
+        pytest.param(
+            "keras/MobileNetV2",
+            "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_weights_without_a_published_hash_are_fetched_by_hand(

@@ -121,6 +121,7 @@ def test_photos_of_every_kind_get_the_answer_of_predict(ready: Any, model: hs.Cl
     assert ready.get_log("browser") == []
 
 
+@pytest.mark.slow
 def test_200_real_photos_get_the_answer_of_predict(
     browser: Any, shared: Path, runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -281,6 +281,7 @@ def long_list(photos: Path, tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_has_every_row_once(small_bundle: Path, long_list: Path, tmp_path: Path) -> None:
     hs.predict_table(small_bundle, long_list.read_text().split(), tmp_path / "whole.csv")
     file, number = tmp_path / "a.csv", random.Random(5)

@@ -61,22 +61,22 @@ def fit(
     from headstart.model.files import PAGE, why_not_writable
     from headstart.workflows.fit import fit as fit_classifier
 
+    start = time.perf_counter()
     if problem := why_not_writable(out, overwrite=overwrite):
         raise UsageError(problem)
-    start = time.perf_counter()
     chosen: dict[str, Any] = {
         "backbone": backbone, "weights": weights, "pixels": pixels, "spec": options.normalisation(mean, std),
         "head": head, "prior": prior, "holdout": holdout, "seed": seed, "precision": precision, "diagnose": report,
     }  # fmt: skip
     _check_for_cluster(runner, store, engine, device, cache=cache)
     if runner is not None:
-        columns, to = (image, label, group, split), {"out": out, "overwrite": overwrite}
-        fitted = _fitted_on_cluster(data, columns, label_from, runner=runner, store=store, **to, **chosen)
+        chosen |= {"image_column": image, "label_column": label, "group_column": group, "split_column": split}
+        chosen |= {"runner": runner, "store": store, "label_from": label_from, "overwrite": overwrite}
+        fitted = _fitted_on_cluster(data, out, **chosen)
         answer = _answer(fitted, str(fitted.path), str(fitted.path / PAGE) if report else None, start)
         options.answer_with(answer, as_json, lambda: _show(fitted, answer))
         return
-    source = options.source(data, label, image, group, split, label_from)
-    dataset = labelled_dataset(source, None)
+    dataset = labelled_dataset(source := options.source(data, label, image, group, split, label_from), None)
     opened = time.perf_counter()
     model = fit_classifier(dataset, engine=engine, device=device, cache=cache, **chosen)
     model.record = replace(model.record, data=name_of(source, dataset))
@@ -101,14 +101,10 @@ def _check_for_cluster(runner: str | None, store: str | None, engine: str, devic
         raise UsageError("--no-cache does not go with --runner, which goes on from features that are kept: --store DIR")
 
 
-def _fitted_on_cluster(
-    data: str, columns: tuple[str | None, ...], label_from: str | None, **more: Any
-) -> FittedOnCluster:
-    from headstart.data.columns import Columns
+def _fitted_on_cluster(data: str, out: str, **more: Any) -> FittedOnCluster:
     from headstart.scale.fit import fit_on_ray
-    from headstart.scale.plan import Source
 
-    return fit_on_ray(data, source=Source(data, Columns(*columns), label_from), **more)
+    return fit_on_ray(data, out, **more)
 
 
 def _write_page(model: Classifier, dataset: ImageDataset, folder: Path) -> str:

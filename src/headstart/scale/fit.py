@@ -15,13 +15,14 @@ import numpy as np
 from headstart.backbones.blueprint import FEATURES
 from headstart.backbones.catalogue import DEFAULT, Pretrained
 from headstart.backbones.weights import weights_digest
-from headstart.core.arguments import PATH, PIXELS, TEXT, YES_NO, checks, instance
+from headstart.core.arguments import PATH, PIXELS, TEXT, YES_NO, checks
 from headstart.core.counts import counted, verb
 from headstart.core.errors import UsageError
 from headstart.core.progress import Shown, StageProgress, function_of, one_step, shows_progress, stage
 from headstart.core.text import say
 from headstart.core.timing import StageTimer
 from headstart.core.types import SPEC, ImageSpec, Normalisation
+from headstart.data.columns import Columns
 from headstart.data.depth import MOST, common_levels
 from headstart.data.load import load_image
 from headstart.data.remote import is_remote
@@ -55,7 +56,11 @@ from headstart.workflows.backbone_features import RULES, FitSettings
     spec=SPEC,
     diagnose=YES_NO,
     overwrite=YES_NO,
-    source=instance("a Source", Source),
+    image_column=TEXT,
+    label_column=TEXT,
+    group_column=TEXT,
+    split_column=TEXT,
+    label_from=TEXT,
     **{name: RULES[name] for name in ("head", "prior", "holdout", "seed", "precision", "progress")},
 )
 @shows_progress
@@ -76,7 +81,11 @@ def fit_on_ray(
     precision: str = "auto",
     diagnose: bool = True,
     overwrite: bool = False,
-    source: Source | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
+    split_column: str | None = None,
+    label_from: str | None = None,
     progress: Shown = True,
 ) -> FittedOnCluster:
     """As `fit`, on a Ray cluster: the same split, and the same head but for rounding. The model is written to ``out``.
@@ -92,7 +101,7 @@ def fit_on_ray(
         precision: "auto": bf16 where all machines have it.
         diagnose: whether to find out how far the classifier can be trusted, and write its page.
         overwrite: whether a model that is there is replaced.
-        source: the same data with the names of columns.
+        image_column, label_column, group_column, split_column, label_from: as `open_source` takes them.
 
     Raises:
         UsageError, DataError: as `fit`.
@@ -105,9 +114,9 @@ def fit_on_ray(
     if backbone == AUTO or framework_of(backbone):
         raise UsageError(f"On a cluster a backbone is one of 'headstart backbones'. Received: '{backbone}'.")
     timer, report = StageTimer(), function_of(progress)
-    found = source or Source(os.fspath(data))
-    remote = is_remote(found.data)
-    found = found if remote else replace(found, data=os.path.abspath(found.data))
+    remote = is_remote(os.fspath(data))
+    columns = Columns(image_column, label_column, group_column, split_column)
+    source = Source(os.fspath(data) if remote else os.path.abspath(data), columns, label_from)
     place = place_of(store)
     with timer("open"):
         pretrained, _ = open_backbone(backbone, weights, pixels, head=False, spec=spec, progress=report)
@@ -115,14 +124,14 @@ def fit_on_ray(
     with ExitStack() as connected:
         with timer("start"), one_step(report, "start"):
             connected.enter_context(cluster(runner))
-            pool = make_pool(precision, [os.fspath(place), *([] if remote else [found.data])])
+            pool = make_pool(precision, [os.fspath(place), *([] if remote else [source.data])])
         with timer("plan"), one_step(report, "plan"):
-            work = on_cluster(begin, found, pretrained, pool.precision, place)
+            work = on_cluster(begin, source, pretrained, pool.precision, place)
         with timer("features"):
             done = extract(work, pool, stage(report, "features"))
         try:
             with one_step(report, "head"):
-                name = printable(os.path.basename(found.data))
+                name = printable(os.path.basename(source.data))
                 fitted: FittedOnCluster = on_cluster(fit_shards, work, done, settings, name, made, cpus=pool.threads)
             with timer("save"):
                 path = copy_folder(fitted.path, out, overwrite=overwrite)
