@@ -27,7 +27,7 @@ from scale_model import LARGE, SMALL, Costs, calibrate, predict, show, table, wh
 
 PARTS = ("overhead", "speed", "memory", "kill", "model")
 IMAGES, PIXELS = 50_000, 64
-PHOTOS = 4000
+PHOTOS = 8000  # for speed: the start of the workers counts
 MEMORY = (5000, 50_000)
 KILLED = 10_000  # images of the run in which a node is killed
 SIZES = (1000, 10_000, 50_000)
@@ -245,7 +245,7 @@ def model(options: argparse.Namespace, folder: Path) -> Found:
         )
     }
     if options.photos:
-        counts = (options.photos,) if options.quick else (1000, options.photos)
+        counts = (options.photos,) if options.quick else (1000, min(options.photos, 4000))
         kinds["photos of 224 pixels"] = (
             lambda size: in_child(partial(photos, folder / f"photos{size}", size)),
             None,

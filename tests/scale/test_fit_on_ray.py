@@ -17,9 +17,12 @@ import pytest
 from test_shards import SPACE, rows_of
 
 import headstart as hs
+from headstart.backbones.download import find_weights
+from headstart.backbones.published import BACKBONES
 from headstart.core.errors import MachineError
 from headstart.data.near_copies import near_copies
 from headstart.learn.regularisation_path import Design
+from headstart.scale import fit as fit_module
 from headstart.scale import matrix, pairs
 from headstart.scale.cluster import cluster
 from headstart.scale.fit import fit_on_ray
@@ -135,9 +138,16 @@ def test_a_rerun_computes_what_is_missing(
 
 
 def test_a_node_that_is_killed_in_the_middle_changes_nothing(
-    data: Path, nodes: Any, runner: str, tmp_path: Path
+    data: Path, nodes: Any, runner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is there twice, nothing is lost: the model is that of one process."""
+    """Nothing is there twice, nothing is lost: the model is that of one process.
+
+    Weights come from this process: no worker has the file, which is gone before one is started.
+    """
+    weights = tmp_path / "weights.pth"
+    shutil.copy(str(find_weights(BACKBONES["efficientnet_lite0"].weights)), weights)
+    opened = fit_module.open_backbone
+    monkeypatch.setattr(fit_module, "open_backbone", lambda *args, **kw: (opened(*args, **kw), weights.unlink())[0])
     victim, store, found = nodes.add_node(num_cpus=1), tmp_path / "store", list[Any]()
     nodes.wait_for_nodes()
     shards = store / "shards"
@@ -150,7 +160,7 @@ def test_a_node_that_is_killed_in_the_middle_changes_nothing(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    fitted = fit_on_ray(data, tmp_path / "model", runner=runner, store=store, pixels=192)
+    fitted = fit_on_ray(data, tmp_path / "model", runner=runner, store=store, pixels=192, weights=weights)
     killer.join()
     units = len(list(shards.rglob("*.arrow")))
     assert 0 < found[0] < units

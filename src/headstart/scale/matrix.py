@@ -29,15 +29,24 @@ class ShardFile:
 
 
 class ShardedMatrix:
-    """Features (N, D), float16, read from shards; rows are taken by their numbers."""
+    """Features (N, D), float16, read from shards; rows are taken by their numbers.
+
+    ``opened`` are shards that were opened already, by their places.
+    """
 
     dtype = np.dtype(np.float16)
 
-    def __init__(self, files: Sequence[ShardFile], space: Mapping[str, object], width: int) -> None:
+    def __init__(
+        self,
+        files: Sequence[ShardFile],
+        space: Mapping[str, object],
+        width: int,
+        opened: Mapping[int, Shard] | None = None,
+    ) -> None:
         self.files, self.space = tuple(files), dict(space)
         self._starts = np.cumsum([0, *(file.images for file in files)])
         self.shape = (int(self._starts[-1]), width)
-        self._opened: dict[int, Shard] = {}
+        self._opened = dict(opened or {})
 
     def __len__(self) -> int:
         return self.shape[0]

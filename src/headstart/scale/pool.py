@@ -33,15 +33,16 @@ class Pool:
 
         if not units:
             return
-        rows = ray.data.from_items([{"unit": number} for number in range(units)], override_num_blocks=units)
-        found = rows.map_batches(
-            worker,
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=min(self.workers, units), max_tasks_in_flight_per_actor=2),
-            num_cpus=self.threads - ROOM,
-            fn_constructor_args=(ray.put(args), self.threads),
-        )
+        shared = ray.put(args)
         with _quiet(), Watchdog(f"{self.threads} CPUs") as watch, _errors_in_words():
+            rows = ray.data.from_items([{"unit": number} for number in range(units)], override_num_blocks=units)
+            found = rows.map_batches(
+                worker,
+                batch_size=1,
+                compute=ray.data.ActorPoolStrategy(size=min(self.workers, units), max_tasks_in_flight_per_actor=2),
+                num_cpus=self.threads - ROOM,
+                fn_constructor_args=(shared, self.threads),
+            )
             for row in found.iter_rows():
                 watch.done()
                 yield {name: int(value) for name, value in row.items()}

@@ -19,6 +19,7 @@ from headstart.scale.extract import Done, Work
 from headstart.scale.matrix import ShardedMatrix, ShardFile
 from headstart.scale.pairs import pairs_on_cluster
 from headstart.scale.plan import Plan
+from headstart.scale.shards import Shard
 
 OPEN = 8  # units at a time
 
@@ -40,7 +41,7 @@ def whole_of(work: Work, done: Sequence[Done]) -> tuple[ImageDataset, Features]:
     """The data set of all units, and its features, which stay on the disk; all else of it is in memory."""
     plan = work.plan
     files = [ShardFile(work.path(plan.units[each.number]), each.images) for each in done]
-    shards = [ShardedMatrix(files, work.space, 0).shard(place) for place in range(len(files))]
+    shards = [Shard(file.path, work.space) for file in files]
     width = shards[0].features.shape[1]
     samples = [sample for shard in shards for sample in shard.samples]
     left_out = [*plan.left_out, *(problem for shard in shards for problem in shard.left_out)]
@@ -52,7 +53,7 @@ def whole_of(work: Work, done: Sequence[Done]) -> tuple[ImageDataset, Features]:
         usable=np.concatenate([shard.usable for shard in shards]),
         formats=[text for shard in shards for text in shard.formats],
         problems=[problem for shard in shards for problem in shard.problems],
-        values=cast("NDArray[np.float16]", ShardedMatrix(files, work.space, width)),
+        values=cast("NDArray[np.float16]", ShardedMatrix(files, work.space, width, dict(enumerate(shards)))),
         computed=sum(each.computed for each in done),
         pairs=pairs_on_cluster,
     )
