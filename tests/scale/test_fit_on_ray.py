@@ -21,6 +21,7 @@ from headstart.backbones.download import find_weights
 from headstart.backbones.published import BACKBONES
 from headstart.core.errors import MachineError
 from headstart.data.near_copies import near_copies
+from headstart.engines.registry import open_backbone
 from headstart.learn.regularisation_path import Design
 from headstart.scale import fit as fit_module
 from headstart.scale import matrix, pairs
@@ -146,8 +147,13 @@ def test_a_node_that_is_killed_in_the_middle_changes_nothing(
     """
     weights = tmp_path / "weights.pth"
     shutil.copy(str(find_weights(BACKBONES["efficientnet_lite0"].weights)), weights)
-    opened = fit_module.open_backbone
-    monkeypatch.setattr(fit_module, "open_backbone", lambda *args, **kw: (opened(*args, **kw), weights.unlink())[0])
+
+    def opened_once(*args: Any, **more: Any) -> Any:
+        found = open_backbone(*args, **more)
+        weights.unlink()
+        return found
+
+    monkeypatch.setattr(fit_module, "open_backbone", opened_once)
     victim, store, found = nodes.add_node(num_cpus=1), tmp_path / "store", list[Any]()
     nodes.wait_for_nodes()
     shards = store / "shards"
