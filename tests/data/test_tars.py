@@ -318,9 +318,10 @@ class TestDamage:
         [
             (b"", "it is empty"),
             (b"what is that" * 1000, "no tar, or is damaged: it begins b'what is "),
-            (gzip.compress(b"x" * 2000), "is packed. Expected an uncompressed tar"),
+            (gzip.compress(b"x" * 2000, mtime=0), "is packed. Expected an uncompressed tar"),
             (bytes(10240), "has no image in it. Expected a .cls"),
         ],
+        ids=["empty", "text", "packed", "zeros"],
     )
     def test_no_tar_at_all(self, tmp_path: Path, content: bytes, message: str) -> None:
         (tmp_path / "a.tar").write_bytes(content)

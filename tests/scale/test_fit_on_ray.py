@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import shutil
+import subprocess
+import sys
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -255,3 +259,30 @@ def test_what_does_not_go_with_a_runner_is_refused(runner: str, tmp_path: Path, 
     with pytest.raises(MachineError, match=r"does not see '.*/nothing'.*: store"):
         fit_on_ray(tmp_path / "nothing", model, runner=runner, store=tmp_path / "store")
     assert not model.exists()
+
+
+PEAK = """
+import resource, sys
+if __name__ == "__main__":
+    from headstart.scale.fit import fit_on_ray
+    fit_on_ray(sys.argv[1], sys.argv[2] + "/model", store=sys.argv[2] + "/store", pixels=32, diagnose=False)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_the_memory_of_the_caller_does_not_grow_with_the_images(tmp_path: Path) -> None:
+    script, peaks = tmp_path / "peak.py", list[int]()
+    script.write_text(PEAK)
+    for count in (5000, 50_000):
+        data = tmp_path / f"{count}.tar"
+        rng = np.random.default_rng(0)
+        with tarfile.open(data, "w") as tar:
+            for number in range(count):
+                content = packed(rng.integers(0, 256, (8, 8, 3), np.uint8))
+                member = tarfile.TarInfo(f"{'ab'[number % 2]}/{number}.png")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+        command = [sys.executable, str(script), str(data), str(tmp_path / f"of {count}")]
+        peaks.append(int(subprocess.run(command, check=True, capture_output=True).stdout.split()[-1]))
+    assert peaks[1] < 1.1 * peaks[0]
