@@ -19,7 +19,12 @@ from making import picture
 from studio_fixtures import PATIENCE
 
 Tab = Callable[..., Any]
-pytestmark = pytest.mark.filterwarnings("default")  # of Gradio, about what it uses itself
+pytestmark = [
+    pytest.mark.filterwarnings("default"),  # of Gradio, about what it uses itself
+    # On a busy machine Gradio loses a click on what it draws anew at that moment (a KeyError in its queue), and a
+    # message is gone before it is looked for.
+    pytest.mark.flaky(reruns=2),
+]
 
 
 @pytest.fixture
@@ -218,9 +223,9 @@ def test_two_tabs_do_not_disturb_each_other(tab: Tab, fitted: Project, tmp_path:
     for page in (one, two):
         turn_to(page, "Try")
         page.set_input_files("#try-photo input[type=file]", photo)
-    says(one, "#answer", "bars")
-    two.locator(".toast-body").wait_for()
+    two.locator(".toast-body").wait_for()  # before the other: it goes away by itself
     assert "Fit a model first" in error_of(two)
+    says(one, "#answer", "bars")
     assert one.locator(".toast-body").count() == 0
 
 
