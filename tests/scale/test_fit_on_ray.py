@@ -256,8 +256,10 @@ def test_what_does_not_go_with_a_runner_is_refused(runner: str, tmp_path: Path, 
         refused = shell(*wrong)
         assert refused.code == 2
         assert said in refused.err
-    with pytest.raises(MachineError, match=r"does not see '.*/nothing'.*: store"):
-        fit_on_ray(tmp_path / "nothing", model, runner=runner, store=tmp_path / "store")
+    missing = shell("fit", tmp_path / "nothing", *ray, "--out", model)
+    assert (missing.code, "No such" in missing.err) == (2, True)
+    with cluster(runner), pytest.raises(MachineError, match=r"does not see '.*/nothing'.*: store"):
+        check_nodes([str(tmp_path / "nothing")])
     assert not model.exists()
 
 

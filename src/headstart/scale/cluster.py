@@ -187,6 +187,7 @@ def _settings(ray: Any) -> Iterator[None]:
         _restore(kept)
         with suppress(AttributeError):  # that was read from them, for the next cluster
             ray._raylet.Config.initialize("")
+            ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def answers(refs: Any) -> Any:

@@ -18,6 +18,7 @@ from headstart.backbones.weights import weights_digest
 from headstart.core.arguments import PATH, PIXELS, TEXT, YES_NO, checks
 from headstart.core.counts import counted, verb
 from headstart.core.errors import UsageError
+from headstart.core.missing import why_missing
 from headstart.core.progress import Shown, StageProgress, function_of, one_step, shows_progress, stage
 from headstart.core.text import say
 from headstart.core.timing import StageTimer
@@ -25,8 +26,10 @@ from headstart.core.types import SPEC, ImageSpec, Normalisation
 from headstart.data.columns import Columns
 from headstart.data.depth import MOST, common_levels
 from headstart.data.load import load_image
+from headstart.data.patterns import matches
 from headstart.data.remote import is_remote
 from headstart.data.scan import printable
+from headstart.data.shards import in_braces
 from headstart.data.sources import PathLike
 from headstart.data.split import HOLDOUT
 from headstart.engines.names import framework_of
@@ -114,9 +117,8 @@ def fit_on_ray(
     if backbone == AUTO or framework_of(backbone):
         raise UsageError(f"On a cluster a backbone is one of 'headstart backbones'. Received: '{backbone}'.")
     timer, report = StageTimer(), function_of(progress)
-    remote = is_remote(os.fspath(data))
-    columns = Columns(image_column, label_column, group_column, split_column)
-    source = Source(os.fspath(data) if remote else os.path.abspath(data), columns, label_from)
+    where, see = _found(os.fspath(data))
+    source = Source(where, Columns(image_column, label_column, group_column, split_column), label_from)
     place = place_of(store)
     with timer("open"):
         pretrained, _ = open_backbone(backbone, weights, pixels, head=False, spec=spec, progress=report)
@@ -124,7 +126,7 @@ def fit_on_ray(
     with ExitStack() as connected:
         with timer("start"), one_step(report, "start"):
             connected.enter_context(cluster(runner))
-            pool = make_pool(precision, [os.fspath(place), *([] if remote else [source.data])])
+            pool = make_pool(precision, [os.fspath(place), *see])
         with timer("plan"), one_step(report, "plan"):
             work = on_cluster(begin, source, pretrained, pool.precision, place)
         with timer("features"):
@@ -141,6 +143,22 @@ def fit_on_ray(
     seconds = {name: round(timer.seconds.get(name, 0) + fitted.record.seconds.get(name, 0), 3) for name in stages}
     record = replace(fitted.record, seconds=seconds)
     return replace(fitted, path=path, record=record)
+
+
+def _found(data: str) -> tuple[str, list[str]]:
+    """The data as every machine may find it, and the paths that each must see.
+
+    Raises:
+        UsageError: nothing is there.
+    """
+    if is_remote(data):
+        return data, []
+    path = os.path.abspath(data)
+    if not os.path.exists(path):
+        if in_braces(path) or matches(path):
+            return path, []
+        raise UsageError(why_missing(data) or f"'{data}' is not a folder or a file.")
+    return path, [path]
 
 
 def begin(source: Source, pretrained: Pretrained, precision: str, place: Path) -> Work:
