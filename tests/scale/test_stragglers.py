@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from benchmark_modules import benchmark
 
 
 @pytest.fixture(scope="module")
 def stragglers() -> Iterator[ModuleType]:
-    import sys
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCHMARKS)
-        yield import_module("stragglers")
-    for name in ("harness", "stragglers"):
-        sys.modules.pop(name, None)
+    with benchmark("stragglers") as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

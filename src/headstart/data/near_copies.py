@@ -219,6 +219,12 @@ def tiles_of(count: int) -> Iterator[tuple[int, int]]:
     return ((top, left) for top in starts for left in starts[top // _TILE :])
 
 
+def number_of_tiles(count: int) -> int:
+    """How many those are."""
+    side = -(-count // _TILE)
+    return side * (side + 1) // 2
+
+
 def near_in_tile(views: Views, top: int, left: int, limit: float) -> tuple[Index, Index, Floats]:
     """The near pairs of one tile."""
     distances = _distances(views, slice(top, top + _TILE), slice(left, left + _TILE))

@@ -164,13 +164,16 @@ def _safe(name: str) -> str:
     return f"{stem.strip('.')[-80:] or 'file'}{suffix[-20:]}"
 
 
-def shards_in(url: str) -> list[str] | None:
+def shards_in(url: str, there: Sequence[Entry] | None = None) -> list[str] | None:
     """The addresses of the tar or Parquet files that hold the images of a folder, or of the file itself; else None.
+
+    Args:
+        there: what `listed` gave, where it was asked.
 
     Raises:
         UsageError: as `listed`.
     """
-    found = _shards(url, [each.path for each in listed(url)])
+    found = _shards(url, [each.path for each in (listed(url) if there is None else there)])
     return [joined(url, path) for path in found] or None
 
 

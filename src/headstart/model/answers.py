@@ -131,13 +131,20 @@ def _write_csv(file: Path, columns: Mapping[str, type], rows: Iterable[list[Any]
         writer.writerows(rows)
 
 
+def arrow_types(columns: Mapping[str, type]) -> list[Any]:
+    """The type of each column in Arrow."""
+    import pyarrow as pa
+
+    kinds = {str: pa.string(), float: pa.float64(), bool: pa.bool_()}
+    return [kinds[kind] for kind in columns.values()]
+
+
 def _write_parquet(file: Path, columns: Mapping[str, type], rows: Iterator[list[Any]]) -> None:
     """Rows in groups, of which one at a time is in memory."""
     import pyarrow as pa
     from pyarrow import parquet as pq
 
-    kinds = {str: pa.string(), float: pa.float64(), bool: pa.bool_()}
-    schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
+    schema = pa.schema([*zip(columns, arrow_types(columns), strict=True)])
     with file.open("wb") as opened, pq.ParquetWriter(opened, schema) as writer:  # not every name is one for pyarrow
         while group := list(islice(rows, max(CELLS // len(columns), 1))):
             arrays = [

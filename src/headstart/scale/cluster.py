@@ -9,7 +9,8 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -206,6 +207,17 @@ def answers(refs: Any) -> Any:
         if found is error:
             raise
         raise found from error
+
+
+def answers_in_order(refs: Iterable[Any], ahead: int) -> Iterator[Any]:
+    """What each gives, see `answers`, in their order; so many are asked for before the first of them is waited for."""
+    waiting = deque[Any]()
+    for ref in refs:
+        waiting.append(ref)
+        if len(waiting) >= ahead:
+            yield answers(waiting.popleft())
+    while waiting:
+        yield answers(waiting.popleft())
 
 
 def in_words(error: BaseException) -> BaseException:

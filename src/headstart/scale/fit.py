@@ -43,6 +43,7 @@ from headstart.scale.head import FittedOnCluster, fit_shards
 from headstart.scale.plan import Source, make_plan
 from headstart.scale.pool import Pool, make_pool, on_cluster
 from headstart.scale.store import LISTS, MODELS, SHARDS, place_of, remove_left
+from headstart.scale.unit import hashed
 from headstart.scale.whole import some_of
 from headstart.workflows.automatic import AUTO
 from headstart.workflows.backbone_features import RULES, FitSettings
@@ -174,14 +175,9 @@ def begin(source: Source, pretrained: Pretrained, precision: str, place: Path) -
         if images := [item.pixels for item in items if item.pixels is not None]:
             network.check_precision(np.stack(images))
     space = describe(network, weights_digest(pretrained.weights), FEATURES) | {"openvino": version("openvino")}
-    folder = place / SHARDS / space_id(space)
+    folder = place / SHARDS / hashed(repr(space).encode())  # all that features depend on but the image
     remove_left(folder)
     return Work(plan, pretrained, network.precision, space, folder)
-
-
-def space_id(space: object) -> str:
-    """A name for all that features depend on but the image."""
-    return weights_digest({"space": np.frombuffer(repr(space).encode(), np.uint8)})[:32]
 
 
 def extract(work: Work, pool: Pool, progress: StageProgress | None) -> list[Done]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.learn.regularisation_path import BLOCK, Design, Labels, Matrix
-from headstart.scale.cluster import answers
+from headstart.scale.cluster import answers_in_order
 from headstart.scale.shards import Shard
 
 CHUNK = 64 * BLOCK  # rows that one task adds up: whole blocks, so that the sums are those of one process
@@ -98,15 +97,12 @@ class SpreadDesign(Design):
         features, count = self._features, self.shape[0]
         shared = ray.put((features.files, features.space, features.shape[1], self._sqrt, how))
         size = BLOCK * max(CHUNK // BLOCK, -(-count // (MOST * BLOCK)))
-        task, waiting, total = ray.remote(num_cpus=1)(_sum_of), deque[Any](), np.zeros(())
-        for start in range(0, count, size):
-            part = slice(start, start + size)
-            rows = np.arange(count)[part] if self._rows is None else self._rows[part]
-            waiting.append(task.remote(shared, rows, None if labels is None else labels[part]))
-            if len(waiting) == AHEAD:
-                total = total + answers(waiting.popleft())
-        for one in waiting:
-            total = total + answers(one)
+        task, all_rows = ray.remote(num_cpus=1)(_sum_of), np.arange(count) if self._rows is None else self._rows
+        parts = (slice(start, start + size) for start in range(0, count, size))
+        sums = (task.remote(shared, all_rows[part], None if labels is None else labels[part]) for part in parts)
+        total = np.zeros(())
+        for one in answers_in_order(sums, AHEAD):
+            total = total + one
         return total
 
 

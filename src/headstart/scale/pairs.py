@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
-from headstart.data.near_copies import Floats, Index, Views, near_in_tile, near_pairs, tiles_of
+from headstart.data.near_copies import Floats, Index, Views, near_in_tile, near_pairs, number_of_tiles, tiles_of
 from headstart.data.threads import ONE_BLAS_THREAD
-from headstart.scale.cluster import answers
+from headstart.scale.cluster import answers_in_order
 
 MANY = 100_000  # photos: of fewer, one process compares all pairs in seconds
 FEWEST, TASKS = 256, 2000  # tiles of a task; tasks of which there are enough
@@ -26,15 +24,10 @@ def pairs_on_cluster(views: Views, limit: float) -> Iterator[tuple[Index, Index,
     import ray
 
     shared, tiles = ray.put(tuple(views)), tiles_of(count)
-    size = max(FEWEST, sum(1 for _ in tiles_of(count)) // TASKS)
-    task, waiting = ray.remote(num_cpus=1)(_near_in_tiles), deque[Any]()
-    ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
-    while some := [*islice(tiles, size)]:
-        waiting.append(task.remote(shared, some, limit))
-        if len(waiting) >= ahead:
-            yield answers(waiting.popleft())
-    while waiting:
-        yield answers(waiting.popleft())
+    size = max(FEWEST, number_of_tiles(count) // TASKS)
+    task = ray.remote(num_cpus=1)(_near_in_tiles)
+    found = (task.remote(shared, some, limit) for some in iter(lambda: [*islice(tiles, size)], []))
+    yield from answers_in_order(found, 2 * max(1, int(ray.cluster_resources().get("CPU", 1))))
 
 
 def _near_in_tiles(views: Views, tiles: Sequence[tuple[int, int]], limit: float) -> tuple[Index, Index, Floats]:

@@ -88,22 +88,22 @@ def make_plan(source: Source, folder: Path) -> Plan:
 
 def _remote_plan(source: Source, folder: Path) -> Plan:
     """The plan of what is at an address: a unit for each file that holds many images, or a list of photos."""
-    if units := _remote_shards(source.data):
+    units, known = _remote_shards(source.data)
+    if units:
         return Plan(source, units)
     dataset = source.open()
-    units = write_list(dataset, folder, known=_sizes_and_times(source.data))
+    units = write_list(dataset, folder, known=known)
     return Plan(source, units, dataset.label_kind, dataset.problems)
 
 
-def _remote_shards(url: str) -> tuple[Unit, ...]:
-    files = shards_in(url) or []
-    known = _sizes_and_times(url) if files else {}
-    return tuple(Unit(file, hashed(file.encode()), hashed(json.dumps(known[file]).encode()), 0) for file in files)
-
-
-def _sizes_and_times(url: str) -> dict[str, tuple[int, int]]:
-    """Of each file at an address."""
-    return {joined(url, each.path): (each.size, round((each.mtime or 0) * 1e9)) for each in listed(url)}
+def _remote_shards(url: str) -> tuple[tuple[Unit, ...], dict[str, tuple[int, int]]]:
+    """A unit for each file at an address that holds many images; and bytes and time of all files there."""
+    there = listed(url)
+    known = {joined(url, each.path): (each.size, round((each.mtime or 0) * 1e9)) for each in there}
+    files = shards_in(url, there) or []
+    return tuple(
+        Unit(file, hashed(file.encode()), hashed(json.dumps(known[file]).encode()), 0) for file in files
+    ), known
 
 
 def plan_of_paths(paths: Sequence[str], folder: Path) -> Plan:
@@ -118,7 +118,8 @@ def plan_of_paths(paths: Sequence[str], folder: Path) -> Plan:
             if kind == PARQUET:
                 units += [unit for file in parquet_files(path) for unit in _parts(path, file)]
             elif kind == REMOTE:
-                units += _remote_shards(path) or write_list(remote_images(path), folder, known=_sizes_and_times(path))
+                shards, known = _remote_shards(path)
+                units += shards or write_list(remote_images(path), folder, known=known)
             else:
                 units += write_list(tar_images(path, tar_files(path)), folder)
         if kind == OTHER:

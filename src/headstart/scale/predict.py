@@ -22,7 +22,15 @@ from headstart.data.load import THREADS
 from headstart.data.remote import is_remote
 from headstart.data.sources import PathLike
 from headstart.learn.regularisation_path import HALF_OF_THE_CORES
-from headstart.model.answers import Answer, as_text, cannot_be_written, check_table, columns_of, write_table
+from headstart.model.answers import (
+    Answer,
+    arrow_types,
+    as_text,
+    cannot_be_written,
+    check_table,
+    columns_of,
+    write_table,
+)
 from headstart.model.batch import KEPT, PredictedTable, check_paths, identity_of, row_without_path
 from headstart.model.bundle import preflight
 from headstart.model.classifier import Classifier, no_thumbnails
@@ -101,8 +109,7 @@ class Predictor:
 def _write(path: Path, columns: dict[str, type], rows: list[list[Any]]) -> None:
     import pyarrow as pa
 
-    kinds = {str: pa.string(), float: pa.float64(), bool: pa.bool_()}
-    arrays = [pa.array([row[place] for row in rows], kinds[kind]) for place, kind in enumerate(columns.values())]
+    arrays = [pa.array([row[place] for row in rows], kind) for place, kind in enumerate(arrow_types(columns))]
     write_whole(path, pa.RecordBatch.from_arrays(arrays, [*map(str, range(len(columns)))]), {})
 
 
