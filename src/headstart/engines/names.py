@@ -10,6 +10,7 @@ from headstart.engines.protocol import (
     APPLICATIONS,
     LIVE,
     LIVE_KERAS,
+    NO_INT8,
     PRECISIONS,
     TIMM,
     check_known,
@@ -42,6 +43,8 @@ def check_running(engine: str, precision: str = "auto", device: str = "auto") ->
     """
     check_known("engine", engine, ENGINES)
     check_known("precision", precision, PRECISIONS)
+    if precision == "int8" and engine not in ("auto", "fast"):
+        raise UsageError(f"Only the fast engine computes in int8. Received: --engine {engine}. {NO_INT8}")
     check_device_name(device)
     if engine == "fast" and device not in HOME:
         raise UsageError(

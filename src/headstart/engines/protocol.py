@@ -23,12 +23,15 @@ from headstart.core.counts import counted
 from headstart.core.errors import UsageError, did_you_mean
 from headstart.core.types import ImageSpec
 
-PRECISIONS = ("auto", "bf16", "fp32")
-TOLERANCE = 0.3  # of bf16 against fp32, relative to the spread between images; up to there no accuracy was lost
+PRECISIONS = ("auto", "bf16", "int8", "fp32")  # of the fast engine
+LOW = ("bf16", "int8")  # those that are held against fp32 before they are used
+TOLERANCE = 0.3  # of those against fp32, relative to the spread between images; up to there no accuracy was lost
 MICRO_BATCH = {"cpu": 32, "cuda": 128, "mps": 64}  # images of 224 pixels or less
 # prefixes of the source of a network without a full blueprint: of a library, or a live object
 TIMM, LIVE = "timm/", "module:"
 APPLICATIONS, LIVE_KERAS = "keras/", "keras-model:"
+
+NO_INT8 = "Leave --precision out, or take: --precision fp32"
 
 Array = NDArray[Any]
 Weights = Mapping[str, NDArray[Any]]
@@ -47,7 +50,7 @@ class Network(ABC):
     name: str  # of its blueprint
     spec: ImageSpec
     layers: tuple[str, ...]  # node names in order, "input" first, "logits" last
-    precision: str  # what it computes in: "fp32" or "bf16"
+    precision: str  # what it computes in: one of `PRECISIONS`, "auto" resolved, or "fp64"
     device: str  # what it computes on: one of `DEVICES`, "auto" resolved
     micro_batch: int  # the best number of images at a time
 
@@ -71,7 +74,7 @@ class Network(ABC):
         """The value of node ``at``, and a pullback that carries a cotangent of its shape to node ``wrt``.
 
         With ``wrt`` "input" the gradient is with respect to the pixels: NHWC, in [0, 1]. Images do not see each other.
-        The pullback may be called again and again, and keeps the weights that it was made with. Never in bf16.
+        The pullback may be called again and again, and keeps the weights that it was made with. Never in bf16 or int8.
 
         Raises:
             UsageError: an unknown node, or one that does not lie before ``at``.
@@ -92,11 +95,11 @@ class Network(ABC):
         return value, pullback
 
     def check_precision(self, images: NDArray[np.uint8], at: str = FEATURES) -> float:
-        """Compare bf16 with fp32 on a few images; fall back to fp32 where it differs by more than `TOLERANCE`.
+        """Compare bf16 or int8 with fp32 on a few images; fall back to fp32 where it differs by more than `TOLERANCE`.
 
-        Returns the difference, relative to how much the values vary between those images (0.0 when not in bf16).
+        Returns the difference, relative to how much the values vary between those images (0.0 in fp32).
         """
-        if self.precision != "bf16" or not len(images):
+        if self.precision not in LOW or not len(images):
             return 0.0
         error = coarseness(*self._in_both_precisions(images, at))
         if not error <= TOLERANCE:  # a value that overflowed is not a number
@@ -189,7 +192,7 @@ class FrameworkNetwork(Network):
         *,
         module: object | None = None,
     ) -> None:
-        check_network(blueprint, precision, (*PRECISIONS, "fp64"))
+        check_network(blueprint, precision, ("auto", "bf16", "fp32", "fp64"))
         self.precision = "fp32" if precision == "auto" else precision
         self.device = self._choose_device(device)
         self.blueprint, self.name, self.spec = blueprint, blueprint.name, spec
@@ -246,8 +249,10 @@ def check_module(blueprint: Blueprint, module: object | None) -> None:
         raise UsageError(f"'{blueprint.name}' is built from its blueprint; it takes no module. Leave it out.")
 
 
-def check_network(blueprint: Blueprint, precision: str, known: Sequence[str] = PRECISIONS) -> None:
+def check_network(blueprint: Blueprint, precision: str, known: Sequence[str]) -> None:
     """Refuse an unknown precision, and images without three channels."""
+    if precision == "int8" and precision not in known:
+        raise UsageError(f"Only the fast engine computes in int8. '{blueprint.name}' runs on another. {NO_INT8}")
     check_known("precision", precision, known)
     if blueprint.nodes[0]["channels"] != 3:
         raise UsageError(f"Images have 3 channels. '{blueprint.name}' takes {blueprint.nodes[0]['channels']}.")

@@ -16,6 +16,7 @@ from headstart.backbones.ops import LUMA, SQRT_EPSILON, Node, padding_of
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
 from headstart.data.load import cores
+from headstart.engines.fast.int8 import Int8, check_suits, is_faster, suits
 from headstart.engines.protocol import Weights, foldable
 
 if TYPE_CHECKING:
@@ -46,10 +47,24 @@ def _start() -> ov.Core:
 
 
 def choose_precision(precision: str) -> str:
-    """The precision, "auto" resolved for this processor."""
+    """The precision, "auto" resolved for this processor: bf16 where it has instructions for that, else int8."""
     if precision != "auto":
         return precision
-    return "bf16" if "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "fp32"
+    if "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return "bf16"
+    return "int8" if is_faster() else "fp32"
+
+
+def precision_of(blueprint: Blueprint, precision: str) -> str:
+    """As `choose_precision`, for one network.
+
+    Raises:
+        UsageError: int8 is asked for, and the network does not suit it.
+    """
+    if precision == "int8":
+        check_suits(blueprint)
+    chosen = choose_precision(precision)
+    return "fp32" if chosen == "int8" and not suits(blueprint) else chosen
 
 
 def compiled(model: ov.Model, rows: int, precision: str = "fp32", *, alone: bool) -> ov.CompiledModel:
@@ -59,13 +74,19 @@ def compiled(model: ov.Model, rows: int, precision: str = "fp32", *, alone: bool
         "PERFORMANCE_HINT": "LATENCY" if alone else "THROUGHPUT",
         "NUM_STREAMS": 1 if alone else cores(),
         "INFERENCE_NUM_THREADS": cores(),
-        "INFERENCE_PRECISION_HINT": {"bf16": "bf16", "fp32": "f32"}[precision],
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",  # int8 is in the graph
     }
     return core().compile_model(model, "CPU", settings)
 
 
 def build(
-    blueprint: Blueprint, weights: Weights, spec: ImageSpec, at: Sequence[str], *, floats: bool = False
+    blueprint: Blueprint,
+    weights: Weights,
+    spec: ImageSpec,
+    at: Sequence[str],
+    *,
+    floats: bool = False,
+    int8: bool = False,
 ) -> ov.Model:
     """An OpenVINO model: NHWC images in, the nodes ``at`` out; batch norm folded into convolutions."""
     core()
@@ -73,15 +94,26 @@ def build(
     from openvino import opset13 as op
 
     images = op.parameter([-1, spec.size, spec.size, 3], np.float32 if floats else np.uint8, name="images")
-    values = values_of(op, images, blueprint, weights, spec, foldable(blueprint) - {*at})
+    low = Int8(blueprint, weights) if int8 else None
+    values = values_of(op, images, blueprint, weights, spec, foldable(blueprint) - {*at}, low)
     return ov.Model([op.result(values[name]) for name in at], [images], blueprint.name)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # whoever takes values that are not finite refuses them
 def values_of(
-    op: Any, images: Any, blueprint: Blueprint, weights: Weights, spec: ImageSpec, folded: Collection[str]
+    op: Any,
+    images: Any,
+    blueprint: Blueprint,
+    weights: Weights,
+    spec: ImageSpec,
+    folded: Collection[str],
+    low: Int8 | None = None,
 ) -> dict[str, Any]:
-    """The value of every node; those of the convolutions ``folded`` into their batch norm are what they take."""
+    """The value of every node; those of the convolutions ``folded`` into their batch norm are what they take.
+
+    Args:
+        low: which convolutions are computed in int8.
+    """
     white = 1 if images.get_element_type().is_real() else 255
     scale = 1 / (white * np.asarray(spec.std, np.float32))
     shift = -np.asarray(spec.mean, np.float32) / np.asarray(spec.std, np.float32)
@@ -95,7 +127,10 @@ def values_of(
         elif node.op == "norm" and node.inputs[0] in folded:
             conv = blueprint[node.inputs[0]]
             kernel, bias = fold(conv, node, weights)
-            values[node.name] = _conv(op, conv, x, kernel, bias, shapes[conv.inputs[0]])
+            values[node.name] = _conv(op, conv, x, kernel, bias, shapes[conv.inputs[0]], low)
+        elif node.op == "conv":
+            kernel, alone = weights[f"{node.name}.weight"], weights[f"{node.name}.bias"] if node["bias"] else None
+            values[node.name] = _conv(op, node, x, kernel, alone, shapes[node.inputs[0]], low)
         else:
             values[node.name] = _node(op, node, [values[name] for name in node.inputs], weights, shapes)
     return values
@@ -119,9 +154,6 @@ def fold(conv: Node, norm: Node, weights: Weights) -> tuple[NDArray[np.float32],
 def _node(op: Any, node: Node, inputs: list[Any], weights: Weights, shapes: Mapping[str, tuple[int, ...]]) -> Any:
     x = inputs[0]
     match node.op:
-        case "conv":
-            bias = weights[f"{node.name}.bias"] if node["bias"] else None
-            return _conv(op, node, x, weights[f"{node.name}.weight"], bias, shapes[node.inputs[0]])
         case "norm":
             scale = factor(node, weights)
             shift = weights[f"{node.name}.bias"] - weights[f"{node.name}.mean"] * scale
@@ -164,13 +196,20 @@ def _arrangement(op: Any, node: Node, inputs: list[Any]) -> Any:
     raise UsageError(f"The fast engine does not support the op '{node.op}' of node '{node.name}'.")
 
 
-def _conv(op: Any, node: Node, x: Any, kernel: NDArray[np.float32], bias: Any, incoming: tuple[int, ...]) -> Any:
+def _conv(
+    op: Any,
+    node: Node,
+    x: Any,
+    kernel: NDArray[np.float32],
+    bias: Any,
+    incoming: tuple[int, ...],
+    low: Int8 | None,
+) -> Any:
     top, bottom, left, right = padding_of(node, *incoming[1:])
-    strides, before, after = [node["stride"]] * 2, [top, left], [bottom, right]
-    if node["groups"] == 1:
-        x = op.convolution(x, op.constant(kernel), strides, before, after, [1, 1])
-    else:
-        x = op.group_convolution(x, op.constant(grouped(node, kernel)), strides, before, after, [1, 1])
+    kernel = kernel if node["groups"] == 1 else grouped(node, kernel)
+    x, filters = low.pair(op, node.inputs[0], x, kernel) if low else (x, op.constant(kernel))
+    convolution = op.convolution if node["groups"] == 1 else op.group_convolution
+    x = convolution(x, filters, [node["stride"]] * 2, [top, left], [bottom, right], [1, 1])
     return x if bias is None else op.add(x, bias[:, None, None])
 
 

@@ -18,9 +18,10 @@ from headstart.core.types import ImageSpec
 from headstart.data.load import CHUNK, cores
 from headstart.engines.fast.backward import between
 from headstart.engines.fast.gradients import Gradients
-from headstart.engines.fast.graph import build, choose_precision, compiled
+from headstart.engines.fast.graph import build, compiled, precision_of
 from headstart.engines.names import resolve_engine
 from headstart.engines.protocol import (
+    PRECISIONS,
     Array,
     Network,
     Pullback,
@@ -44,19 +45,20 @@ class FastNetwork(Network):
 
     One stream for each core, on a batch small enough for its cache: twice as fast as one large batch on all cores. For
     a few images see `for_images`.
-    ``precision`` "auto" takes bf16 where the processor has it; `check_precision` compares it with fp32.
+    ``precision`` "auto" takes bf16 where the processor has it, else int8 where the network suits it; `check_precision`
+    compares either with fp32.
     """
 
     engine, device = "fast", "cpu"
 
     def __init__(self, blueprint: Blueprint, weights: Weights, spec: ImageSpec, precision: str = "auto") -> None:
         resolve_engine(self.engine, blueprint)
-        check_network(blueprint, precision)
+        check_network(blueprint, precision, PRECISIONS)
         self.blueprint = blueprint
         self.name = blueprint.name
         self.spec = spec
         self.layers = blueprint.layers
-        self.precision = choose_precision(precision)
+        self.precision = precision_of(blueprint, precision)
         self._head = _fitted_head(blueprint)
         self.micro_batch = max(1, min(CHUNK, round((448 / spec.size) ** 2)))
         check_memory(blueprint, spec.size, self.micro_batch * cores())
@@ -64,7 +66,7 @@ class FastNetwork(Network):
         self._gradients = Gradients(blueprint, self._weights, spec)
         self._alone = False  # whether each image has all cores
         self._compiled: dict[Key, ov.CompiledModel] = {}
-        self._locks = {name: threading.Lock() for name in ("bf16", "fp32")}
+        self._locks = {name: threading.Lock() for name in PRECISIONS}
 
     def runner(self, at: Sequence[str]) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
         """A function for one thread: up to ``micro_batch`` images in, the nodes ``at`` out. Threads need one each."""
@@ -153,7 +155,7 @@ class FastNetwork(Network):
         with self._locks[precision]:
             key = (at, precision, floats, self.micro_batch, self._alone)
             if key not in self._compiled:
-                model = build(self.blueprint, self._weights, self.spec, at, floats=floats)
+                model = build(self.blueprint, self._weights, self.spec, at, floats=floats, int8=precision == "int8")
                 self._compiled[key] = compiled(model, self.micro_batch, precision, alone=self._alone)
             return self._compiled[key]
 
