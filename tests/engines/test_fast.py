@@ -116,16 +116,6 @@ def test_auto_is_bf16_where_the_processor_has_it() -> None:
     assert choose_precision("fp32") == "fp32"
 
 
-def test_auto_is_fp32_where_the_processor_lacks_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    class OlderProcessor:
-        def get_property(self, device: str, name: str) -> list[str]:
-            assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
-            return ["FP32", "INT8"]
-
-    monkeypatch.setattr(graph, "core", OlderProcessor)
-    assert network_for(EVERY_OP, precision="auto").precision == "fp32"
-
-
 @pytest.fixture(scope="module")
 def real(shared: Path) -> tuple[FastNetwork, NDArray[np.uint8]]:
     """The default trunk, and photos of everything."""
@@ -302,7 +292,7 @@ def test_one_by_one_each_image_has_one_core(compiled: list[tuple[int, str]]) -> 
     assert compiled == [TOGETHER, (1, "THROUGHPUT")]
 
 
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
+@pytest.mark.parametrize("precision", ["fp32", "int8", pytest.param("bf16", marks=needs_bf16)])
 def test_alone_and_among_many_an_image_gets_the_same_answer(
     precision: str, real: tuple[FastNetwork, NDArray[np.uint8]]
 ) -> None:
@@ -317,7 +307,7 @@ def test_a_model_is_compiled_for_what_it_is_asked_and_no_other(
 ) -> None:
     """A fit needs none for a few images, one that is opened and asked about a photo none for many."""
     data = making.folder(tmp_path / "photos", count=8)
-    fitted = hs.fit(data, pixels=64, cache=False)
+    fitted = hs.fit(data, pixels=64, cache=False, precision="fp32")
     assert ALONE not in compiled
     fitted.save(tmp_path / "model")
     compiled.clear()

@@ -381,14 +381,17 @@ def test_loading_runs_no_code(copy: Path, images: NDArray[np.uint8], monkeypatch
     assert len(hs.load(copy).predict(images[:1])) == 1
 
 
-@pytest.mark.parametrize(("difference", "precision"), [(0.04, "bf16"), (0.06, "fp32")])
-def test_bf16_that_strays_gives_way_to_fp32(
-    difference: float, precision: str, bundle: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("asked", "difference", "taken"),
+    [("bf16", 0.04, "bf16"), ("bf16", 0.06, "fp32"), ("int8", 0.1, "int8"), ("int8", 0.3, "fp32")],
+)
+def test_a_low_precision_that_strays_gives_way_to_fp32(
+    asked: str, difference: float, taken: str, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By what is measured, here as if: not every processor computes in bf16."""
-    measured = {"bf16": difference, "fp32": 0.0}
+    measured = {asked: difference, "fp32": 0.0}
     monkeypatch.setattr(module, "_replayed_by", lambda model, golden: (measured[model.network.precision], True))
-    assert hs.load(bundle, precision="bf16").network.precision == precision
+    assert hs.load(bundle, precision=asked).network.precision == taken
 
 
 @pytest.mark.parametrize("engine", ["torch", "keras"])

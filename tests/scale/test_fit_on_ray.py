@@ -233,7 +233,7 @@ def test_a_machine_without_bf16_is_not_mixed_with_others(runner: str, monkeypatc
     from headstart.scale import pool
 
     with cluster(runner):
-        nodes = [replace(node, bf16=place > 0) for place, node in enumerate(check_nodes())]
+        nodes = [replace(node, precision="bf16" if place > 0 else "int8") for place, node in enumerate(check_nodes())]
         monkeypatch.setattr(pool, "check_nodes", lambda see: nodes)
         assert make_pool("auto", []).precision == "fp32"
         with pytest.raises(MachineError, match="without bf16, and features of two precisions cannot be mixed"):

@@ -23,7 +23,7 @@ from headstart.core.errors import UsageError, did_you_mean
 from headstart.core.labels import as_given
 from headstart.core.progress import Shown, function_of, shows_progress, stage
 from headstart.data.inputs import Images, one_each, unlabelled_dataset
-from headstart.engines.protocol import Network
+from headstart.engines.protocol import LOW, Network
 from headstart.model.classifier import Classifier
 from headstart.model.given import CLASSIFIER
 from headstart.model.held_out import pixels_of
@@ -156,7 +156,7 @@ def victim_of(classifier: Classifier) -> Victim:
     network: Network = classifier.network
     if not hasattr(network, "vjp"):
         raise UsageError(f"The engine '{network.engine}' has no gradients, which an attack needs. Take --engine torch")
-    return cast("Victim", network.at_precision("fp32") if network.precision == "bf16" else network)
+    return cast("Victim", network.at_precision("fp32") if network.precision in LOW else network)
 
 
 def classes_of(classifier: Classifier, given: object, count: int) -> NDArray[np.intp]:

@@ -61,7 +61,7 @@ Mean = Annotated[
     str | None, typer.Option(metavar="R,G,B", help="Mean of the pixels from 0 to 1, where the network's are not known.")
 ]
 Std = Annotated[str | None, typer.Option(metavar="R,G,B", help="Standard deviation that goes with --mean.")]
-Precision = Annotated[str, typer.Option(metavar="NAME", help="auto, bf16 or fp32.")]
+Precision = Annotated[str, typer.Option(metavar="NAME", help="auto, bf16, int8 or fp32.")]
 Head = Annotated[str, typer.Option(metavar="NAME", help="lda or ridge.")]
 Prior = Annotated[str, typer.Option(metavar="NAME", help="flat, or empirical: expect classes as often as in the data.")]
 Holdout = Annotated[float, typer.Option(metavar="SHARE", help="Share held out as test set, where the data has none.")]

@@ -252,4 +252,4 @@ LABEL = Rule("one class", _label)  # a word or a number: who looks it up refuses
 SEED = whole(0, 2**63 - 1)
 PIXELS = whole(1)  # the size that a network takes has its own range
 FILES = Rule("a dictionary with a file for each name", _files)
-ENGINE, PRECISION = text("auto, fast, torch or keras"), text("auto, bf16 or fp32")
+ENGINE, PRECISION = text("auto, fast, torch or keras"), text("auto, bf16, int8 or fp32")

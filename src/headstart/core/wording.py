@@ -41,7 +41,8 @@ SAME = (  # those that have the same
     *("runner", "workers", "store"),
 )
 CHOICES = (  # values that a message may name
-    *("auto", "fast", "torch", "keras", "cpu", "cuda", "mps", "bf16", "fp32", "pytorch", "lightning", "tensorflow"),
+    *("auto", "fast", "torch", "keras", "cpu", "cuda", "mps", "bf16", "int8", "fp32"),
+    *("pytorch", "lightning", "tensorflow"),
     *("small_cnn", "onnx", "openvino", "savedmodel", "tflite", "full", "careful", "flat", "empirical", "mlp"),
     *("gradient", "integrated"),
 )

@@ -17,11 +17,12 @@ from headstart.core.spread import evenly_spread
 from headstart.core.types import ImageDataset
 from headstart.data.fingerprints import Fingerprints
 from headstart.data.load import DRAFT, PASSES, THUMBNAIL, Decoded, in_chunks, load_image
+from headstart.engines.fast.int8 import SCHEME
 from headstart.engines.protocol import Network
 from headstart.engines.sound import ADVICE, check_not_all_alike
 from headstart.learn.feature_cache import FeatureCache
 
-TRIAL = 16  # images on which bf16 is compared with fp32 before it is used
+TRIAL = 16  # images on which bf16 or int8 is compared with fp32 before it is used
 READ = 4096  # rows read from the cache at a time: all at once would double the memory
 KEEP = 256  # rows computed between two writes: the most that an interruption can lose
 LARGEST = 65504  # of float16
@@ -43,7 +44,7 @@ def extract(
     """The features of every image: read from the feature cache where it has them, else computed and written to it.
 
     Features are rounded to float16 whether they come from the cache or not, so both give the same model. Before bf16
-    is used, it is compared with fp32 on a few of these images.
+    or int8 is used, it is compared with fp32 on a few of these images.
 
     Args:
         origin: hexadecimal digest of the backbone's weights.
@@ -169,7 +170,7 @@ class _Extraction:
 def _open_cache(dataset: ImageDataset, network: Network, origin: str, width: int, keep: bool) -> FeatureCache | None:
     """The feature cache for the precision that suits these images, if one is wanted.
 
-    Where the bf16 cache knows all images of the trial, the trial was made before.
+    Where the cache of bf16 or int8 knows all images of the trial, the trial was made before.
     """
 
     def opened() -> FeatureCache | None:
@@ -183,7 +184,7 @@ def _open_cache(dataset: ImageDataset, network: Network, origin: str, width: int
     images = [item.pixels for item in trial if item.pixels is not None]
     if images:
         network.check_precision(np.stack(images))
-    if network.precision == "bf16":
+    if network.precision != "fp32":
         return cache
     if cache:
         cache.close()
@@ -199,6 +200,8 @@ def describe(network: Network, origin: str, at: str) -> dict[str, object]:
         "image": network.spec.as_json() | {"draft": DRAFT, "passes": PASSES},
         "precision": network.precision,
     }
+    if network.precision == "int8":
+        description["int8"] = SCHEME
     if network.engine != "fast":  # each rounds in its own way
         description["engine"] = network.engine
     return description

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from headstart.core.types import ImageSpec
 from headstart.data.load import KEY, decode
 from headstart.data.sources import PathLike
 from headstart.engines.names import check_running, resolve_engine
-from headstart.engines.protocol import check_module
+from headstart.engines.protocol import Network, check_module
 from headstart.engines.registry import check_live, check_present
 from headstart.learn.calibrate import softmax
 from headstart.learn.unknown import Unknown
@@ -26,8 +27,8 @@ from headstart.model.model_card import model_card
 from headstart.model.records import FitRecord, from_json, to_json
 from headstart.model.tabular_classifier import TabularClassifier
 
-TOLERANCE = {"fp32": 1e-3, "bf16": 0.05}  # of golden logits, relative to the largest
-CLOSE = {"fp32": 0.01, "bf16": 0.15}  # probabilities and cosines that such logits may have
+TOLERANCE = {"fp32": 1e-3, "bf16": 0.05, "int8": 0.25}  # of golden logits, relative to the largest
+CLOSE = {"fp32": 0.01, "bf16": 0.15, "int8": 0.3}  # probabilities and cosines that such logits may have
 
 
 @checks(overwrite=YES_NO)
@@ -126,7 +127,7 @@ def load(
 def preflight(classifier: Classifier, name: str) -> float:
     """Replay the golden images; returns the greatest difference of a logit, relative to the largest.
 
-    bf16 that strays too far is replaced by fp32, and fp32 that does is refused.
+    bf16 or int8 that strays too far is replaced by fp32, and fp32 that does is refused.
 
     Raises:
         CheckError: the answers are not those that were recorded.
@@ -152,8 +153,24 @@ def preflight(classifier: Classifier, name: str) -> float:
 
 
 def _replayed_by(classifier: Classifier, golden: Golden) -> tuple[float, bool]:
-    """The greatest difference of a logit, and whether each image is as typical as it was."""
-    network, unknown = classifier.network.for_images(len(golden.images)), classifier.unknown  # as predict does it
+    """The greatest difference of a logit, and whether each image is as typical as it was.
+
+    int8 is too coarse to tell a damaged model from a sound one, so fp32 is run beside it: that takes hardly longer, for
+    compiling takes one core.
+    """
+    network = classifier.network
+    if network.precision != "int8":
+        return _replayed_on(classifier, network, golden)
+    exact = network.at_precision("fp32")
+    with ThreadPoolExecutor(2) as pool:
+        low, high = pool.map(lambda each: _replayed_on(classifier, each, golden), (network, exact))
+    exact.release()
+    return low if high[0] <= TOLERANCE["fp32"] and high[1] else (np.inf, False)
+
+
+def _replayed_on(classifier: Classifier, network: Network, golden: Golden) -> tuple[float, bool]:
+    """As `_replayed_by`, of one network."""
+    network, unknown = network.for_images(len(golden.images)), classifier.unknown  # as predict does it
     logits, x = network.forward_many(golden.images, (LOGITS, classifier.blueprint[LOGITS].inputs[0]))
     difference = stored.greatest_difference(logits, golden.logits)
     if unknown is None or golden.scores is None:

@@ -82,7 +82,7 @@ class Classifier(Described):
         self.use_precision(self.precision)
 
     def use_precision(self, precision: str) -> None:
-        """Compute in "auto", "bf16" or "fp32" from now on."""
+        """Compute in "auto", "bf16", "int8" or "fp32" from now on."""
         self.precision = precision
         self.network = get_engine(
             self.engine, self.blueprint, self.weights, self.spec, precision, self.device, module=self.module

@@ -37,8 +37,8 @@ def pretrained(
 ) -> Classifier:
     """A catalogued network, "timm/NAME" or "keras/NAME", with its own head, mostly for ImageNet's thousand classes.
 
-    It has no images to try bf16 on, so "auto" is fp32. ``device`` and ``progress`` are as for `fit`; what is shown is
-    the download of weights.
+    It has no images to try bf16 or int8 on, so "auto" is fp32. ``device`` and ``progress`` are as for `fit`; what is
+    shown is the download of weights.
     """
     check_running(engine, precision, device)
     found, module = open_backbone(backbone, weights, pixels, head=True, spec=spec, progress=function_of(progress))

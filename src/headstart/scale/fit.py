@@ -33,6 +33,7 @@ from headstart.data.shards import in_braces
 from headstart.data.sources import PathLike
 from headstart.data.split import HOLDOUT
 from headstart.engines.names import framework_of
+from headstart.engines.protocol import LOW
 from headstart.engines.registry import get_engine, open_backbone
 from headstart.learn.features import TRIAL, describe
 from headstart.model.files import copy_folder, why_not_writable
@@ -102,7 +103,7 @@ def fit_on_ray(
         runner: "ray": a cluster on this machine alone; "ray:HOST:PORT": the one whose head is there.
         store: where features are kept, a folder that every machine sees; default: in the cache folder. Features that
             are there, of an earlier run, are not computed again.
-        precision: "auto": bf16 where all machines have it.
+        precision: "auto": bf16 where all machines have it, int8 where none has; fp32 where some have.
         diagnose: whether to find out how far the classifier can be trusted, and write its page.
         overwrite: whether a model that is there is replaced.
         image_column, label_column, group_column, split_column, label_from: as `open_source` takes them.
@@ -163,13 +164,13 @@ def _found(data: str) -> tuple[str, list[str]]:
 
 
 def begin(source: Source, pretrained: Pretrained, precision: str, place: Path) -> Work:
-    """The plan of the work, once a few images were looked at: their depth, and whether bf16 suits them."""
+    """The plan of the work, once a few images were looked at: their depth, and whether bf16 or int8 suits them."""
     remove_left(place / LISTS)
     plan = make_plan(source, place / LISTS)
     levels = pretrained.spec.levels or common_levels(some_of(plan, MOST))
     pretrained = replace(pretrained, spec=replace(pretrained.spec, levels=levels))
     network = get_engine("fast", pretrained.blueprint, pretrained.weights, pretrained.spec, precision)
-    if network.precision == "bf16":
+    if network.precision in LOW:
         trial = some_of(plan, TRIAL)
         items = [load_image(trial, row, network.spec) for row in range(len(trial))]
         if images := [item.pixels for item in items if item.pixels is not None]:

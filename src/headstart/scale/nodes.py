@@ -34,7 +34,7 @@ class Node:
     headstart: str  # versions
     openvino: str
     python: str
-    bf16: bool  # whether networks run in bf16 there, where nothing else is asked for
+    precision: str  # in which networks run there, where nothing else is asked for
     cores: int
     missing: list[str]  # paths that it does not see
     cpus: int  # that Ray gives away
@@ -106,9 +106,14 @@ def _tell(see: Sequence[str] = ()) -> dict[str, Any]:
     from headstart.engines.fast.graph import choose_precision
 
     versions = {"headstart": __version__, "openvino": _version("openvino")}
-    bf16 = bool(versions["openvino"]) and choose_precision("auto") == "bf16"
+    precision = choose_precision("auto") if versions["openvino"] else ""
     missing = [path for path in see if not os.path.exists(path)]
-    return versions | {"python": platform.python_version(), "bf16": bf16, "cores": cores(), "missing": missing}
+    return versions | {
+        "python": platform.python_version(),
+        "precision": precision,
+        "cores": cores(),
+        "missing": missing,
+    }
 
 
 def _version(package: str) -> str:

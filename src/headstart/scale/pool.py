@@ -22,7 +22,7 @@ class Pool:
 
     workers: int
     threads: int
-    precision: str  # in which the networks run, on all of them
+    precision: str  # in which the networks run, on all of them; "auto" is the same on each
 
     def results(self, worker: type[Any], units: int, *args: object) -> Iterator[dict[str, int]]:
         """What workers say of units, by their numbers, as they are done; ``args`` are what a worker is made with.
@@ -52,7 +52,7 @@ def make_pool(precision: str, see: Sequence[str]) -> Pool:
     """A pool on all nodes of the cluster that this process is connected to.
 
     Args:
-        precision: "auto": bf16 where all nodes have it, else fp32, so that all give the same features.
+        precision: "auto": what that is on all nodes; fp32 where they differ, so that all give the same features.
         see: paths that each node must see.
 
     Raises:
@@ -62,15 +62,16 @@ def make_pool(precision: str, see: Sequence[str]) -> Pool:
     at_work = [node for node in nodes if node.cpus]
     if not at_work:
         raise MachineError("The Ray cluster has no CPUs for its tasks. Start a node with some: ray start --num-cpus=N")
-    without = next((node for node in at_work if not node.bf16), None)
+    without = next((node for node in at_work if node.precision != "bf16"), None)
     if precision == "bf16" and without:
         raise MachineError(
             f"The node {without.address} has a processor without bf16, and features of two precisions cannot be mixed. "
-            "Take the other one: --precision fp32"
+            "Take another one: --precision fp32"
         )
     threads = min(MOST_THREADS, *(node.cpus for node in at_work), *(node.cores for node in at_work))
-    chosen = precision if precision != "auto" else "fp32" if without else "bf16"
-    return Pool(sum(node.cpus // threads for node in at_work), threads, chosen)
+    if precision == "auto" and len({node.precision for node in at_work}) > 1:
+        precision = "fp32"
+    return Pool(sum(node.cpus // threads for node in at_work), threads, precision)
 
 
 def on_cluster(function: Callable[..., Any], *args: object, cpus: float = 1) -> Any:

@@ -73,7 +73,7 @@ def fit(
         holdout: share of every class held out as the test set, where the data brings none; 0 for none.
         seed: of the split; the same photos and seed give the same split everywhere.
         engine: "fast", "torch", "keras" or "auto", which is fast wherever that can run the network.
-        precision: "auto", "bf16" or "fp32".
+        precision: "auto", "bf16", "int8" or "fp32".
         device: "auto", "cpu", "cuda" or "mps"; the last two are for torch, which "auto" takes then, and keras.
         cache: whether to keep features for the next fit.
         diagnose: whether to find out how far the classifier can be trusted and what to do next: ``record.diagnosis``.
