@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -42,6 +42,8 @@ PACKAGES = (
     "foolbox",
 )
 T = TypeVar("T")
+for slow in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "PYTHONDONTWRITEBYTECODE"):
+    os.environ.pop(slow, None)  # some machines set them; each makes every process slower
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Run:
     seconds: float
     peak_mb: float  # largest resident set, in 10⁶ bytes; where it starts others, of the largest one alone
     output: dict[str, Any]  # the JSON on its last line
+    cpu: float = 0.0  # seconds of all processors, in the process and those that it waited for
 
     @property
     def stages(self) -> dict[str, float]:
@@ -104,10 +107,10 @@ def a_few(source: Path, target: Path, each: int) -> Path:
     return target
 
 
-def timed(command: Sequence[str], home: str | None = None) -> Run:
+def timed(command: Sequence[str], home: str | None = None, variables: Mapping[str, str] | None = None) -> Run:
     """Run a command to its end; with ``home`` None it gets an empty cache of its own."""
     with tempfile.TemporaryDirectory() as fresh, tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as said:
-        environment = os.environ | {"HEADSTART_HOME": home or fresh}
+        environment = os.environ | {"HEADSTART_HOME": home or fresh} | dict(variables or {})
         start = time.perf_counter()
         child = subprocess.Popen(command, stdout=output, stderr=said, env=environment)
         _, status, usage = os.wait4(child.pid, 0)
@@ -121,7 +124,7 @@ def timed(command: Sequence[str], home: str | None = None) -> Run:
     if usage.ru_maxrss <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss:
         # Linux counts the memory of whoever starts a process into that process's peak.
         sys.exit("The benchmark itself is larger than what it measures, so the peak would be its own. Import later.")
-    return Run(seconds, usage.ru_maxrss * 1024 / 1e6, json.loads(lines[-1]))
+    return Run(seconds, usage.ru_maxrss * 1024 / 1e6, json.loads(lines[-1]), usage.ru_utime + usage.ru_stime)
 
 
 def in_child(work: Callable[[], T], seconds: float | None = None) -> T:
