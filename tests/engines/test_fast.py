@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -317,3 +318,33 @@ def test_a_model_is_compiled_for_what_it_is_asked_and_no_other(
     np.testing.assert_allclose(opened.predict_proba(data)[0], alone[0], atol=0.01)
     assert compiled == [ALONE, TOGETHER]
     np.testing.assert_array_equal(opened.predict_proba(photo), alone)  # whatever was asked before
+
+
+OPENVINO_OF_ANOTHER = """
+import json, sys
+from headstart.engines.fast.graph import core
+
+core()
+import openvino as ov
+
+found = {"at first": any(name.startswith("openvino.tools.ovc") for name in sys.modules)}
+if sys.argv[1] == "from":
+    from openvino import convert_model
+else:
+    convert_model = {"attribute": lambda: ov.convert_model, "tools": lambda: ov.tools.ovc.convert_model}[sys.argv[1]]()
+import onnx
+from onnx.helper import make_graph, make_model, make_node, make_tensor_value_info
+
+x, y = (make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in "xy")
+onnx.save(make_model(make_graph([make_node("Relu", ["x"], ["y"])], "relu", [x], [y])), sys.argv[2])
+made = convert_model(sys.argv[2])
+found |= {"made": type(made).__name__, "other": hasattr(ov, "no_such_name") or hasattr(ov.tools, "no_such_name")}
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize("how", ["attribute", "from", "tools"])
+def test_openvinos_converter_is_there_for_others_and_not_imported_for_us(how: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OPENVINO_OF_ANOTHER, how, str(tmp_path / "relu.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout) == {"at first": False, "made": "Model", "other": False}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
 from headstart.data.load import cores
 from headstart.engines.fast.int8 import Int8, check_suits, is_faster, suits
+from headstart.engines.fast.openvino_module import import_openvino
 from headstart.engines.protocol import Weights, foldable
 
 if TYPE_CHECKING:
@@ -33,15 +33,7 @@ def core() -> ov.Core:
 
 @functools.cache
 def _start() -> ov.Core:
-    """OpenVINO, imported without its telemetry, which would open a network connection."""
-    loaded = "openvino_telemetry" in sys.modules
-    if not loaded:
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # as if not installed
-    try:
-        import openvino as ov
-    finally:
-        if not loaded:
-            del sys.modules["openvino_telemetry"]
+    ov = import_openvino()
     ov.Type.u8.to_dtype()  # builds a table on first use; two threads that build it at once wait for each other for ever
     return ov.Core()
 
