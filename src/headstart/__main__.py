@@ -9,10 +9,16 @@ def main() -> None:
     if heard:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from headstart.cli.app import main as run
+    from headstart.cli.process_end import end_at_once
 
     if heard:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    run()
+    try:
+        run()
+    except SystemExit as end:
+        if isinstance(end.code, int):
+            end_at_once(end.code)
+        raise
 
 
 if __name__ == "__main__":
