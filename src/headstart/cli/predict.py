@@ -6,6 +6,7 @@ import json
 import sys
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +21,8 @@ from headstart.core.text import LONGEST, all_shortened, one_line
 from headstart.core.types import UNKNOWN, Problem
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from headstart.core.progress import Progress
     from headstart.data.listing import Listing
     from headstart.model.answers import Answer
@@ -245,6 +248,11 @@ class _Screen:
         self.labels: Counter[str] = Counter()  # of what was not unknown
         self.unknown = self.unreadable = self.kept = 0
 
+    @cached_property
+    def out(self) -> Console:
+        """Standard output, opened once: that takes longer than to print a line."""
+        return console()
+
     def of(self, classes: Sequence[str]) -> None:
         """The classes of the model."""
         self.classes, self.short = classes, all_shortened((UNKNOWN, *classes))
@@ -265,7 +273,7 @@ class _Screen:
         if self.as_json and not in_table:
             _json(item.as_json(self.classes, self.top, every=self.every))
         elif not self.summary:
-            show_answer(item.top(self.classes, self.top), item, self.short)
+            _show_answer(self.out, item.top(self.classes, self.top), item, self.short)
 
     def count(self, found: PredictedTable) -> None:
         """What is in a table."""
@@ -290,7 +298,7 @@ class _Screen:
         for word, path in (("wrote", out), ("sorted into", sort_into)):
             if path is not None:
                 rows.add(word, Text(one_line(path), "bold"), whole=True)
-        rows.show(console())
+        rows.show(self.out)
 
     def _counts(self, out: str, sort_into: str | None) -> dict[str, Any]:
         rows = self.labels.total() + self.unknown + self.unreadable
@@ -299,7 +307,7 @@ class _Screen:
         return found | {"unreadable": self.unreadable, "kept": self.kept} | sorted_into
 
 
-def show_answer(top: Sequence[tuple[str, float]], item: Answer, short: Mapping[str, str]) -> None:
+def _show_answer(out: Console, top: Sequence[tuple[str, float]], item: Answer, short: Mapping[str, str]) -> None:
     """One line for one image; the next most probable classes below it."""
     (label, chance), *others = top
     label, path = short[label], one_line(item.name)
@@ -308,7 +316,6 @@ def show_answer(top: Sequence[tuple[str, float]], item: Answer, short: Mapping[s
         line = Text(f"{'unknown':<{LONGEST}}", "yellow") + Text(f" {'':6}  {path}") + Text(why, "dim")
     else:
         line = Text(f"{label:<{LONGEST}}", "bold") + Text(f" {chance:6.1%}  {path}")
-    out = console()
     out.print(line, soft_wrap=True)
     for label, chance in others:
         out.print(Text(f"{short[label]:<{LONGEST}} {chance:6.1%}", "dim"), soft_wrap=True)
