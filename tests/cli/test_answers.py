@@ -160,7 +160,7 @@ def test_an_exit_that_no_closed_pipe_is_the_reason_of_is_no_success(
         end.__context__ = before
         raise end
 
-    monkeypatch.setattr("headstart.cli.app.app", app)
+    monkeypatch.setattr("headstart.cli.app.command_line", lambda names: app)
     answer = shell("show", "mobilenet_v2")
     assert answer.code == code
     assert ("SystemExit" in answer.err) == bool(code)

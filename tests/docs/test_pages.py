@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import headstart
-from headstart.cli.app import app
+from headstart.cli.commands import COMMANDS
 from test_structure import ROOMS
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +19,6 @@ PYTHON_PAGES = [ROOT / "README.md", ROOT / "docs" / "guide.md"]
 PAGES = [ROOT / "README.md", MANUAL, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PLACE = re.compile(r"(?<![\w./-])(?:src|tests|docs|benchmarks|examples)/[\w./-]*")
-COMMANDS = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -86,11 +85,11 @@ def test_paths_are_there(page: Path) -> None:
 
 @pages
 def test_commands_are_there(page: Path) -> None:
-    assert named_commands(page.read_text(encoding="utf-8")) <= COMMANDS
+    assert named_commands(page.read_text(encoding="utf-8")) <= COMMANDS.keys()
 
 
 def test_every_command_is_in_the_guide() -> None:
-    assert named_commands((ROOT / "docs" / "guide.md").read_text(encoding="utf-8")) == COMMANDS
+    assert named_commands((ROOT / "docs" / "guide.md").read_text(encoding="utf-8")) == COMMANDS.keys()
 
 
 @pytest.mark.parametrize("page", PYTHON_PAGES, ids=lambda page: page.name)

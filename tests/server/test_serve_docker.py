@@ -19,7 +19,7 @@ import httpx
 import pytest
 import typer.main
 
-from headstart.cli.app import app
+from headstart.cli.app import command_line
 from headstart.core.errors import UsageError
 from headstart.server.settings import TOKEN, Settings, read_token
 from making import packed, picture
@@ -79,7 +79,7 @@ def test_it_runs_without_root_and_as_the_command_takes_it() -> None:
     assert all(":" in rest and "latest" not in rest for word, rest in steps() if word == "FROM")
     command = json.loads(words["ENTRYPOINT"]) + json.loads(words["CMD"])
     assert command[:2] == ["headstart", "serve"]
-    context = typer.main.get_command(app).commands["serve"].make_context("serve", command[2:])  # type: ignore[attr-defined]
+    context = typer.main.get_command(command_line(["serve"])).commands["serve"].make_context("serve", command[2:])  # type: ignore[attr-defined]
     assert (context.params["host"], context.params["models"], context.params["port"]) == ("0.0.0.0", ["/model"], 8000)
     assert words["EXPOSE"] == "8000"
     compile(json.loads(words["HEALTHCHECK"].partition("CMD ")[2])[2], "health", "exec")
@@ -104,7 +104,7 @@ def test_the_unit_of_the_page() -> None:
     service = unit["Service"]
     words = shlex.split(service["ExecStart"])
     assert words[0].endswith("/headstart")
-    typer.main.get_command(app).commands["serve"].make_context("serve", words[2:])  # type: ignore[attr-defined]
+    typer.main.get_command(command_line(["serve"])).commands["serve"].make_context("serve", words[2:])  # type: ignore[attr-defined]
     assert service["DynamicUser"] == "yes"
     assert "-HUP" in service["ExecReload"]
     assert int(service["TimeoutStopSec"]) > 30

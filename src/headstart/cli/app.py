@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import sys
 import traceback
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from headstart import __version__
-from headstart.cli import (
-    attack,
-    backbones,
-    cache,
-    check,
-    compare,
-    evaluate,
-    explain,
-    export,
-    finetune,
-    fit,
-    imagine,
-    predict,
-    report,
-    serve,
-    show,
-    studio,
-    train,
-)
+from headstart.cli.commands import COMMANDS
 from headstart.cli.streams import is_printed, mute, prepare_streams
 from headstart.core.arguments import expanded
 from headstart.core.errors import HeadstartError, MachineError, UsageError, lack_of
@@ -48,16 +32,6 @@ class PlainHelp(TyperCommand):
         return _TYPE.sub(lambda kind: " " * len(kind.group()), super().get_help(ctx)).replace("  [required]", "")
 
 
-app = typer.Typer(
-    name="headstart",
-    help="A folder of labelled photos becomes an image classifier you can trust, in seconds, on an ordinary machine.",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
 INTERRUPTED = 130
 COMPLETES = {"--install-completion", "--show-completion", "_HEADSTART_COMPLETE"}  # what a shell, or somebody, asks
 KEEPS = {"fit", "compare"}  # commands that keep features
@@ -74,7 +48,8 @@ def _main() -> None:
     arguments = [at_home(argument) for argument in sys.argv[1:] if argument != "--debug"]
     prepare_streams()
     try:
-        code = app(args=arguments, prog_name="headstart", standalone_mode=False)
+        run = command_line(_needed(arguments))
+        code = run(args=arguments, prog_name="headstart", standalone_mode=False)
         sys.stdout.flush()
         if code == INTERRUPTED:  # typer turns Ctrl-C into an exit code
             raise KeyboardInterrupt
@@ -96,6 +71,12 @@ def _main() -> None:
     if not is_printed():
         mute()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _needed(arguments: list[str]) -> Iterable[str]:
+    """The command that is to be run, whose module alone is imported; all of them, where somebody asks what there is."""
+    asked = arguments[:1]
+    return asked if COMMANDS.keys() & asked and not COMPLETES & {*sys.argv, *os.environ} else COMMANDS
 
 
 def _is_kept(arguments: list[str]) -> bool:
@@ -146,7 +127,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
@@ -156,24 +136,20 @@ def root(
     """A folder of labelled photos becomes an image classifier you can trust, in seconds, on an ordinary machine."""
 
 
-COMMANDS = (  # with what the list says of each, and an example
-    (check.check, "Look for unreadable, repeated and wrongly named images.", "headstart check photos"),
-    (fit.fit, "Fit a classifier on labelled photos, measure and save it.", "headstart fit photos --out model"),
-    (compare.compare, "Compare networks and sizes on your photos.", "headstart compare photos --pixels 96,160,224"),
-    (evaluate.evaluate, "Measure a model on labelled photos.", "headstart evaluate model photos/test"),
-    (report.report, "Write a page on a model, with its worst mistakes.", "headstart report model photos"),
-    (predict.predict, "Say what is on photos.", "headstart predict model a.jpg b.jpg"),
-    (explain.explain, "Show why a model answers what it does.", "headstart explain model cat.jpg --class cat"),
-    (finetune.finetune, "Train more of a model than its head.", "headstart finetune model photos --recipe fast"),
-    (train.train, "Train a small network from random weights.", "headstart train digits"),
-    (attack.attack, "Fool a model with a changed photo, or measure how robust it is.", attack.EXAMPLE),
-    (imagine.imagine, "Make a network's ideal image of a class.", "headstart imagine model --class cat"),
-    (export.export, "Write a model for another runtime.", "headstart export model --to onnx"),
-    (serve.serve, "Answer requests over HTTP.", "headstart serve model"),
-    (studio.studio, "All of it in a browser, on this machine.", "headstart studio"),
-    (show.show, "Show the layers of a network, or draw it.", "headstart show resnet50 --graph resnet50.svg"),
-    (backbones.backbones, "List the networks to start from.", "headstart backbones"),
-    (cache.cache, "Show or empty the cache of features and weights.", "headstart cache --prune --days 90"),
-)
-for command, short, example in COMMANDS:
-    app.command(short_help=short, epilog=f"Example: {example}", cls=PlainHelp)(command)
+def command_line(names: Iterable[str]) -> typer.Typer:
+    """The command line with these commands."""
+    app = typer.Typer(
+        name="headstart",
+        help=root.__doc__,
+        no_args_is_help=True,
+        add_completion=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(root)
+    for name in names:
+        does, example = COMMANDS[name]
+        run = getattr(importlib.import_module(f"headstart.cli.{name}"), name)
+        app.command(short_help=does, epilog=f"Example: {example}", cls=PlainHelp)(run)
+    return app

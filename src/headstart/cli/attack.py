@@ -13,6 +13,7 @@ import typer
 from rich.text import Text
 
 from headstart.cli import options
+from headstart.cli.commands import COMMANDS
 from headstart.cli.figures import add_left_out
 from headstart.cli.terminal import UNLIKE, Rows, accuracy_text, console, quoted
 from headstart.core.counts import counted
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 NORMS = ("linf", "l2", "l1")
 IMAGES = 100  # of a curve
 OF_PHOTO = ("target", "no-crop")  # the other options that are not of both go with --data
-EXAMPLE = "headstart attack model dog.jpg --target cats"
+_, EXAMPLE = COMMANDS["attack"]
 
 
 def attack(
