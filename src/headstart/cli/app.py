@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from headstart import __version__
 from headstart.cli.commands import COMMANDS
+from headstart.cli.plain_values import take_plain_values
 from headstart.cli.streams import is_printed, mute, prepare_streams
 from headstart.core.arguments import expanded
 from headstart.core.errors import HeadstartError, MachineError, UsageError, lack_of
@@ -27,9 +28,23 @@ _TYPE = re.compile(r" <(?:str|list\[str\])>")
 class PlainHelp(TyperCommand):
     """A command whose help says no types: the names of the arguments tell what they are."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The arguments that are left; the others in the context."""
+        take_plain_values(self.get_params(ctx))
+        return super().parse_args(ctx, args)
+
     def get_help(self, ctx: Any) -> str:
         """The text, with its columns where they were."""
         return _TYPE.sub(lambda kind: " " * len(kind.group()), super().get_help(ctx)).replace("  [required]", "")
+
+
+class PlainGroup(TyperGroup):
+    """The command line itself."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The arguments that are left; the others in the context."""
+        take_plain_values(self.get_params(ctx))
+        return super().parse_args(ctx, args)
 
 
 INTERRUPTED = 130
@@ -139,6 +154,7 @@ def root(
 def command_line(names: Iterable[str]) -> typer.Typer:
     """The command line with these commands."""
     app = typer.Typer(
+        cls=PlainGroup,
         name="headstart",
         help=root.__doc__,
         no_args_is_help=True,
