@@ -23,7 +23,7 @@ from headstart.train.checkpoint import Terminated
 from headstart.train.overfitting_watch import Verdict
 from headstart.train.protocol import Epoch
 from headstart.train.screen import HEADER, LINES, TrainingScreen, epoch_line, shows_training, training_screen
-from headstart.train.training_run import TrainingRecord
+from headstart.train.training_record import TrainingRecord
 from making import Shell
 
 NAN = float("nan")

@@ -15,7 +15,7 @@ from headstart.cli.figures import loading
 from headstart.plots.curves import NAME, draw_curves, plot_curves
 from headstart.train.overfitting_watch import Verdict
 from headstart.train.protocol import Epoch
-from headstart.train.training_run import TrainingRecord
+from headstart.train.training_record import TrainingRecord
 from making import Shell
 
 EPOCHS = tuple(Epoch(n, 0.9**n, 0.1, 0.8**n, 0.2, 2e-4, 3.25) for n in range(5))

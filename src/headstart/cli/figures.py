@@ -16,7 +16,7 @@ from headstart.core.text import all_shortened, one_line
 from headstart.core.types import Confusion, Evaluation, Problem
 
 if TYPE_CHECKING:
-    from headstart.train.training_run import TrainingRecord
+    from headstart.train.training_record import TrainingRecord
 
 CONFUSIONS = 5  # that a screen shows
 KINDS = 8  # of images left out

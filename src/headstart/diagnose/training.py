@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from headstart.diagnose.records import Diagnosis, Verdict
-from headstart.train.training_run import TrainingRecord
+from headstart.train.training_record import TrainingRecord
 
 WIDE = 0.3  # an interval of the validation error that says little
 FEW = "Add images: the training, and its judgement, need more of them."

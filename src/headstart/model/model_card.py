@@ -11,7 +11,7 @@ from headstart.core.counts import counted, each_kind
 from headstart.core.types import Evaluation
 from headstart.engines.protocol import LIVE, LIVE_KERAS
 from headstart.model.records import FinetuneRecord, FitRecord, ImageCounts, Side
-from headstart.train.training_run import TrainingRecord
+from headstart.train.training_record import TrainingRecord
 
 if TYPE_CHECKING:
     from headstart.model.classifier import Classifier

@@ -12,7 +12,7 @@ from headstart.core.display import line_of
 from headstart.core.types import Accuracy, Evaluation
 from headstart.data.split import SplitRecord
 from headstart.diagnose.records import Diagnosis
-from headstart.train.training_run import TrainingRecord
+from headstart.train.training_record import TrainingRecord
 
 OPTIONAL = (
     "scratch",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from headstart.plots.files import write_files
 from headstart.plots.style import INK, QUIET, STYLE
-from headstart.train.training_run import TrainingRecord
+from headstart.train.training_record import TrainingRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

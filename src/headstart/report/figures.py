@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from headstart.core.types import CoveragePoint, ReliabilityBin
 from headstart.diagnose.records import ComplexityCurve, Corrupted, LearningCurve
 from headstart.report.charts import COLOURS, Axis, Chart, Line, Mark
-from headstart.train.training_run import TrainingRecord
+from headstart.train.training_record import TrainingRecord
 
 if TYPE_CHECKING:
     from headstart.attack.robustness import Robustness

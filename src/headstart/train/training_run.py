@@ -14,15 +14,16 @@ from headstart.core.errors import UsageError
 from headstart.data.sources import PathLike
 from headstart.train.callbacks import CsvLog, TensorBoardLog, Watch
 from headstart.train.checkpoint import Checkpoints, ReadOnlyCheckpoints, unfinished
-from headstart.train.gap import Gap, gap_of, with_gap
+from headstart.train.gap import gap_of, with_gap
 from headstart.train.identity import DataIdentity, Identity, named
 from headstart.train.learning_rate_finder import find_learning_rate
 from headstart.train.loop import Trainer
 from headstart.train.memory import kept_memory
-from headstart.train.overfitting_watch import Verdict, watch
-from headstart.train.protocol import Batches, Callback, Epoch, Task, Trained
+from headstart.train.overfitting_watch import watch
+from headstart.train.protocol import Batches, Callback, Task, Trained
 from headstart.train.recipe import Recipe
 from headstart.train.trainers import check_device, check_trainer, get_stepper, get_trainer, resolve_trainer
+from headstart.train.training_record import TrainingRecord
 
 Say = Callable[[str], None]
 
@@ -64,21 +65,6 @@ _RULES = {
     "say": FUNCTION,
     "quiet": YES_NO,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingRecord:
-    """The history of a training, as a model keeps it."""
-
-    trainer: str
-    recipe: dict[str, Any]
-    rate: float  # the recipe's learning rate, or the one that was found
-    epochs: tuple[Epoch, ...]
-    best: int  # the epoch whose weights were kept; -1: the starting weights
-    stopped: str
-    verdict: Verdict
-    moving: int  # number of trained weights
-    gap: Gap | None = None
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ from headstart.train.overfitting_watch import watch
 from headstart.train.protocol import FRAMEWORKS, check_framework
 from headstart.train.recipe import RECIPE, Recipe, open_recipe
 from headstart.train.screen import on_screen, shows_training
-from headstart.train.training_run import TRAINER, TrainingRecord, TrainingRun
+from headstart.train.training_record import TrainingRecord
+from headstart.train.training_run import TRAINER, TrainingRun
 from headstart.workflows.cross_fit import CrossFit, FinetuneJob, at_least, cross_fit, judge
 from headstart.workflows.finetune_data import (
     FinetuneData,
