@@ -73,3 +73,10 @@ def answer_of(kind: object, words: list[str], plain: bool) -> tuple[object, ...]
 def test_a_value_is_what_typer_makes_of_it(kind: object, words: str | list[str]) -> None:
     typed = [words] if isinstance(words, str) else words
     assert answer_of(kind, typed, plain=True) == answer_of(kind, typed, plain=False)
+
+
+def test_predict_imports_neither_trainers_nor_the_web(bundle: Path, photos: Path) -> None:
+    modules = loaded("predict", str(bundle), str(photos / "bars" / "0.png"))
+    assert {"openvino", "headstart.model.bundle"} <= modules
+    unneeded = {"headstart.train.training_run", "headstart.data.addresses", "http.client", "importlib.metadata"}
+    assert not modules & {*unneeded, "openvino.tools.ovc"}

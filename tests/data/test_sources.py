@@ -119,7 +119,7 @@ class TestNamed:
         def absent(name: str) -> None:
             raise PackageNotFoundError(name)
 
-        monkeypatch.setattr("headstart.data.named_sets.distribution", absent)
+        monkeypatch.setattr("importlib.metadata.distribution", absent)
         with pytest.raises(MissingExtraError, match=r"headstart\[demo\]"):
             open_source("elpv")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import importlib.metadata
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -82,6 +81,8 @@ def find_package_file(distribution: str, relative: str) -> Path:
     Raises:
         UsageError: the package is not installed or lacks the file.
     """
+    import importlib.metadata
+
     try:
         path = Path(str(importlib.metadata.distribution(distribution).locate_file(relative)))
     except importlib.metadata.PackageNotFoundError as error:

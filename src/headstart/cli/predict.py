@@ -145,7 +145,7 @@ def _listing(paths: Sequence[str]) -> Listing:
 
 def _check_addresses(listing: Listing, sort_into: str | None, *, urls: bool) -> None:
     """Refuse addresses that are to be sorted, or may not be fetched; and an empty list."""
-    from headstart.data.addresses import is_address
+    from headstart.data.web_address import is_address
 
     address = None if sort_into is None else next((path for path in listing.paths if is_address(path)), None)
     if address is not None:

@@ -13,6 +13,7 @@ from urllib.error import HTTPError
 from urllib.parse import quote, urlsplit
 
 from headstart.core.errors import UnreadableImageError
+from headstart.data.web_address import is_address
 
 SECONDS = 20.0  # without an answer, and for a whole image
 LARGEST = 100 * 10**6  # bytes of an image
@@ -24,16 +25,10 @@ GONE = {404, 410}
 PIECE = 1 << 18  # bytes
 THREADS = 16
 AHEAD = 32  # rows: with LARGEST it bounds the memory
-_SCHEMES = ("http://", "https://")
 
 
 class _TemporaryError(Exception):
     """What may work at the second try; the message says why it did not."""
-
-
-def is_address(path: str) -> bool:
-    """Whether it is an address of http or https, not a path."""
-    return path[:8].lower().startswith(_SCHEMES)
 
 
 def fetch_image(url: str) -> bytes:

@@ -8,18 +8,21 @@ import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 from headstart.core.arguments import expanded
 from headstart.core.errors import DataError, UnreadableImageError, UsageError
 from headstart.core.missing import why_missing
 from headstart.core.regular_file import open_regular, rest_of
 from headstart.core.types import ImageDataset, Problem, Sample
-from headstart.data.addresses import FetchAhead, fetch_image, is_address
 from headstart.data.class_folders import not_read
 from headstart.data.formats import MOST_BYTES
 from headstart.data.patterns import matches
 from headstart.data.scan import entries, printable, scan
+from headstart.data.web_address import is_address
+
+if TYPE_CHECKING:
+    from headstart.data.addresses import FetchAhead
 
 _BOMS = (b"\xff\xfe", b"\xfe\xff")  # of UTF-16
 
@@ -94,12 +97,19 @@ class Listing:
                 "first, and name the file."
             )
 
+    def _fetched(self, rows: Sequence[int]) -> FetchAhead | None:
+        """The addresses among these rows, fetched ahead; None where there are none."""
+        if not (addresses := [row for row in rows if is_address(self.paths[row])]):
+            return None
+        from headstart.data.addresses import FetchAhead, fetch_image
+
+        return FetchAhead(lambda row: fetch_image(self.paths[row]), addresses)
+
     @contextmanager
     def opened(self, rows: Sequence[int] | None = None) -> Iterator[ImageDataset]:
         """All images as a data set, of which these ``rows`` are read, in this order; default: all."""
         self.stamps = array("Q", bytes(8 * len(self)))
-        addresses = [row for row in (range(len(self)) if rows is None else rows) if is_address(self.paths[row])]
-        ahead = FetchAhead(lambda row: fetch_image(self.paths[row]), addresses) if addresses else None
+        ahead = self._fetched(range(len(self)) if rows is None else rows)
 
         def read(row: int) -> bytes:
             path = self.paths[row]

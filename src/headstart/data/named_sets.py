@@ -7,7 +7,6 @@ import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import distribution
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,8 @@ def elpv() -> ImageDataset:
 
     A cell is defective if the experts' probability of a defect is above one half.
     """
+    from importlib.metadata import distribution
+
     with needs("elpv-dataset", "demo", "The data set 'elpv'"):
         package = distribution("elpv-dataset")
     root = str(package.locate_file("elpv_dataset/data"))

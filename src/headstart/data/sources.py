@@ -16,7 +16,6 @@ from headstart.core.counts import counted
 from headstart.core.errors import DataError, HeadstartError, UsageError, did_you_mean
 from headstart.core.missing import why_missing
 from headstart.core.types import ImageDataset, Problem, Sample
-from headstart.data.addresses import is_address
 from headstart.data.class_folders import LAYOUT, class_folders, not_read, part_of
 from headstart.data.columns import Columns
 from headstart.data.csv_files import CSV_SUFFIXES
@@ -33,6 +32,7 @@ from headstart.data.shards import PACKED_TARS, files_in, in_braces, of_braces, s
 from headstart.data.tables import METADATA, NOT_USED, Found, csv_samples, file_dataset, table_dataset
 from headstart.data.tar_samples import UNPACKED
 from headstart.data.tars import tar_dataset, tar_images
+from headstart.data.web_address import is_address
 
 PathLike = str | os.PathLike[str]
 
