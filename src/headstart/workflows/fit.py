@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import FEATURES, LOGITS
 from headstart.backbones.catalogue import DEFAULT
@@ -125,11 +127,21 @@ def fit_features(
         design: takes the sums over all rows of the features.
     """
     network, trunk, train = frozen.network, frozen.pretrained, np.flatnonzero(split.train)
-    with timer("golden"):
-        golden = GoldenPhotos.of(dataset, network.spec, train)
-        (exact,) = in_fp32(network, golden.images, (FEATURES,))
-    with one_step(progress, "head"):
-        found = _fit_head(dataset, seen, split, settings, timer, design)
+
+    def of_golden_photos() -> tuple[GoldenPhotos, NDArray[np.float32]]:
+        photos = GoldenPhotos.of(dataset, network.spec, train)
+        return photos, in_fp32(network, photos.images, (FEATURES,))[0]
+
+    with ThreadPoolExecutor(1, thread_name_prefix="headstart") as beside:  # what happens there needs no head
+        seen_golden = beside.submit(of_golden_photos)
+        try:
+            with one_step(progress, "head"):
+                found = _fit_head(dataset, seen, split, settings, timer, design)
+        except Exception:
+            seen_golden.result()  # what went wrong there comes first
+            raise
+        with timer("golden"):
+            golden, exact = seen_golden.result()
     return Classifier(
         blueprint=trunk.blueprint.with_head(len(split.classes), sqrt=found.fit.head.sqrt),
         weights={**trunk.weights, f"{LOGITS}.weight": found.fit.head.weight, f"{LOGITS}.bias": found.fit.head.bias},
