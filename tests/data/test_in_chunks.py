@@ -30,6 +30,7 @@ from headstart.data.load import (
     decode_with_thumbnail,
     in_chunks,
     load_image,
+    threads_of_network,
 )
 from raw_images import SPEC, packed, photo
 
@@ -236,3 +237,15 @@ def test_stream_stops_when_its_taker_does() -> None:
 
 def test_stream_of_nothing() -> None:
     assert list(stream(table_of(flat, 0), SPEC)) == []
+
+
+@pytest.mark.parametrize(
+    ("processors", "wanted", "threads"),
+    [(1, "", 1), (2, "", 4), (8, "", 10), (8, "1", 1), (8, "2", 2), (8, "8", 10), (8, "99", 10), (2, "x", 4)],
+)
+def test_some_threads_to_spare_but_of_a_part_of_the_processors_none(
+    processors: int, wanted: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headstart.data.load._processors", lambda: processors)
+    monkeypatch.setenv("HEADSTART_THREADS", wanted)
+    assert threads_of_network() == threads

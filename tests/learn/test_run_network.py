@@ -106,3 +106,20 @@ def test_run_network_runs_ahead_only_so_far_and_stops_with_its_taker() -> None:
 def test_a_node_that_is_not_there_is_named() -> None:
     with pytest.raises(UsageError, match=r"no layer 'featurs'"):
         list(run_network(dataset(range(2)), network(), ("featurs",)))
+
+
+@pytest.mark.parametrize("threads", [1, 5])
+def test_so_many_threads_decode_and_run_the_network(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "threads_of_network", lambda: threads)
+    together, names = threading.Barrier(threads), set[str]()
+
+    def read(index: int) -> Pixels:
+        if index % CHUNK == 0:
+            names.add(threading.current_thread().name)
+            together.wait(10)  # fails where there are fewer
+        return pixels_of(index)
+
+    plain_one = dataset(range(2 * threads * CHUNK), [])
+    seen = list(run_network(ImageDataset("", plain_one.samples, read), network(), (FEATURES,)))
+    assert len(seen) == len(plain_one)
+    assert len(names) == threads

@@ -27,6 +27,7 @@ KEY = 16  # bytes of the hash of an image's content
 THUMBNAIL = 16  # side of the grey thumbnail by which near copies are found
 AHEAD = 12  # chunks decoded ahead of the network; with CHUNK it bounds the memory whatever the number of images
 CHUNK = 8
+SPARE = 2  # threads more than processors, so that none is idle while a thread waits: for a file, or for its turn
 PASSES = "across, down"  # of resizing, each of which rounds to 8 bits
 MARGIN = 3  # pixels of the result, or of the photo where those are smaller: more than any kernel reaches
 DRAFT = 4  # a JPEG is decoded at a fraction that leaves this many times the pixels that are needed; see docs/export.md
@@ -151,9 +152,18 @@ def in_chunks(
 
 def cores() -> int:
     """The number of processors that this process may use: ``HEADSTART_THREADS`` of them, where that is set."""
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = os.environ.get(THREADS, "")
-    return max(1, min(there, int(wanted))) if wanted.isdecimal() else there
+    return max(1, min(_processors(), int(wanted))) if wanted.isdecimal() else _processors()
+
+
+def threads_of_network() -> int:
+    """Threads that decode images and run the network on them: a few to spare, but of a part of the processors none."""
+    count = cores()
+    return count + SPARE if 1 < count == _processors() else count
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @once_more_alone

@@ -1,4 +1,4 @@
-"""From a data set of images to a matrix of features: each core decodes images and runs the network on them."""
+"""From a data set of images to a matrix of features: threads decode images and run the network on them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headstart.core.progress import StageProgress
 from headstart.core.spread import evenly_spread
 from headstart.core.types import ImageDataset
 from headstart.data.fingerprints import Fingerprints
-from headstart.data.load import DRAFT, PASSES, THUMBNAIL, Decoded, in_chunks, load_image
+from headstart.data.load import DRAFT, PASSES, THUMBNAIL, Decoded, in_chunks, load_image, threads_of_network
 from headstart.engines.fast.int8 import SCHEME
 from headstart.engines.protocol import Network
 from headstart.engines.sound import ADVICE, check_not_all_alike
@@ -93,7 +93,7 @@ def run_network(
         rows = run([item.pixels for item in items if item.pixels is not None])
         return [(item, None if item.pixels is None else next(rows)) for item in items]
 
-    return in_chunks(work, range(len(dataset)) if indices is None else indices)
+    return in_chunks(work, range(len(dataset)) if indices is None else indices, threads_of_network())
 
 
 def to_half(values: NDArray[np.float32]) -> NDArray[np.float16]:
