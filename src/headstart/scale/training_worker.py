@@ -119,6 +119,10 @@ class FarCheckpoints(Checkpoints):
             return False
         return bool(self._ask_far("save", [ray.put(Checkpoint(step, dict(state), dict(about)))]))
 
+    def save_meanwhile(self, step: int, state: State, about: Mapping[str, Any]) -> None:
+        """As `save`: the other process has it when this returns."""
+        self.save(step, state, about)
+
     def end_if_asked(self, step: int, state: Callable[[], State], about: Callable[[], Mapping[str, Any]]) -> None:
         """As `Checkpoints`; the other process raises `Terminated`, which Lightning takes for Ctrl-C."""
         try:

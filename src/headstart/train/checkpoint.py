@@ -11,6 +11,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -108,7 +109,8 @@ class Checkpoints:
     """A folder of checkpoints that only this run writes to; handles SIGTERM, by which the system asks it to end.
 
     On SIGTERM, ``asked`` becomes true: the trainer ends its step, saves, and raises `Terminated`; a second SIGTERM
-    raises it at once. A disk that cannot be written is reported; the training goes on.
+    raises it at once. A disk that cannot be written is reported; the training goes on. One checkpoint is written at a
+    time, and all of them are when the context is left.
 
     Raises:
         UsageError: on entering, another run uses the folder, or it cannot be written to.
@@ -121,11 +123,15 @@ class Checkpoints:
         self.asked = False
         self._say = say
         self._contexts = ExitStack()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="headstart-checkpoint")
+        self._being_written: Future[Path] | None = None
 
     def __enter__(self) -> Self:
         with ExitStack() as contexts:
             contexts.enter_context(alone(self.folder))
             contexts.enter_context(on_sigterm(self._ask))
+            contexts.enter_context(self._thread)  # whose end is waited for before the folder is let go
+            contexts.callback(self._is_written)
             self._contexts = contexts.pop_all()
         return self
 
@@ -134,16 +140,32 @@ class Checkpoints:
 
     def latest(self) -> Checkpoint | None:
         """As `load`."""
+        self._is_written()
         return load(self.folder, self.identity)
 
     def save(self, step: int, state: State, about: Mapping[str, Any]) -> bool:
         """As the function `save`, but a failure is reported; returns whether it was saved."""
+        self.save_meanwhile(step, state, about)
+        return self._is_written()
+
+    def save_meanwhile(self, step: int, state: State, about: Mapping[str, Any]) -> None:
+        """As `save`, while the training goes on; a failure is reported by the next call, or on leaving the context.
+
+        Args:
+            state: arrays that own their memory are not changed by anybody afterwards; others are copied.
+        """
+        own = {name: array if array.flags.owndata else array.copy() for name, array in state.items()}
+        self._is_written()
+        self._being_written = self._thread.submit(save, self.folder, step, own, about, self.identity)
+
+    def _is_written(self) -> bool:
+        """Wait for the checkpoint that is being written, if one is; returns whether it was."""
+        written, self._being_written = self._being_written, None
         try:
-            save(self.folder, step, state, about, self.identity)
+            return written is not None and written.result() is not None
         except UsageError as error:
             self._say(str(error))
             return False
-        return True
 
     def end_if_asked(self, step: int, state: Callable[[], State], about: Callable[[], Mapping[str, Any]]) -> None:
         """After a step: if the system asked, save and raise `Terminated`; else nothing is computed."""
@@ -164,6 +186,9 @@ class ReadOnlyCheckpoints(Checkpoints):
     def save(self, step: int, state: State, about: Mapping[str, Any]) -> bool:
         """Nothing: the first process saves."""
         return False
+
+    def save_meanwhile(self, step: int, state: State, about: Mapping[str, Any]) -> None:
+        """Nothing."""
 
     def end_if_asked(self, step: int, state: Callable[[], State], about: Callable[[], Mapping[str, Any]]) -> None:
         """Nothing: they end with the first process."""

@@ -148,7 +148,7 @@ class TrainingLoop:
         self._check_reasons(callback.epoch(tuple(self._epochs)) for callback in self.callbacks)
         if self._checkpoints:
             self._checkpoints.end_if_asked(done, self._state, self._about)
-            self._checkpoints.save(done, self._state(), self._about())
+            self._checkpoints.save_meanwhile(done, self._state(), self._about())
         self._began = time.perf_counter()
 
     def trained(self) -> Trained:
