@@ -15,10 +15,11 @@ from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.ops import ACTIVATIONS, OPS, Node
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
-from headstart.engines import protocol as base
+from headstart.engines import memory
 from headstart.engines.fast import FastNetwork
+from headstart.engines.memory import check_memory
 from headstart.engines.names import ENGINES
-from headstart.engines.protocol import Network, check_memory
+from headstart.engines.protocol import Network
 from headstart.engines.registry import get_engine, keras_engine, torch_engine
 from referee import (
     EVERY_OP,
@@ -358,7 +359,7 @@ def test_a_network_too_large_for_memory_is_refused_before_it_is_built(
     wide = Blueprint("wide", (INPUT, conv("last", "input", 10**9, (3, 3)), *HEAD), 9)
     with pytest.raises(UsageError, match=r"'wide' at 9 pixels needs \d+\.\d GB of memory \(124\.0 GB weights"):
         get_engine(engine, wide, {}, SPEC)  # weights that nobody has made
-    monkeypatch.setattr(base, "available_memory", lambda: 2000)
+    monkeypatch.setattr(memory, "available_memory", lambda: 2000)
     with pytest.raises(UsageError, match="'every_op' at 9 pixels needs"):
         build(engine)
 
@@ -373,7 +374,7 @@ def test_what_is_needed_of_memory_is_weights_and_what_is_held_at_once() -> None:
 
 
 def test_free_memory_is_known_here() -> None:
-    free = base.available_memory()
+    free = memory.available_memory()
     assert free is not None
     assert 10**7 < free < 10**14
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import difflib
-import math
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -19,9 +15,9 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import FEATURES, INPUT, LOGITS, Blueprint
 from headstart.backbones.ops import Shape
 from headstart.backbones.weights import match
-from headstart.core.counts import counted
 from headstart.core.errors import UsageError, did_you_mean
 from headstart.core.types import ImageSpec
+from headstart.engines.memory import check_memory
 
 PRECISIONS = ("auto", "bf16", "int8", "fp32")  # of the fast engine
 LOW = ("bf16", "int8")  # those that are held against fp32 before they are used
@@ -285,45 +281,6 @@ def nearest(name: str, paths: Iterable[str]) -> str:
     known = [path for path in paths if path]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"Did you mean {' or '.join(near)}?" if near else f"Among its layers: {', '.join(known[-6:]) or 'none'}."
-
-
-def check_memory(blueprint: Blueprint, size: int, images: int, available: int | None = None) -> None:
-    """Refuse a network whose weights and activations for so many ``images`` at a time exceed the memory, in float32.
-
-    ``available`` is in bytes, on a device with its own memory.
-    """
-    shapes = blueprint.shapes(size)
-    last_use = {name: step for step, node in enumerate(blueprint.nodes) for name in (node.name, *node.inputs)}
-    held: dict[str, int] = {}
-    most = 0
-    for step, node in enumerate(blueprint.nodes):
-        held[node.name] = 4 * images * math.prod(shapes[node.name])
-        most = max(most, sum(held.values()))
-        held = {name: count for name, count in held.items() if last_use[name] > step}
-    weights = 4 * sum(math.prod(shape) for shape in blueprint.weight_shapes().values())
-    room = available_memory() if available is None else available
-    if room is not None and weights + most > room:
-        raise UsageError(
-            f"'{blueprint.name}' at {size} pixels needs {(weights + most) / 1e9:.1f} GB of memory "
-            f"({weights / 1e9:.1f} GB weights, {most / 1e9:.1f} GB activations of {counted(images, 'image')}), "
-            f"{room / 1e9:.1f} GB are free. Take fewer pixels or a smaller network."
-        )
-
-
-def available_memory() -> int | None:
-    """Bytes that this process may still allocate, within the container's limit. None if unknown."""
-    known = []
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        known += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    except (OSError, ValueError):
-        try:
-            known.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-        except (OSError, ValueError, AttributeError):
-            return None
-    with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit: "max"
-        known.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    return min(known, default=None)
 
 
 def foldable(blueprint: Blueprint) -> set[str]:

@@ -23,7 +23,8 @@ from headstart.core.spread import evenly_spread
 from headstart.core.types import ImageDataset
 from headstart.data.augment import augment, margin_of
 from headstart.data.load import THUMBNAIL, became_unreadable, content_key, decode, in_chunks
-from headstart.engines.protocol import Network, available_memory
+from headstart.engines.memory import available_memory
+from headstart.engines.protocol import Network
 from headstart.learn.feature_cache import FeatureCache
 from headstart.learn.features import describe, to_half
 from headstart.train.batches import draw

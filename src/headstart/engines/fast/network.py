@@ -19,6 +19,7 @@ from headstart.data.load import CHUNK, cores
 from headstart.engines.fast.backward import between
 from headstart.engines.fast.gradients import Gradients
 from headstart.engines.fast.graph import build, compiled, precision_of
+from headstart.engines.memory import check_memory
 from headstart.engines.names import resolve_engine
 from headstart.engines.protocol import (
     PRECISIONS,
@@ -27,7 +28,6 @@ from headstart.engines.protocol import (
     Pullback,
     Weights,
     check_layers,
-    check_memory,
     check_network,
     fitting,
     not_before,
