@@ -25,7 +25,7 @@ SMALL, LARGE = 500, 2000  # images of the two whole fits
 CONSTANT = ("start", "plan", "golden", "report", "rest")  # stages that do not depend on the number of images
 LINEAR = ("open", "save")
 HELD_OUT = 0.2
-SCORES, STRENGTHS = 16_000_000, 16  # see `learn/heads.py`: on so many scores the strength is chosen
+SCORES, ROWS = 1_000_000, 10_000  # see `learn/heads.py`: on so many rows the strength is chosen
 PLENTY = 8  # rows for each feature, beyond which the diagnosis keeps all directions
 MODEL_BYTES = 16 + 256  # key and thumbnail that a model keeps of each training image
 CORES, PRICE = 64, 0.05  # of a machine; dollars an hour of a core
@@ -115,7 +115,7 @@ def along(points: Sequence[tuple[int, float]], images: float) -> float:
 
 def _head(costs: Costs, images: int, cores: int) -> float:
     """Beyond so many images the strength is chosen on some of them, and only sums over all grow."""
-    most = SCORES / (STRENGTHS * costs.classes) / (1 - HELD_OUT)
+    most = min(ROWS, SCORES / costs.classes) / (1 - HELD_OUT)
     if images <= most:
         return along(costs.curves["head"], images)
     return along(costs.curves["head"], most) + costs.scatter * (1 - HELD_OUT) * (images - most) / cores

@@ -21,6 +21,7 @@ from headstart.diagnose.records import (
     Outlier,
     Shortcut,
 )
+from headstart.learn.heads import STRENGTHS
 from headstart.model.records import FitRecord, from_json, to_json
 
 pytestmark = pytest.mark.usefixtures("half_of_the_cores")
@@ -49,7 +50,7 @@ def test_every_part_is_there(diagnosis: Diagnosis) -> None:
     assert parts is not None
     assert parts.judged_on == curve.judged_on == "test set"
     assert curve.points[-1].images == 239  # one is a copy of a test image
-    assert len(complexity.points) == 16
+    assert len(complexity.points) == len(STRENGTHS)
     assert {*parts.per_class} == {"class 0", "class 1", "class 2"}
     assert diagnosis.seconds > 0
     assert [each.what for each in diagnosis.shortcuts if not each.is_one] == [

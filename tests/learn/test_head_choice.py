@@ -117,11 +117,63 @@ def test_the_choice_is_made_on_some_of_many_rows_of_every_class(grouped: bool, m
     x, labels = photos((300, 300, 300), 6)
     order = np.argsort(labels, kind="stable")  # as a folder of class folders comes
     x, labels = x[order], labels[order]
-    monkeypatch.setattr(heads, "CHOICE", 100 * len(STRENGTHS) * 3)
+    monkeypatch.setattr(heads, "SCORES", 100 * 3)
     fit = fit_head(x, labels, 3, groups=np.arange(900) // 2 if grouped else None)
     assert len(fit.rows) == len(set(fit.rows.tolist())) == 100
     assert np.bincount(labels[fit.rows], minlength=3).min() > 15
     assert fit.logits.shape == (100, 3)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_rows_that_the_choice_does_not_need_are_held_out_when_they_are_asked_for(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, labels = photos((90, 80, 70), 12, apart=0.3)
+    everything = fit_head(x, labels, 3, kind=kind)
+    assert np.array_equal(everything.held_out()[0], everything.rows)
+    monkeypatch.setattr(heads, "ROWS", 60)
+    fit = fit_head(x, labels, 3, kind=kind)
+    assert len(fit.rows) == len(fit.logits) == fit.right.shape[1] == 60
+    rows, logits = fit.held_out()
+    assert np.array_equal(rows, everyone(labels))
+    assert np.array_equal(logits[fit.rows], fit.logits)
+    path: RegularisationPath = PATHS[kind](Design(x), labels, 3)
+    close(logits, path.left_out(rows, np.array([fit.strength]))[0] / fit.temperature, 1e-9)
+
+
+def test_copies_are_not_held_out_beyond_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, labels = photos((30, 30), 8)
+    groups = np.arange(60)
+    groups[20:30] = groups[10:20]
+    monkeypatch.setattr(heads, "ROWS", 25)
+    assert fit_head(x, labels, 2, groups=groups).held_out()[0].tolist() == [*range(10), *range(30, 60)]
+    groups = np.arange(60) // 2
+    fit = fit_head(x, labels, 2, groups=groups)
+    assert np.array_equal(fit.held_out()[0], np.sort(fit.rows))
+
+
+@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_direction_that_outweighs_all_others_wants_little_regularisation(kind: str, dtype: Any) -> None:
+    """Strengths are relative to the mean eigenvalue, which one direction decides here; float32 is as good."""
+    x, labels = photos((200, 200, 200), 60, apart=0.08)
+    r = np.random.default_rng(1)
+    x += 20 * r.normal(size=(600, 1)) * r.normal(size=60)
+    exact = fit_head(x, labels, 3, kind=kind)
+    assert exact.strength < 1e-3
+    fit = fit_head(x.astype(dtype), labels, 3, kind=kind)
+    for (_, loss), (_, exact_loss) in zip(fit.path, exact.path, strict=True):
+        assert loss == pytest.approx(exact_loss, rel=5e-3)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_scores_do_not_depend_on_how_many_strengths_go_together(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, labels = photos((20, 30, 25), 8)
+    path: RegularisationPath = PATHS[kind](Design(x), labels, 3)
+    together = path.left_out(everyone(labels), STRENGTHS)
+    for columns in (1, 7):
+        monkeypatch.setattr(paths, "COLUMNS", columns)
+        close(path.left_out(everyone(labels), STRENGTHS), together, 1e-12)
 
 
 @pytest.mark.parametrize(("classes", "each"), [(2000, 3), (8000, 2)])
@@ -135,7 +187,7 @@ def test_many_classes_fit_into_bounded_memory(classes: int, each: int) -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert len(fit.rows) == max(heads.CHOICE // (len(STRENGTHS) * classes), 100)
+    assert len(fit.rows) == max(heads.SCORES // classes, 100)
     assert peak < 200e6  # a table of all pairs of 8000 classes is 256 MB
     assert (fit.head.logits(x).argmax(axis=1) == labels).mean() > 0.98
     assert (fit.logits.argmax(axis=1) == labels[fit.rows]).mean() > 0.75

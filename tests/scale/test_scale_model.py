@@ -78,7 +78,7 @@ def test_plenty_of_images_have_a_diagnosis_of_their_own(model: ModuleType, costs
 
 def test_beyond_the_images_that_choose_the_strength_only_sums_grow(model: ModuleType, costs: Any) -> None:
     few, more, wider = (
-        model.predict(costs, images, cores)["head"] for images, cores in ((125_000, 2), (225_000, 2), (225_000, 8))
+        model.predict(costs, images, cores)["head"] for images, cores in ((12_500, 2), (112_500, 2), (112_500, 8))
     )
     assert more - few == pytest.approx(1e-3 * 0.8 * 100_000 / 2)
     assert wider - few == pytest.approx((more - few) / 4)

@@ -75,15 +75,16 @@ def _diagnosis(head: FittedHead) -> Diagnosis:
     train_error = float(head.wrong(train).mean())
     held_out = _held_out(head, refits)
     curve = learning_curve(refits, held_out, train_error, seed)
-    names = [head.dataset.samples[row].name for row in train[fit.rows].tolist()]
-    left_out = softmax(fit.logits)
-    suspected = wrong_labels(left_out, labels[fit.rows], split.classes, names)
+    rows, logits = fit.held_out()
+    names = [head.dataset.samples[row].name for row in train[rows].tolist()]
+    left_out = softmax(logits)
+    suspected = wrong_labels(left_out, labels[rows], split.classes, names)
     test = (held_out.z, held_out.labels) if held_out.is_test_set else None
     found = shortcuts(head.dataset, train, split.labels, split.groups, head.thumbnails)
     facts = replace(
         _facts(head, refits, train_error, held_out, curve),
         wrong_labels=suspected.share,
-        sure_mistakes=sure_mistakes(left_out, labels[fit.rows]),
+        sure_mistakes=sure_mistakes(left_out, labels[rows]),
         shortcut=_shortcut(found),
     )
     return Diagnosis(
@@ -105,8 +106,8 @@ def _held_out(head: FittedHead, refits: Refits) -> HeldOut:
     if len(head.test):
         z, alike = refits.project(head.design(head.test)), head.split.groups[head.test]
         return HeldOut(z, labels[head.test], head.wrong(head.test), alike=alike)
-    wrong = np.full(len(head.train), np.nan)
-    wrong[head.fit.rows] = ~head.fit.right_left_out
+    wrong, (rows, logits) = np.full(len(head.train), np.nan), head.fit.held_out()
+    wrong[rows] = logits.argmax(axis=1) != labels[head.train[rows]]
     return HeldOut(refits.z, labels[head.train], wrong, head.split.groups[head.train])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +31,9 @@ HEADS: dict[str, Callable[[Design, Labels, int], RegularisationPath]] = {
     "ridge": RidgeRegularisationPath,
 }
 PRIORS = ("flat", "empirical")
-STRENGTHS = np.geomspace(1e-3, 1e2, 16)  # of the mean eigenvalue of the scatter
-CHOICE = 16_000_000  # at most so many scores (strengths × rows × classes) to choose the strength on
+STRENGTHS = np.geomspace(1e-4, 1e2, 19)  # of the mean eigenvalue of the scatter; the more rows, the less is best
+SCORES = 1_000_000  # rows × classes at most that are held out
+ROWS = 10_000  # of them at most to choose the strength on: more do not change the choice
 FOLDS = 5
 
 
@@ -67,12 +69,20 @@ class HeadFit:
     rows: Labels  # (R,) rows that the strength was chosen on
     right: NDArray[np.bool_]  # (S, R) whether each got its label at each strength of the path, held out
     logits: Matrix  # (R, K) calibrated, each of a head that was not fitted on its row
+    others: Callable[[], tuple[Labels, Matrix]]  # further rows and their logits, computed when they are asked for
 
     @property
     def right_left_out(self) -> NDArray[np.bool_]:
         """Whether each of the rows (R,) got its label, at the strength that was chosen."""
         chosen: NDArray[np.bool_] = self.right[[strength for strength, _ in self.path].index(self.strength)]
         return chosen
+
+    def held_out(self) -> tuple[Labels, Matrix]:
+        """All rows that can be held out, sorted, those beyond the choice too, and their logits."""
+        rows, logits = self.others()
+        rows, logits = np.concatenate([self.rows, rows]), np.concatenate([self.logits, logits])
+        order = np.argsort(rows, kind="stable")
+        return rows[order], logits[order]
 
 
 def check_names(kind: str, prior: str) -> None:
@@ -123,7 +133,7 @@ def fit_head(
 
     x = design(features, rows, sqrt=sqrt)
     path = HEADS[kind](x, labels, classes)
-    chosen_on, scores = _held_out(path, kind, x, labels, classes, groups, seed)
+    chosen_on, scores, rest = _held_out(path, kind, x, labels, classes, groups, seed)
     fits: list[tuple[float, float]] = []
     for at_strength in scores:
         fits.append(fit_inverse_temperature(at_strength, labels[chosen_on], offset, start=fits[-1][0] if fits else 1.0))
@@ -143,8 +153,16 @@ def fit_head(
             for at_strength, (inverse, _) in zip(scores, fits, strict=True)
         ]
     )
-    logits = scores[best] * x.dtype.type(inverse_temperature) + offset.astype(x.dtype)
-    return HeadFit(head, kind, prior, strength, 1 / inverse_temperature, losses, chosen_on, right, logits)
+
+    def calibrated(scores: Matrix) -> Matrix:
+        return scores * x.dtype.type(inverse_temperature) + offset.astype(x.dtype)
+
+    @cache
+    def others() -> tuple[Labels, Matrix]:
+        return rest, calibrated(_left_out(path, rest, STRENGTHS[[best]])[0])
+
+    logits = calibrated(scores[best])
+    return HeadFit(head, kind, prior, strength, 1 / inverse_temperature, losses, chosen_on, right, logits, others)
 
 
 def fit_head_on_split(
@@ -168,18 +186,25 @@ def fit_head_on_split(
 
 def _held_out(
     path: RegularisationPath, kind: str, x: Design, labels: Labels, classes: int, groups: Labels | None, seed: int
-) -> tuple[Labels, Matrix]:
-    """Rows to choose the strength on, and their scores (S, R, K) by heads fitted without them and their near copies."""
+) -> tuple[Labels, Matrix, Labels]:
+    """Rows to choose the strength on, their scores (S, R, K) by heads fitted without them and their near copies, and
+    further rows, which can be left out of ``path``."""
     rng = np.random.default_rng(seed)
-    limit = max(CHOICE // (len(STRENGTHS) * classes), 100)
+    limit = max(SCORES // classes, 100)
     rows = np.arange(len(labels)) if groups is None else np.flatnonzero(np.bincount(groups)[groups] == 1)
     if groups is not None and len(rows) < len(labels) / 2:
         if (found := _by_folds(kind, x, labels, classes, groups, limit, rng)) is not None:
-            return found
+            return *found, np.zeros(0, int)
         rows = np.arange(len(labels))
     rows = _some(rows, limit, rng)
-    parts = [path.left_out(rows[block], STRENGTHS) for block in blocks(len(rows))]
-    return rows, np.concatenate(parts, axis=1)
+    chosen_on = _some(rows, ROWS, rng)
+    return chosen_on, _left_out(path, chosen_on, STRENGTHS), np.setdiff1d(rows, chosen_on)
+
+
+def _left_out(path: RegularisationPath, rows: Labels, strengths: Matrix) -> Matrix:
+    """`RegularisationPath.left_out`, a block at a time."""
+    parts = [path.left_out(rows[block], strengths) for block in blocks(len(rows))]
+    return np.concatenate(parts or [path.left_out(rows, strengths)], axis=1)
 
 
 def _by_folds(

@@ -16,6 +16,7 @@ from headstart.data.load import cores
 Matrix = NDArray[np.floating]
 Labels = NDArray[np.int_]
 BLOCK = 512  # rows worked on at a time: limits the memory beyond the features
+COLUMNS = 2048  # of one product of rows with class means: of several strengths, where classes are few
 
 
 class FeatureRows(Protocol):
@@ -132,8 +133,8 @@ class LdaRegularisationPath:
         inverses = _inverses(self._values, strengths * self.scale, x.dtype)
         owns = (u * u) @ inverses.T  # uᵀAu
         scores = np.empty((len(strengths), len(rows), len(self._counts)), x.dtype)
-        for place, (inverse, a) in enumerate(zip(inverses, strengths * self.scale, strict=True)):
-            onto_means = u @ (self._m * inverse).T  # uᵀA m_k
+        products = _onto(u, self._m, inverses)  # uᵀA m_k
+        for place, (onto_means, inverse, a) in enumerate(zip(products, inverses, strengths * self.scale, strict=True)):
             own = owns[:, place, None]
             towards = np.take_along_axis(onto_means, labels[:, None], 1) - onto_means  # uᵀA(m_c − m_k)
             room = np.maximum(1 - gamma * own, epsilon)
@@ -175,8 +176,8 @@ class RidgeRegularisationPath:
         inverses = _inverses(self._values, strengths * self.scale, self._x.dtype)
         leverages = 1 / len(self._labels) + (z * z) @ inverses.T
         scores = np.empty((len(strengths), *truth.shape), self._x.dtype)
-        for place, inverse in enumerate(inverses):
-            fitted = z @ (self._targets * inverse).T + self._base
+        for place, product in enumerate(_onto(z, self._targets, inverses)):
+            fitted = product + self._base
             leverage = leverages[:, place, None]
             scores[place] = truth - (truth - fitted) / np.maximum(1 - leverage, _epsilon(self._x))
         return scores
@@ -213,6 +214,15 @@ def _eigen(x: Design, centres: Matrix, labels: Labels | None = None) -> tuple[ND
 def _inverses(values: NDArray[np.float64], strengths: Matrix, dtype: np.dtype[Any]) -> Matrix:
     """The eigenvalues of A for each strength (S, r)."""
     return (1 / (values + strengths[:, None])).astype(dtype)
+
+
+def _onto(u: Matrix, points: Matrix, inverses: Matrix) -> Iterator[Matrix]:
+    """``u`` (R, r) times A times the points (K, r) for each strength, (R, K); several strengths in one product."""
+    together = max(1, COLUMNS // len(points))
+    for start in range(0, len(inverses), together):
+        some = inverses[start : start + together]
+        turned = (some[:, None] * points).reshape(len(some) * len(points), u.shape[1])
+        yield from (u @ turned.T).reshape(len(u), len(some), len(points)).transpose(1, 0, 2)
 
 
 def _epsilon(x: Design) -> float:
