@@ -23,6 +23,7 @@ from headstart.data.fingerprints import take_fingerprints
 from headstart.data.load import THUMBNAIL, content_key, cores, decode_with_thumbnail, in_chunks
 from headstart.data.near_copies import ALIKE, FAR, _whitened_views, near_copies, near_pairs
 from headstart.data.split import make_split
+from headstart.data.threads import ONE_BLAS_THREAD
 from headstart.engines.protocol import Network
 from headstart.engines.registry import get_engine, open_backbone
 from headstart.learn.features import Features, run_network, to_half
@@ -41,6 +42,7 @@ from headstart.workflows.fit import fit_features
 IMAGES, CLASSES = 400, 10
 SIZES = (500, 1000, 2000, 4000, 8000)  # images whose features are made up
 PAIRS = (4000, 16_000)  # thumbnails that are made up
+SUMMED = 4096  # made up, summed by one core
 LEAST = 1e-12  # seconds: what was too quick to be measured
 NARROW, ROOMY = 4, 1.03  # a part of the features; a little beyond where all directions are kept
 
@@ -188,12 +190,13 @@ def of_heads(pretrained: Pretrained, network: Network, sizes: Sequence[int], *, 
         for name, points in curves.items():
             points.append((size, seconds[name]))
     curves["plenty"] = [] if quick else _plenty(frozen, width)
-    seen, _ = made_up(2048, width, np.random.default_rng(1))
-    design, labels = Design(seen.values), np.zeros(2048, int)
-    one = seconds_of(lambda: design.scatter(np.zeros(width, np.float32))) + 3 * seconds_of(
-        lambda: design.exact_sum(labels, 1)
-    )
-    return {"curves": curves, "scatter": one * cores() / 2048}
+    seen, _ = made_up(SUMMED, width, np.random.default_rng(1))
+    design, labels = Design(seen.values, alone=True), np.zeros(SUMMED, int)
+    with ONE_BLAS_THREAD:
+        one = seconds_of(lambda: design.scatter(np.zeros(width, np.float32))) + 3 * seconds_of(
+            lambda: design.exact_sum(labels, 1)
+        )
+    return {"curves": curves, "scatter": one / SUMMED}
 
 
 def _plenty(frozen: FrozenBackbone, width: int) -> list[tuple[int, float]]:

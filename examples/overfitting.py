@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import headstart as hs
+from headstart.data.threads import HALF_OF_THE_CORES
 from headstart.diagnose.bias_variance import bias_and_variance
 from headstart.diagnose.refits import Refits
 from headstart.learn.heads import fit_head
-from headstart.learn.regularisation_path import HALF_OF_THE_CORES, Design
+from headstart.learn.regularisation_path import Design
 
 DEGREES = range(7)
 

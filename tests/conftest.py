@@ -64,7 +64,7 @@ def hears_ctrl_c() -> Iterator[None]:
 @pytest.fixture
 def half_of_the_cores() -> Iterator[None]:
     """As the diagnosis computes: threads of many small systems wait for each other."""
-    from headstart.learn.regularisation_path import HALF_OF_THE_CORES
+    from headstart.data.threads import HALF_OF_THE_CORES
 
     with HALF_OF_THE_CORES:
         yield

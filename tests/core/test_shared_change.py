@@ -204,17 +204,18 @@ def test_random_numbers_are_those_of_the_user() -> None:
     assert random.random() == expected
 
 
-def test_the_threads_of_blas_are_as_many_as_before() -> None:
+@pytest.mark.parametrize("second", ["HALF_OF_THE_CORES", "ONE_BLAS_THREAD"])
+def test_the_threads_of_blas_are_as_many_as_before(second: str) -> None:
     from threadpoolctl import threadpool_info, threadpool_limits
 
-    from headstart.learn import regularisation_path as path
+    from headstart.data import threads as ours
 
     def threads() -> set[int]:
         return {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
 
     with threadpool_limits(2, user_api="blas"):
         before = threads()
-        interleave(lambda: path.HALF_OF_THE_CORES, lambda: path.HALF_OF_THE_CORES)
+        interleave(lambda: ours.HALF_OF_THE_CORES, lambda: getattr(ours, second))
         assert threads() == before
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from headstart.core.types import ImageDataset
 from headstart.data.check import grouped, repeats_of
 from headstart.data.split import Split
+from headstart.data.threads import HALF_OF_THE_CORES
 from headstart.diagnose.bias_variance import bias_and_variance
 from headstart.diagnose.complexity import complexity_curve
 from headstart.diagnose.learning_curve import HeldOut, learning_curve
@@ -23,7 +24,7 @@ from headstart.diagnose.verdict import Facts, verdict_on
 from headstart.diagnose.wrong_labels import sure_mistakes, wrong_labels
 from headstart.learn.calibrate import softmax
 from headstart.learn.heads import HeadFit
-from headstart.learn.regularisation_path import HALF_OF_THE_CORES, Design, Labels, Matrix
+from headstart.learn.regularisation_path import Design, Labels, Matrix
 from headstart.learn.significance import discordance
 
 OUTLIERS = 12  # training images that are listed

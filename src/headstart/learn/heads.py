@@ -13,6 +13,7 @@ from headstart.core.counts import counted
 from headstart.core.errors import DataError, UsageError, did_you_mean
 from headstart.data.folds import random_folds
 from headstart.data.split import Split
+from headstart.data.threads import on_threads
 from headstart.learn.calibrate import fit_inverse_temperature, softmax
 from headstart.learn.features import Features
 from headstart.learn.regularisation_path import (
@@ -52,7 +53,11 @@ class Head:
     def probabilities(self, features: Matrix, rows: Labels) -> NDArray[np.float64]:
         """Probabilities (R, K) of some rows of the features, a block at a time."""
         design = Design(features, rows, sqrt=self.sqrt)
-        parts = [softmax(design[block] @ self.weight.T + self.bias) for block in blocks(len(rows))]
+
+        def of_block(block: Labels) -> NDArray[np.float64]:
+            return np.asarray(softmax(design[block] @ self.weight.T + self.bias), np.float64)
+
+        parts = [*on_threads(of_block, blocks(len(rows)))]
         return np.concatenate(parts) if parts else np.zeros((0, len(self.bias)))
 
 
@@ -203,7 +208,7 @@ def _held_out(
 
 def _left_out(path: RegularisationPath, rows: Labels, strengths: Matrix) -> Matrix:
     """`RegularisationPath.left_out`, a block at a time."""
-    parts = [path.left_out(rows[block], strengths) for block in blocks(len(rows))]
+    parts = [*on_threads(lambda block: path.left_out(rows[block], strengths), blocks(len(rows)))]
     return np.concatenate(parts or [path.left_out(rows, strengths)], axis=1)
 
 

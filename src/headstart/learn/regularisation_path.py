@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from headstart.backbones.ops import SQRT_EPSILON
-from headstart.core.shared_change import SharedChange
-from headstart.data.load import cores
+from headstart.data.threads import HALF_OF_THE_CORES, on_threads
 
 Matrix = NDArray[np.floating]
 Labels = NDArray[np.int_]
+T = TypeVar("T")
+R = TypeVar("R")
 BLOCK = 512  # rows worked on at a time: limits the memory beyond the features
+PANEL = 256  # features whose products with others one thread adds up
 COLUMNS = 2048  # of one product of rows with class means: of several strengths, where classes are few
 
 
@@ -40,11 +43,14 @@ class FeatureRows(Protocol):
 class Design:
     """The matrix that a head is fitted on, made block by block from features that stay in float16.
 
-    ``design[rows]`` is float32 (float64 for float64 features), through the square root where ``sqrt``.
+    ``design[rows]`` is float32 (float64 for float64 features), through the square root where ``sqrt``. Sums are added
+    up in the order of the rows, by as many threads as there are cores, or by the caller ``alone``.
     """
 
-    def __init__(self, features: Matrix | FeatureRows, rows: Labels | None = None, *, sqrt: bool = False) -> None:
-        self._features, self._rows, self._sqrt = features, rows, sqrt
+    def __init__(
+        self, features: Matrix | FeatureRows, rows: Labels | None = None, *, sqrt: bool = False, alone: bool = False
+    ) -> None:
+        self._features, self._rows, self._sqrt, self._alone = features, rows, sqrt, alone
         self.shape = (len(features) if rows is None else len(rows), features.shape[1])
         self.dtype = np.dtype(np.float64 if features.dtype == np.float64 else np.float32)
 
@@ -54,7 +60,8 @@ class Design:
 
     def of(self, rows: Labels) -> Design:
         """The design of some of the rows."""
-        return Design(self._features, rows if self._rows is None else self._rows[rows], sqrt=self._sqrt)
+        rows = rows if self._rows is None else self._rows[rows]
+        return Design(self._features, rows, sqrt=self._sqrt, alone=self._alone)
 
     def sum(self, labels: Labels, classes: int) -> Matrix:
         """The sum of the rows of each class (classes, D), added up in float64."""
@@ -63,25 +70,49 @@ class Design:
     def exact_sum(self, labels: Labels, classes: int) -> NDArray[np.float64]:
         """As `sum`, in float64."""
         sums = np.zeros((classes, self.shape[1]))
-        for rows in blocks(self.shape[0]):
+
+        def of_block(rows: Labels) -> tuple[Labels, NDArray[np.float64]]:
             order = rows[np.argsort(labels[rows], kind="stable")]
             starts = run_starts(labels[order])
-            sums[labels[order[starts]]] += np.add.reduceat(self[order], starts, axis=0, dtype=np.float64)
+            return labels[order[starts]], np.add.reduceat(self[order], starts, axis=0, dtype=np.float64)
+
+        for there, added in self._each(of_block, blocks(self.shape[0])):
+            sums[there] += added
         return sums
 
     def scatter(self, centres: Matrix, labels: Labels | None = None) -> NDArray[np.float64]:
         """The sum of the outer products (D, D) of the rows, less a centre (D,) or that of their class (K, D)."""
         width = self.shape[1]
-        scatter = np.zeros((width, width))  # in float32 NumPy would make it float64 all the same, and keep both
-        for rows in blocks(self.shape[0]):
-            block = self[rows] - (centres if labels is None else centres[labels[rows]])
-            scatter += block.T @ block
+        scatter = np.zeros((width, width))
+        panels = [slice(start, min(start + PANEL, width)) for start in range(0, width, PANEL)]
+
+        def centred(rows: Labels) -> Matrix:
+            block = self[rows]
+            block -= centres if labels is None else centres[labels[rows]]
+            return block
+
+        for block in self._each(centred, blocks(self.shape[0]), 3):
+            deque(self._each(partial(_add_products, scatter, block), panels), 0)
+        for panel in panels:
+            scatter[: panel.start, panel] = scatter[panel, : panel.start].T
         return scatter
+
+    def _each(self, function: Callable[[T], R], parts: Iterable[T], most: int | None = None) -> Iterator[R]:
+        return map(function, parts) if self._alone else on_threads(function, parts, most)
+
+
+def _add_products(scatter: NDArray[np.float64], block: Matrix, panel: slice) -> None:
+    """Add the products of some features of the rows with all features up to them; the others are the same mirrored."""
+    scatter[panel, : panel.stop] += block[:, panel].T @ block[:, : panel.stop]
 
 
 def transform(features: Matrix, sqrt: bool) -> Matrix:
     """The input of the head: the features, or their square root, which shortens the long tail of activations."""
-    return np.sqrt(np.maximum(features, 0) + features.dtype.type(SQRT_EPSILON)) if sqrt else features
+    if not sqrt:
+        return features
+    roots: Matrix = np.maximum(features, 0)
+    roots += features.dtype.type(SQRT_EPSILON)
+    return np.sqrt(roots, out=roots)
 
 
 class RegularisationPath(Protocol):
@@ -237,9 +268,6 @@ def eigh(matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.f
     with HALF_OF_THE_CORES:
         values, vectors = np.linalg.eigh(matrix)
     return values, vectors
-
-
-HALF_OF_THE_CORES = SharedChange(lambda: threadpool_limits(max(1, cores() // 2), user_api="blas"))
 
 
 def _scale(values: NDArray[np.float64], width: int) -> float:

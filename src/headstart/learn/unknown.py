@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from headstart.core.counts import counted
 from headstart.core.display import line_of
+from headstart.data.threads import on_threads
 from headstart.learn.calibrate import softmax
 from headstart.learn.heads import HeadFit
 from headstart.learn.regularisation_path import Design, Labels, Matrix, blocks, run_starts
@@ -54,8 +55,8 @@ class Unknown:
 
     def margin(self, x: Design | Matrix, probabilities: Matrix) -> NDArray[np.float64]:
         """How much more typical than the threshold each is, (N,), a block at a time; below zero it is unknown."""
-        parts = [self.score(x[block], probabilities[block]) - self.threshold for block in blocks(x.shape[0])]
-        return np.concatenate(parts)
+        scores = on_threads(lambda block: self.score(x[block], probabilities[block]), blocks(x.shape[0]))
+        return np.concatenate([score - self.threshold for score in scores])
 
     def nearness(self, x: Design, groups: tuple[Labels, Labels] | None = None) -> NDArray[np.float32]:
         """(N,) mean cosines to the nearest kept photos, a block at a time.
@@ -63,13 +64,14 @@ class Unknown:
         Args:
             groups: those of the rows (N,) and of the kept photos (R,), which do not count where they are the same.
         """
-        parts = []
-        for block in blocks(x.shape[0]):
+
+        def of_block(block: Labels) -> NDArray[np.float32]:
             cosines = self.similarities(x[block])
             if groups is not None:
                 cosines[groups[0][block][:, None] == groups[1]] = -1
-            parts.append(_nearness(cosines))
-        return np.concatenate(parts)
+            return _nearness(cosines)
+
+        return np.concatenate([*on_threads(of_block, blocks(x.shape[0]))])
 
     def similarities(self, x: Matrix) -> NDArray[np.float32]:
         """Cosines (N, R) to the kept training photos, from the centre of the training set."""

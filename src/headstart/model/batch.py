@@ -25,7 +25,7 @@ from headstart.core.types import Problem
 from headstart.data.listing import Listing, list_images
 from headstart.data.load import CHUNK
 from headstart.data.sources import PathLike
-from headstart.learn.regularisation_path import HALF_OF_THE_CORES
+from headstart.data.threads import HALF_OF_THE_CORES
 from headstart.model.answers import (
     Answer,
     as_text,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ class ShardedMatrix:
         self.files, self.space = tuple(files), dict(space)
         self._starts = np.cumsum([0, *(file.images for file in files)])
         self.shape = (int(self._starts[-1]), width)
-        self._opened = dict(opened or {})
+        self._opened, self._opening = dict(opened or {}), threading.Lock()
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -65,9 +66,10 @@ class ShardedMatrix:
 
     def shard(self, place: int) -> Shard:
         """A shard, opened once."""
-        if place not in self._opened:
-            self._opened[place] = Shard(self.files[place].path, self.space)
-        return self._opened[place]
+        with self._opening:
+            if place not in self._opened:
+                self._opened[place] = Shard(self.files[place].path, self.space)
+            return self._opened[place]
 
 
 class SpreadDesign(Design):
@@ -109,7 +111,7 @@ class SpreadDesign(Design):
 def _sum_of(shared: tuple[Any, ...], rows: Labels, labels: Labels | None) -> NDArray[np.float64]:
     """The sum over some rows, in a process of its own."""
     files, space, width, sqrt, how = shared
-    design = Design(ShardedMatrix(files, space, width), rows, sqrt=sqrt)
+    design = Design(ShardedMatrix(files, space, width), rows, sqrt=sqrt, alone=True)
     if isinstance(how, int) and labels is not None:
         return design.exact_sum(labels, how)
     return design.scatter(how, labels)

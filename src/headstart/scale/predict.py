@@ -21,7 +21,7 @@ from headstart.core.types import Problem
 from headstart.data.load import THREADS
 from headstart.data.remote import is_remote
 from headstart.data.sources import PathLike
-from headstart.learn.regularisation_path import HALF_OF_THE_CORES
+from headstart.data.threads import HALF_OF_THE_CORES
 from headstart.model.answers import (
     Answer,
     arrow_types,

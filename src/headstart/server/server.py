@@ -8,10 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from threadpoolctl import threadpool_limits
-
-from headstart.core.shared_change import SharedChange
 from headstart.data.opened_image import Raw
+from headstart.data.threads import ONE_BLAS_THREAD
 from headstart.model.answers import Answer
 from headstart.server.logs import Log
 from headstart.server.models import Models
@@ -21,8 +19,6 @@ from headstart.server.served import Served
 from headstart.server.settings import Settings
 from headstart.server.workers import Job, Outcome, Workers
 
-# each core has a thread of ours: if the products of one had threads of their own, they would wait for each other
-ONE_THREAD = SharedChange(lambda: threadpool_limits(1, user_api="blas"))
 LISTEN = 0.1  # seconds that a request waits before it is looked whether its client is still there
 STATE = "headstart"  # where a scope keeps its `Exchange`
 
@@ -58,7 +54,7 @@ class Server:
     @asynccontextmanager
     async def running(self, *, watch: bool = False) -> AsyncIterator[None]:
         """While it runs: load the models, then look at their folders if they are to be watched."""
-        with ONE_THREAD:
+        with ONE_BLAS_THREAD:  # each core has a thread of ours
             self._loop = asyncio.get_running_loop()
             self.workers.start(self._loop)
             task = asyncio.create_task(self._look_after_models(watch))
