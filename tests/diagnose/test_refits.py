@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 from head_data import PATHS, Array, close, photos, relative
 from headstart.diagnose import refits as module
 from headstart.diagnose.refits import Refits, Sums
+from headstart.learn import regularisation_path
 from headstart.learn.heads import HeadFit, fit_head
 from headstart.learn.regularisation_path import Design, Labels
 
@@ -41,7 +44,10 @@ def everything(refits: Refits) -> Sums:
 @pytest.mark.parametrize("prior", ["flat", "empirical"])
 @pytest.mark.parametrize("sqrt", [False, True], ids=["plain", "sqrt"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_head_of_all_rows_is_that_of_fit_head(kind: str, prior: str, sqrt: bool, shape: str) -> None:
+def test_the_head_of_all_rows_is_that_of_fit_head(
+    kind: str, prior: str, sqrt: bool, shape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LEAST", 0.0)
     counts, width = SHAPES[shape]
     refits, fit, features = refitted(*photos(counts, width, apart=0.6), kind=kind, prior=prior, sqrt=sqrt)
     expected = relative(fit.head.logits(features))
@@ -95,13 +101,29 @@ def test_other_rows_are_projected_as_the_training_rows() -> None:
         assert refits.project(Design(features, some[:0])).shape == (0, refits.z.shape[1])
 
 
-def test_sums_of_parts_add_up() -> None:
+def test_sums_of_parts_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     refits, _, _ = refitted(*photos((12, 20, 9), 15))
     parts = np.split(np.random.default_rng(0).permutation(41), [5, 20])
-    added, whole = refits.sums(parts[0]) + refits.sums(parts[1]) + refits.sums(parts[2]), everything(refits)
+    added, whole = refits.sums(parts[2], onto=refits.sums(parts[1], onto=refits.sums(parts[0]))), everything(refits)
     assert added.counts.tolist() == whole.counts.tolist() == [12, 20, 9]
     close(added.sums, whole.sums, 1e-4)
     close(added.gram, whole.gram, 1e-5)
+    monkeypatch.setattr(module, "SUMMED", 7)
+    weights = np.arange(41) % 3
+    few = refits.sums(np.arange(41), weights)
+    monkeypatch.undo()
+    close(few.gram, refits.sums(np.arange(41), weights).gram, 1e-5)
+
+
+def test_the_error_is_the_share_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, labels = photos((120, 200, 90), 15, apart=0.1)
+    refits, _, _ = refitted(x, labels)
+    head, rows = refits.head(everything(refits)), np.arange(0, 410, 3)
+    wrong = (head.logits(refits.z[rows]).argmax(axis=1) != labels[rows]).mean()
+    assert 0 < wrong < 1
+    for size in (512, 16):
+        monkeypatch.setattr(regularisation_path, "BLOCK", size)
+        assert refits.error(head, rows) == pytest.approx(wrong)
 
 
 @pytest.mark.parametrize("kind", ["lda", "ridge"])
@@ -135,10 +157,23 @@ def test_a_class_without_rows_gets_no_answer(kind: str) -> None:
     assert {*logits.argmax(axis=1).tolist()} == {0, 2}
 
 
+def test_parts_are_not_fitted_with_the_little_regularisation_of_many_rows() -> None:
+    x, labels = photos((40, 60, 30), 25, apart=0.6)
+    _, fit, features = refitted(x, labels)
+    refits = Refits(Design(features), labels, 3, replace(fit, strength=module.LEAST / 10))
+    least, less = refits.along(everything(refits), [module.LEAST, module.LEAST / 10])
+    used = refits.head(everything(refits)).logits(refits.z)
+    close(used, least.logits(refits.z), 1e-5)
+    assert np.abs(used - less.logits(refits.z)).max() > 1e-4 * np.abs(used).max()
+
+
 @pytest.mark.parametrize("kind", ["lda", "ridge"])
-def test_another_strength_is_on_the_scale_of_the_fit(kind: str) -> None:
+def test_another_strength_is_on_the_scale_of_the_fit(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEAST", 0.0)
     x, labels = photos((40, 60, 30), 25, apart=0.6)
     refits, fit, features = refitted(x, labels, kind=kind)
     weight, bias = PATHS[kind](Design(features), labels, 3).solve(7.0)
     expected = relative(features @ weight.T + bias) / fit.temperature
-    close(relative(refits.head(everything(refits), 7.0).logits(refits.z)), expected, 2e-3)
+    again, other = refits.along(everything(refits), [fit.strength, 7.0])
+    close(relative(other.logits(refits.z)), expected, 2e-3)
+    close(again.logits(refits.z), refits.head(everything(refits)).logits(refits.z), 1e-5)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.data.threads import on_threads
 from headstart.diagnose.records import BiasVariance, Decomposition
 from headstart.diagnose.refits import Refits
 from headstart.learn.calibrate import softmax
@@ -42,10 +43,13 @@ def bias_and_variance(
     z, labels, width = z[chosen, :WIDTH], labels[chosen], min(WIDTH, z.shape[1])
     votes, mean, squares = (np.zeros((len(labels), len(classes))) for _ in range(3))
     heads = np.zeros(len(labels))
-    for _ in range(RESAMPLES):
-        weights = _resample(refits.labels, groups, rng)
+
+    def judged_by(weights: NDArray[np.int_]) -> tuple[NDArray[np.int_], NDArray[np.floating]]:
         rows = np.flatnonzero(weights)
-        logits = refits.head(refits.sums(rows, weights[rows], width=width)).logits(z)
+        return weights, refits.head(refits.sums(rows, weights[rows], width=width)).logits(z)
+
+    resamples = (_resample(refits.labels, groups, rng) for _ in range(RESAMPLES))
+    for weights, logits in on_threads(judged_by, resamples):
         judges = np.ones(len(labels), bool) if test is not None else weights[chosen] == 0
         probabilities = np.where(judges[:, None], softmax(logits), 0.0)
         votes[np.flatnonzero(judges), logits[judges].argmax(axis=1)] += 1

@@ -17,7 +17,7 @@ def complexity_curve(refits: Refits, fit: HeadFit, seed: int = 0) -> ComplexityC
     sums = refits.sums(np.arange(count))
     rows = np.sort(np.random.default_rng(seed).permutation(count)[:ROWS])
     points = []
-    for (strength, nll), right in zip(fit.path, fit.right, strict=True):
-        wrong = refits.head(sums, strength).logits(refits.z[rows]).argmax(axis=1) != refits.labels[rows]
-        points.append(ComplexityPoint(strength, float(wrong.mean()), float(1 - right.mean()), nll))
+    heads = refits.along(sums, [strength for strength, _ in fit.path])
+    for (strength, nll), right, head in zip(fit.path, fit.right, heads, strict=True):
+        points.append(ComplexityPoint(strength, refits.error(head, rows), float(1 - right.mean()), nll))
     return ComplexityCurve(tuple(points), fit.strength, len(fit.rows))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from headstart.core.counts import counted
 from headstart.core.types import Accuracy, Z
 from headstart.data.folds import random_folds
+from headstart.data.threads import on_threads
 from headstart.diagnose.forecast import Errors, forecast
 from headstart.diagnose.records import CurvePoint, Forecast, LearningCurve
 from headstart.diagnose.refits import Refits
@@ -78,7 +79,8 @@ def learning_curve(refits: Refits, held_out: HeldOut, train_error: float, seed: 
     sizes = _sizes(count, refits.classes, rest)
     if len(sizes) < FEWEST or rest <= 0.5 or (rest < 1 and not all(known[rows].any() for rows in parts)):
         return None
-    draws = [_draw(refits, sizes, held_out, rows, rng) for rows in parts]
+    orders = [(rows, _order(refits.labels, rows, rng)) for rows in parts]
+    draws = [*on_threads(lambda drawn: _draw(refits, sizes, held_out, *drawn), orders, refits.at_once)]
     held, worth = int(known.sum()), held_out.worth
     points = [_point(size, draws, place, worth) for place, size in enumerate(sizes)]
     points.append(CurvePoint(count, train_error, held_out.error, *_interval(held_out.error, worth)))
@@ -120,19 +122,22 @@ def _held_rows(held_out: HeldOut, rng: np.random.Generator) -> list[Labels]:
     return [np.flatnonzero(fold == k) for k in range(DRAWS)]
 
 
-def _draw(refits: Refits, sizes: list[int], held_out: HeldOut, rows: Labels, rng: np.random.Generator) -> _Draw:
+def _order(labels: Labels, rows: Labels, rng: np.random.Generator) -> Labels:
+    """An order of the training images without those that are held out."""
+    rest = np.setdiff1d(np.arange(len(labels)), rows)
+    return rest[nested(labels[rest], rng)]
+
+
+def _draw(refits: Refits, sizes: list[int], held_out: HeldOut, rows: Labels, order: Labels) -> _Draw:
     """Heads of the beginnings of one order: the sums of each go on from those of the one before."""
     judged = np.arange(len(held_out.labels)) if held_out.is_test_set else rows[np.isfinite(held_out.wrong[rows])]
     z, labels = held_out.z[judged], held_out.labels[judged]
-    rest = np.setdiff1d(np.arange(len(refits.labels)), rows)
-    order = rest[nested(refits.labels[rest], rng)]
     train, errors, wrong = [], [], np.full(len(held_out.labels), np.nan)
     sums, begun = None, 0
     for size in sizes:
-        added = refits.sums(order[begun:size])
-        sums, begun = (added if sums is None else sums + added), size
+        sums, begun = refits.sums(order[begun:size], onto=sums), size
         head, used = refits.head(sums), order[:size]
-        train.append(float((head.logits(refits.z[used]).argmax(axis=1) != refits.labels[used]).mean()))
+        train.append(refits.error(head, used))
         mistaken = head.logits(z).argmax(axis=1) != labels
         errors.append(float(mistaken.mean()))
         if 2 * size <= len(refits.labels) + 1:
