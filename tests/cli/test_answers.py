@@ -123,7 +123,7 @@ def test_show_backbones_and_cache(shell: Shell, photos: Path, bundle: Path, tmp_
     assert at_hand == sorted(at_hand, reverse=True)
 
     assert shell("cache", "--json").json["spaces"] == []
-    shell("fit", photos, "--out", tmp_path / "model", "--pixels", 32)
+    shell("fit", photos, "--out", tmp_path / "model", "--pixels", 32, "--precision", "fp32")
     (space,) = shell("cache", "--json").json["spaces"]
     assert (space["images"], space["backbone"], space["bytes"] > 0) == (36, "efficientnet_lite0", True)
     assert "36" in shell("cache").out

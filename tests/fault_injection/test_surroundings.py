@@ -156,7 +156,7 @@ def test_a_model_that_may_not_be_read_is_not_called_damaged(bundle: Path, monkey
 def test_what_cannot_be_removed_from_the_cache_is_said(
     shell: Shell, photos: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shell("fit", photos, "--pixels", 32, "--out", tmp_path / "model", "--no-report")
+    shell("fit", photos, "--pixels", 32, "--out", tmp_path / "model", "--no-report", "--precision", "fp32")
     (home / "weights").mkdir()
     (home / "weights" / "some.pth").write_bytes(b"some")
 

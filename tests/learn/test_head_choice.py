@@ -15,7 +15,7 @@ from headstart.core.errors import DataError, UsageError
 from headstart.learn import heads
 from headstart.learn import regularisation_path as paths
 from headstart.learn.calibrate import fit_inverse_temperature, log_softmax, softmax
-from headstart.learn.heads import HEADS, STRENGTHS, HeadFit, fit_head
+from headstart.learn.heads import FEWER, HEADS, STRENGTHS, HeadFit, fit_head
 from headstart.learn.regularisation_path import (
     Design,
     Labels,
@@ -308,3 +308,12 @@ def test_unknown_names_are_answered_with_near_ones() -> None:
         fit_head(x, labels, 2, kind="rigde")
     with pytest.raises(UsageError, match=r"no prior 'emprical'\. Did you mean empirical\?"):
         fit_head(x, labels, 2, prior="emprical")
+
+
+@pytest.mark.parametrize(("rows", "least"), [(40, STRENGTHS[FEWER]), (41, STRENGTHS[0])])
+def test_the_least_strengths_are_for_more_rows_than_features(rows: int, least: float) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(rows) % 2
+    fit = fit_head(rng.normal(labels[:, None], 1, (rows, 40)), labels, 2)
+    assert fit.path[0][0] == least
+    assert np.isclose(STRENGTHS[FEWER], 1e-3)

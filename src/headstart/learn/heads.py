@@ -32,7 +32,8 @@ HEADS: dict[str, Callable[[Design, Labels, int], RegularisationPath]] = {
     "ridge": RidgeRegularisationPath,
 }
 PRIORS = ("flat", "empirical")
-STRENGTHS = np.geomspace(1e-4, 1e2, 19)  # of the mean eigenvalue of the scatter; the more rows, the less is best
+STRENGTHS = np.geomspace(1e-4, 1e2, 19)  # of the mean eigenvalue of the scatter
+FEWER = 3  # the least of them, which are tried where there are more rows than features
 SCORES = 1_000_000  # rows × classes at most that are held out
 ROWS = 10_000  # of them at most to choose the strength on: more do not change the choice
 FOLDS = 5
@@ -143,7 +144,8 @@ def fit_head(
     for at_strength in scores:
         fits.append(fit_inverse_temperature(at_strength, labels[chosen_on], offset, start=fits[-1][0] if fits else 1.0))
     best = int(np.argmin([loss for _, loss in fits]))
-    strength, inverse_temperature = float(STRENGTHS[best]), fits[best][0]
+    strengths = strengths_for(x)
+    strength, inverse_temperature = float(strengths[best]), fits[best][0]
 
     weight, bias = path.solve(strength)
     head = Head(
@@ -151,7 +153,7 @@ def fit_head(
         (inverse_temperature * bias + offset).astype(np.float32),
         sqrt,
     )
-    losses = tuple((float(s), loss) for s, (_, loss) in zip(STRENGTHS, fits, strict=True))
+    losses = tuple((float(s), loss) for s, (_, loss) in zip(strengths, fits, strict=True))
     right = np.stack(
         [
             (at_strength * x.dtype.type(inverse) + offset.astype(x.dtype)).argmax(axis=1) == labels[chosen_on]
@@ -164,7 +166,7 @@ def fit_head(
 
     @cache
     def others() -> tuple[Labels, Matrix]:
-        return rest, calibrated(_left_out(path, rest, STRENGTHS[[best]])[0])
+        return rest, calibrated(_left_out(path, rest, strengths[[best]])[0])
 
     logits = calibrated(scores[best])
     return HeadFit(head, kind, prior, strength, 1 / inverse_temperature, losses, chosen_on, right, logits, others)
@@ -189,6 +191,15 @@ def fit_head_on_split(
     )
 
 
+def strengths_for(x: Design) -> Matrix:
+    """The strengths (S,) to choose from: the more rows, the less is best.
+
+    Of few rows any little strength separates the classes; which one is best would hang on the rounding of features.
+    """
+    count, width = x.shape
+    return STRENGTHS if count > width else STRENGTHS[FEWER:]
+
+
 def _held_out(
     path: RegularisationPath, kind: str, x: Design, labels: Labels, classes: int, groups: Labels | None, seed: int
 ) -> tuple[Labels, Matrix, Labels]:
@@ -203,7 +214,7 @@ def _held_out(
         rows = np.arange(len(labels))
     rows = _some(rows, limit, rng)
     chosen_on = _some(rows, ROWS, rng)
-    return chosen_on, _left_out(path, chosen_on, STRENGTHS), np.setdiff1d(rows, chosen_on)
+    return chosen_on, _left_out(path, chosen_on, strengths_for(x)), np.setdiff1d(rows, chosen_on)
 
 
 def _left_out(path: RegularisationPath, rows: Labels, strengths: Matrix) -> Matrix:
@@ -226,7 +237,8 @@ def _by_folds(
         out = _some(out, limit // FOLDS, rng)
         held_out = x[out]
         rows.append(out)
-        scores.append(np.stack([held_out @ weight.T + bias for weight, bias in map(path.solve, STRENGTHS.tolist())]))
+        solved = map(path.solve, strengths_for(x).tolist())
+        scores.append(np.stack([held_out @ weight.T + bias for weight, bias in solved]))
     return (np.concatenate(rows), np.concatenate(scores, axis=1)) if rows else None
 
 
