@@ -42,7 +42,8 @@ class Code:
 
     def run(self, task: Task) -> Run:
         """Do a task with this code."""
-        words = [str(self.place / "model") if word == "MODEL" else word for word in task.words]
+        places = {"MODEL": self.place / "model", "OTHER": self.place / "other"}
+        words = [str(places.get(word, word)) for word in task.words]
         there = {"PYTHONPATH": str(self.source)}
         return timed((*HEADSTART, *words), str(self.place / "home") if task.warm else None, there)
 
@@ -104,7 +105,8 @@ def _tasks(data: Path, *, quick: bool) -> list[Task]:
     """The tasks, in an order in which each finds the model that it needs."""
     data.mkdir()
     pets = shared("data", "cats_dogs")
-    fit = ("--out", "MODEL", "--overwrite", "--json")
+    told = ("--overwrite", "--json")
+    fit = ("--out", "MODEL", *told)
     many = scale_data.photos(data / "many", 20 if quick else 1000)
     one = sorted((pets / "test").rglob("*.jpg"))[0]
     tables = {}
@@ -121,8 +123,8 @@ def _tasks(data: Path, *, quick: bool) -> list[Task]:
         Task("evaluate 280 photos", ("evaluate", "MODEL", str(pets / "test"), "--json"), warm=True),
         Task("predict one photo", ("predict", "MODEL", str(one), "--json"), warm=True),
         Task(f"predict {'20' if quick else '1000'} photos", ("predict", "MODEL", str(many), "--json"), warm=True),
-        Task("train digits", ("train", "digits", *(("--epochs", "1") if quick else ()), *fit)),
-        Task("finetune 540 photos", ("finetune", "MODEL", str(pets / "train"), *fit), warm=True),
+        Task("train digits", ("train", "digits", *(("--epochs", "1") if quick else ()), "--out", "OTHER", *told)),
+        Task("finetune 540 photos", ("finetune", "MODEL", str(pets / "train"), "--out", "OTHER", *told), warm=True),
     ]
 
 
