@@ -102,6 +102,18 @@ def evil(marker: Path) -> dict[str, dict[str, Any]]:
     }
 
 
+def test_an_archive_whose_weights_begin_where_hdf5_may_begin_is_opened(saved: Path, tmp_path: Path) -> None:
+    """HDF5 is looked for at 512, 1024, 2048 … bytes, and an archive of Keras has a whole such file inside."""
+    target, weights = tmp_path / "aligned.keras", "model.weights.h5"
+    with zipfile.ZipFile(saved) as old, zipfile.ZipFile(target, "w") as new:
+        for name in sorted(old.namelist(), key=lambda name: name == weights):
+            if name == weights:
+                new.writestr("pad", b" " * (2**16 - new.start_dir - 30 - len("pad") - 30 - len(name)))
+            new.writestr(name, old.read(name))
+    assert h5py.is_hdf5(target)
+    assert weights_digest(wrap(str(target)).trunk.weights) == weights_digest(wrap(str(saved)).trunk.weights)
+
+
 @pytest.mark.parametrize(
     "what",
     ["lambda", "pickle", "saved", "foreign", "function", "gadget", "registered", "custom", "legacy", "spec", "odd"],

@@ -37,8 +37,8 @@ def open_file(path: str) -> Any:
     place = Path(path)
     if other := why_no_file(place):
         raise UsageError(f"'{path}': expected a .keras file, {other}.")
-    if h5py.is_hdf5(place):  # Keras 2 wrote HDF5 under this name, too
-        raise VersionError(of_keras_2(path))
+    if not zipfile.is_zipfile(place) and h5py.is_hdf5(place):  # the signature may lie inside an archive, too
+        raise VersionError(of_keras_2(path))  # which wrote HDF5 under this name, too
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / WEIGHTS
         try:
