@@ -15,15 +15,14 @@ from numpy.typing import NDArray
 import headstart as hs
 import making
 from headstart.backbones.blueprint import Blueprint
-from headstart.backbones.catalogue import load_pretrained
 from headstart.backbones.ops import SQRT_EPSILON, Node
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
-from headstart.data.load import decode
 from headstart.engines import protocol
 from headstart.engines.fast import FastNetwork, choose_precision, graph
 from headstart.engines.fast.network import FEW
 from headstart.engines.protocol import foldable
+from real_networks import real_network
 from referee import (
     EVERY_OP,
     HEAD,
@@ -119,11 +118,7 @@ def test_auto_is_bf16_where_the_processor_has_it() -> None:
 
 @pytest.fixture(scope="module")
 def real(shared: Path) -> tuple[FastNetwork, NDArray[np.uint8]]:
-    """The default trunk, and photos of everything."""
-    found = load_pretrained("efficientnet_lite0", head=False)
-    files = sorted((shared / "data" / "imagenet_sample").glob("*.jpg"))[::80]
-    images = np.stack([decode(file.read_bytes(), found.spec) for file in files])
-    return FastNetwork(found.blueprint, found.weights, found.spec, "bf16"), images
+    return real_network(shared, "bf16")
 
 
 @needs_bf16

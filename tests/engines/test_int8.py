@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 import headstart as hs
 from headstart.backbones.blueprint import FEATURES, Blueprint
 from headstart.backbones.builder import Builder
-from headstart.backbones.catalogue import find_backbone, load_pretrained
+from headstart.backbones.catalogue import find_backbone
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
-from headstart.data.load import decode
 from headstart.engines import protocol
 from headstart.engines.fast import FastNetwork, graph, int8
 from headstart.engines.protocol import coarseness
 from headstart.engines.registry import get_engine
 from headstart.learn.features import describe
+from real_networks import real_network
 from referee import Weights, photos
 
 SPEC = ImageSpec(9)
@@ -185,11 +185,7 @@ def test_features_in_int8_are_kept_apart() -> None:
 
 @pytest.fixture(scope="module")
 def real(shared: Path) -> tuple[FastNetwork, NDArray[np.uint8]]:
-    """The default trunk, and photos of everything."""
-    found = load_pretrained("efficientnet_lite0", head=False)
-    files = sorted((shared / "data" / "imagenet_sample").glob("*.jpg"))[::60]
-    images = np.stack([decode(file.read_bytes(), found.spec) for file in files])
-    return FastNetwork(found.blueprint, found.weights, found.spec, "int8"), images
+    return real_network(shared, "int8")
 
 
 def test_int8_agrees_with_fp32_on_real_photos(real: tuple[FastNetwork, NDArray[np.uint8]]) -> None:

@@ -15,9 +15,9 @@ from headstart.backbones.ops import LUMA, SQRT_EPSILON, Node, padding_of
 from headstart.core.errors import UsageError
 from headstart.core.types import ImageSpec
 from headstart.data.load import cores
-from headstart.engines.fast.int8 import Int8, check_suits, is_faster, suits
+from headstart.engines.fast.int8 import Int8, is_faster, suits
 from headstart.engines.fast.openvino_module import import_openvino
-from headstart.engines.protocol import Weights, foldable
+from headstart.engines.protocol import NO_INT8, Weights, foldable
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -53,10 +53,15 @@ def precision_of(blueprint: Blueprint, precision: str) -> str:
     Raises:
         UsageError: int8 is asked for, and the network does not suit it.
     """
-    if precision == "int8":
-        check_suits(blueprint)
     chosen = choose_precision(precision)
-    return "fp32" if chosen == "int8" and not suits(blueprint) else chosen
+    if chosen != "int8" or suits(blueprint):
+        return chosen
+    if precision == "int8":
+        raise UsageError(
+            f"'{blueprint.name}' cannot run in int8, which needs a network with batch norms before its convolutions. "
+            + NO_INT8
+        )
+    return "fp32"
 
 
 def compiled(model: ov.Model, rows: int, precision: str = "fp32", *, alone: bool) -> ov.CompiledModel:

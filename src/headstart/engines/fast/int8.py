@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.ops import SQRT_EPSILON, Node
-from headstart.core.errors import UsageError
-from headstart.engines.protocol import NO_INT8, Weights
+from headstart.engines.protocol import Weights
 
 DEVIATIONS = 4  # of a batch norm, on each side of its mean
 ALL, INNER = 256, 129  # levels of a convolution's input, and those that its reach takes
@@ -102,19 +101,6 @@ def suits(blueprint: Blueprint) -> bool:
 def is_faster() -> bool:
     """Whether int8 is faster than fp32 on this kind of processor."""
     return platform.machine().lower() in FASTER_ON
-
-
-def check_suits(blueprint: Blueprint) -> None:
-    """Refuse a network that has too few convolutions for int8.
-
-    Raises:
-        UsageError: it has.
-    """
-    if not suits(blueprint):
-        raise UsageError(
-            f"'{blueprint.name}' cannot run in int8, which needs a network with batch norms before its convolutions. "
-            + NO_INT8
-        )
 
 
 def _is_known(node: Node, known: Collection[str]) -> bool:
