@@ -18,7 +18,7 @@ from headstart.core.errors import UnreadableImageError, UsageError
 from headstart.core.types import ImageDataset
 from headstart.data.load import AHEAD, CHUNK, content_key
 from headstart.learn import features as module
-from headstart.learn.feature_cache import spaces
+from headstart.learn.feature_cache import FeatureCache, spaces
 from headstart.learn.features import extract, run_network
 
 
@@ -54,6 +54,86 @@ def test_bf16_is_tried_on_some_of_the_images(trusted: bool, home: Path, monkeypa
     assert again.from_store == 49
     assert len(Trial.tried) == (1 if trusted else 2)  # what is known was tried before; fp32's rows are not bf16's
     same(again, found)
+
+
+class Slow(Trial):
+    """Is tried until it is told to end."""
+
+    over: threading.Event
+
+    def check_precision(self, images: Pixels, at: str = FEATURES) -> float:
+        assert Slow.over.wait(60)
+        return super().check_precision(images, at)
+
+
+def test_nothing_is_told_or_kept_of_bf16_before_its_trial_is_over(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trial, "tried", [], raising=False)
+    monkeypatch.setattr(Slow, "over", threading.Event(), raising=False)
+    monkeypatch.setattr(module, "KEEP", 10)
+    told: list[int] = []
+    writes: list[int] = []
+    write = FeatureCache.write
+
+    def written(cache: FeatureCache, keys: Sequence[bytes], *arrays: NDArray[np.generic]) -> None:
+        assert Slow.over.is_set()
+        writes.append(len(keys))
+        write(cache, keys, *arrays)  # type: ignore[arg-type]
+
+    def progress(done: int, count: int) -> None:
+        assert Slow.over.is_set()
+        told.append(done)
+
+    monkeypatch.setattr(FeatureCache, "write", written)
+
+    def read(index: int) -> Pixels:
+        if index == 40:
+            Slow.over.set()
+        return pixels_of(index)
+
+    images = ImageDataset("", dataset(range(60)).samples, read)
+    found = extract(images, network(kind=Slow, precision="bf16"), ORIGIN, progress=progress)
+    assert found.computed == sum(writes) == 60
+    assert told == sorted(told)
+    assert told[-1] == 60
+
+
+def test_values_that_overflow_in_bf16_alone_are_computed_in_fp32(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Overflows(Slow):
+        def runner(self, at: Sequence[str]) -> Callable[[Pixels], list[NDArray[np.float32]]]:
+            run = super().runner(at)
+            Slow.over.set()
+            return lambda images: [
+                value * np.float32(np.inf if self.precision == "bf16" else 1) for value in run(images)
+            ]
+
+    monkeypatch.setattr(Slow, "over", threading.Event(), raising=False)
+    monkeypatch.setattr(Trial, "tried", [], raising=False)
+    monkeypatch.setattr(Trial, "trusted", False)
+    found = extract(dataset(range(20)), network(kind=Overflows, precision="bf16"), ORIGIN)
+    same(found, extract(dataset(range(20)), network(), ORIGIN, keep=False))
+    assert {info.description["precision"]: info.rows for info in spaces(home)} == {"bf16": 0, "fp32": 20}
+
+    monkeypatch.setattr(Trial, "trusted", True)
+    with pytest.raises(UsageError, match="gives no finite numbers"):
+        extract(dataset(range(20)), network(kind=Overflows, precision="bf16"), ORIGIN, keep=False)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_an_interruption_during_the_trial_keeps_nothing(
+    trusted: bool, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Slow, "over", threading.Event(), raising=False)
+    monkeypatch.setattr(Trial, "tried", [], raising=False)
+    monkeypatch.setattr(Trial, "trusted", trusted)
+
+    def stopped(*_: object) -> None:
+        Slow.over.set()  # while the rows that wait are dealt with
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.Features, "take", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        extract(dataset(range(60)), network(kind=Slow, precision="bf16"), ORIGIN)
+    assert [info.rows for info in spaces(home)] == [0]
 
 
 def test_run_network_gives_several_nodes_and_the_errors_in_order() -> None:

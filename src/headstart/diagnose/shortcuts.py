@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from headstart.core.spread import evenly_spread
 from headstart.core.types import ImageDataset
 from headstart.data.file_headers import FileHeader, read_headers
+from headstart.data.threads import on_threads
 from headstart.diagnose.records import Shortcut
 from headstart.learn.significance import mcnemar
 
@@ -66,7 +67,7 @@ def shortcuts(
         "brightness": brightness(thumbnails[chosen]),
         "border": borders(thumbnails[chosen]),
     }
-    return tuple(judge(what, columns, truth, len(facts)) for what, columns in facts.items())
+    return tuple(on_threads(lambda fact: judge(*fact, truth, len(facts)), facts.items()))
 
 
 def judge(what: str, columns: Columns, labels: NDArray[np.intp], tries: int) -> Shortcut:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Container, Iterator, Sequence
-from contextlib import nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from headstart.core.types import ImageDataset
 from headstart.data.fingerprints import Fingerprints
 from headstart.data.load import DRAFT, PASSES, THUMBNAIL, Decoded, in_chunks, load_image, threads_of_network
 from headstart.engines.fast.int8 import SCHEME
-from headstart.engines.protocol import Network
+from headstart.engines.protocol import LOW, Network
 from headstart.engines.sound import ADVICE, check_not_all_alike
 from headstart.learn.feature_cache import FeatureCache
 
@@ -43,8 +44,8 @@ def extract(
 ) -> Features:
     """The features of every image: read from the feature cache where it has them, else computed and written to it.
 
-    Features are rounded to float16 whether they come from the cache or not, so both give the same model. Before bf16
-    or int8 is used, it is compared with fp32 on a few of these images.
+    Features are rounded to float16 whether they come from the cache or not, so both give the same model. bf16 or int8
+    is compared with fp32 on a few of these images: beside the work, of which nothing is kept until that is decided.
 
     Args:
         origin: hexadecimal digest of the backbone's weights.
@@ -52,19 +53,19 @@ def extract(
         progress: called with (images done, images).
     """
     width = network.shape(FEATURES)[0]
-    count = len(dataset)
-    found = Features(**vars(Fingerprints.of(count)), values=np.zeros((count, width), np.float16))
-    cache = _open_cache(dataset, network, origin, width, keep)
-    with cache or nullcontext():
-        extraction = _Extraction(dataset, network, cache, found, progress)
-        extraction.run(range(count), cache.known if cache else ())
-        found.from_store = int(found.usable.sum())
-        lost = extraction.read_known()
-        found.from_store -= found.computed + len(lost)
-        extraction.run(lost, ())
-        found.store_problem = cache.problem if cache else None
-    check_not_all_alike(network.name, found.values[found.usable], found.thumbnails[found.usable])
-    return found
+
+    def opened() -> FeatureCache | None:
+        return FeatureCache(describe(network, origin, FEATURES), width) if keep else None
+
+    cache = opened()
+    if network.precision in LOW:
+        low = network.at_precision(network.precision)
+        with ThreadPoolExecutor(1, thread_name_prefix="headstart") as beside:
+            trial = beside.submit(_passes, network, dataset, cache.known if cache else ())
+            with suppress(_TooCoarseError):
+                return _extracted(dataset, low, cache, progress, trial)
+        cache = opened()  # the network computes in fp32 now
+    return _extracted(dataset, network, cache, progress)
 
 
 def run_network(
@@ -101,6 +102,48 @@ def to_half(values: NDArray[np.float32]) -> NDArray[np.float16]:
     return np.clip(values, -LARGEST, LARGEST).astype(np.float16)
 
 
+class _TooCoarseError(Exception):
+    """bf16 or int8 is too far from fp32 for these images."""
+
+
+def _passes(network: Network, dataset: ImageDataset, known: Container[bytes]) -> bool:
+    """Whether bf16 or int8 is close enough to fp32 on a few images; else the network computes in fp32 from now on.
+
+    Where the feature cache of bf16 or int8 knows all of these images, that was found out before.
+    """
+    chosen = (load_image(dataset, row, network.spec, known) for row in evenly_spread(range(len(dataset)), TRIAL))
+    images = [item.pixels for item in chosen if item.pixels is not None]
+    if images:
+        network.check_precision(np.stack(images))
+    return network.precision != "fp32"
+
+
+def _extracted(
+    dataset: ImageDataset,
+    network: Network,
+    cache: FeatureCache | None,
+    progress: StageProgress | None,
+    trial: Future[bool] | None = None,
+) -> Features:
+    """As `extract`, in one precision.
+
+    Raises:
+        _TooCoarseError: the ``trial`` of the precision, which goes on beside, is not passed.
+    """
+    count = len(dataset)
+    found = Features(**vars(Fingerprints.of(count)), values=np.zeros((count, network.shape(FEATURES)[0]), np.float16))
+    with cache or nullcontext():
+        extraction = _Extraction(dataset, network, cache, found, progress, trial)
+        extraction.run(range(count), cache.known if cache else ())
+        found.from_store = int(found.usable.sum())
+        lost = extraction.read_known()
+        found.from_store -= found.computed + len(lost)
+        extraction.run(lost, ())
+        found.store_problem = cache.problem if cache else None
+    check_not_all_alike(network.name, found.values[found.usable], found.thumbnails[found.usable])
+    return found
+
+
 class _Extraction:
     """Fills ``found`` row by row."""
 
@@ -111,8 +154,10 @@ class _Extraction:
         cache: FeatureCache | None,
         found: Features,
         progress: StageProgress | None,
+        trial: Future[bool] | None,
     ) -> None:
         self.dataset, self.network, self.cache, self.found, self.progress = dataset, network, cache, found, progress
+        self._trial = trial
         self._unwritten: list[int] = []
         self._known: list[int] = []
         self._done = 0
@@ -123,12 +168,38 @@ class _Extraction:
             for item, values in run_network(self.dataset, self.network, (FEATURES,), indices, known):
                 self._take(item, values[0] if values else None)
                 self._done += 1
+                if not self._is_decided():
+                    continue
                 if self.progress:  # may raise, to stop the run
                     self.progress(min(self._done, len(self.dataset)), len(self.dataset))
                 if len(self._unwritten) >= KEEP:
                     self._write()
+            self._decide()
+        except UsageError:
+            self._decide()  # values that are not finite in bf16 may be so in fp32
+            raise
         finally:
-            self._write()
+            if self._trial is None:
+                self._write()
+
+    def _is_decided(self) -> bool:
+        """Whether the trial has been passed, or there is none.
+
+        Raises:
+            _TooCoarseError: it has not been passed.
+        """
+        if self._trial is None:
+            return True
+        if self._trial.done():
+            self._decide()
+        return self._trial is None
+
+    def _decide(self) -> None:
+        """Wait for the trial. Raises what `_is_decided` does."""
+        if self._trial is not None:
+            if not self._trial.result():
+                raise _TooCoarseError
+            self._trial = None
 
     def read_known(self) -> list[int]:
         """Fill the rows that the cache has; returns those that are damaged or no longer there."""
@@ -165,30 +236,6 @@ class _Extraction:
         if rows and self.cache:
             keys = [self.found.keys[row] for row in rows]
             self.cache.write(keys, self.found.values[rows], self.found.thumbnails[rows])
-
-
-def _open_cache(dataset: ImageDataset, network: Network, origin: str, width: int, keep: bool) -> FeatureCache | None:
-    """The feature cache for the precision that suits these images, if one is wanted.
-
-    Where the cache of bf16 or int8 knows all images of the trial, the trial was made before.
-    """
-
-    def opened() -> FeatureCache | None:
-        return FeatureCache(describe(network, origin, FEATURES), width) if keep else None
-
-    cache = opened()
-    if network.precision == "fp32":
-        return cache
-    known = cache.known if cache else ()
-    trial = [load_image(dataset, row, network.spec, known) for row in evenly_spread(range(len(dataset)), TRIAL)]
-    images = [item.pixels for item in trial if item.pixels is not None]
-    if images:
-        network.check_precision(np.stack(images))
-    if network.precision != "fp32":
-        return cache
-    if cache:
-        cache.close()
-    return opened()
 
 
 def describe(network: Network, origin: str, at: str) -> dict[str, object]:
