@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -343,3 +344,19 @@ def test_openvinos_converter_is_there_for_others_and_not_imported_for_us(how: st
     command = [sys.executable, "-c", OPENVINO_OF_ANOTHER, how, str(tmp_path / "relu.onnx")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert json.loads(done.stdout) == {"at first": False, "made": "Model", "other": False}
+
+
+def test_a_start_beside_that_fails_is_told_to_whoever_needs_the_network(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails() -> Any:
+        raise ImportError("no OpenVINO here")
+
+    monkeypatch.setattr(graph, "_start", fails)
+    before = set(threading.enumerate())
+    graph.start_beside()
+    for thread in set(threading.enumerate()) - before:
+        thread.join()
+    assert capsys.readouterr().err == ""
+    with pytest.raises(ImportError, match="no OpenVINO here"):
+        graph.core()

@@ -394,6 +394,16 @@ def test_a_low_precision_that_strays_gives_way_to_fp32(
     assert hs.load(bundle, precision=asked).network.precision == taken
 
 
+@pytest.mark.parametrize(("engine", "starts"), [("auto", 1), ("fast", 1), ("torch", 0)])
+def test_the_fast_engine_starts_while_a_model_is_read(
+    engine: str, starts: int, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[bool] = []
+    monkeypatch.setattr(module, "start_beside", lambda: started.append(True))
+    hs.load(copy, engine=engine)
+    assert len(started) == starts
+
+
 @pytest.mark.parametrize("engine", ["torch", "keras"])
 def test_the_frameworks_compute_in_fp32_unless_told_otherwise(
     engine: str, copy: Path, images: NDArray[np.uint8]

@@ -15,7 +15,8 @@ from headstart.core.errors import CheckError, HeadstartError, UsageError
 from headstart.core.types import ImageSpec
 from headstart.data.load import KEY, decode
 from headstart.data.sources import PathLike
-from headstart.engines.names import check_running, resolve_engine
+from headstart.engines.fast import start_beside
+from headstart.engines.names import HOME, check_running, resolve_engine
 from headstart.engines.protocol import Network, check_module
 from headstart.engines.registry import check_live, check_present
 from headstart.learn.calibrate import softmax
@@ -107,6 +108,8 @@ def load(
     folder = Path(path)
     if not stored.has_config(folder):
         raise no_model(str(path), networks=False)
+    if engine in ("auto", "fast") and device in HOME and module is None:
+        start_beside()
     found = stored.read(folder)
     config = found.config
     if config.get("kind") == stored.ROWS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,16 @@ def core() -> ov.Core:
     """OpenVINO, started when it is first needed."""
     with _starting:
         return _start()
+
+
+def start_beside() -> None:
+    """Start OpenVINO on a thread, where a network will be run soon: that takes as long as reading a model."""
+
+    def start() -> None:
+        with suppress(Exception):  # whoever needs it is told
+            core()
+
+    threading.Thread(target=start, name="headstart").start()
 
 
 @functools.cache
