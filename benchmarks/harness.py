@@ -41,6 +41,7 @@ PACKAGES = (
     "ai-edge-litert",
     "foolbox",
 )
+ISA = "ONEDNN_MAX_CPU_ISA"  # makes a processor as slow as one with fewer instructions
 T = TypeVar("T")
 for slow in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "PYTHONDONTWRITEBYTECODE"):
     os.environ.pop(slow, None)  # some machines set them; each makes every process slower
@@ -194,6 +195,7 @@ def _about(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "options": {key: value for key, value in vars(options).items() if key != "out"},
         "machine": {
             "cpu": _cpu(),
+            "only": os.environ.get(ISA),  # instructions up to these, where the environment says so
             "cores": len(os.sched_getaffinity(0)),
             "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
             "system": platform.platform(),
@@ -211,7 +213,9 @@ def _cpu() -> str:
     about = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     name = about.get("model name", platform.machine())
     special = [
-        flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in about.get("flags", "").split()
+        flag
+        for flag in ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
+        if flag in about.get("flags", "").split()
     ]
     return f"{name}, family {about.get('cpu family', '?')} model {about.get('model', '?')} ({' '.join(special)})"
 
