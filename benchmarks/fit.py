@@ -100,13 +100,13 @@ def _shares(runs: list[Run], decoding: float) -> dict[str, float]:
 def _decoding(photos: Path, repeats: int) -> float:
     """Seconds to read, decode and scale all photos on all cores, with no network beside them."""
     import headstart as hs
-    from headstart.data.load import in_chunks, load_image
+    from headstart.data.load import in_chunks, load_images
 
     table, spec = hs.open_source(photos), hs.ImageSpec(224)
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
-        decoded = in_chunks(lambda chunk: [load_image(table, index, spec) for index in chunk], range(len(table)))
+        decoded = in_chunks(lambda chunk: load_images(table, chunk, spec), range(len(table)))
         sum(item.pixels is not None for item in decoded)
         seconds.append(time.perf_counter() - start)
     return median(seconds)

@@ -89,12 +89,12 @@ def _features(photos: Path, weights: str, repeats: int, count: int) -> tuple[dic
 
     import headstart as hs
     from headstart.backbones.catalogue import load_pretrained
-    from headstart.data.load import load_image
+    from headstart.data.load import load_images
     from headstart.engines.registry import get_engine
 
     found = load_pretrained("mobilenet_v2", weights)
     table = hs.open_source(photos)
-    decoded = (load_image(table, index, found.spec).pixels for index in range(min(count, len(table))))
+    decoded = (item.pixels for item in load_images(table, range(min(count, len(table))), found.spec))
     images = np.stack([pixels for pixels in decoded if pixels is not None])
     engines = {name: get_engine(name, found.blueprint, found.weights, found.spec, "fp32") for name in ("keras", "fast")}
     import keras

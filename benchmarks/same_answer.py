@@ -149,12 +149,12 @@ def _settled(found: Pretrained, images: NDArray[np.uint8]) -> dict[str, NDArray[
 
 
 def _photos(source: Path, found: Pretrained, count: int) -> NDArray[np.uint8]:
-    from headstart.data.load import in_chunks, load_image
+    from headstart.data.load import in_chunks, load_images
     from headstart.data.sources import unlabelled
 
     table = unlabelled([source])
     rows = np.linspace(0, len(table) - 1, count).astype(int).tolist()
-    items = in_chunks(lambda chunk: [load_image(table, row, found.spec) for row in chunk], rows)
+    items = in_chunks(lambda chunk: load_images(table, chunk, found.spec), rows)
     return np.stack([item.pixels for item in items if item.pixels is not None])
 
 

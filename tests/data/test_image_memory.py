@@ -142,7 +142,7 @@ def test_nor_is_one_that_cannot_be_read_for_lack_of_memory() -> None:
         return saved(of_mode("RGB"), "PNG")
 
     dataset = hs.ImageDataset("", [hs.Sample("a", "a"), hs.Sample("b", "a")], read)
-    whole, starved = (load.load_image(dataset, row, SPEC) for row in range(2))
+    whole, starved = load.load_images(dataset, range(2), SPEC)
     assert whole.error is None
     assert starved.error is not None
     assert starved.error.kind == "memory"

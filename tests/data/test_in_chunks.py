@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.core.errors import UnreadableImageError
@@ -23,13 +24,14 @@ from headstart.data.formats import FORMATS, HEAD, HEIF, SUFFIXES, sniff
 from headstart.data.load import (
     AHEAD,
     CHUNK,
+    SMALL,
     THUMBNAIL,
     Decoded,
     content_key,
     decode,
     decode_with_thumbnail,
     in_chunks,
-    load_image,
+    load_images,
     threads_of_network,
 )
 from raw_images import SPEC, packed, photo
@@ -145,9 +147,7 @@ def flat(index: int) -> bytes:
 def stream(
     dataset: ImageDataset, spec: ImageSpec, known: Container[bytes] = (), threads: int | None = None
 ) -> Iterator[Decoded]:
-    return in_chunks(
-        lambda chunk: [load_image(dataset, index, spec, known) for index in chunk], range(len(dataset)), threads
-    )
+    return in_chunks(lambda chunk: load_images(dataset, chunk, spec, known), range(len(dataset)), threads)
 
 
 def test_stream_keeps_the_order() -> None:
@@ -237,6 +237,52 @@ def test_stream_stops_when_its_taker_does() -> None:
 
 def test_stream_of_nothing() -> None:
     assert list(stream(table_of(flat, 0), SPEC)) == []
+
+
+def noise(side: int) -> bytes:
+    return packed(np.random.default_rng(side).integers(0, 256, (side, side, 3), np.uint8), "PNG")
+
+
+def test_small_images_are_decoded_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_work, most, lock = 0, 0, threading.Lock()
+
+    def decoded(raw: bytes, spec: ImageSpec) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+        time.sleep(0.002)
+        with lock:
+            at_work -= 1
+        return decode_with_thumbnail(raw, spec)
+
+    monkeypatch.setattr(load, "decode_with_thumbnail", decoded)
+    raw = noise(16)
+    assert len(raw) <= SMALL
+    assert len([*stream(table_of(lambda _: raw, 10 * CHUNK), SPEC, threads=4)]) == 10 * CHUNK
+    assert most == 1
+
+
+def test_larger_images_are_decoded_by_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(3)
+
+    def decoded(raw: bytes, spec: ImageSpec) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        together.wait(10)  # fails where there are fewer
+        return decode_with_thumbnail(raw, spec)
+
+    monkeypatch.setattr(load, "decode_with_thumbnail", decoded)
+    raw = noise(64)
+    assert len(raw) > SMALL
+    items = [*stream(table_of(lambda _: raw, 3 * CHUNK), SPEC, threads=3)]
+    assert [item.size for item in items] == [len(raw)] * 3 * CHUNK
+
+
+def test_small_and_large_images_stay_in_their_order() -> None:
+    raws = [noise(64 if index % 3 else 16) for index in range(20)]
+    items = [*stream(table_of(lambda index: raws[index], 20), SPEC)]
+    assert [item.index for item in items] == list(range(20))
+    assert all(np.array_equal(item.pixels, decode(raws[item.index], SPEC)) for item in items if item.pixels is not None)
+    assert all(item.error is None for item in items)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pytest
 import headstart as hs
 from headstart.core.errors import MachineError
 from headstart.core.types import ImageDataset, ImageSpec, Sample
-from headstart.data.load import load_image
+from headstart.data.load import load_images
 from headstart.data.scan import scan
 from headstart.train.checkpoint import unfinished
 from making import Shell, folder
@@ -123,7 +123,7 @@ def test_a_photo_that_cannot_be_read_is_told_why(number: int) -> None:
     def read(index: int) -> bytes:
         raise system(number)
 
-    found = load_image(ImageDataset("", [Sample("a.jpg", "a")], read), 0, ImageSpec(32))
+    [found] = load_images(ImageDataset("", [Sample("a.jpg", "a")], read), [0], ImageSpec(32))
     assert found.error is not None
     assert found.error.detail == os.strerror(number).lower()
 
@@ -265,7 +265,7 @@ def test_no_photo_is_blamed_for_the_machine(number: int) -> None:
         raise system(number)
 
     with pytest.raises(MachineError):
-        load_image(ImageDataset("", [Sample("a.jpg", "a")], read), 0, ImageSpec(32))
+        load_images(ImageDataset("", [Sample("a.jpg", "a")], read), [0], ImageSpec(32))
 
 
 @pytest.mark.parametrize(

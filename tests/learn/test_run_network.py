@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from feature_data import ORIGIN, Counted, Pixels, dataset, network, pixels_of, plain, same
+from feature_data import ORIGIN, SPEC, Counted, Pixels, dataset, network, pixels_of, plain, same
 from headstart.backbones.blueprint import FEATURES
 from headstart.core.errors import UnreadableImageError, UsageError
 from headstart.core.types import ImageDataset
-from headstart.data.load import AHEAD, CHUNK, content_key
+from headstart.data.load import AHEAD, CHUNK, content_key, decode
 from headstart.learn import features as module
 from headstart.learn.feature_cache import FeatureCache, spaces
 from headstart.learn.features import extract, run_network
@@ -118,6 +118,24 @@ def test_values_that_overflow_in_bf16_alone_are_computed_in_fp32(home: Path, mon
         extract(dataset(range(20)), network(kind=Overflows, precision="bf16"), ORIGIN, keep=False)
 
 
+def test_the_others_are_kept_where_one_image_gives_no_finite_numbers(home: Path) -> None:
+    class Fails(Counted):
+        def runner(self, at: Sequence[str]) -> Callable[[Pixels], list[NDArray[np.float32]]]:
+            run = super().runner(at)
+            bad = decode(pixels_of(7), SPEC)
+
+            def spoilt(images: Pixels) -> list[NDArray[np.float32]]:
+                values = run(images)
+                values[0][(images == bad).all(axis=(1, 2, 3)), 0] = np.nan
+                return values
+
+            return spoilt
+
+    with pytest.raises(UsageError, match="gives no finite numbers for 'picture 7'"):
+        extract(dataset(range(20)), network(kind=Fails), ORIGIN)
+    assert [info.rows for info in spaces(home)] == [19]
+
+
 @pytest.mark.parametrize("trusted", [True, False])
 def test_an_interruption_during_the_trial_keeps_nothing(
     trusted: bool, home: Path, monkeypatch: pytest.MonkeyPatch
@@ -203,3 +221,26 @@ def test_so_many_threads_decode_and_run_the_network(threads: int, monkeypatch: p
     seen = list(run_network(ImageDataset("", plain_one.samples, read), network(), (FEATURES,)))
     assert len(seen) == len(plain_one)
     assert len(names) == threads
+
+
+def test_small_images_keep_no_more_threads_busy_than_there_are_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "threads_of_network", lambda: 6)
+    monkeypatch.setattr(module, "cores", lambda: 2)
+    busy, most, lock = set[str](), 0, threading.Lock()
+
+    def read(index: int) -> Pixels:
+        nonlocal most
+        place, name = index % CHUNK, threading.current_thread().name
+        if index >= 6 * CHUNK:  # before that each thread has its first images, and does not know that they are small
+            with lock:
+                busy.add(name)
+                most = max(most, len(busy))
+                if place == CHUNK - 1:
+                    busy.discard(name)
+        time.sleep(0.001)
+        return np.full((16, 16, 3), index, np.uint8)
+
+    count = 30 * CHUNK
+    seen = list(run_network(ImageDataset("", dataset(range(count)).samples, read), network(), (FEATURES,)))
+    assert len(seen) == count
+    assert most == 2

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from headstart.core.progress import StageProgress
 from headstart.core.types import ImageDataset, ImageSpec, Problem
-from headstart.data.load import THUMBNAIL, Decoded, in_chunks, load_image
+from headstart.data.load import THUMBNAIL, Decoded, in_chunks, load_images
 from headstart.data.near_copies import Pairs, near_copies
 
 SEEN = ImageSpec(224)  # the pixels to make thumbnails from where there is no network: those of the default network
@@ -65,7 +65,7 @@ def take_fingerprints(
 ) -> Fingerprints:
     """The fingerprints of all images, each read once; ``progress(done, count)`` is called after each."""
     found = Fingerprints.of(len(dataset))
-    for item in in_chunks(lambda chunk: [load_image(dataset, row, spec) for row in chunk], range(len(dataset))):
+    for item in in_chunks(lambda chunk: load_images(dataset, chunk, spec), range(len(dataset))):
         found.take(item, dataset.samples[item.index].name)
         if progress is not None:
             progress(item.index + 1, len(dataset))

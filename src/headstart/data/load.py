@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +28,7 @@ KEY = 16  # bytes of the hash of an image's content
 THUMBNAIL = 16  # side of the grey thumbnail by which near copies are found
 AHEAD = 12  # chunks decoded ahead of the network; with CHUNK it bounds the memory whatever the number of images
 CHUNK = 8
+SMALL = 4096  # bytes of an image that is decoded in a fifth of a millisecond
 SPARE = 2  # threads more than processors, so that none is idle while a thread waits: for a file, or for its turn
 PASSES = "across, down"  # of resizing, each of which rounds to 8 bits
 MARGIN = 3  # pixels of the result, or of the photo where those are smaller: more than any kernel reaches
@@ -45,6 +47,9 @@ _TURN = {  # EXIF orientation -> the operation that undoes it
 
 _ON_ITS_SIDE = frozenset(_TURN[orientation] for orientation in (5, 6, 7, 8))
 
+_PROBLEMS = (UnreadableImageError, MemoryError, OSError)  # of one image; any other is of all
+_one_at_a_time = threading.Lock()  # of small images
+
 Parts = Callable[[Box], Image.Image]  # gives any part of an image, in RGB
 T = TypeVar("T")
 
@@ -59,6 +64,7 @@ class Decoded:
     thumbnail: NDArray[np.uint8] | None  # (THUMBNAIL, THUMBNAIL), grey
     error: UnreadableImageError | None = None
     format: str = ""  # of FORMATS, as the file itself says; "" for pixels
+    size: int = 0  # bytes, before it was decoded
 
 
 def content_key(raw: Raw) -> bytes:
@@ -106,22 +112,74 @@ def decode_whole(raw: Raw, side: int, levels: Levels | None = None) -> NDArray[n
         return np.asarray(small.transpose(turn) if turn is not None else small)
 
 
-def load_image(dataset: ImageDataset, index: int, spec: ImageSpec, known: Container[bytes] = ()) -> Decoded:
-    """Read and decode one image of a data set, unless its key is ``known``. An unreadable one has an ``error``."""
+def load_images(
+    dataset: ImageDataset, indices: Sequence[int], spec: ImageSpec, known: Container[bytes] = ()
+) -> list[Decoded]:
+    """Read and decode images of a data set, but those whose key is ``known``. Unreadable ones have an ``error``.
+
+    Those of at most `SMALL` bytes are decoded by one thread at a time: it takes as long as threads of Python need to
+    change places, so several together would be slower.
+    """
+    found: dict[int, Decoded] = {}
+    small: list[_Read] = []
+    for index in indices:
+        item = _read(dataset, index, known)
+        if isinstance(item, Decoded):
+            found[index] = item
+        elif item.size <= SMALL:
+            small.append(item)
+        else:
+            found[index] = _decoded(item, spec)
+    if small:
+        with _one_at_a_time:
+            found |= {item.index: _decoded(item, spec) for item in small}
+    return [found[index] for index in indices]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Read:
+    """One image of a data set, not decoded yet."""
+
+    index: int
+    key: bytes
+    raw: Raw
+
+    @property
+    def size(self) -> int:
+        return _size(self.raw)
+
+
+def _size(raw: Raw) -> int:
+    return len(raw) if isinstance(raw, bytes) else raw.nbytes
+
+
+def _read(dataset: ImageDataset, index: int, known: Container[bytes]) -> _Read | Decoded:
     try:
         raw = dataset.read(index)
         key = content_key(raw)
-        if key in known:
-            return Decoded(index, key, None, None)
-        kind = sniff(raw[:HEAD]) if isinstance(raw, bytes) else ""
-        return Decoded(index, key, *decode_with_thumbnail(raw, spec), format=kind)
-    except UnreadableImageError as error:
-        return Decoded(index, b"", None, None, error)
-    except MemoryError:  # of reading; decoding has its own
-        return Decoded(index, b"", None, None, UnreadableImageError("memory", NO_MEMORY))
-    except OSError as error:
-        kind = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
-        return Decoded(index, b"", None, None, UnreadableImageError(kind, reason_of(error)))
+        return Decoded(index, key, None, None, size=_size(raw)) if key in known else _Read(index, key, raw)
+    except _PROBLEMS as error:
+        return _unreadable(index, error)
+
+
+def _decoded(item: _Read, spec: ImageSpec) -> Decoded:
+    try:
+        kind = sniff(item.raw[:HEAD]) if isinstance(item.raw, bytes) else ""
+        return Decoded(item.index, item.key, *decode_with_thumbnail(item.raw, spec), format=kind, size=item.size)
+    except _PROBLEMS as error:
+        return _unreadable(item.index, error)
+
+
+def _unreadable(index: int, error: Exception) -> Decoded:
+    match error:
+        case UnreadableImageError():
+            reason = error
+        case MemoryError():  # of reading; decoding has its own
+            reason = UnreadableImageError("memory", NO_MEMORY)
+        case _:
+            kind = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
+            reason = UnreadableImageError(kind, reason_of(error))
+    return Decoded(index, b"", None, None, reason)
 
 
 def became_unreadable(dataset: ImageDataset, index: int, error: Exception | None) -> DataError:
@@ -232,14 +290,29 @@ def _resized(
     """
     left, top, right, bottom = (edge - part[place % 2] for place, edge in enumerate(box))
     width, height = part[2] - part[0], part[3] - part[1]
-    if down_first:
-        passed = Image.new("RGB", (width, size[1]))
-        for band in bands((height, width)):
-            piece = parts((part[0] + band[1], part[1], part[0] + band[3], part[3]))
-            passed.paste(piece.resize((piece.width, size[1]), kernel, (0, top, piece.width, bottom)), (band[1], 0))
-        return passed.resize(size, kernel, (left, 0, right, size[1]))
-    passed = Image.new("RGB", (size[0], height))
-    for band in bands((width, height)):
-        piece = parts((part[0], part[1] + band[1], part[2], part[1] + band[3]))
-        passed.paste(piece.resize((size[0], piece.height), kernel, (left, 0, right, piece.height)), (0, band[1]))
-    return passed.resize(size, kernel, (0, top, size[0], bottom))
+
+    def pieces() -> Iterator[tuple[Size, Image.Image]]:
+        """Those of the first pass, and the corners where they lie."""
+        for band in bands((height, width) if down_first else (width, height)):
+            if down_first:
+                piece = parts((part[0] + band[1], part[1], part[0] + band[3], part[3]))
+                yield (band[1], 0), piece.resize((piece.width, size[1]), kernel, (0, top, piece.width, bottom))
+            else:
+                piece = parts((part[0], part[1] + band[1], part[2], part[1] + band[3]))
+                yield (0, band[1]), piece.resize((size[0], piece.height), kernel, (left, 0, right, piece.height))
+
+    passed = _together(pieces(), (width, size[1]) if down_first else (size[0], height))
+    box = (left, 0, right, size[1]) if down_first else (0, top, size[0], bottom)
+    return passed.resize(size, kernel, box)
+
+
+def _together(pieces: Iterator[tuple[Size, Image.Image]], size: Size) -> Image.Image:
+    """One image of pieces and their corners."""
+    corner, piece = next(pieces)
+    if piece.size == size:
+        return piece
+    whole = Image.new("RGB", size)
+    whole.paste(piece, corner)
+    for corner, piece in pieces:
+        whole.paste(piece, corner)
+    return whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -72,16 +73,18 @@ def _diagnosis(head: FittedHead) -> Diagnosis:
     begun = time.perf_counter()
     split, fit, train, seed = head.split, head.fit, head.train, head.seed
     labels = split.labels[train]
-    refits = Refits(head.design(train), labels, len(split.classes), fit, seed)
-    train_error = float(head.wrong(train).mean())
-    held_out = _held_out(head, refits)
-    curve = learning_curve(refits, held_out, train_error, seed)
-    rows, logits = fit.held_out()
-    names = [head.dataset.samples[row].name for row in train[rows].tolist()]
-    left_out = softmax(logits)
-    suspected = wrong_labels(left_out, labels[rows], split.classes, names)
+    with ThreadPoolExecutor(1, thread_name_prefix="headstart") as beside:  # files are read while heads are refitted
+        of_files = beside.submit(shortcuts, head.dataset, train, split.labels, split.groups, head.thumbnails)
+        refits = Refits(head.design(train), labels, len(split.classes), fit, seed)
+        train_error = float(head.wrong(train).mean())
+        held_out = _held_out(head, refits)
+        curve = learning_curve(refits, held_out, train_error, seed)
+        rows, logits = fit.held_out()
+        names = [head.dataset.samples[row].name for row in train[rows].tolist()]
+        left_out = softmax(logits)
+        suspected = wrong_labels(left_out, labels[rows], split.classes, names)
+        found = of_files.result()
     test = (held_out.z, held_out.labels) if held_out.is_test_set else None
-    found = shortcuts(head.dataset, train, split.labels, split.groups, head.thumbnails)
     facts = replace(
         _facts(head, refits, train_error, held_out, curve),
         wrong_labels=suspected.share,

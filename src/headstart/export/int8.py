@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from headstart.core.errors import CheckError, DataError
 from headstart.core.types import Accuracy, ImageSpec
 from headstart.data.inputs import Images, labelled_dataset
-from headstart.data.load import Decoded, in_chunks, load_image
+from headstart.data.load import Decoded, in_chunks, load_images
 from headstart.learn.significance import mcnemar
 
 CALIBRATION, MEASURED = 200, 1000  # photos at most
@@ -70,7 +70,7 @@ def gather(data: Images, classes: Sequence[str], spec: ImageSpec, fitted_on: Col
 
     def read(rows: Sequence[int]) -> list[Decoded]:
         known = fitted_on if len(old) >= CALIBRATION + MEASURED else ()
-        return [load_image(dataset, row, spec, known) for row in rows]
+        return load_images(dataset, rows, spec, known)
 
     for item in in_chunks(read, np.random.default_rng(0).permutation(len(dataset)).tolist()):
         kind = old if item.key in fitted_on else new

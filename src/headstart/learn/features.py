@@ -17,7 +17,17 @@ from headstart.core.progress import StageProgress
 from headstart.core.spread import evenly_spread
 from headstart.core.types import ImageDataset
 from headstart.data.fingerprints import Fingerprints
-from headstart.data.load import DRAFT, PASSES, THUMBNAIL, Decoded, in_chunks, load_image, threads_of_network
+from headstart.data.load import (
+    DRAFT,
+    PASSES,
+    SMALL,
+    THUMBNAIL,
+    Decoded,
+    cores,
+    in_chunks,
+    load_images,
+    threads_of_network,
+)
 from headstart.engines.fast.int8 import SCHEME
 from headstart.engines.protocol import LOW, Network
 from headstart.engines.sound import ADVICE, check_not_all_alike
@@ -25,7 +35,7 @@ from headstart.learn.feature_cache import FeatureCache
 
 TRIAL = 16  # images on which bf16 or int8 is compared with fp32 before it is used
 READ = 4096  # rows read from the cache at a time: all at once would double the memory
-KEEP = 256  # rows computed between two writes: the most that an interruption can lose
+KEEP = 256  # rows computed between two writes: the most that an interruption can lose once a trial is over
 LARGEST = 65504  # of float16
 
 
@@ -80,7 +90,7 @@ def run_network(
     The values are None where the image could not be read, or its key is ``known``. Memory does not grow with the
     number of images.
     """
-    local = threading.local()
+    local, few, are_small = threading.local(), threading.Semaphore(cores()), False
 
     def run(pixels: list[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.float32]]]:
         if not hasattr(local, "runner"):  # one inference request a thread
@@ -90,9 +100,12 @@ def run_network(
             yield from (list(row) for row in zip(*values, strict=True))
 
     def work(chunk: Sequence[int]) -> list[tuple[Decoded, list[NDArray[np.float32]] | None]]:
-        items = [load_image(dataset, index, network.spec, known) for index in chunk]
-        rows = run([item.pixels for item in items if item.pixels is not None])
-        return [(item, None if item.pixels is None else next(rows)) for item in items]
+        nonlocal are_small
+        with few if are_small else nullcontext():  # more threads than processors only take turns then
+            items = load_images(dataset, chunk, network.spec, known)
+            are_small = sum(item.size for item in items) <= SMALL * len(items)
+            rows = run([item.pixels for item in items if item.pixels is not None])
+            return [(item, None if item.pixels is None else next(rows)) for item in items]
 
     return in_chunks(work, range(len(dataset)) if indices is None else indices, threads_of_network())
 
@@ -111,7 +124,7 @@ def _passes(network: Network, dataset: ImageDataset, known: Container[bytes]) ->
 
     Where the feature cache of bf16 or int8 knows all of these images, that was found out before.
     """
-    chosen = (load_image(dataset, row, network.spec, known) for row in evenly_spread(range(len(dataset)), TRIAL))
+    chosen = load_images(dataset, evenly_spread(range(len(dataset)), TRIAL), network.spec, known)
     images = [item.pixels for item in chosen if item.pixels is not None]
     if images:
         network.check_precision(np.stack(images))
@@ -158,7 +171,7 @@ class _Extraction:
     ) -> None:
         self.dataset, self.network, self.cache, self.found, self.progress = dataset, network, cache, found, progress
         self._trial = trial
-        self._unwritten: list[int] = []
+        self._computed: dict[int, NDArray[np.float32]] = {}  # by row, since the last were kept
         self._known: list[int] = []
         self._done = 0
 
@@ -172,15 +185,12 @@ class _Extraction:
                     continue
                 if self.progress:  # may raise, to stop the run
                     self.progress(min(self._done, len(self.dataset)), len(self.dataset))
-                if len(self._unwritten) >= KEEP:
-                    self._write()
+                if len(self._computed) >= KEEP:
+                    self._keep()
             self._decide()
-        except UsageError:
-            self._decide()  # values that are not finite in bf16 may be so in fp32
-            raise
         finally:
             if self._trial is None:
-                self._write()
+                self._keep()
 
     def _is_decided(self) -> bool:
         """Whether the trial has been passed, or there is none.
@@ -222,20 +232,29 @@ class _Extraction:
             return
         if values is None:
             self._known.append(item.index)
-            return
-        if not np.isfinite(values).all():
-            raise UsageError(
-                f"'{self.network.name}' gives no finite numbers for '{self.dataset.samples[item.index].name}'. {ADVICE}"
-            )
-        found.values[item.index] = to_half(values)
-        found.computed += 1
-        self._unwritten.append(item.index)
+        else:
+            self._computed[item.index] = values
 
-    def _write(self) -> None:
-        rows, self._unwritten = self._unwritten, []
-        if rows and self.cache:
-            keys = [self.found.keys[row] for row in rows]
-            self.cache.write(keys, self.found.values[rows], self.found.thumbnails[rows])
+    def _keep(self) -> None:
+        """Round what was computed, and write it to the cache.
+
+        Raises:
+            UsageError: some values are not finite; the other rows are kept.
+        """
+        if not self._computed:
+            return
+        found, values = self.found, np.stack([*self._computed.values()])
+        finite = np.isfinite(values).all(axis=1)
+        rows = np.array([*self._computed])
+        bad, rows = rows[~finite], rows[finite]
+        self._computed.clear()
+        found.values[rows] = to_half(values[finite])
+        found.computed += len(rows)
+        if self.cache and len(rows):
+            self.cache.write([found.keys[row] for row in rows], found.values[rows], found.thumbnails[rows])
+        if len(bad):
+            name = self.dataset.samples[bad[0]].name
+            raise UsageError(f"'{self.network.name}' gives no finite numbers for '{name}'. {ADVICE}")
 
 
 def describe(network: Network, origin: str, at: str) -> dict[str, object]:

@@ -12,7 +12,7 @@ from headstart.core.progress import StageProgress
 from headstart.core.types import ImageDataset, Problem
 from headstart.data.fingerprints import take_fingerprints
 from headstart.data.hold_out import shuffled
-from headstart.data.load import in_chunks, load_image
+from headstart.data.load import in_chunks, load_images
 from headstart.data.split import CONFLICT, conflicting_labels
 from headstart.model.classifier import Classifier
 from headstart.model.measure import groups_and_training, none_counted, of_known_classes
@@ -102,7 +102,7 @@ def pixels_of(classifier: Classifier, dataset: ImageDataset, *, crop: bool = Tru
     """
     spec = (classifier.network if crop else classifier.network.seeing_all()).spec
     pixels = np.zeros((len(dataset), spec.size, spec.size, 3), np.uint8)
-    for item in in_chunks(lambda chunk: [load_image(dataset, row, spec) for row in chunk], range(len(dataset))):
+    for item in in_chunks(lambda chunk: load_images(dataset, chunk, spec), range(len(dataset))):
         if item.error is not None or item.pixels is None:
             raise DataError(f"'{dataset.samples[item.index].name}' cannot be read: {item.error}.")
         pixels[item.index] = item.pixels

@@ -14,7 +14,7 @@ from PIL import Image
 from headstart.core.errors import UnreadableImageError
 from headstart.core.progress import Progress
 from headstart.core.types import ImageDataset, Mistake, Problem
-from headstart.data.load import content_key, decode_whole, in_chunks, load_image
+from headstart.data.load import content_key, decode_whole, in_chunks, load_images
 from headstart.diagnose.records import Diagnosis
 from headstart.explain.closed_form import linear_head
 from headstart.explain.explain import explanations
@@ -119,7 +119,7 @@ def has_maps(classifier: Classifier) -> bool:
 
 def _as_seen(classifier: Classifier, photos: ImageDataset, rows: Sequence[int]) -> dict[str, MistakePictures]:
     def work(chunk: Sequence[int]) -> list[tuple[str, Picture | None]]:
-        items = [load_image(photos, row, classifier.spec) for row in chunk]
+        items = load_images(photos, chunk, classifier.spec)
         return [(photos.samples[item.index].name, None if item.pixels is None else jpeg(item.pixels)) for item in items]
 
     return {name: MistakePictures(picture, None) for name, picture in in_chunks(work, rows) if picture}

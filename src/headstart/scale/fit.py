@@ -25,7 +25,7 @@ from headstart.core.timing import StageTimer
 from headstart.core.types import SPEC, ImageSpec, Normalisation
 from headstart.data.columns import Columns
 from headstart.data.depth import MOST, common_levels
-from headstart.data.load import load_image
+from headstart.data.load import load_images
 from headstart.data.patterns import matches
 from headstart.data.remote import is_remote
 from headstart.data.scan import printable
@@ -172,7 +172,7 @@ def begin(source: Source, pretrained: Pretrained, precision: str, place: Path) -
     network = get_engine("fast", pretrained.blueprint, pretrained.weights, pretrained.spec, precision)
     if network.precision in LOW:
         trial = some_of(plan, TRIAL)
-        items = [load_image(trial, row, network.spec) for row in range(len(trial))]
+        items = load_images(trial, range(len(trial)), network.spec)
         if images := [item.pixels for item in items if item.pixels is not None]:
             network.check_precision(np.stack(images))
     space = describe(network, weights_digest(pretrained.weights), FEATURES) | {"openvino": version("openvino")}
