@@ -101,7 +101,7 @@ class FastNetwork(Network):
 
         def run(images: Array) -> list[NDArray[np.float32]]:
             buffer[: len(images)] = images
-            request.infer({0: buffer}, share_inputs=True)
+            request.infer({0: buffer}, share_inputs=True, share_outputs=True)  # which are copied below
             values = {name: request.get_output_tensor(i).data[: len(images)].copy() for i, name in enumerate(below)}
             for name, node in tail.items() if set(at) & set(tail) else ():
                 values[name] = _head_value(node, values[node.inputs[0]], self._weights)
