@@ -20,6 +20,7 @@ from typing import Any
 import scale_data
 from harness import HEADSTART, ROOT, Run, arguments, finish, in_child, median, shared, timed
 
+OF_MODEL = "fit of 820 photos"
 BEFORE = "f5a0ad7"  # the code that the figures of docs/benchmarks.md start from
 
 
@@ -67,10 +68,19 @@ def main() -> None:
         print(
             f"{'seconds, median (CPU seconds)':<34}" + "".join(f"{code.name[:14]:>16}" for code in codes) + "   ratio"
         )
-        for task in _tasks(place / "data", quick=options.quick):
-            if task.name.startswith(tuple(options.tasks or ("",))):
-                rows[task.name] = _measured(task, codes, options.repeats)
+        tasks = _tasks(place / "data", quick=options.quick)
+        chosen = [task for task in tasks if task.name.startswith(tuple(options.tasks or ("",)))]
+        for number, task in enumerate(chosen):
+            if task.warm and not any(earlier.name == OF_MODEL for earlier in chosen[:number]):
+                _fit_model(tasks, codes)
+            rows[task.name] = _measured(task, codes, options.repeats)
     finish("commits", {"commits": _full_names(options.commits), "tasks": rows}, [], options)
+
+
+def _fit_model(tasks: Sequence[Task], codes: Sequence[Code]) -> None:
+    """The model that the warm tasks use, where its own task is not among the chosen."""
+    for code in codes:
+        code.run(next(task for task in tasks if task.name == OF_MODEL))
 
 
 def _measured(task: Task, codes: Sequence[Code], repeats: int) -> dict[str, Any]:
@@ -122,7 +132,7 @@ def _tasks(data: Path, *, quick: bool) -> list[Task]:
         found.append(Task("fit of caltech101", ("fit", str(shared("data", "caltech101")), *fit)))
     return [
         *found,
-        Task("fit of 820 photos", ("fit", str(pets), *fit)),
+        Task(OF_MODEL, ("fit", str(pets), *fit)),
         Task("second fit, seconds of work", ("fit", str(pets), *fit), True, lambda run: run.work),
         Task("evaluate 280 photos", ("evaluate", "MODEL", str(pets / "test"), "--json"), warm=True),
         Task("predict one photo", ("predict", "MODEL", str(one), "--json"), warm=True),
