@@ -293,17 +293,17 @@ def _resized(
 
     def pieces() -> Iterator[tuple[Size, Image.Image]]:
         """Those of the first pass, and the corners where they lie."""
-        for band in bands((height, width) if down_first else (width, height)):
+        for _, start, _, stop in bands((height, width) if down_first else (width, height)):
+            long = stop - start  # no band is kept while the next one is taken
             if down_first:
-                piece = parts((part[0] + band[1], part[1], part[0] + band[3], part[3]))
-                yield (band[1], 0), piece.resize((piece.width, size[1]), kernel, (0, top, piece.width, bottom))
+                box = (part[0] + start, part[1], part[0] + stop, part[3])
+                yield (start, 0), parts(box).resize((long, size[1]), kernel, (0, top, long, bottom))
             else:
-                piece = parts((part[0], part[1] + band[1], part[2], part[1] + band[3]))
-                yield (0, band[1]), piece.resize((size[0], piece.height), kernel, (left, 0, right, piece.height))
+                box = (part[0], part[1] + start, part[2], part[1] + stop)
+                yield (0, start), parts(box).resize((size[0], long), kernel, (left, 0, right, long))
 
     passed = _together(pieces(), (width, size[1]) if down_first else (size[0], height))
-    box = (left, 0, right, size[1]) if down_first else (0, top, size[0], bottom)
-    return passed.resize(size, kernel, box)
+    return passed.resize(size, kernel, (left, 0, right, size[1]) if down_first else (0, top, size[0], bottom))
 
 
 def _together(pieces: Iterator[tuple[Size, Image.Image]], size: Size) -> Image.Image:

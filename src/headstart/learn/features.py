@@ -60,7 +60,7 @@ def extract(
     Args:
         origin: hexadecimal digest of the backbone's weights.
         keep: whether to read and write the feature cache.
-        progress: called with (images done, images).
+        progress: called with (images done, images); begins anew where fp32 takes the place of bf16 or int8.
     """
     width = network.shape(FEATURES)[0]
 
@@ -181,11 +181,9 @@ class _Extraction:
             for item, values in run_network(self.dataset, self.network, (FEATURES,), indices, known):
                 self._take(item, values[0] if values else None)
                 self._done += 1
-                if not self._is_decided():
-                    continue
                 if self.progress:  # may raise, to stop the run
                     self.progress(min(self._done, len(self.dataset)), len(self.dataset))
-                if len(self._computed) >= KEEP:
+                if self._is_decided() and len(self._computed) >= KEEP:
                     self._keep()
             self._decide()
         finally:
