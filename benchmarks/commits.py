@@ -70,9 +70,11 @@ def main() -> None:
         )
         tasks = _tasks(place / "data", quick=options.quick)
         chosen = [task for task in tasks if task.name.startswith(tuple(options.tasks or ("",)))]
-        for number, task in enumerate(chosen):
-            if task.warm and not any(earlier.name == OF_MODEL for earlier in chosen[:number]):
+        fitted = False  # the model of the warm tasks
+        for task in chosen:
+            if task.warm and not fitted:
                 _fit_model(tasks, codes)
+            fitted = fitted or task.warm or task.name == OF_MODEL
             rows[task.name] = _measured(task, codes, options.repeats)
     finish("commits", {"commits": _full_names(options.commits), "tasks": rows}, [], options)
 

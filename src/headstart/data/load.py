@@ -126,7 +126,7 @@ def load_images(
         item = _read(dataset, index, known)
         if isinstance(item, Decoded):
             found[index] = item
-        elif item.size <= SMALL:
+        elif _size(item.raw) <= SMALL:
             small.append(item)
         else:
             found[index] = _decoded(item, spec)
@@ -144,10 +144,6 @@ class _Read:
     key: bytes
     raw: Raw
 
-    @property
-    def size(self) -> int:
-        return _size(self.raw)
-
 
 def _size(raw: Raw) -> int:
     return len(raw) if isinstance(raw, bytes) else raw.nbytes
@@ -163,9 +159,10 @@ def _read(dataset: ImageDataset, index: int, known: Container[bytes]) -> _Read |
 
 
 def _decoded(item: _Read, spec: ImageSpec) -> Decoded:
+    raw = item.raw
     try:
-        kind = sniff(item.raw[:HEAD]) if isinstance(item.raw, bytes) else ""
-        return Decoded(item.index, item.key, *decode_with_thumbnail(item.raw, spec), format=kind, size=item.size)
+        kind = sniff(raw[:HEAD]) if isinstance(raw, bytes) else ""
+        return Decoded(item.index, item.key, *decode_with_thumbnail(raw, spec), format=kind, size=_size(raw))
     except _PROBLEMS as error:
         return _unreadable(item.index, error)
 
@@ -294,13 +291,13 @@ def _resized(
     def pieces() -> Iterator[tuple[Size, Image.Image]]:
         """Those of the first pass, and the corners where they lie."""
         for _, start, _, stop in bands((height, width) if down_first else (width, height)):
-            long = stop - start  # no band is kept while the next one is taken
+            long = stop - start  # no image of a band is kept while the next one is taken
             if down_first:
-                box = (part[0] + start, part[1], part[0] + stop, part[3])
-                yield (start, 0), parts(box).resize((long, size[1]), kernel, (0, top, long, bottom))
+                band = (part[0] + start, part[1], part[0] + stop, part[3])
+                yield (start, 0), parts(band).resize((long, size[1]), kernel, (0, top, long, bottom))
             else:
-                box = (part[0], part[1] + start, part[2], part[1] + stop)
-                yield (0, start), parts(box).resize((size[0], long), kernel, (left, 0, right, long))
+                band = (part[0], part[1] + start, part[2], part[1] + stop)
+                yield (0, start), parts(band).resize((size[0], long), kernel, (left, 0, right, long))
 
     passed = _together(pieces(), (width, size[1]) if down_first else (size[0], height))
     return passed.resize(size, kernel, (left, 0, right, size[1]) if down_first else (0, top, size[0], bottom))

@@ -71,7 +71,7 @@ def extract(
     if network.precision in LOW:
         low = network.at_precision(network.precision)
         with ThreadPoolExecutor(1, thread_name_prefix="headstart") as beside:
-            trial = beside.submit(_passes, network, dataset, cache.known if cache else ())
+            trial = beside.submit(passes_trial, network, dataset, cache.known if cache else ())
             with suppress(_TooCoarseError):
                 return _extracted(dataset, low, cache, progress, trial)
         cache = opened()  # the network computes in fp32 now
@@ -119,7 +119,7 @@ class _TooCoarseError(Exception):
     """bf16 or int8 is too far from fp32 for these images."""
 
 
-def _passes(network: Network, dataset: ImageDataset, known: Container[bytes]) -> bool:
+def passes_trial(network: Network, dataset: ImageDataset, known: Container[bytes] = ()) -> bool:
     """Whether bf16 or int8 is close enough to fp32 on a few images; else the network computes in fp32 from now on.
 
     Where the feature cache of bf16 or int8 knows all of these images, that was found out before.

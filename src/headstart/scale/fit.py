@@ -10,8 +10,6 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-
 from headstart.backbones.blueprint import FEATURES
 from headstart.backbones.catalogue import DEFAULT, Pretrained
 from headstart.backbones.weights import weights_digest
@@ -25,7 +23,6 @@ from headstart.core.timing import StageTimer
 from headstart.core.types import SPEC, ImageSpec, Normalisation
 from headstart.data.columns import Columns
 from headstart.data.depth import MOST, common_levels
-from headstart.data.load import load_images
 from headstart.data.patterns import matches
 from headstart.data.remote import is_remote
 from headstart.data.scan import printable
@@ -35,7 +32,7 @@ from headstart.data.split import HOLDOUT
 from headstart.engines.names import framework_of
 from headstart.engines.protocol import LOW
 from headstart.engines.registry import get_engine, open_backbone
-from headstart.learn.features import TRIAL, describe
+from headstart.learn.features import TRIAL, describe, passes_trial
 from headstart.model.files import copy_folder, why_not_writable
 from headstart.scale.address import check_runner
 from headstart.scale.cluster import cluster
@@ -171,10 +168,7 @@ def begin(source: Source, pretrained: Pretrained, precision: str, place: Path) -
     pretrained = replace(pretrained, spec=replace(pretrained.spec, levels=levels))
     network = get_engine("fast", pretrained.blueprint, pretrained.weights, pretrained.spec, precision)
     if network.precision in LOW:
-        trial = some_of(plan, TRIAL)
-        items = load_images(trial, range(len(trial)), network.spec)
-        if images := [item.pixels for item in items if item.pixels is not None]:
-            network.check_precision(np.stack(images))
+        passes_trial(network, some_of(plan, TRIAL))  # else it computes in fp32 from now on
     space = describe(network, weights_digest(pretrained.weights), FEATURES) | {"openvino": version("openvino")}
     folder = place / SHARDS / hashed(repr(space).encode())  # all that features depend on but the image
     remove_left(folder)
