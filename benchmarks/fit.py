@@ -125,7 +125,7 @@ def _peak(sizes: tuple[int, ...]) -> float:
     import openvino as ov
     from openvino import opset13 as op
 
-    from headstart.data.load import cores
+    from headstart.core.processors import cores
     from headstart.engines.fast import choose_precision
 
     precision = {"bf16": "bf16", "fp32": "f32"}[choose_precision("auto")]

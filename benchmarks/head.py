@@ -190,7 +190,7 @@ def _lrcv(photos: Photos, side_by_side: bool) -> Score:
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
 
-    from headstart.data.load import cores
+    from headstart.core.processors import cores
 
     warnings.filterwarnings("ignore")  # of parameters that will change their names; steps are counted below
     features = photos.features.astype(np.float32)

@@ -164,7 +164,7 @@ def _runtimes(
     """Each runtime in turn, with what asks it; one network in memory at a time."""
     from headstart.engines.registry import get_engine
     from headstart.export.package import Package
-    from headstart.model.classifier import Golden
+    from headstart.model.golden import Golden
 
     def engine(name: str, precision: str = "fp32") -> Any:
         return get_engine(name, found.blueprint, found.weights, found.spec, precision).forward

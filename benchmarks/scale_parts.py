@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from harness import median
 from headstart.backbones.blueprint import FEATURES
 from headstart.backbones.catalogue import DEFAULT, Pretrained
+from headstart.core.processors import cores
 from headstart.core.spread import evenly_spread
 from headstart.core.timing import StageTimer
 from headstart.core.types import ImageDataset, Sample
 from headstart.data.fingerprints import take_fingerprints
-from headstart.data.load import THUMBNAIL, content_key, cores, decode_with_thumbnail, in_chunks
+from headstart.data.load import THUMBNAIL, content_key, decode_with_thumbnail, in_chunks
 from headstart.data.near_copies import ALIKE, FAR, _whitened_views, near_copies, near_pairs
 from headstart.data.split import make_split
 from headstart.data.threads import ONE_BLAS_THREAD

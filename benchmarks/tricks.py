@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import RESULTS, Goal, arguments, finish, median
-from headstart.data.load import cores
+from headstart.core.processors import cores
 from headstart.train.recipe import Recipe, preset
 from trick_labs import LABS, Outcome, Setting, proposed_rate, train
 from trick_tables import PAGE, filled, optimiser_table, trick_table

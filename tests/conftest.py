@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: some tests wait for a browser, a server or another process."""
-    from headstart.data.load import cores
+    from headstart.core.processors import cores
 
     return cores() + 1
 

@@ -14,7 +14,7 @@ from headstart.data.inputs import unlabelled_dataset
 from headstart.data.load import decode
 from headstart.engines.fast import FastNetwork
 from headstart.export.package import Package
-from headstart.model.classifier import Golden
+from headstart.model.golden import Golden
 from making import picture
 from referee import EVERY_OP, SPEC, photos, slow_forward, weights_for
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from headstart.data.load import cores
+from headstart.core.processors import cores
 from headstart.server.app import create_app
 from headstart.server.models import Models, Source
 from headstart.server.run import server_of

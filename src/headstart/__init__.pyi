@@ -32,9 +32,9 @@ from .imagine.images import IdealImage as IdealImage
 from .imagine.images import ideal_images as ideal_images
 from .model.batch import PredictedTable as PredictedTable
 from .model.batch import predict_table as predict_table
-from .model.bundle import load as load
 from .model.bundle import save as save
 from .model.classifier import Classifier as Classifier
+from .model.opened import load as load
 from .model.pretrained import pretrained as pretrained
 from .model.tabular_classifier import load_rows as load_rows
 from .report.records import Report as Report

@@ -80,3 +80,19 @@ def test_predict_imports_neither_trainers_nor_the_web(bundle: Path, photos: Path
     assert {"openvino", "headstart.model.bundle"} <= modules
     unneeded = {"headstart.train.training_run", "headstart.data.addresses", "http.client", "importlib.metadata"}
     assert not modules & {*unneeded, "openvino.tools.ovc"}
+
+
+def test_json_needs_neither_rich_nor_the_catalogue(bundle: Path, photos: Path) -> None:
+    words = ["predict", str(bundle), str(photos / "bars" / "0.png")]
+    assert {"rich.console", "rich.text"} <= loaded(*words)
+    assert not {"rich.console", "rich.text", "threadpoolctl"} & loaded(*words, "--json")
+
+
+def test_a_model_is_opened_by_little_until_its_network_is_being_compiled() -> None:
+    """The rest is imported meanwhile."""
+    command = [sys.executable, "-c", f"{TELL}\nimport headstart.model.opened"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    modules = {*json.loads(done.stderr.splitlines()[-1])}
+    later = {"headstart.model.classifier", "headstart.model.records", "headstart.data.load", "PIL.Image"}
+    assert "headstart.engines.fast.network" in modules
+    assert not modules & {*later, "openvino", "headstart.backbones.published"}

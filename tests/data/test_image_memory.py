@@ -18,6 +18,7 @@ from PIL import Image
 
 import headstart as hs
 from headstart.core.errors import UnreadableImageError
+from headstart.core.processors import AHEAD, CHUNK
 from headstart.core.types import ImageSpec
 from headstart.data import load, memory, opened_image, pixels
 from headstart.data.load import decode, decode_whole
@@ -201,4 +202,4 @@ def test_decoding_takes_no_more_than_was_reckoned() -> None:
 
 def test_the_limit_is_below_what_was_promised() -> None:
     assert memory.MEMORY.most <= 1.3e9
-    assert load.AHEAD * load.CHUNK < 100
+    assert AHEAD * CHUNK < 100

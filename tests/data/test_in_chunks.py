@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.core.errors import UnreadableImageError
+from headstart.core.processors import AHEAD, CHUNK, threads_of_network
 from headstart.core.types import PROBLEMS, ImageDataset, ImageSpec, Sample
 from headstart.data import load
 from headstart.data.formats import FORMATS, HEAD, HEIF, SUFFIXES, sniff
 from headstart.data.load import (
-    AHEAD,
-    CHUNK,
     SMALL,
     THUMBNAIL,
     Decoded,
@@ -32,7 +31,6 @@ from headstart.data.load import (
     decode_with_thumbnail,
     in_chunks,
     load_images,
-    threads_of_network,
 )
 from raw_images import SPEC, packed, photo
 
@@ -292,6 +290,6 @@ def test_small_and_large_images_stay_in_their_order() -> None:
 def test_some_threads_to_spare_but_of_a_part_of_the_processors_none(
     processors: int, wanted: str, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headstart.data.load._processors", lambda: processors)
+    monkeypatch.setattr("headstart.core.processors._processors", lambda: processors)
     monkeypatch.setenv("HEADSTART_THREADS", wanted)
     assert threads_of_network() == threads

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from headstart.core.errors import DataError, MissingExtraError, UnreadableImageError
+from headstart.core.processors import CHUNK
 from headstart.data import parquet
 from headstart.data.columns import Columns
-from headstart.data.load import CHUNK
 from headstart.data.sources import open_source
 from source_files import PETS, contents, hub_schema, pa, plant, pq, splits, write_parquet
 

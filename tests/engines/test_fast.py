@@ -316,6 +316,34 @@ def test_a_model_is_compiled_for_what_it_is_asked_and_no_other(
     np.testing.assert_array_equal(opened.predict_proba(photo), alone)  # whatever was asked before
 
 
+def test_what_is_compiled_beside_is_not_compiled_again(compiled: list[tuple[int, str]]) -> None:
+    network, images = network_for(EVERY_OP), photos(2)
+    expected = network.for_images(2).forward_many(images, ("flat", "stem"))
+    network = network_for(EVERY_OP)
+    compiled.clear()
+    network.compile_beside(2, ("flat", "stem"))
+    found = network.for_images(2).forward_many(images, ("flat", "stem"))
+    assert compiled == [ALONE]
+    for value, right in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(value, right)
+    network.compile_beside(2, ("flat",))
+    network.release()
+    assert not network._coming
+
+
+def test_what_goes_wrong_beside_is_told_to_whoever_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no memory for it")
+
+    network = network_for(EVERY_OP)
+    with monkeypatch.context() as patched:
+        patched.setattr("headstart.engines.fast.network.compiled", fail)
+        network.compile_beside(1, ("flat",))
+    with pytest.raises(RuntimeError, match="no memory for it"):
+        network.for_images(1).forward(photos(1), "flat")
+    assert network.for_images(1).forward(photos(1), "flat").shape[0] == 1  # the next attempt compiles by itself
+
+
 OPENVINO_OF_ANOTHER = """
 import json, sys
 from headstart.engines.fast.graph import core

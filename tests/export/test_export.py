@@ -23,7 +23,7 @@ from headstart.core.errors import MachineError
 from headstart.export import onnx as to_onnx
 from headstart.export.formats import FORMATS, Format
 from headstart.export.package import GOLDEN, Package
-from headstart.model.classifier import Golden
+from headstart.model.golden import Golden
 from making import folder
 from small_files import small_files
 

@@ -41,7 +41,7 @@ from headstart.export import tflite as format_tflite
 from headstart.export.labels import LABELS, METADATA
 from headstart.export.package import Package
 from headstart.learn.calibrate import softmax
-from headstart.model.classifier import Golden
+from headstart.model.golden import Golden
 from referee import photos as noise
 from small_files import small_files
 

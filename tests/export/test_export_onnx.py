@@ -30,7 +30,7 @@ from headstart.export import onnx_graph
 from headstart.export import openvino as to_openvino
 from headstart.export.onnx_graph import build
 from headstart.export.package import Package
-from headstart.model.classifier import Golden
+from headstart.model.golden import Golden
 from headstart.model.records import FitRecord, HeadRecord
 from referee import (
     EVERY_OP,

@@ -33,7 +33,7 @@ from headstart.data.load import content_key
 from headstart.engines.fast import FastNetwork
 from headstart.export import int8, tflite
 from headstart.export.package import Package
-from headstart.model.classifier import Golden
+from headstart.model.golden import Golden
 from making import folder
 from referee import HEAD, INPUT, weights_for
 from referee import photos as noise

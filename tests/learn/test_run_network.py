@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from feature_data import ORIGIN, SPEC, Counted, Pixels, dataset, network, pixels_of, plain, same
 from headstart.backbones.blueprint import FEATURES
 from headstart.core.errors import UnreadableImageError, UsageError
+from headstart.core.processors import AHEAD, CHUNK
 from headstart.core.types import ImageDataset
-from headstart.data.load import AHEAD, CHUNK, content_key, decode
+from headstart.data.load import content_key, decode
 from headstart.learn import features as module
 from headstart.learn.feature_cache import FeatureCache, spaces
 from headstart.learn.features import extract, run_network

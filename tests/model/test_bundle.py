@@ -26,6 +26,7 @@ from altered_models import config_of, put_config, reseal
 from headstart.backbones.weights import hash_of
 from headstart.core import atomic_files
 from headstart.model import bundle as module
+from headstart.model import opened as opening
 from headstart.model import stored
 from headstart.model.records import FitRecord, from_json, to_json
 from headstart.model.stored import sealed
@@ -399,7 +400,7 @@ def test_the_fast_engine_starts_while_a_model_is_read(
     engine: str, starts: int, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[bool] = []
-    monkeypatch.setattr(module, "start_beside", lambda: started.append(True))
+    monkeypatch.setattr(opening, "start_beside", lambda: started.append(True))
     hs.load(copy, engine=engine)
     assert len(started) == starts
 

@@ -25,7 +25,7 @@ from headstart.core.errors import (
     UnreadableImageError,
     UsageError,
 )
-from headstart.data.load import cores
+from headstart.core.processors import cores
 from headstart.scale import address, nodes
 from headstart.scale.address import check_head, check_runner
 from headstart.scale.cluster import answers, cluster

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 import headstart as hs
-from headstart.data.load import cores
+from headstart.core.processors import cores
 from headstart.server.models import Models
 from making import packed, picture
 from serving import PATIENCE, Gate, error_of, occupy, reply_of, request_of, serving, until

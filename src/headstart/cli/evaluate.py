@@ -46,7 +46,8 @@ def evaluate(
     as_json: options.Json = False,
 ) -> None:
     """Measure a model on labelled photos that are not in its training set: on the test part, where the data has one."""
-    from headstart.model.tabular_classifier import is_tabular_model, load_rows
+    from headstart.model.opened import is_tabular_model
+    from headstart.model.tabular_classifier import load_rows
     from headstart.plots import calibration, confusion
 
     if out is not None:

@@ -111,7 +111,7 @@ def _target(model: str, out: str | None, *, overwrite: bool) -> str:
 def _open(model: str) -> Classifier:
     """A fitted one: a backbone, which other commands take in its place, has no head to go on from."""
     from headstart.backbones.catalogue import BACKBONES
-    from headstart.model.bundle import load
+    from headstart.model.opened import load
 
     if model in BACKBONES and not os.path.exists(model):
         raise UsageError(f"'{model}' is a network. Fit a head on it first: headstart fit PHOTOS --backbone {model}")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_OPENED: list[Classifier] = []  # the last model: the process ends without taking it apart, which would take 10 ms
+
 Data = Annotated[
     str, typer.Argument(metavar="DATA", help="Folder of class folders, CSV, Parquet, tar or IDX file, or a named set.")
 ]
@@ -112,6 +114,7 @@ def open_model(
     from headstart.model.opened import open_model as opened
 
     found = opened(model, weights, engine=engine, precision=precision, device=device, spec=spec)
+    _OPENED[:] = [found]
     if found.record.assumed:
         say(found.record.assumed)
     return found

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
 from headstart.cli import options
 from headstart.cli.terminal import Rows, console
@@ -72,7 +71,7 @@ def predict(
     With --out the rows are in the table, and --json gives one object: how many there are of each label.
     """
     from headstart.core.progress import shown
-    from headstart.model.tabular_classifier import is_tabular_model
+    from headstart.model.opened import is_tabular_model
 
     if every and not as_json and out is None:
         raise UsageError("--all-probabilities goes with --json, or with a table: --out FILE.")
@@ -286,6 +285,8 @@ class _Screen:
             _json(self._counts(out, sort_into))
         if not self.summary or self.as_json:
             return
+        from rich.text import Text
+
         rows = Rows()
         found = Counter({self.short[label]: count for label, count in self.labels.items()})
         if self.unknown:
@@ -309,6 +310,8 @@ class _Screen:
 
 def _show_answer(out: Console, top: Sequence[tuple[str, float]], item: Answer, short: Mapping[str, str]) -> None:
     """One line for one image; the next most probable classes below it."""
+    from rich.text import Text
+
     (label, chance), *others = top
     label, path = short[label], one_line(item.name)
     if item.unknown:

@@ -141,9 +141,9 @@ def _of_blueprint(name: str, pixels: int | None) -> _Shown:
 def _blueprint_of(name: str, pixels: int | None) -> tuple[Blueprint, list[str]]:
     """A network, and what was assumed."""
     from headstart.backbones.catalogue import BACKBONES, find_backbone
-    from headstart.model.bundle import is_bundle, load
     from headstart.model.mistaken import no_model
-    from headstart.model.tabular_classifier import is_tabular_model, load_rows
+    from headstart.model.opened import is_bundle, is_tabular_model, load
+    from headstart.model.tabular_classifier import load_rows
     from headstart.workflows.picture_statistics import SMALL
     from headstart.workflows.train_images import HIDDEN, NETWORKS, small_network
 

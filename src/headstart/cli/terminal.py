@@ -5,11 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-
-from rich.console import Console
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from headstart.core.text import all_shortened, one_line
+
+if TYPE_CHECKING:  # rich is imported where something is printed: --json does without it
+    from rich.console import Console
+    from rich.text import Text
 
 FEW = 8  # lines or names of a long list that a screen shows; --json has them all
 INDENT = 15  # of what stands beside a word
@@ -19,6 +21,8 @@ PIPE = 1000  # columns, where nobody looks and a script wants a line to stay one
 
 def accuracy_text(value: float, low: float, high: float) -> Text:
     """An accuracy with its interval."""
+    from rich.text import Text
+
     return Text(f"{value:.1%}", "bold green") + Text(f"   95 % interval {low:.1%} to {high:.1%}")
 
 
@@ -30,10 +34,14 @@ class Rows:
 
     def add(self, word: str, text: str | Text, whole: bool = False) -> None:
         """``whole`` for what is there to be copied, which a line break would spoil."""
+        from rich.text import Text
+
         self._rows.append((word, Text(text) if isinstance(text, str) else text, whole))
 
     def show(self, out: Console) -> None:
         """Print all rows."""
+        from rich.text import Text
+
         for word, text, whole in self._rows:
             lines = [text] if whole or not out.is_terminal else text.wrap(out, max(out.width - INDENT, 20))
             for place, line in enumerate(lines):
@@ -42,6 +50,8 @@ class Rows:
 
 def console() -> Console:
     """Standard output."""
+    from rich.console import Console
+
     return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
@@ -17,19 +16,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.core.errors import DataError, UnreadableImageError, reason_of
+from headstart.core.processors import AHEAD, CHUNK, cores
 from headstart.core.types import ImageDataset, ImageSpec
 from headstart.data.formats import HEAD, sniff
 from headstart.data.memory import NO_MEMORY, once_more_alone
 from headstart.data.opened_image import Raw, Size, opened
 from headstart.data.pixels import MOST_PIXELS, Box, Levels, bands, rgb_parts
 
-THREADS = "HEADSTART_THREADS"  # of the environment
 KEY = 16  # bytes of the hash of an image's content
 THUMBNAIL = 16  # side of the grey thumbnail by which near copies are found
-AHEAD = 12  # chunks decoded ahead of the network; with CHUNK it bounds the memory whatever the number of images
-CHUNK = 8
 SMALL = 4096  # bytes of an image that is decoded in a fifth of a millisecond
-SPARE = 2  # threads more than processors, so that none is idle while a thread waits: for a file, or for its turn
 PASSES = "across, down"  # of resizing, each of which rounds to 8 bits
 MARGIN = 3  # pixels of the result, or of the photo where those are smaller: more than any kernel reaches
 DRAFT = 4  # a JPEG is decoded at a fraction that leaves this many times the pixels that are needed; see docs/export.md
@@ -203,22 +199,6 @@ def in_chunks(
             yield from waiting.popleft().result()
     finally:  # also when the caller stops early: nothing goes on in the background
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def cores() -> int:
-    """The number of processors that this process may use: ``HEADSTART_THREADS`` of them, where that is set."""
-    wanted = os.environ.get(THREADS, "")
-    return max(1, min(_processors(), int(wanted))) if wanted.isdecimal() else _processors()
-
-
-def threads_of_network() -> int:
-    """Threads that decode images and run the network on them: a few to spare, but of a part of the processors none."""
-    count = cores()
-    return count + SPARE if 1 < count == _processors() else count
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @once_more_alone

@@ -14,6 +14,7 @@ from typing import Any
 
 from headstart.core.cache_folder import free_disk
 from headstart.core.errors import DataError, UnreadableImageError, needs, reason_of
+from headstart.core.processors import AHEAD, CHUNK
 from headstart.core.regular_file import NO_NAME, check_regular, read_regular
 from headstart.core.types import ImageDataset, Problem, Sample
 from headstart.data.columns import (
@@ -31,7 +32,6 @@ from headstart.data.columns import (
     split_of,
 )
 from headstart.data.formats import MOST_BYTES
-from headstart.data.load import AHEAD, CHUNK
 from headstart.data.scan import name_below
 from headstart.data.spelling import as_whole
 from headstart.data.tables import NO_LABEL

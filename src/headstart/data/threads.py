@@ -9,9 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 from typing import Any, ClassVar, TypeVar
 
-from threadpoolctl import ThreadpoolController
-
-from headstart.data.load import cores
+from headstart.core.processors import cores
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,6 +32,8 @@ class BlasThreads:
     def __enter__(self) -> None:
         with self._lock:
             if not self._inside:
+                from threadpoolctl import ThreadpoolController  # late: not all commands have much to compute
+
                 libraries = ThreadpoolController().select(user_api="blas").lib_controllers
                 self._before[:] = [(library, library.num_threads) for library in libraries]
             self._inside.append(self)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from headstart.backbones.blueprint import Blueprint
-from headstart.backbones.catalogue import BACKBONES
 from headstart.core.errors import UsageError
 from headstart.engines.devices import check_device_name
 from headstart.engines.protocol import (
@@ -26,10 +25,12 @@ def framework_of(backbone: object) -> str:
     Of a name, a blueprint's source, or a live object; imports no framework.
     """
     if isinstance(backbone, str):
-        if backbone in BACKBONES:  # some names end in ".keras"
-            return ""
-        if backbone.startswith((APPLICATIONS, LIVE_KERAS)) or backbone.lower().endswith(".keras"):
+        if backbone.startswith((APPLICATIONS, LIVE_KERAS)):
             return "keras"
+        if backbone.lower().endswith(".keras"):  # a file, but some names of the catalogue end so
+            from headstart.backbones.published import BACKBONES
+
+            return "" if backbone in BACKBONES else "keras"
         return "torch" if backbone.startswith((TIMM, LIVE)) else ""
     makers = {base.__module__.partition(".")[0] for base in type(backbone).__mro__}
     return next((name for name in ("keras", "torch") if name in makers), "")

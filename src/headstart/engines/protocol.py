@@ -66,6 +66,9 @@ class Network(ABC):
         batches = [images[start : start + self.micro_batch] for start in range(0, len(images), self.micro_batch)]
         return [np.concatenate(column) for column in zip(*self._forward(batches, at), strict=True)]
 
+    def compile_beside(self, count: int, at: Sequence[str]) -> None:  # noqa: B027 (most have nothing to compile)
+        """Begin on a thread what the first `forward_many` of ``count`` images, see `for_images`, would wait for."""
+
     def vjp(self, images: Array, at: str = LOGITS, wrt: str = INPUT) -> tuple[Array, Pullback]:
         """The value of node ``at``, and a pullback that carries a cotangent of its shape to node ``wrt``.
 

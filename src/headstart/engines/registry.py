@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from headstart.backbones.blueprint import Blueprint
-from headstart.backbones.catalogue import Pretrained, load_pretrained
 from headstart.backbones.ops import Node
 from headstart.core.errors import MissingExtraError, UsageError
 from headstart.core.quiet import quiet
@@ -19,6 +19,9 @@ from headstart.engines import frameworks
 from headstart.engines.names import framework_of, resolve_engine
 from headstart.engines.protocol import Network, Weights
 from headstart.engines.summary import Summary
+
+if TYPE_CHECKING:
+    from headstart.backbones.catalogue import Pretrained
 
 
 def get_engine(
@@ -92,6 +95,8 @@ def open_backbone(
         )
     if features is not None:
         raise UsageError(f"'{backbone}' has its own features; features='{features}' is for modules.")
+    from headstart.backbones.catalogue import load_pretrained  # late: a saved model needs none of the catalogue
+
     size = pixels or (spec.size if spec else None)
     found = load_pretrained(backbone, weights, size, head=head, progress=progress)
     if spec is not None:

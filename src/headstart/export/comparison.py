@@ -16,7 +16,7 @@ from headstart.engines.protocol import Network
 from headstart.export.formats import PHOTOS, PIXELS, TOLERANCE
 from headstart.export.package import OUTPUTS, UNKNOWN_OUTPUTS, Package
 from headstart.learn.calibrate import softmax
-from headstart.model.classifier import Golden
+from headstart.model.golden import Golden
 from headstart.model.stored import greatest_difference
 
 CLOSE = {PIXELS: 1e-3, PHOTOS: 2e-2}  # probabilities and cosines; nearer ones may be in the other order

@@ -16,7 +16,8 @@ from headstart.data.load import DRAFT
 from headstart.engines.registry import get_engine
 from headstart.export.formats import PHOTOS, PIXELS
 from headstart.learn.unknown import Unknown
-from headstart.model.classifier import Classifier, Golden
+from headstart.model.classifier import Classifier
+from headstart.model.golden import Golden
 from headstart.model.model_card import model_card
 from headstart.model.records import FitRecord
 

@@ -13,21 +13,12 @@ from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import FEATURES
 from headstart.core.errors import UsageError
+from headstart.core.processors import cores, threads_of_network
 from headstart.core.progress import StageProgress
 from headstart.core.spread import evenly_spread
 from headstart.core.types import ImageDataset
 from headstart.data.fingerprints import Fingerprints
-from headstart.data.load import (
-    DRAFT,
-    PASSES,
-    SMALL,
-    THUMBNAIL,
-    Decoded,
-    cores,
-    in_chunks,
-    load_images,
-    threads_of_network,
-)
+from headstart.data.load import DRAFT, PASSES, SMALL, THUMBNAIL, Decoded, in_chunks, load_images
 from headstart.engines.fast.int8 import SCHEME
 from headstart.engines.protocol import LOW, Network
 from headstart.engines.sound import ADVICE, check_not_all_alike

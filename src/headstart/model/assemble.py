@@ -25,7 +25,8 @@ from headstart.learn.features import run_network, to_half
 from headstart.learn.heads import Head
 from headstart.learn.regularisation_path import Design, transform
 from headstart.learn.unknown import Unknown, choose, to_compare_with, with_typical
-from headstart.model.classifier import Classifier, Golden
+from headstart.model.classifier import Classifier
+from headstart.model.golden import Golden
 from headstart.model.records import FitRecord, HeadRecord, ValidationRecord
 
 GOLDEN = 4  # images kept with the model, to hold every engine that opens it against

@@ -7,6 +7,7 @@ import os
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,11 @@ from headstart.backbones.weights import weights_digest
 from headstart.core.arguments import PATH, PROGRESS, YES_NO, checks, expanded, shown, whole
 from headstart.core.counts import counted
 from headstart.core.errors import UsageError
+from headstart.core.processors import CHUNK
 from headstart.core.progress import Shown, function_of, shows_progress, stage
 from headstart.core.text import say
 from headstart.core.types import Problem
 from headstart.data.listing import Listing, list_images
-from headstart.data.load import CHUNK
 from headstart.data.sources import PathLike
 from headstart.data.threads import HALF_OF_THE_CORES
 from headstart.model.answers import (
@@ -197,7 +198,8 @@ def answers(
 ) -> Iterator[tuple[int, Answer | Problem]]:
     """The answers of these rows in their order, each with its row; default: of all."""
     rows = range(len(listing)) if rows is None else rows
-    with HALF_OF_THE_CORES, listing.opened(rows) as dataset:  # the others wait for the network
+    few = len(listing) <= CHUNK  # for which finding the libraries of BLAS would take longer than all products
+    with nullcontext() if few else HALF_OF_THE_CORES, listing.opened(rows) as dataset:  # the rest wait for the network
         judged = classifier.judge(dataset, crop=crop, rows=rows)
         for row, (item, unknown) in zip(rows, judged, strict=True):
             yield row, item if isinstance(item, Problem) else Answer(item.name, item.probabilities, unknown)

@@ -1,4 +1,4 @@
-"""A classifier of photos as a folder, and its golden images, which are replayed on opening."""
+"""A classifier of photos as a folder, and its golden images, which are replayed on opening, see `model/opened.py`."""
 
 from __future__ import annotations
 
@@ -9,21 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from headstart.backbones.blueprint import LOGITS, Blueprint
-from headstart.core.arguments import DEVICE, ENGINE, PATH, PRECISION, YES_NO, checks, shown
-from headstart.core.errors import CheckError, HeadstartError, UsageError
-from headstart.core.types import ImageSpec
-from headstart.data.load import KEY, decode
+from headstart.backbones.blueprint import LOGITS
+from headstart.core.arguments import PATH, YES_NO, checks, shown
+from headstart.core.errors import CheckError, UsageError
+from headstart.data.load import KEY
 from headstart.data.sources import PathLike
-from headstart.engines.fast import start_beside
-from headstart.engines.names import HOME, check_running, resolve_engine
-from headstart.engines.protocol import Network, check_module
-from headstart.engines.registry import check_live, check_present
+from headstart.engines.protocol import Network
 from headstart.learn.calibrate import softmax
 from headstart.learn.unknown import Unknown
 from headstart.model import files, stored
-from headstart.model.classifier import Classifier, Golden, no_thumbnails
-from headstart.model.mistaken import no_model
+from headstart.model.classifier import Classifier, no_thumbnails
+from headstart.model.golden import Golden
 from headstart.model.model_card import model_card
 from headstart.model.records import FitRecord, from_json, to_json
 from headstart.model.tabular_classifier import TabularClassifier
@@ -69,62 +65,8 @@ def save(classifier: Classifier | TabularClassifier, path: PathLike, *, overwrit
         "fit": to_json(classifier.record),
     }
     return files.write_folder(
-        path, arrays, _replayed(golden, unknown), config, model_card(classifier), overwrite=overwrite
+        path, arrays, golden.as_arrays(unknown), config, model_card(classifier), overwrite=overwrite
     )
-
-
-def _replayed(golden: Golden, unknown: Unknown | None) -> stored.Arrays:
-    photos: dict[str, Any] = {f"photos.{row}": photo for row, photo in enumerate(golden.photos)} or {
-        "images": golden.images
-    }
-    if unknown is not None and golden.scores is not None:
-        photos["margins"] = golden.scores - unknown.threshold  # below zero: unknown
-    return {**photos, "logits": golden.logits.astype(np.float32)}
-
-
-def is_bundle(path: PathLike) -> bool:
-    """Whether a folder is a bundle by the look of it."""
-    return stored.is_stored(path)
-
-
-@checks(path=PATH, engine=ENGINE, precision=PRECISION, device=DEVICE)
-def load(
-    path: PathLike,
-    *,
-    engine: str = "auto",
-    precision: str = "auto",
-    device: str = "auto",
-    module: object | None = None,
-) -> Classifier:
-    """Open a bundle, and refuse it unless its golden images get the answers that they got when it was saved.
-
-    ``engine``, ``precision`` and ``device`` are as for `fit`. ``module`` is the `torch.nn.Module` that the classifier
-    was fitted on, where it was one of your own: a bundle holds weights, never code.
-
-    Raises:
-        UsageError: there is no bundle at ``path``, or it is from a newer version; or no such device.
-        CheckError: a file of it is missing or was altered, or the golden images get other answers.
-    """
-    folder = Path(path)
-    if not stored.has_config(folder):
-        raise no_model(str(path), networks=False)
-    if engine in ("auto", "fast") and device in HOME and module is None:
-        start_beside()
-    found = stored.read(folder)
-    config = found.config
-    if config.get("kind") == stored.ROWS:
-        raise UsageError(
-            f"'{folder}' is a model of rows of numbers, not of photos. Ask it with: headstart predict MODEL ROWS.csv"
-        )
-    check_running(engine, precision, device)
-    runs_on = _check_runnable(config, engine, device, module)
-    with stored.assembling(folder):
-        if precision == "auto" and runs_on == "fast":  # the others compute in fp32 unless told otherwise
-            precision = config["precision"]
-        running = {"engine": engine, "precision": precision, "device": device, "module": module}
-        classifier = _assemble(found, running)
-        preflight(classifier, str(folder))
-    return classifier
 
 
 def preflight(classifier: Classifier, name: str) -> float:
@@ -182,43 +124,19 @@ def _replayed_on(classifier: Classifier, network: Network, golden: Golden) -> tu
     return difference, bool(((low <= golden.scores) & (golden.scores <= high)).all())
 
 
-def _check_runnable(config: Mapping[str, Any], engine: str, device: str, module: object | None) -> str:
-    """The engine that is to run the network, "" if the config is damaged, which putting it together will say."""
-    try:
-        blueprint = Blueprint.from_json(config["blueprint"])
-    except (HeadstartError, KeyError):
-        return ""
-    runs_on = resolve_engine(engine, blueprint, device)
-    check_module(blueprint, module)
-    check_present(runs_on, device)
-    if module is not None:
-        check_live(module, runs_on)
-    return runs_on
-
-
-def _golden(arrays: stored.Arrays, spec: ImageSpec, classes: int, unknown: Unknown | None) -> Golden:
-    """Golden images as the network sees them; from format 2 on they are kept as they were before that."""
-    photos = tuple(arrays[f"photos.{row}"] for row in range(len(arrays["logits"])) if f"photos.{row}" in arrays)
-    images = np.stack([decode(photo, spec) for photo in photos]) if photos else arrays["images"]
-    logits, margins = arrays["logits"], arrays.get("margins")
-    if logits.shape != (len(images), classes):
-        raise ValueError(f"{len(images)} golden images of {classes} classes for logits of shape {logits.shape}")
-    if not np.isfinite(logits).all() or (margins is not None and margins.shape != (len(images),)):
-        raise ValueError("the answers of its golden images are none")
-    if unknown is None and margins is not None:
-        raise ValueError("it does not say what is unknown to it")
-    return Golden(images, logits, photos, None if unknown is None or margins is None else margins + unknown.threshold)
-
-
-def _assemble(
-    found: stored.Stored,
-    running: dict[str, Any],
+def classifier_of(
+    config: Mapping[str, Any], model: stored.Arrays, golden: stored.Arrays, network: Mapping[str, Any]
 ) -> Classifier:
-    config, model = found.config, found.arrays(stored.MODEL)
+    """The classifier of a folder, whose golden images are still to be replayed.
+
+    Args:
+        model, golden: the arrays of its files.
+        network: the arguments of `Classifier` that say what computes, and where.
+
+    Raises:
+        ValueError, TypeError, KeyError: the files do not hold together; see `stored.assembling`.
+    """
     classes, kind = stored.read_classes(config)
-    blueprint, weights = stored.read_network(config, model)
-    lists = {key: tuple(value) for key, value in config["image"].items() if isinstance(value, list)}
-    spec = ImageSpec(**config["image"] | lists)
     kept = config["unknown"]
     unknown = (
         None
@@ -236,16 +154,13 @@ def _assemble(
     if not record.train:
         raise ValueError("it does not say what it was fitted on")
     return Classifier(
-        blueprint=blueprint,
-        weights=weights,
-        spec=spec,
         classes=classes,
         label_kind=kind,
         unknown=unknown,
         neighbours=tuple(kept["photos"]) if kept is not None else (),
         record=record,
-        golden=_golden(found.arrays(stored.GOLDEN), spec, len(classes), unknown),
+        golden=Golden.from_arrays(golden, network["spec"], len(classes), unknown),
         fitted_on=frozenset(row.tobytes() for row in model["fitted_on"]),
         thumbnails=model.get("thumbnails", no_thumbnails()),
-        **running,
+        **network,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -22,11 +22,13 @@ from headstart.data.inputs import Images, labelled_dataset, unlabelled_dataset
 from headstart.data.load import THUMBNAIL
 from headstart.data.sources import PathLike
 from headstart.engines.names import resolve_engine
+from headstart.engines.protocol import Network
 from headstart.engines.registry import get_engine, keras_engine, torch_engine
 from headstart.learn.calibrate import softmax
 from headstart.learn.features import run_network
 from headstart.learn.unknown import Unknown
 from headstart.model.answers import check_unknown, top_of, with_unknown
+from headstart.model.golden import Golden
 from headstart.model.measure import UNKNOWN_CLASS, Judged, measure
 from headstart.model.records import FitRecord
 
@@ -40,16 +42,6 @@ TOGETHER = 32  # images that are compared with the training photos at a time
 def no_thumbnails() -> NDArray[np.uint8]:
     """The thumbnails of no photos."""
     return np.zeros((0, THUMBNAIL, THUMBNAIL), np.uint8)
-
-
-@dataclass(frozen=True, eq=False)
-class Golden:
-    """A few images with what the classifier said of them when it was saved, in fp32."""
-
-    images: NDArray[np.uint8]  # (N, size, size, 3)
-    logits: NDArray[np.float32]  # (N, K)
-    photos: tuple[NDArray[np.uint8], ...] = ()  # the same before they were cropped and scaled, (height, width, 3)
-    scores: NDArray[np.float64] | None = None  # (N,) how typical, see `Unknown.score`
 
 
 @dataclass(eq=False, repr=False)
@@ -76,10 +68,14 @@ class Classifier(Described):
     device: str = "auto"
     module: object | None = field(default=None, repr=False)  # the live one, where the network is a module
     label_kind: str = TEXT  # what the labels were that it was fitted on, see `core.labels`
+    running: InitVar[Network | None] = None  # the network, where it is being compiled already
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, running: Network | None) -> None:
         self.engine = resolve_engine(self.engine, self.blueprint, self.device)
-        self.use_precision(self.precision)
+        if running is None:
+            self.use_precision(self.precision)
+        else:
+            self.network = running
 
     def use_precision(self, precision: str) -> None:
         """Compute in "auto", "bf16", "int8" or "fp32" from now on."""

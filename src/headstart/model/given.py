@@ -7,8 +7,8 @@ import os
 from headstart.core.arguments import instance, shown
 from headstart.core.errors import UsageError
 from headstart.data.sources import PathLike
-from headstart.model.bundle import load
 from headstart.model.classifier import Classifier
+from headstart.model.opened import load
 from headstart.model.tabular_classifier import TabularClassifier, load_rows
 
 CLASSIFIER = instance("a classifier of photos: hs.fit, hs.load and hs.pretrained make one", Classifier)

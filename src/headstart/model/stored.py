@@ -31,6 +31,7 @@ from headstart.core.errors import (
 from headstart.core.install import pip_install
 from headstart.core.labels import TEXT, as_given
 from headstart.core.regular_file import read_regular
+from headstart.core.types import ImageSpec
 
 FORMAT = 2
 SEAL = "sha256"  # of the config, in itself
@@ -217,6 +218,12 @@ def read_network(config: Mapping[str, Any], arrays: Arrays) -> tuple[Blueprint, 
     blueprint = Blueprint.from_json(config["blueprint"])
     network = {name.removeprefix("network."): array for name, array in arrays.items() if name.startswith("network.")}
     return blueprint, match(network, blueprint.weight_shapes(), MODEL)
+
+
+def read_spec(config: Mapping[str, Any]) -> ImageSpec:
+    """The pixels that the network of a model takes."""
+    lists = {key: tuple(value) for key, value in config["image"].items() if isinstance(value, list)}
+    return ImageSpec(**config["image"] | lists)
 
 
 def greatest_difference(values: NDArray[np.floating], expected: NDArray[np.floating]) -> float:

@@ -274,11 +274,6 @@ def forward(blueprint: Blueprint, weights: Mapping[str, NDArray[np.float32]], x:
     return x
 
 
-def is_tabular_model(path: PathLike) -> bool:
-    """Whether a folder is a classifier of rows by the look of it."""
-    return stored.kind_of(path) == stored.ROWS
-
-
 @checks(path=PATH)
 def load_rows(path: PathLike) -> TabularClassifier:
     """Open what `TabularClassifier.save` wrote.
@@ -290,7 +285,7 @@ def load_rows(path: PathLike) -> TabularClassifier:
     folder = Path(path)
     if not stored.has_config(folder):
         raise no_model(str(path), networks=False, make=MAKE_OF_ROWS)
-    if not is_tabular_model(folder):
+    if stored.kind_of(folder) != stored.ROWS:
         raise UsageError(f"'{folder}' is no model of rows. {MAKE_OF_ROWS}")
     found = stored.read(folder)
     with stored.assembling(folder):

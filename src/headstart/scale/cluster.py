@@ -17,8 +17,8 @@ from typing import Any
 
 from headstart.core.errors import HeadstartError, MachineError, UsageError, needs
 from headstart.core.install import pip_install
+from headstart.core.processors import cores
 from headstart.core.quiet import STDERR, muted
-from headstart.data.load import cores
 from headstart.scale.address import check_head, check_runner, parts_of
 
 LOOPBACK = "127.0.0.1"

@@ -13,8 +13,8 @@ import numpy as np
 from headstart.backbones.blueprint import FEATURES
 from headstart.backbones.catalogue import Pretrained
 from headstart.core.errors import UsageError
+from headstart.core.processors import THREADS
 from headstart.core.types import ImageDataset
-from headstart.data.load import THREADS
 from headstart.engines.protocol import Network
 from headstart.engines.registry import get_engine
 from headstart.engines.sound import ADVICE

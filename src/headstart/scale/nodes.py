@@ -16,8 +16,8 @@ from headstart import __version__
 from headstart.core.counts import counted
 from headstart.core.errors import MachineError
 from headstart.core.install import pip_install
+from headstart.core.processors import cores
 from headstart.core.text import say as say_on_screen
-from headstart.data.load import cores
 from headstart.scale.cluster import answers
 
 PATIENCE = 30.0  # seconds for all nodes to tell what they have

@@ -16,9 +16,9 @@ import numpy as np
 from headstart.core.arguments import PATH, PROGRESS, TEXT, YES_NO, checks, whole
 from headstart.core.atomic_files import beside, put
 from headstart.core.errors import CheckError, UsageError
+from headstart.core.processors import THREADS
 from headstart.core.progress import Shown, StageProgress, function_of, one_step, shows_progress, stage
 from headstart.core.types import Problem
-from headstart.data.load import THREADS
 from headstart.data.remote import is_remote
 from headstart.data.sources import PathLike
 from headstart.data.threads import HALF_OF_THE_CORES

@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.blueprint import LOGITS
-from headstart.data.load import cores
+from headstart.core.processors import cores
 from headstart.learn.calibrate import softmax
 from headstart.model import stored
 from headstart.model.answers import Answer
-from headstart.model.bundle import is_bundle
 from headstart.model.classifier import Classifier
 from headstart.model.model_card import model_card
-from headstart.model.opened import open_model
+from headstart.model.opened import is_bundle, open_model
 
 Pixels = NDArray[np.uint8]
 VERSION = 12  # digits of the hash by which a version is called

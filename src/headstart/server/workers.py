@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from headstart.core.errors import UnreadableImageError
-from headstart.data.load import cores, decode
+from headstart.core.processors import cores
+from headstart.data.load import decode
 from headstart.data.opened_image import Raw
 from headstart.model.answers import Answer
 from headstart.server.metrics import Metrics

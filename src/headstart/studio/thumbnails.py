@@ -13,11 +13,12 @@ import numpy as np
 from PIL import Image
 
 from headstart.core.errors import UnreadableImageError
+from headstart.core.processors import cores
 from headstart.core.regular_file import read_regular
 from headstart.core.types import ImageSpec
 from headstart.data.formats import MOST_BYTES
 from headstart.data.listing import stamp_of
-from headstart.data.load import cores, decode
+from headstart.data.load import decode
 
 SIDE = 160  # pixels
 _SPEC = ImageSpec(SIDE, (0.0,) * 3, (1.0,) * 3, crop=1.0)

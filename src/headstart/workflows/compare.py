@@ -20,12 +20,12 @@ from headstart.core.arguments import FILES, PIXELS, TEXT, checks, number, severa
 from headstart.core.counts import counted
 from headstart.core.display import line_of, table_of
 from headstart.core.errors import CheckError, UsageError, did_you_mean
+from headstart.core.processors import CHUNK, cores
 from headstart.core.progress import Progress, Shown, StageProgress, function_of, shows_progress
 from headstart.core.spread import evenly_spread
 from headstart.core.types import ImageDataset, Problem
 from headstart.data.depth import common_levels
 from headstart.data.inputs import Images, labelled_dataset
-from headstart.data.load import CHUNK, cores
 from headstart.data.sources import PathLike
 from headstart.data.split import HOLDOUT, Split, make_split
 from headstart.engines.names import framework_of

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from headstart.backbones.blueprint import INPUT, Blueprint
+from headstart.core.processors import cores
 from headstart.core.types import ImageSpec
-from headstart.data.load import cores
 from headstart.engines.fast.backward import build_pair
 from headstart.engines.fast.graph import compiled
 from headstart.engines.protocol import Array, Pullback, Weights

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import Blueprint
 from headstart.backbones.ops import LUMA, SQRT_EPSILON, Node, padding_of
 from headstart.core.errors import UsageError
+from headstart.core.processors import cores
 from headstart.core.types import ImageSpec
-from headstart.data.load import cores
 from headstart.engines.fast.int8 import Int8, is_faster, suits
 from headstart.engines.fast.openvino_module import import_openvino
 from headstart.engines.protocol import NO_INT8, Weights, foldable

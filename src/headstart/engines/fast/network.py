@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 from headstart.backbones.blueprint import FEATURES, Blueprint
 from headstart.backbones.ops import SQRT_EPSILON, Node, Shape
 from headstart.core.errors import UsageError
+from headstart.core.processors import CHUNK, cores
 from headstart.core.types import ImageSpec
-from headstart.data.load import CHUNK, cores
 from headstart.engines.fast.backward import between
 from headstart.engines.fast.gradients import Gradients
 from headstart.engines.fast.graph import build, compiled, precision_of
@@ -66,6 +67,7 @@ class FastNetwork(Network):
         self._gradients = Gradients(blueprint, self._weights, spec)
         self._alone = False  # whether each image has all cores
         self._compiled: dict[Key, ov.CompiledModel] = {}
+        self._coming: dict[Key, Future[ov.CompiledModel]] = {}  # see `compile_beside`
         self._locks = {name: threading.Lock() for name in PRECISIONS}
 
     def runner(self, at: Sequence[str]) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
@@ -79,6 +81,14 @@ class FastNetwork(Network):
         found = self.one_by_one()
         found._alone = True
         return found
+
+    def compile_beside(self, count: int, at: Sequence[str]) -> None:
+        """Begin to compile for so many images on a thread; what is Python is done at once."""
+        few = self.for_images(count)
+        key = few._key(few._below(at), few.precision, floats=False)
+        pool = ThreadPoolExecutor(1)
+        self._coming[key] = pool.submit(few._compiler(key))
+        pool.shutdown(wait=False)
 
     def one_by_one(self) -> Self:
         """The network for one image at a time on one core, where the other cores have other work."""
@@ -112,8 +122,9 @@ class FastNetwork(Network):
     def release(self) -> None:
         """Free what was compiled in this precision; it is compiled again when needed."""
         with self._locks[self.precision]:
-            for key in [key for key in self._compiled if key[1] == self.precision]:
-                del self._compiled[key]
+            for held in (self._compiled, self._coming):
+                for key in [key for key in held if key[1] == self.precision]:
+                    del held[key]
         self._gradients.release()
 
     def shape(self, at: str) -> Shape:
@@ -127,7 +138,7 @@ class FastNetwork(Network):
     def _take(self, weights: Weights) -> None:
         self._weights = weights
         self._gradients = Gradients(self.blueprint, weights, self.spec)  # pullbacks keep the one they were made with
-        self._compiled = {}  # a new one: networks that share the old one keep their weights
+        self._compiled, self._coming = {}, {}  # new ones: networks that share the old ones keep their weights
 
     def _forward(self, batches: Sequence[Array], at: Sequence[str]) -> list[list[Array]]:
         runners = threading.local()
@@ -153,11 +164,20 @@ class FastNetwork(Network):
 
     def _compile(self, at: tuple[str, ...], precision: str, floats: bool) -> ov.CompiledModel:
         with self._locks[precision]:
-            key = (at, precision, floats, self.micro_batch, self._alone)
+            key = self._key(at, precision, floats=floats)
             if key not in self._compiled:
-                model = build(self.blueprint, self._weights, self.spec, at, floats=floats, int8=precision == "int8")
-                self._compiled[key] = compiled(model, self.micro_batch, precision, alone=self._alone)
+                coming = self._coming.pop(key, None)
+                self._compiled[key] = self._compiler(key)() if coming is None else coming.result()
             return self._compiled[key]
+
+    def _key(self, at: tuple[str, ...], precision: str, *, floats: bool) -> Key:
+        return at, precision, floats, self.micro_batch, self._alone
+
+    def _compiler(self, key: Key) -> Callable[[], ov.CompiledModel]:
+        """The model of this key, built; a function compiles it."""
+        at, precision, floats, rows, alone = key
+        model = build(self.blueprint, self._weights, self.spec, at, floats=floats, int8=precision == "int8")
+        return partial(compiled, model, rows, precision, alone=alone)
 
 
 def _fitted_head(blueprint: Blueprint) -> tuple[Node, ...]:

@@ -12,7 +12,7 @@ import gradio as gr
 
 import headstart as hs
 from headstart.core.counts import counted
-from headstart.model.bundle import is_bundle
+from headstart.model.opened import is_bundle
 from headstart.studio.page import Tab, Updates, complain, photo_box, told, warn
 from headstart.studio.project import Project, refusals, said
 from headstart.studio.screens import check_photos
