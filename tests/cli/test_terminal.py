@@ -98,6 +98,10 @@ def test_an_unknown_photo_is_not_called_sure(shell: Shell, photos: Path, tmp_pat
     model.save(tmp_path / "m")
     (line,) = shell("predict", tmp_path / "m", photos / "bars" / "1.png").out.splitlines()
     assert re.fullmatch(r"unknown {20,}\S+1\.png   \(unlike the training photos; closest class: \w+\)", line)
+    _, *below = shell("predict", tmp_path / "m", photos / "bars" / "1.png", "--top", 2).out.splitlines()
+    assert below[0].split()[0] == line.rpartition(" ")[2].rstrip(")")  # the closest class has a line, too
+    first, second = (float(line.split()[1].rstrip("%")) for line in below)
+    assert first >= second
 
 
 def test_nothing_in_a_pipe_is_wrapped_or_coloured(photos: Path, tmp_path: Path) -> None:

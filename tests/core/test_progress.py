@@ -63,6 +63,19 @@ def test_a_terminal_gets_bars(terminal: Callable[[], Terminal]) -> None:
     assert "steps" in screen.getvalue()
 
 
+@pytest.mark.parametrize(("soon", "told"), [(1e9, False), (0.0, True)])
+def test_what_was_ready_at_once_is_no_speed(
+    soon: float, told: bool, terminal: Callable[[], Terminal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headstart.core.progress.SOON", soon)
+    screen = terminal()
+    with shown() as report:
+        assert report
+        for done in range(8, 80, 8):
+            report("images", done, 100)
+    assert ("/s" in screen.getvalue()) == told
+
+
 @pytest.mark.parametrize(
     ("stage", "done", "count", "said"),
     [

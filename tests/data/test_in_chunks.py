@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import Callable, Container, Iterator
 from itertools import islice
+from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+import headstart as hs
 from headstart.core.errors import UnreadableImageError
 from headstart.core.processors import AHEAD, CHUNK, threads_of_network
 from headstart.core.types import PROBLEMS, ImageDataset, ImageSpec, Sample
@@ -32,6 +34,7 @@ from headstart.data.load import (
     in_chunks,
     load_images,
 )
+from making import Shell
 from raw_images import SPEC, packed, photo
 
 
@@ -285,7 +288,7 @@ def test_small_and_large_images_stay_in_their_order() -> None:
 
 @pytest.mark.parametrize(
     ("processors", "wanted", "threads"),
-    [(1, "", 1), (2, "", 4), (8, "", 10), (8, "1", 1), (8, "2", 2), (8, "8", 10), (8, "99", 10), (2, "x", 4)],
+    [(1, "", 1), (2, "", 4), (8, "", 10), (8, "1", 1), (8, "2", 2), (8, "8", 10), (8, "99", 10), (2, " ", 4)],
 )
 def test_some_threads_to_spare_but_of_a_part_of_the_processors_none(
     processors: int, wanted: str, threads: int, monkeypatch: pytest.MonkeyPatch
@@ -293,3 +296,15 @@ def test_some_threads_to_spare_but_of_a_part_of_the_processors_none(
     monkeypatch.setattr("headstart.core.processors._processors", lambda: processors)
     monkeypatch.setenv("HEADSTART_THREADS", wanted)
     assert threads_of_network() == threads
+
+
+@pytest.mark.parametrize("wanted", ["0", "x", "-1", "1.5"])
+def test_a_number_of_threads_that_is_none_is_refused(
+    wanted: str, bundle: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADSTART_THREADS", wanted)
+    with pytest.raises(hs.UsageError, match=f"HEADSTART_THREADS: expected a whole number above 0.*'{wanted}'"):
+        hs.load(bundle)
+    answer = shell("predict", bundle, bundle)
+    assert answer.code == 2
+    assert "HEADSTART_THREADS" in answer.err

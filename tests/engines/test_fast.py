@@ -388,3 +388,41 @@ def test_a_start_beside_that_fails_is_told_to_whoever_needs_the_network(
     assert capsys.readouterr().err == ""
     with pytest.raises(ImportError, match="no OpenVINO here"):
         graph.core()
+
+
+FORKED = """
+import multiprocessing, sys
+import numpy as np
+import headstart as hs
+
+def ask(queue):
+    try:
+        queue.put(hs.load(sys.argv[1]).predict(photo).tolist())
+    except Exception as error:
+        queue.put(f"{type(error).__name__}: {error}")
+
+photo = np.zeros((1, 40, 40, 3), np.uint8)
+if sys.argv[2] == "after":
+    model = hs.load(sys.argv[1])
+    del model  # what was compiled is gone, and threads wait for the next model
+fork = multiprocessing.get_context(sys.argv[3])
+if __name__ == "__main__":
+    queue = fork.Queue()
+    process = fork.Process(target=ask, args=(queue,))
+    process.start()
+    print(queue.get(timeout=100))
+    process.join()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes are spawned")
+@pytest.mark.parametrize(("before", "how"), [("never", "fork"), ("after", "fork"), ("after", "spawn")])
+def test_a_forked_process_does_not_wait_for_ever(before: str, how: str, bundle: Path, tmp_path: Path) -> None:
+    script = tmp_path / "forked.py"
+    script.write_text(FORKED)
+    command = [sys.executable, str(script), str(bundle), before, how]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    if (before, how) == ("after", "fork"):
+        assert "UsageError: This process was forked from one that had used the fast engine" in done.stdout
+    else:
+        assert done.stdout.startswith("["), done.stderr

@@ -315,6 +315,7 @@ def _show_answer(out: Console, top: Sequence[tuple[str, float]], item: Answer, s
     (label, chance), *others = top
     label, path = short[label], one_line(item.name)
     if item.unknown:
+        others = [*top] if others else []  # none of them has a line yet
         why = f"   (unlike the training photos; closest class: {label})"
         line = Text(f"{'unknown':<{LONGEST}}", "yellow") + Text(f" {'':6}  {path}") + Text(why, "dim")
     else:

@@ -17,6 +17,7 @@ StageProgress = Callable[[int, int], None]  # steps done, number of steps
 Shown = Progress | bool | None  # what people give: True for bars where somebody looks, or a function of their own
 
 BYTES = {"weights", "runtime"}  # stages whose progress is counted in them
+SOON = 1.0  # seconds until a bar tells a speed
 OFTEN = 0.2  # seconds between two lines in a notebook
 WIDEST = 78  # characters of such a line
 F = TypeVar("F", bound=Callable[..., Any])
@@ -86,7 +87,8 @@ def _bars() -> Iterator[Progress]:
                     bar.update(other, visible=False)
                 total = count if count > 1 else None
                 tasks[stage] = bar.add_task(stage, total=total, completed=done, amount="", rate="")
-            speed = bar.tasks[bar.task_ids.index(tasks[stage])].speed
+            task = bar.tasks[bar.task_ids.index(tasks[stage])]
+            speed = task.speed if (task.elapsed or 0) >= SOON else None  # several may be ready at once in the beginning
             times, digits, unit = _unit(stage)
             rate = f"{speed / times:{digits}}{unit}/s" if speed else ""
             bar.update(tasks[stage], completed=done, amount=amount(stage, done, count), rate=rate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headstart.backbones.blueprint import Blueprint
 from headstart.core.errors import UsageError
+from headstart.core.processors import cores
 from headstart.engines.devices import check_device_name
 from headstart.engines.protocol import (
     APPLICATIONS,
@@ -37,11 +38,12 @@ def framework_of(backbone: object) -> str:
 
 
 def check_running(engine: str, precision: str = "auto", device: str = "auto") -> None:
-    """Refuse names that are unknown, and a device that the engine can never give.
+    """Refuse names that are unknown, a device that the engine can never give, and a number of threads that is none.
 
     Raises:
-        UsageError: either.
+        UsageError: one of them.
     """
+    cores()
     check_known("engine", engine, ENGINES)
     check_known("precision", precision, PRECISIONS)
     if precision == "int8" and engine not in ("auto", "fast"):

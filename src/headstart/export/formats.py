@@ -51,11 +51,13 @@ class Format:
 
 
 _KERAS, _TORCH = ("tensorflow", "keras"), ("torch",)
+# in bf16, which is its own choice where the processor has it, the sizes of a photo are no longer whole numbers
+_IN_FLOAT32 = 'openvino.Core().compile_model("FILE/model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})'
 FORMATS = {
     each.name: each
     for each in (
         Format("onnx", ".onnx", "onnx", ("onnx", "onnxruntime"), 'onnxruntime.InferenceSession("FILE")', photos=True),
-        Format("openvino", "", "", (), 'openvino.Core().compile_model("FILE/model.xml", "CPU")', photos=True),
+        Format("openvino", "", "", (), _IN_FLOAT32, photos=True),
         Format("keras", ".keras", "keras", _KERAS, 'keras.models.load_model("FILE")', ("keras",)),
         Format(
             "savedmodel",

@@ -132,7 +132,7 @@ def _checked_config(folder: Path, raw: bytes) -> dict[str, Any]:
         if not isinstance(version, int):
             raise TypeError("'format' is not a number")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckError(f"'{folder / CONFIG}' is damaged: {type(error).__name__}: {error}.") from error
+        raise CheckError(f"'{folder / CONFIG}' is damaged: {one_line(error)}. Copy the whole folder again.") from error
     if version > FORMAT:
         raise UsageError(
             f"'{folder}' is of format {version}, this Headstart {__version__} reads up to {FORMAT}. "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import openvino as ov
 
 _starting = threading.Lock()
+_forked = threading.Event()  # in a process that was forked from one in which OpenVINO had been started
 
 
 def core() -> ov.Core:
@@ -33,7 +35,12 @@ def core() -> ov.Core:
 
 
 def start_beside() -> None:
-    """Start OpenVINO on a thread, where a network will be run soon: that takes as long as reading a model."""
+    """Start OpenVINO on a thread, where a network will be run soon: that takes as long as reading a model.
+
+    Raises:
+        UsageError: in a forked process, see `compiled`.
+    """
+    _check_not_forked()
 
     def start() -> None:
         with suppress(Exception):  # whoever needs it is told
@@ -45,8 +52,18 @@ def start_beside() -> None:
 @functools.cache
 def _start() -> ov.Core:
     ov = import_openvino()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_forked.set)
     ov.Type.u8.to_dtype()  # builds a table on first use; two threads that build it at once wait for each other for ever
     return ov.Core()
+
+
+def _check_not_forked() -> None:
+    if _forked.is_set():
+        raise UsageError(
+            "This process was forked from one that had used the fast engine, and cannot compile a network: threads "
+            "that it would wait for are not there. Start processes with multiprocessing.get_context('spawn')."
+        )
 
 
 def choose_precision(precision: str) -> str:
@@ -76,7 +93,12 @@ def precision_of(blueprint: Blueprint, precision: str) -> str:
 
 
 def compiled(model: ov.Model, rows: int, precision: str = "fp32", *, alone: bool) -> ov.CompiledModel:
-    """A model for so many images at a time: on all cores if ``alone``, else on each of them."""
+    """A model for so many images at a time: on all cores if ``alone``, else on each of them.
+
+    Raises:
+        UsageError: in a forked process: OpenVINO may wait for ever for threads that are not there.
+    """
+    _check_not_forked()
     model.reshape({port: [rows, *list(port.get_partial_shape())[1:]] for port in model.inputs})
     settings = {
         "PERFORMANCE_HINT": "LATENCY" if alone else "THROUGHPUT",
