@@ -151,27 +151,27 @@ def test_what_cannot_take_its_place_leaves_nothing(
     for owner, name in ((os, "link"), (Path, "replace"), (Path, "rename")):
         monkeypatch.setattr(owner, name, fails)
     with pytest.raises((hs.UsageError, KeyboardInterrupt)):
-        model.export(to, tmp_path / f"it{FORMATS[to].suffix}")
+        model.export(to, tmp_path / f"it{FORMATS[to].suffix}", takes="pixels")
     assert nothing_in(tmp_path)
 
 
 @every_light
 def test_an_older_export_is_replaced_where_that_is_asked_for(to: str, model: hs.Classifier, tmp_path: Path) -> None:
     target = tmp_path / f"it{FORMATS[to].suffix}"
-    first = model.export(to, target)
+    first = model.export(to, target, takes="pixels")
     with pytest.raises(hs.UsageError, match=r"exists already.*overwrite=True"):
-        model.export(to, target)
-    again = model.export(to, target, overwrite=True)
+        model.export(to, target, takes="pixels")
+    again = model.export(to, target, takes="pixels", overwrite=True)
     assert again.files.keys() == first.files.keys()
     assert [*tmp_path.iterdir()] == [target]
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(model: hs.Classifier, tmp_path: Path) -> None:
-    model.export("openvino", tmp_path / "it")
+    model.export("openvino", tmp_path / "it", takes="pixels")
     (tmp_path / "it" / "notes.txt").write_text("mine")
     before = {path: path.read_bytes() for path in (tmp_path / "it").iterdir()}
     with pytest.raises(hs.UsageError, match=r"other things in it \('notes\.txt' first\)"):
-        model.export("openvino", tmp_path / "it", overwrite=True)
+        model.export("openvino", tmp_path / "it", takes="pixels", overwrite=True)
     assert {path: path.read_bytes() for path in (tmp_path / "it").iterdir()} == before
     (tmp_path / "file.onnx").mkdir()
     with pytest.raises(hs.UsageError, match="is a folder, the export is a file"):
@@ -191,7 +191,7 @@ def test_two_exports_to_one_place_are_one_and_an_error(
 
     def export() -> None:
         try:
-            outcomes.append(model.export(to, target))
+            outcomes.append(model.export(to, target, takes="pixels"))
         except hs.UsageError as error:
             outcomes.append(str(error))
 
@@ -253,7 +253,12 @@ def test_other_weights_are_found_out_by_the_replay(model: hs.Classifier, tmp_pat
 
 def test_an_export_says_what_it_does_and_can_be_cancelled(model: hs.Classifier, tmp_path: Path) -> None:
     told = list[str]()
-    model.export("openvino", tmp_path / "whole", progress=lambda stage, done, count: told.append(f"{stage} {done}"))
+    model.export(
+        "openvino",
+        tmp_path / "whole",
+        takes="pixels",
+        progress=lambda stage, done, count: told.append(f"{stage} {done}"),
+    )
     assert told == ["writing 0", "writing 1", "comparing 0", "comparing 1"]
 
     def cancel(stage: str, done: int, count: int) -> None:
@@ -261,7 +266,7 @@ def test_an_export_says_what_it_does_and_can_be_cancelled(model: hs.Classifier, 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        model.export("openvino", tmp_path / "cancelled", progress=cancel)
+        model.export("openvino", tmp_path / "cancelled", takes="pixels", progress=cancel)
     assert [path.name for path in tmp_path.iterdir()] == ["whole"]
 
 
