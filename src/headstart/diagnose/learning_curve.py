@@ -13,9 +13,9 @@ from headstart.data.folds import random_folds
 from headstart.data.threads import on_threads
 from headstart.diagnose.forecast import Errors, forecast
 from headstart.diagnose.records import CurvePoint, Forecast, LearningCurve
-from headstart.diagnose.refits import Refits
+from headstart.diagnose.refits import Refits, RefittedHead
 from headstart.learn.evaluate import worth_of
-from headstart.learn.regularisation_path import Labels
+from headstart.learn.regularisation_path import Labels, blocks
 
 SIZES, DRAWS = 8, 5  # sizes at least, where there are images enough
 SMALLEST = 128  # a training set that is so many times smaller is not tried
@@ -52,6 +52,11 @@ class HeldOut:
     def error(self) -> float:
         """Of the head of all training images."""
         return float(np.nanmean(self.wrong))
+
+    def mistaken(self, head: RefittedHead, rows: Labels) -> NDArray[np.bool_]:
+        """Which of the rows another head gets wrong; a few at a time, for several heads are judged at once."""
+        parts = [rows[block] for block in blocks(len(rows))]
+        return np.concatenate([head.logits(self.z[part]).argmax(axis=1) != self.labels[part] for part in parts])
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,14 +136,13 @@ def _order(labels: Labels, rows: Labels, rng: np.random.Generator) -> Labels:
 def _draw(refits: Refits, sizes: list[int], held_out: HeldOut, rows: Labels, order: Labels) -> _Draw:
     """Heads of the beginnings of one order: the sums of each go on from those of the one before."""
     judged = np.arange(len(held_out.labels)) if held_out.is_test_set else rows[np.isfinite(held_out.wrong[rows])]
-    z, labels = held_out.z[judged], held_out.labels[judged]
     train, errors, wrong = [], [], np.full(len(held_out.labels), np.nan)
     sums, begun = None, 0
     for size in sizes:
         sums, begun = refits.sums(order[begun:size], onto=sums), size
         head, used = refits.head(sums), order[:size]
         train.append(refits.error(head, used))
-        mistaken = head.logits(z).argmax(axis=1) != labels
+        mistaken = held_out.mistaken(head, judged)
         errors.append(float(mistaken.mean()))
         if 2 * size <= len(refits.labels) + 1:
             wrong[judged] = mistaken

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -84,8 +85,13 @@ class Refits:
 
     def project(self, x: Design) -> NDArray[np.float32]:
         """Other rows (M, D) in the subspace (M, r)."""
-        parts = [*on_threads(lambda rows: (x[rows] - self._centre) @ self._basis, blocks(x.shape[0]))]
-        return np.concatenate(parts).astype(np.float32) if parts else np.zeros((0, self.z.shape[1]), np.float32)
+        found = np.empty((x.shape[0], self.z.shape[1]), np.float32)
+
+        def project(rows: Labels) -> None:
+            found[rows] = (x[rows] - self._centre) @ self._basis
+
+        deque(on_threads(project, blocks(x.shape[0])), maxlen=0)
+        return found
 
     def sums(
         self,
