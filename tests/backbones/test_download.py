@@ -723,6 +723,7 @@ class Terminal(io.StringIO):
 def test_bytes_are_shown_in_megabytes(monkeypatch: pytest.MonkeyPatch, count: int, expected: str) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr("headstart.core.progress.SOON", 0)
     for name, value in {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}.items():
         monkeypatch.setenv(name, value)
     with shown() as report:
