@@ -22,8 +22,8 @@ from headstart.core.types import ImageSpec
 from headstart.data.folds import folds_of
 from headstart.data.named_sets import from_sklearn
 from headstart.data.rows import Rows, is_rows, open_rows, rows_from_arrays, rows_to_predict
-from headstart.model.opened import is_tabular_model
 from headstart.model.records import PartCounts, TabularRecord
+from headstart.model.stored import is_tabular_model
 from headstart.model.tabular_classifier import Scale, TabularClassifier, forward, load_rows
 from headstart.train.initialisation import initial_weights
 from headstart.train.overfitting_watch import Verdict

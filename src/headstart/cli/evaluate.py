@@ -46,14 +46,15 @@ def evaluate(
     as_json: options.Json = False,
 ) -> None:
     """Measure a model on labelled photos that are not in its training set: on the test part, where the data has one."""
-    from headstart.model.opened import is_tabular_model
-    from headstart.model.tabular_classifier import load_rows
+    from headstart.model.stored import is_tabular_model
     from headstart.plots import calibration, confusion
 
     if out is not None:
         options.check_new_files(out, (*confusion.FILES, *calibration.FILES), overwrite)
     things = "rows" if is_tabular_model(model) else "images"
     if things == "rows":
+        from headstart.model.tabular_classifier import load_rows
+
         rows = load_rows(model)
         result, classes = rows.evaluate(data, label=label), rows.classes
     else:

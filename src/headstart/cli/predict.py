@@ -71,7 +71,7 @@ def predict(
     With --out the rows are in the table, and --json gives one object: how many there are of each label.
     """
     from headstart.core.progress import shown
-    from headstart.model.opened import is_tabular_model
+    from headstart.model.stored import is_tabular_model
 
     if every and not as_json and out is None:
         raise UsageError("--all-probabilities goes with --json, or with a table: --out FILE.")

@@ -142,7 +142,8 @@ def _blueprint_of(name: str, pixels: int | None) -> tuple[Blueprint, list[str]]:
     """A network, and what was assumed."""
     from headstart.backbones.catalogue import BACKBONES, find_backbone
     from headstart.model.mistaken import no_model
-    from headstart.model.opened import is_bundle, is_tabular_model, load
+    from headstart.model.opened import is_bundle, load
+    from headstart.model.stored import is_tabular_model
     from headstart.model.tabular_classifier import load_rows
     from headstart.workflows.picture_statistics import SMALL
     from headstart.workflows.train_images import HIDDEN, NETWORKS, small_network

@@ -163,7 +163,8 @@ def _check(
 
 def _open(model: str, *, numbers: bool) -> Classifier | TabularClassifier:
     """The model to go on with, of photos or of rows."""
-    from headstart.model.opened import is_bundle, is_tabular_model, load
+    from headstart.model.opened import is_bundle, load
+    from headstart.model.stored import is_tabular_model
     from headstart.model.tabular_classifier import load_rows
 
     rows = is_tabular_model(model)

@@ -13,9 +13,9 @@ from headstart.data.folds import random_folds
 from headstart.data.threads import on_threads
 from headstart.diagnose.forecast import Errors, forecast
 from headstart.diagnose.records import CurvePoint, Forecast, LearningCurve
-from headstart.diagnose.refits import Refits, RefittedHead
+from headstart.diagnose.refits import Refits
 from headstart.learn.evaluate import worth_of
-from headstart.learn.regularisation_path import Labels, blocks
+from headstart.learn.regularisation_path import Labels
 
 SIZES, DRAWS = 8, 5  # sizes at least, where there are images enough
 SMALLEST = 128  # a training set that is so many times smaller is not tried
@@ -52,11 +52,6 @@ class HeldOut:
     def error(self) -> float:
         """Of the head of all training images."""
         return float(np.nanmean(self.wrong))
-
-    def mistaken(self, head: RefittedHead, rows: Labels) -> NDArray[np.bool_]:
-        """Which of the rows another head gets wrong; a few at a time, for several heads are judged at once."""
-        parts = [rows[block] for block in blocks(len(rows))]
-        return np.concatenate([head.logits(self.z[part]).argmax(axis=1) != self.labels[part] for part in parts])
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +137,7 @@ def _draw(refits: Refits, sizes: list[int], held_out: HeldOut, rows: Labels, ord
         sums, begun = refits.sums(order[begun:size], onto=sums), size
         head, used = refits.head(sums), order[:size]
         train.append(refits.error(head, used))
-        mistaken = held_out.mistaken(head, judged)
+        mistaken = head.wrong(held_out.z, held_out.labels, judged)
         errors.append(float(mistaken.mean()))
         if 2 * size <= len(refits.labels) + 1:
             wrong[judged] = mistaken

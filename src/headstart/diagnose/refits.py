@@ -43,6 +43,11 @@ class RefittedHead:
         """Logits (N, K) of rows in the subspace (N, r)."""
         return z @ self.weight.T + self.bias
 
+    def wrong(self, z: Matrix, labels: Labels, rows: Labels) -> NDArray[np.bool_]:
+        """Which of the rows (R,) of ``z`` it gets wrong; a few at a time, for several heads are judged at once."""
+        parts = [rows[block] for block in blocks(len(rows))]
+        return np.concatenate([self.logits(z[part]).argmax(axis=1) != labels[part] for part in parts])
+
 
 class Refits:
     """The training set of a head, seen so that heads of parts of it cost milliseconds.
@@ -128,9 +133,7 @@ class Refits:
 
     def error(self, head: RefittedHead, rows: Labels) -> float:
         """The share of the rows that a head gets wrong."""
-        parts = (rows[block] for block in blocks(len(rows)))
-        wrong = sum(int((head.logits(self.z[part]).argmax(axis=1) != self.labels[part]).sum()) for part in parts)
-        return wrong / len(rows)
+        return float(head.wrong(self.z, self.labels, rows).mean())
 
     def head(self, of: Sums) -> RefittedHead:
         """The head of the rows that were summed; classes without any get no answer."""

@@ -39,7 +39,7 @@ def open_model(
         UsageError: there is neither, or it is a model of rows; or weights or pixels for a model that has its own.
         CheckError: the bundle is damaged.
     """
-    if is_tabular_model(model):
+    if stored.is_tabular_model(model):
         raise UsageError(
             f"'{model}' is a model of rows of numbers. What works for it: predict, evaluate and show; from Python "
             "headstart.load_rows(PATH), whose weights are plain NumPy arrays."
@@ -64,11 +64,6 @@ def open_model(
 def is_bundle(path: str | os.PathLike[str]) -> bool:
     """Whether a folder is a bundle by the look of it."""
     return stored.is_stored(path)
-
-
-def is_tabular_model(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder is a classifier of rows by the look of it."""
-    return stored.kind_of(path) == stored.ROWS
 
 
 @checks(path=PATH, engine=ENGINE, precision=PRECISION, device=DEVICE)
@@ -134,6 +129,7 @@ def _assembled(found: stored.Stored, running: Mapping[str, Any]) -> Classifier:
     blueprint, weights = stored.read_network(found.config, model)
     precision, device, module = (running[name] for name in ("precision", "device", "module"))
     network = get_engine(running["engine"], blueprint, weights, spec, precision, device, module=module)
+    # what `bundle.preflight` will run
     replayed_by = [network] if network.precision != "int8" else [network, network.at_precision("fp32")]
     for each in replayed_by:
         each.compile_beside(len(golden["logits"]), (LOGITS, blueprint[LOGITS].inputs[0]))

@@ -187,9 +187,9 @@ def is_stored(path: str | os.PathLike[str]) -> bool:
     return all((folder / name).is_file() for name in FILES)
 
 
-def kind_of(path: str | os.PathLike[str]) -> str:
-    """The kind of a model by the look of its config: "" of photos or of none at all, "rows" of rows of numbers."""
-    return str(peek(Path(path)).get("kind", ""))
+def is_tabular_model(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder is a model of rows by the look of its config."""
+    return peek(Path(path)).get("kind") == ROWS
 
 
 @contextmanager

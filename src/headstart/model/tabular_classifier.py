@@ -285,7 +285,7 @@ def load_rows(path: PathLike) -> TabularClassifier:
     folder = Path(path)
     if not stored.has_config(folder):
         raise no_model(str(path), networks=False, make=MAKE_OF_ROWS)
-    if stored.kind_of(folder) != stored.ROWS:
+    if not stored.is_tabular_model(folder):
         raise UsageError(f"'{folder}' is no model of rows. {MAKE_OF_ROWS}")
     found = stored.read(folder)
     with stored.assembling(folder):
